@@ -1,0 +1,13 @@
+"""edged keeps a local replica of streaming metadata on the device and serves it to apps, online or not.
+
+The way of a record, each package a station that it passes once:
+
+    origin   publishes: difference, validation, slices, blobs, the signed head
+    feed     what travels, without I/O: head, trust, hop, snapshot, digest, plan, limits
+    sync     fetches, verifies, hands over: a machine without I/O and the trio task that feeds it
+    replica  what lies on disk: immutable packs, a manifest swapped by rename, readers, one writer
+    serve    answers apps: the fast lane, Hypercorn, negotiation, queries, views, changes
+
+Beside it stand proxy (services that are fetched, not synced), access (who may ask for what) and ops (systemd,
+metrics, logs, the admin listener). cli holds one file a command group; daemon.py the nurseries and nothing else.
+"""

@@ -1,0 +1,99 @@
+"""Deterministic CBOR (RFC 8949 section 4.2.1) and its strict decoder.
+
+For text keys the bytewise order of section 4.2.1 and the length-first order of 4.2.3, which cbor2 sorts by, are the
+same order: the initial bytes of a text string carry its length.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cbor2
+
+from edged.errors import WireError
+from edged.feed import limits
+
+
+def encode(value: Any) -> bytes:
+    """The one deterministic encoding of `value` (None, bool, int, float, str, bytes, list, dict)."""
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(data: bytes, what: str, *, depth: int = limits.DEPTH) -> Any:
+    """Decode exactly one deterministically encoded item.
+
+    Refuses indefinite lengths, duplicate keys, tags, trailing data, nesting past `depth` and every encoding that is
+    not the deterministic one. Raises WireError naming `what`.
+    """
+    try:
+        value = cbor2.loads(data, max_depth=depth, allow_indefinite=False, allow_duplicate_keys=False)
+        again = cbor2.dumps(value, canonical=True)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as fault:
+        raise WireError(f"decode {what}: not acceptable CBOR: {fault}; the sender must encode it anew") from fault
+    if again != data:
+        raise WireError(f"decode {what}: not deterministic CBOR (RFC 8949 section 4.2), or data follows it")
+    refuse_foreign(value, what)
+    return value
+
+
+def refuse_foreign(value: Any, what: str) -> None:
+    """Raise WireError if `value` holds anything that a tag or a simple value made (dates, bignums, sets, undefined)."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if type(item) is dict:
+            waiting.extend(item.keys())
+            waiting.extend(item.values())
+        elif type(item) is list:
+            waiting.extend(item)
+        elif type(item) is int:
+            if not -(1 << 64) <= item < 1 << 64:
+                raise WireError(f"decode {what}: an integer of more than 64 bits")
+        elif item is not None and type(item) not in (str, bytes, bool, float):
+            raise WireError(f"decode {what}: holds a {type(item).__name__}, which no edged format uses")
+
+
+def encode_record(value: Any, where: str) -> bytes:
+    """A record's value in the JSON data model as its canonical bytes.
+
+    Raises WireError naming `where` for NaN and infinities, integers of more than 64 bits, keys that are not text,
+    unpaired surrogates, nesting past limits.DEPTH and values over limits.VALUE_BYTES.
+    """
+    check_json_model(value, where)
+    try:
+        data = cbor2.dumps(value, canonical=True)
+    except (cbor2.CBOREncodeError, UnicodeEncodeError, ValueError) as fault:
+        raise WireError(f"encode {where}: {fault}; publish text that is valid Unicode") from fault
+    if len(data) > limits.VALUE_BYTES:
+        raise WireError(
+            f"encode {where}: {len(data)} bytes, at most {limits.VALUE_BYTES} are allowed; split the record"
+        )
+    return data
+
+
+def check_json_model(value: Any, where: str) -> None:
+    """Raise WireError unless `value` is of the JSON data model and within the limits."""
+    level, depth = [value], 0
+    while level:
+        depth += 1
+        if depth > limits.DEPTH:
+            raise WireError(f"encode {where}: nested deeper than {limits.DEPTH} levels")
+        below: list[Any] = []
+        for item in level:
+            kind = type(item)
+            if kind is dict:
+                if not all(type(key) is str for key in item):
+                    raise WireError(f"encode {where}: a field name is not text")
+                below.extend(item.values())
+            elif kind is list:
+                below.extend(item)
+            elif kind is float:
+                if not math.isfinite(item):
+                    raise WireError(f"encode {where}: {item} is not a JSON number")
+            elif kind is int:
+                if not -(1 << 63) <= item < 1 << 64:
+                    raise WireError(f"encode {where}: {item} does not fit in 64 bits; publish it as text")
+            elif item is not None and kind is not str and kind is not bool:
+                raise WireError(f"encode {where}: a {kind.__name__} is not of the JSON data model")
+        level = below

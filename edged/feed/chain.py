@@ -1,0 +1,146 @@
+"""The chain: one blob that lists how any retained version of each slice reaches the live one, and the schema.
+
+A device whose hop came inlined in the head never fetches it. As it travels it is one zstd frame around CBOR.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edged.errors import WireError
+from edged.feed import cbor, limits, zstd
+from edged.feed.blob import BlobRef
+from edged.feed.digest import DIGEST_BYTES
+from edged.feed.head import HopRef
+from edged.feed.names import check_name
+from edged.feed.schema import Schema
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRef:
+    """A slice's whole content at `version`, in parts that are in record order and decodable one by one.
+
+    dictionary: what the parts were compressed with and the replica compresses records with; None for a slice too
+    small to train one. digest and records are those of the slice at that version.
+    """
+
+    version: int
+    digest: bytes
+    records: int
+    dictionary: BlobRef | None
+    parts: tuple[BlobRef, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(part.size for part in self.parts) + (self.dictionary.size if self.dictionary else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SliceChain:
+    """Snapshots (usually one) and retained hops of a slice; dictionaries that those hops name and no snapshot does."""
+
+    snapshots: tuple[SnapshotRef, ...]
+    hops: tuple[HopRef, ...] = ()
+    dictionaries: tuple[BlobRef, ...] = ()
+
+    def dictionary_named(self, tag: bytes) -> BlobRef | None:
+        """The dictionary whose SHA-256 begins with `tag` (hop.DICTIONARY_TAG_BYTES bytes)."""
+        known = [snapshot.dictionary for snapshot in self.snapshots if snapshot.dictionary is not None]
+        return next((ref for ref in (*known, *self.dictionaries) if ref.sha256.startswith(tag)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What the head's `chain` blob holds."""
+
+    dataset: str
+    version: int
+    schema: Schema
+    slices: Mapping[str, SliceChain] = field(default_factory=dict)
+
+
+def encode_chain(chain: Chain) -> bytes:
+    """The blob."""
+    document = {
+        1: FORMAT,
+        2: chain.dataset,
+        3: chain.version,
+        4: chain.schema.to_cbor(),
+        5: {
+            name: [
+                [snapshot_to_cbor(snapshot) for snapshot in item.snapshots],
+                [hop.to_cbor() for hop in item.hops],
+                [ref.to_cbor() for ref in item.dictionaries],
+            ]
+            for name, item in chain.slices.items()
+        },
+    }
+    return zstd.compress(cbor.encode(document))
+
+
+def snapshot_to_cbor(snapshot: SnapshotRef) -> list[Any]:
+    dictionary = None if snapshot.dictionary is None else snapshot.dictionary.to_cbor()
+    return [
+        snapshot.version,
+        snapshot.digest,
+        snapshot.records,
+        dictionary,
+        [part.to_cbor() for part in snapshot.parts],
+    ]
+
+
+def decode_chain(data: bytes) -> Chain:
+    """Decode a chain blob whose hash has been checked. Raises WireError."""
+    document = cbor.decode(zstd.decompress(data, "chain", limits.CHAIN_BYTES), "chain", depth=32)
+    if not isinstance(document, dict) or document.get(1) != FORMAT:
+        found = document.get(1) if isinstance(document, dict) else type(document).__name__
+        raise WireError(f"decode chain: format {found!r:.40}, this edged reads {FORMAT}; update edged")
+    match document:
+        case {2: dataset, 3: int() as version, 4: schema, 5: dict() as slices} if len(slices) <= limits.SLICES:
+            return Chain(
+                dataset=check_name(dataset, "dataset"),
+                version=version,
+                schema=Schema.from_cbor(schema),
+                slices={check_name(name, "slice"): decode_slice_chain(name, item) for name, item in slices.items()},
+            )
+    raise WireError("decode chain: a field is missing or of another kind than docs/feed.md says")
+
+
+def decode_slice_chain(name: str, item: object) -> SliceChain:
+    match item:
+        case [list() as snapshots, list() as hops, list() as dictionaries]:
+            where = f"chain, slice {name}"
+            return SliceChain(
+                tuple(decode_snapshot(snapshot, where) for snapshot in snapshots),
+                tuple(HopRef.from_cbor(hop, where) for hop in hops),
+                tuple(decode_dictionary(ref, where) for ref in dictionaries),
+            )
+    raise WireError(f"decode chain: slice {name!r} is not [snapshots, hops, dictionaries]")
+
+
+def decode_snapshot(item: object, where: str) -> SnapshotRef:
+    match item:
+        case [int() as version, bytes() as digest, int() as records, dictionary, list() as parts] if (
+            len(digest) == DIGEST_BYTES and version >= 0 and records >= 0
+        ):
+            return SnapshotRef(
+                version,
+                digest,
+                records,
+                None if dictionary is None else decode_dictionary(dictionary, where),
+                tuple(BlobRef.from_cbor(part, where) for part in parts),
+            )
+    raise WireError(f"decode {where}: not a snapshot reference: {item!r:.120}")
+
+
+def decode_dictionary(item: object, where: str) -> BlobRef:
+    ref = BlobRef.from_cbor(item, where)
+    if ref.size > limits.DICTIONARY_BYTES:
+        raise WireError(
+            f"decode {where}: a dictionary of {ref.size} bytes, at most {limits.DICTIONARY_BYTES} are allowed"
+        )
+    return ref

@@ -1,0 +1,18 @@
+"""Hard limits of the feed formats, checked before anything is allocated or decoded. All sizes in bytes."""
+
+HEAD_BYTES = 1 << 20  # a signed head with its inlined hops
+TRUST_BYTES = 64 << 10  # one root of trust with all its signatures
+CHAIN_BYTES = 8 << 20  # the decompressed chain document
+BLOB_BYTES = 64 << 20  # any one blob as it travels
+PART_BYTES = 32 << 20  # one snapshot part, decoded
+HOP_BYTES = 256 << 20  # one hop, decoded; beyond that a snapshot is cheaper
+DICTIONARY_BYTES = 1 << 20
+INLINE_HOP_BYTES = 16 << 10  # the largest hop that a publisher puts into the head
+KEY_BYTES = 512  # a record's key in UTF-8
+NAME_CHARACTERS = 64  # dataset, collection and slice names
+VALUE_BYTES = 4 << 20  # one record's value
+DEPTH = 64  # nesting of a record's value
+SLICES = 4096  # in one dataset
+ROOT_KEYS = 64  # keys or signatures in one root of trust
+WINDOW_BYTES = 32 << 20  # the zstd window a decoder accepts
+FUTURE_S = 24 * 3600  # how far ahead of our time a signed time may lie before the head is refused

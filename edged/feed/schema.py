@@ -1,0 +1,112 @@
+"""The schema: what `<dataset>.toml` declares that a device must know: indexes, text fields and views."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edged.errors import WireError
+from edged.feed.names import check_collection, check_name
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSchema:
+    """index: fields that `where.FIELD=` may ask for; text: fields that `q=` searches, most important first."""
+
+    index: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRule:
+    """What a view does to the records of one collection.
+
+    fields: dotted paths kept, all if empty; truncate: path to greatest number of characters; rename: old path to new
+    top-level name; choose: path of an object to the preference list of its members, the first present replacing it
+    (an image variant, a language with fallback).
+    """
+
+    fields: tuple[str, ...] = ()
+    truncate: Mapping[str, int] = field(default_factory=dict)
+    rename: Mapping[str, str] = field(default_factory=dict)
+    choose: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """collections by name; views by name, then by collection."""
+
+    collections: Mapping[str, CollectionSchema] = field(default_factory=dict)
+    views: Mapping[str, Mapping[str, ViewRule]] = field(default_factory=dict)
+
+    def to_cbor(self) -> dict[str, Any]:
+        return {
+            "collections": {
+                name: {"index": list(item.index), "text": list(item.text)} for name, item in self.collections.items()
+            },
+            "views": {
+                view: {name: view_to_cbor(rule) for name, rule in rules.items()} for view, rules in self.views.items()
+            },
+        }
+
+    @classmethod
+    def from_cbor(cls, item: object) -> Schema:
+        """Raises WireError. Members that this release does not know are passed over: an older device still works."""
+        match item:
+            case {"collections": dict() as collections, "views": dict() as views}:
+                return cls(
+                    {check_collection(name): collection_from_cbor(entry) for name, entry in collections.items()},
+                    {check_name(view, "view"): rules_from_cbor(rules) for view, rules in views.items()},
+                )
+        raise WireError("decode schema: expected collections and views")
+
+
+def view_to_cbor(rule: ViewRule) -> dict[str, Any]:
+    return {
+        "fields": list(rule.fields),
+        "truncate": dict(rule.truncate),
+        "rename": dict(rule.rename),
+        "choose": {path: list(order) for path, order in rule.choose.items()},
+    }
+
+
+def collection_from_cbor(item: object) -> CollectionSchema:
+    match item:
+        case {"index": list() as index, "text": list() as text}:
+            return CollectionSchema(texts(index, "index"), texts(text, "text"))
+    raise WireError("decode schema: a collection is not {index, text}")
+
+
+def rules_from_cbor(item: object) -> dict[str, ViewRule]:
+    if not isinstance(item, dict):
+        raise WireError("decode schema: a view is not a map of collections")
+    return {check_collection(name): rule_from_cbor(entry) for name, entry in item.items()}
+
+
+def rule_from_cbor(item: object) -> ViewRule:
+    match item:
+        case {
+            "fields": list() as fields,
+            "truncate": dict() as truncate,
+            "rename": dict() as rename,
+            "choose": dict() as choose,
+        }:
+            if not all(isinstance(size, int) and size >= 0 for size in truncate.values()):
+                raise WireError("decode schema: truncate holds something that is not a number of characters")
+            return ViewRule(
+                texts(fields, "fields"),
+                dict(zip(texts(list(truncate), "truncate"), truncate.values(), strict=True)),
+                dict(zip(texts(list(rename), "rename"), texts(list(rename.values()), "rename"), strict=True)),
+                {
+                    path: texts(order, "choose")
+                    for path, order in zip(texts(list(choose), "choose"), choose.values(), strict=True)
+                },
+            )
+    raise WireError("decode schema: a view's rule is not {fields, truncate, rename, choose}")
+
+
+def texts(items: object, what: str) -> tuple[str, ...]:
+    if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+        raise WireError(f"decode schema: {what} is not a list of texts")
+    return tuple(items)

@@ -1,0 +1,1 @@
+"""What operators need: systemd, logs, metrics, the admin listener."""

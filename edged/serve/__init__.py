@@ -1,0 +1,1 @@
+"""Answers apps from the replica, over TCP and Unix sockets."""

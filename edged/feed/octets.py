@@ -1,0 +1,71 @@
+"""Reading and writing the small things that the wire formats are made of: varints and counted bytes."""
+
+from __future__ import annotations
+
+from edged.errors import WireError
+
+VARINT_BYTES = 10  # of a 64-bit number, 7 bits a byte
+
+
+def write_varint(out: bytearray, number: int) -> None:
+    """Append `number` (0 <= number < 2**64), 7 bits a byte, least significant first."""
+    while number >= 0x80:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    out.append(number)
+
+
+def write_counted(out: bytearray, data: bytes) -> None:
+    """Append the length of `data` as a varint, then `data`."""
+    write_varint(out, len(data))
+    out += data
+
+
+class Octets:
+    """A cursor over received bytes. Every method raises WireError, naming `what`, rather than read past the end."""
+
+    __slots__ = ("at", "data", "what")
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self.data = data
+        self.what = what
+        self.at = 0
+
+    def byte(self) -> int:
+        if self.at >= len(self.data):
+            raise WireError(f"decode {self.what}: cut short at byte {self.at}; fetch it again")
+        self.at += 1
+        return self.data[self.at - 1]
+
+    def varint(self, most: int, name: str) -> int:
+        """A varint in its shortest form, of at most `most`."""
+        number = 0
+        for place in range(VARINT_BYTES):
+            octet = self.byte()
+            number |= (octet & 0x7F) << 7 * place
+            if octet < 0x80:
+                if not octet and place:
+                    raise WireError(f"decode {self.what}: {name} before byte {self.at} is not in its shortest form")
+                if number > most:
+                    raise WireError(f"decode {self.what}: {name} is {number}, at most {most} are allowed")
+                return number
+        raise WireError(f"decode {self.what}: {name} before byte {self.at} is longer than {VARINT_BYTES} bytes")
+
+    def take(self, size: int) -> bytes:
+        if size > len(self.data) - self.at:
+            raise WireError(
+                f"decode {self.what}: expected {size} bytes at byte {self.at}, {len(self.data) - self.at} are left"
+            )
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def counted(self, most: int, name: str) -> bytes:
+        return self.take(self.varint(most, name))
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data) - self.at)
+
+    def end(self) -> None:
+        """Raise WireError if anything is left."""
+        if self.at != len(self.data):
+            raise WireError(f"decode {self.what}: {len(self.data) - self.at} bytes follow the end at byte {self.at}")

@@ -1,0 +1,166 @@
+"""Hops come out byte for byte as they went in, and nothing that a stranger sends does more than raise WireError."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.errors import WireError
+from edged.feed import cbor
+from edged.feed.hopcoding import Change, decode_hop, encode_hop, sort_key
+from edged.feed.snapshotcoding import train_dictionary
+
+State = dict[tuple[str, str], bytes]
+
+
+class View:
+    """Version A of a slice, in memory."""
+
+    def __init__(self, state: State) -> None:
+        self.state = state
+        self.order = sorted((collection, key.encode()) for collection, key in state)
+
+    def get(self, collection: str, key: str) -> bytes | None:
+        return self.state.get((collection, key))
+
+    def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
+        place = bisect_left(self.order, (collection, key.encode())) - 1
+        if place < 0 or self.order[place][0] != collection:
+            return None
+        found = self.order[place][1].decode()
+        return found, self.state[collection, found]
+
+
+def film(number: int, title: str = "") -> bytes:
+    return cbor.encode_record(
+        {
+            "title": title or f"Film {number}",
+            "year": 1900 + number % 120,
+            "cast": [f"Actor {n}" for n in range(number % 5)],
+            "score": number / 8,
+            "poster": None if number % 3 else f"https://images.example/{number}.jpg",
+            "ids": {"imdb": f"tt{number:07}", "adult": number % 2 == 0},
+        },
+        f"film {number}",
+    )
+
+
+def catalogue(count: int) -> State:
+    return {("titles", str(number)): film(number) for number in range(count)}
+
+
+def dictionary_of(state: State, size: int = 8192) -> bytes:
+    ordered = sorted(state.items(), key=lambda item: (item[0][0], item[0][1].encode()))
+    return train_dictionary(((collection, key, value) for (collection, key), value in ordered), size)
+
+
+BASE = catalogue(400)
+DICTIONARY = dictionary_of(BASE)
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 64) - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text("abcé", max_size=3), inner, max_size=5),
+    max_leaves=12,
+)
+VALUES = JSON.map(lambda value: cbor.encode_record(value, "test"))
+KEYS = st.integers(0, 500).map(str) | st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8).filter(
+    lambda key: "\0" not in key
+)
+STATES = st.dictionaries(st.tuples(st.sampled_from(["a", "titles"]), KEYS), VALUES, max_size=8)
+
+
+def difference(old: State, new: State) -> list[Change]:
+    gone = [Change(*name, None) for name in old if name not in new]
+    return gone + [Change(*name, value) for name, value in new.items() if old.get(name) != value]
+
+
+@settings(max_examples=150, deadline=None)
+@given(STATES, STATES)
+def test_any_change_of_any_state_comes_back_byte_for_byte(old: State, new: State) -> None:
+    view, changes = View(old), difference(old, new)
+    for dictionary in (b"", DICTIONARY):
+        data = encode_hop(changes, view, dictionary)
+        assert decode_hop(data, view, dictionary, max_bytes=1 << 20) == sorted(changes, key=sort_key)
+
+
+def test_an_edit_of_one_field_costs_few_bytes() -> None:
+    view = View(BASE)
+    data = encode_hop([Change("titles", "17", film(17, "Film 17 again"))], view, DICTIONARY)
+    assert len(data) < 60
+
+
+def test_changes_that_change_nothing_are_left_out() -> None:
+    view = View(BASE)
+    data = encode_hop([Change("titles", "3", film(3)), Change("titles", "none", None)], view, DICTIONARY)
+    assert decode_hop(data, view, DICTIONARY, max_bytes=100) == []
+
+
+def test_a_record_changed_twice_is_refused_at_publishing() -> None:
+    with pytest.raises(WireError, match="twice"):
+        encode_hop([Change("titles", "3", None), Change("titles", "3", film(4))], View(BASE), DICTIONARY)
+
+
+def sample_hop() -> tuple[View, bytes]:
+    view = View(BASE)
+    changes = [Change("titles", str(n), film(n, f"Changed {n}")) for n in range(10, 20)]
+    changes += [Change("titles", str(n), film(n)) for n in range(400, 406)]
+    changes += [Change("titles", "77", None)]
+    return view, encode_hop(changes, view, DICTIONARY)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_mutated_bytes_raise_wire_error_or_decode_within_the_limit(data: st.DataObject) -> None:
+    view, hop = sample_hop()
+    mutated = bytearray(hop)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(mutated) - 1))
+        match data.draw(st.sampled_from(["set", "insert", "cut"])):
+            case "set":
+                mutated[place] = data.draw(st.integers(0, 255))
+            case "insert":
+                mutated.insert(place, data.draw(st.integers(0, 255)))
+            case _ if len(mutated) > 1:
+                del mutated[place]
+    try:
+        changes = decode_hop(bytes(mutated), view, DICTIONARY, max_bytes=4096)
+    except WireError:
+        return
+    assert sum(len(change.value or b"") for change in changes) <= 4096
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=200))
+def test_arbitrary_bytes_raise_wire_error_or_decode_within_the_limit(noise: bytes) -> None:
+    view = View(BASE)
+    for form in range(5):
+        try:
+            changes = decode_hop(bytes([form]) + noise, view, DICTIONARY, max_bytes=4096)
+        except WireError:
+            continue
+        assert sum(len(change.value or b"") for change in changes) <= 4096
+
+
+def test_every_cut_of_a_hop_is_refused() -> None:
+    view, hop = sample_hop()
+    for length in range(len(hop)):
+        with pytest.raises(WireError):
+            decode_hop(hop[:length], view, DICTIONARY, max_bytes=1 << 20)
+
+
+def test_data_after_a_hop_is_refused() -> None:
+    view, hop = sample_hop()
+    with pytest.raises(WireError):
+        decode_hop(hop + b"\0", view, DICTIONARY, max_bytes=1 << 20)
+
+
+def test_a_hop_over_the_limit_is_refused() -> None:
+    view, hop = sample_hop()
+    with pytest.raises(WireError):
+        decode_hop(hop, view, DICTIONARY, max_bytes=500)

@@ -1,0 +1,94 @@
+# Everything a newcomer or a build server needs. `make` alone prints the targets.
+# PYTHON picks the interpreter of .venv (3.11 or later); ARGS is handed to the command that a target runs.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# The share of lines and branches that the fast tests must run, in percent.
+COVERAGE_FLOOR ?= 85
+SLOW_TESTS := tests --ignore=tests/packaging
+DIST := dist
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types test-slow test-packages fuzz cache-conformance bench deb install clean
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo '  ARGS="..." is passed on, for instance: make demo ARGS="--seconds 20 --records 20000"'
+
+# --- the virtual environment -------------------------------------------------------------------------------------
+# The stamps remember what is installed, so that a second run asks the network for nothing.
+
+install: $(VENV)/.has-cli ## edged and what its commands need, into .venv
+
+$(VENV)/.has-python:
+	@python=$(PYTHON); \
+	if [ -z "$$python" ]; then \
+		for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+			if $$name -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+				python=$$name; break; \
+			fi; \
+		done; \
+	fi; \
+	if [ -z "$$python" ]; then \
+		echo "make: no Python 3.11 or later with venv was found; install one (Debian: apt install python3-venv)," \
+			"or name it: make PYTHON=/path/to/python3" >&2; \
+		exit 1; \
+	fi; \
+	$$python -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.has-cli: pyproject.toml edged/version.py | $(VENV)/.has-python
+	@echo "installing edged into $(VENV) (once; needs the network)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cli]'
+	@touch $@
+
+$(VENV)/.has-dev: pyproject.toml edged/version.py | $(VENV)/.has-python
+	@echo "installing edged and its development tools into $(VENV) (once; needs the network)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,cli]'
+	@touch $@ $(VENV)/.has-cli
+
+# --- use -----------------------------------------------------------------------------------------------------------
+
+demo: $(VENV)/.has-cli ## an origin and a device on this machine, live, with a made-up catalogue
+	@$(BIN)/edged demo $(ARGS)
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+test: lint types ## ruff, mypy, the fast tests, and the coverage floor
+	@rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=$(COVERAGE_FLOOR)
+
+lint: $(VENV)/.has-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.has-dev
+	$(BIN)/mypy
+
+test-slow: $(VENV)/.has-dev ## fault injection, crashes, large data and peers
+	$(BIN)/python -m pytest -m slow $(SLOW_TESTS) $(ARGS)
+
+test-packages: $(VENV)/.has-dev ## the .deb in a minimal Debian and the systemd units (root, mmdebstrap)
+	$(BIN)/python -m pytest -m slow tests/packaging $(ARGS)
+
+fuzz: $(VENV)/.has-dev ## every property test with many more examples
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=deep $(ARGS)
+
+# --- measurements and packages -------------------------------------------------------------------------------------
+
+bench: $(VENV)/.has-dev ## every script in benchmarks/, one after the other
+	@set -e; for script in benchmarks/*.py; do \
+		case $$script in */__init__.py) continue ;; esac; \
+		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
+	done
+
+deb: ## a Debian package in dist/, for Debian 12
+	packaging/build-deb.sh $(DIST)
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) $(DIST) build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

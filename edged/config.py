@@ -28,12 +28,12 @@ Name = Annotated[
     str,
     Meta(
         pattern=f"^(?!.*\\.\\.)(?:{NAME.pattern})$",
-        description="1 to 64 of A-Z a-z 0-9 . _ - beginning and ending with a letter or digit, without '..'",
+        extra={"form": "1 to 64 of A-Z a-z 0-9 . _ - beginning and ending with a letter or digit, without '..'"},
     ),
 ]
-Bind = Annotated[str, Meta(pattern=BIND, description='"HOST:PORT", "[IPV6]:PORT" or "unix:/PATH"')]
-Origin = Annotated[str, Meta(pattern=ORIGIN, description="https://, http:// or file:/// and a path")]
-Size = Annotated[str, Meta(pattern=SIZE, description="a whole number and B, KiB, MiB, GiB, kB, MB or GB")]
+Bind = Annotated[str, Meta(pattern=BIND, extra={"form": '"HOST:PORT", "[IPV6]:PORT" or "unix:/PATH"'})]
+Origin = Annotated[str, Meta(pattern=ORIGIN, extra={"form": "https://, http:// or file:/// and a path"})]
+Size = Annotated[str, Meta(pattern=SIZE, extra={"form": "a whole number and B, KiB, MiB, GiB, kB, MB or GB"})]
 
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -94,14 +94,19 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
         list[str], Meta(min_length=1, max_length=64, description="Host values answered; any other is 421.")
     ] = field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])
     origins: Annotated[
-        list[Annotated[str, Meta(pattern=WEB_ORIGIN, description="scheme://host[:port]")]],
+        list[Annotated[str, Meta(pattern=WEB_ORIGIN, extra={"form": "scheme://host[:port]"})]],
         Meta(max_length=64, description="Web origins allowed by CORS, exact."),
     ] = field(default_factory=list)
     max_connections: Annotated[int, Meta(ge=8, le=65_536, description="Connections at once, over all addresses.")] = (
         1024
     )
     socket_mode: Annotated[
-        str, Meta(pattern="^0[0-7]{3}$", description="Permissions of Unix sockets: who on the device may connect.")
+        str,
+        Meta(
+            pattern="^0[0-7]{3}$",
+            extra={"form": '"0660"'},
+            description="Permissions of Unix sockets: who on the device may connect.",
+        ),
     ] = "0666"
 
 

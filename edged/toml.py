@@ -135,8 +135,7 @@ def explain(text: str, kind: Any, value: Any) -> str:
     inside = bare(described)
     if isinstance(inside, msgspec.inspect.ListType) and isinstance(value, list) and value:
         described = inside.item_type
-    extra = getattr(described, "extra_json_schema", None) or {}
-    hint = extra.get("description", "")
+    hint = (getattr(described, "extra", None) or {}).get("form", "")
     text = re.sub(r"matching regex '.*?'(?= - |$)", f"of the form: {hint}" if hint else "of another form", text)
     return f"{text}; got {value!r:.80}"
 

@@ -1,0 +1,155 @@
+"""`edged get`, `ls`, `search` and `verify`: read a replica on disk, whether a daemon runs or not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cbor2
+
+import edged
+from edged.cli.output import add_json_flag, emit, progress, table
+from edged.errors import StoreError
+from edged.replica.reader import Dataset, View
+
+
+def add_commands(commands: Any) -> None:
+    get = commands.add_parser("get", help="one record from a replica on disk", description=get_command.__doc__)
+    add_place(get, "dataset", "collection", "key")
+    get.set_defaults(run=get_command)
+
+    ls = commands.add_parser("ls", help="datasets, collections or keys of a replica", description=ls_command.__doc__)
+    add_place(ls)
+    ls.add_argument("dataset", nargs="?", metavar="DATASET")
+    ls.add_argument("collection", nargs="?", metavar="COLLECTION")
+    ls.add_argument("--prefix", default="", metavar="P", help="only keys that begin with P")
+    ls.add_argument("--limit", type=positive, default=None, metavar="N", help="at most N keys")
+    ls.set_defaults(run=ls_command)
+
+    search = commands.add_parser("search", help="search the declared text fields", description=search_command.__doc__)
+    add_place(search, "dataset", "collection", "text")
+    search.add_argument("--limit", type=positive, default=20, metavar="N", help="at most N records (default 20)")
+    search.set_defaults(run=search_command)
+
+    verify = commands.add_parser("verify", help="audit a whole replica", description=verify_command.__doc__)
+    add_place(verify)
+    verify.set_defaults(run=verify_command)
+
+
+def add_place(parser: argparse.ArgumentParser, *more: str) -> None:
+    parser.add_argument("data_dir", type=Path, metavar="DATA_DIR")
+    for name in more:
+        parser.add_argument(name, metavar=name.upper())
+    add_json_flag(parser)
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected a whole number from 1 on")
+    return number
+
+
+def dataset_of(replica: edged.Replica, args: argparse.Namespace) -> Dataset:
+    """Raises StoreError naming what there is."""
+    if args.dataset not in replica:
+        known = ", ".join(replica) or "none"
+        raise StoreError(f"{args.data_dir}: no dataset {args.dataset!r}; there is: {known}")
+    return replica[args.dataset]
+
+
+def view_of(replica: edged.Replica, args: argparse.Namespace) -> View:
+    view = dataset_of(replica, args).view()
+    if args.collection not in view.collections:
+        known = ", ".join(view.collections) or "none"
+        raise StoreError(
+            f"{args.data_dir}: dataset {args.dataset!r} has no collection {args.collection!r}; it has: {known}"
+        )
+    return view
+
+
+def get_command(args: argparse.Namespace) -> int:
+    """Print one record's value as JSON."""
+    with edged.open(args.data_dir) as replica:
+        view = view_of(replica, args)
+        raw = view.get_raw(args.collection, args.key)
+        if raw is None:
+            gone = "is taken down" if view.is_taken_down(args.collection, args.key) else "is not there"
+            raise StoreError(
+                f"{args.data_dir}: {args.dataset}/{args.collection} {args.key!r} {gone} at version {view.version}"
+            )
+        value = cbor2.loads(raw)
+    emit(args, value, json.dumps(value, ensure_ascii=False, indent=2))
+    return 0
+
+
+def ls_command(args: argparse.Namespace) -> int:
+    """List the datasets, the collections of one, or the keys of a collection."""
+    with edged.open(args.data_dir) as replica:
+        if args.dataset is None:
+            return list_datasets(args, replica)
+        if args.collection is None:
+            return list_collections(args, dataset_of(replica, args))
+        keys = (key for key, _ in view_of(replica, args).scan(args.collection, prefix=args.prefix, limit=args.limit))
+        if args.json:
+            emit(args, list(keys), "")
+        else:
+            write_lines(keys)
+    return 0
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """In blocks, so that a million keys neither wait for the last one nor cost a system call each."""
+    lines = iter(lines)
+    while block := list(islice(lines, 1000)):
+        sys.stdout.write("\n".join(block) + "\n")
+    sys.stdout.flush()
+
+
+def list_datasets(args: argparse.Namespace, replica: edged.Replica) -> int:
+    views = {name: replica[name].view() for name in replica}
+    data = {
+        name: {"version": view.version, "slices": sorted(view.slices), "records": sum(view.collections.values())}
+        for name, view in views.items()
+    }
+    rows = [
+        (name, str(item["version"]), str(item["records"]), ", ".join(sorted(views[name].slices)))
+        for name, item in data.items()
+    ]
+    emit(args, data, table(rows, ("dataset", "version", "records", "slices")) if rows else "no dataset yet")
+    return 0
+
+
+def list_collections(args: argparse.Namespace, dataset: Dataset) -> int:
+    view = dataset.view()
+    rows = [(name, str(count)) for name, count in sorted(view.collections.items())]
+    emit(args, dict(sorted(view.collections.items())), table(rows, ("collection", "records")))
+    return 0
+
+
+def search_command(args: argparse.Namespace) -> int:
+    """Search the text fields that the dataset declares, best first."""
+    with edged.open(args.data_dir) as replica:
+        found = view_of(replica, args).search(args.collection, args.text, limit=args.limit)
+        items = [{"key": key, "value": cbor2.loads(raw)} for key, raw in found]
+    emit(args, items, "\n".join(str(item["key"]) for item in items) or "nothing found")
+    return 0
+
+
+def verify_command(args: argparse.Namespace) -> int:
+    """Audit every file and record of a replica against its signed head. Exit code 3 names what is wrong."""
+    from edged.replica.verify import verify
+
+    with progress(args, "verifying") as bar:
+        report = verify(args.data_dir, on_progress=bar.advance)
+    data = report.to_json()
+    emit(args, data, report.text())
+    if report.faults:
+        print(f"edged: {args.data_dir}: {len(report.faults)} faults; {report.faults[0]}", file=sys.stderr)
+        return 3
+    return 0

@@ -1,0 +1,124 @@
+"""The cheapest way from what a device holds of a slice to a later version of it, by bytes. No I/O.
+
+Versions are the nodes of a graph whose edges are hops; a snapshot is an edge from nothing. Every hop leads upward, so
+the shortest path (Dijkstra 1959) is found in one pass over what the chain lists.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edged.errors import ChainError
+from edged.feed.blob import BlobRef
+from edged.feed.chain import SliceChain, SnapshotRef
+from edged.feed.digest import EMPTY_DIGEST
+from edged.feed.head import HopRef
+
+REQUEST_BYTES = 300  # what one more request and its answer cost besides the body
+RESTART_BYTES = 8192  # what it costs to write a slice anew rather than add to it, flash wear included
+
+EMPTY_SNAPSHOT = SnapshotRef(0, EMPTY_DIGEST, 0, None, ())  # every slice begins empty, so no blob is needed for that
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """First `snapshot`, if it is not None, then `hops` in this order. cost: bytes to fetch, requests counted in."""
+
+    snapshot: SnapshotRef | None
+    hops: tuple[HopRef, ...]
+    cost: int
+
+    @property
+    def blobs(self) -> tuple[BlobRef, ...]:
+        """What has to be fetched, inlined hops left out; dictionaries that only a hop needs are not known yet."""
+        found: list[BlobRef] = []
+        if self.snapshot is not None:
+            found.extend([self.snapshot.dictionary] if self.snapshot.dictionary else [])
+            found.extend(self.snapshot.parts)
+        found.extend(hop.blob for hop in self.hops if hop.inline is None)
+        return tuple(found)
+
+
+def plan(
+    chain: SliceChain,
+    have: int | None,
+    want: int,
+    *,
+    inlined: Iterable[HopRef] = (),
+    staged: frozenset[bytes] = frozenset(),
+    without: frozenset[bytes] = frozenset(),
+    request_bytes: int = REQUEST_BYTES,
+    restart_bytes: int = RESTART_BYTES,
+) -> Path:
+    """The cheapest path to slice version `want`.
+
+    have: the slice version held, None for nothing or nothing that can be built on; inlined: hops whose bytes came with
+    the head; staged: SHA-256 of blobs that are at hand already; without: SHA-256 of blobs that must not be used.
+    Raises ChainError if nothing leads there.
+    """
+
+    def price(ref: BlobRef) -> int:
+        return 0 if ref.sha256 in staged else ref.size + request_bytes
+
+    best: dict[int, tuple[int, int]] = {}  # version to (cost, steps); fewer steps win a tie
+    came: dict[int, SnapshotRef | HopRef | None] = {}
+    queue: list[tuple[int, int, int]] = []
+
+    def reach(version: int, cost: int, steps: int, by: SnapshotRef | HopRef | None) -> None:
+        if version <= want and (version not in best or (cost, steps) < best[version]):
+            best[version], came[version] = (cost, steps), by
+            heapq.heappush(queue, (cost, steps, version))
+
+    if have is not None:
+        reach(have, 0, 0, None)
+    for snapshot in (EMPTY_SNAPSHOT, *chain.snapshots):
+        refs = [*([snapshot.dictionary] if snapshot.dictionary else []), *snapshot.parts]
+        if not any(ref.sha256 in without for ref in refs):
+            reach(snapshot.version, restart_bytes + sum(map(price, refs)), 1, snapshot)
+    onward: dict[int, list[HopRef]] = {}
+    for hop in (*inlined, *chain.hops):
+        if hop.blob.sha256 not in without:
+            onward.setdefault(hop.from_version, []).append(hop)
+    while queue:
+        cost, steps, version = heapq.heappop(queue)
+        if (cost, steps) != best[version]:
+            continue  # a cheaper way to this version was found after it was queued
+        if version == want:
+            return trace(came, want, cost)
+        for hop in onward.get(version, ()):
+            reach(hop.to_version, cost + (0 if hop.inline is not None else price(hop.blob)), steps + 1, hop)
+    start = "nothing" if have is None else f"version {have}"
+    raise ChainError(
+        f"plan from {start} to slice version {want}: none of {len(chain.snapshots)} snapshots and {len(chain.hops)} "
+        "hops leads there; the origin has to publish a snapshot"
+    )
+
+
+def trace(came: dict[int, SnapshotRef | HopRef | None], want: int, cost: int) -> Path:
+    hops: list[HopRef] = []
+    version = want
+    while True:
+        step = came[version]
+        if not isinstance(step, HopRef):
+            return Path(step, tuple(reversed(hops)), cost)
+        hops.append(step)
+        version = step.from_version
+
+
+def version_at(chain: SliceChain, live: int, dataset_version: int) -> int:
+    """The slice's version when the dataset was at `dataset_version`: the last one that the chain knows up to then.
+
+    live: the slice's version in the head. Raises ChainError if the chain no longer reaches back so far.
+    """
+    known = {live, *(snapshot.version for snapshot in chain.snapshots)}
+    for hop in chain.hops:
+        known.update((hop.from_version, hop.to_version))
+    earlier = [version for version in known if version <= dataset_version]
+    if not earlier:
+        raise ChainError(
+            f"find dataset version {dataset_version}: the oldest slice version that the origin still has is "
+            f"{min(known)}; choose a later one"
+        )
+    return max(earlier)

@@ -1,4 +1,4 @@
-"""Profiles of the property tests: `fast` repeats the same examples in every run, `deep` (make fuzz) looks for new ones."""
+"""Profiles of the property tests: `fast` repeats the same examples each run, `deep` (make fuzz) looks for new ones."""
 
 from hypothesis import HealthCheck, settings
 

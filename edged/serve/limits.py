@@ -1,0 +1,27 @@
+"""What one listener bears, whoever connects. Times in seconds, sizes in bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """connections: at once, over all addresses; per_peer: at once for one uid (Unix socket) or one address (TCP, but
+    loopback is everybody's and has no such cap); head_s: from the first byte of a request's head to its last; body_s:
+    between two pieces of a request's body; write_s: without progress while a client does not read; idle_s: between
+    requests; handshake_s: for TLS; graceful_s: for answers under way when the server stops; head_bytes: a whole head.
+    """
+
+    connections: int = 1024
+    per_peer: int = 512
+    head_s: float = 10.0
+    body_s: float = 15.0
+    write_s: float = 20.0
+    idle_s: float = 75.0
+    handshake_s: float = 10.0
+    graceful_s: float = 5.0
+    head_bytes: int = 16 << 10
+    streams: int = 100  # HTTP/2 streams at once on one connection
+    resets: int = 200  # streams that one HTTP/2 connection may reset (CVE-2023-44487)
+    backlog: int = 1024

@@ -86,7 +86,7 @@ bench: $(VENV)/.has-dev ## every script in benchmarks/, one after the other
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done
 
-deb: ## a Debian package in dist/, for Debian 12
+deb: $(VENV)/.has-python ## a Debian package in dist/, for Debian 12
 	packaging/build-deb.sh $(DIST)
 
 clean: ## remove what the targets above made

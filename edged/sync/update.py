@@ -1,0 +1,454 @@
+"""One update: what has to be fetched and applied so that a replica becomes what one verified head says. No I/O.
+
+The work is a queue of steps. A step asks for what it lacks (the chain, a dictionary, its own blob) and is started
+again when that has come; when what it asked to be staged is done it leaves the queue.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from edged.errors import ChainError, EdgedError, WireError
+from edged.feed.blob import BlobRef
+from edged.feed.chain import Chain, SliceChain, SnapshotRef, decode_chain
+from edged.feed.head import HopRef
+from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag
+from edged.feed.plan import Path, plan, version_at
+from edged.feed.takedowns import decode_takedowns
+from edged.feed.trust import VerifiedHead
+from edged.sync import events
+from edged.sync.events import HeldSlice, HeldState
+
+REPAIRS = 2  # of one slice in one update: first from its snapshot, then also around the hops that were used
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a slice must become. digest and records None: not signed for this version; every hop to it is, by name."""
+
+    version: int
+    digest: bytes | None
+    records: int | None
+
+
+def same(held: HeldSlice, target: Target) -> bool:
+    """Whether the content is that of the target, as far as it is signed."""
+    return target.digest in (None, held.digest) and target.records in (None, held.records)
+
+
+@dataclass(frozen=True, slots=True)
+class DropIt:
+    slice_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FindPinned:
+    """Look up in the chain what version of the slice the pinned dataset version has."""
+
+    slice_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanIt:
+    """afresh: do not build on what is held."""
+
+    slice_name: str
+    target: Target
+    afresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BeginIt:
+    slice_name: str
+    snapshot: SnapshotRef
+
+
+@dataclass(frozen=True, slots=True)
+class TakePart:
+    slice_name: str
+    ref: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class TakeDictionary:
+    slice_name: str
+    ref: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
+class TakeHop:
+    slice_name: str
+    hop: HopRef
+
+
+@dataclass(frozen=True, slots=True)
+class CheckIt:
+    slice_name: str
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSchema:
+    slice_name: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TakeTakedowns:
+    slice_name: None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """touch: nothing but the head is new."""
+
+    touch: bool
+    slice_name: None = None
+
+
+Step = (
+    DropIt
+    | FindPinned
+    | PlanIt
+    | BeginIt
+    | TakePart
+    | TakeDictionary
+    | TakeHop
+    | CheckIt
+    | TakeSchema
+    | TakeTakedowns
+    | Finish
+)
+
+
+class Update:
+    """`go()` gives the next effect, None when nothing is left to do; the other methods take its answer.
+
+    wanted: the slices to carry; stay: take from this head only what it takes down, for a pin that cannot be reached.
+    Fetches are given with origin 0; the machine says from where.
+    Raises WireError or ChainError where this head cannot be reached; nothing live has changed then.
+    """
+
+    def __init__(self, verified: VerifiedHead, held: HeldState, wanted: frozenset[str], *, stay: bool = False) -> None:
+        self.verified, self.head, self.held = verified, verified.head, held
+        self.pinned = stay or (held.pinned is not None and held.pinned < self.head.version)
+        self.release = self.head.version
+        if self.pinned:
+            self.release = held.version if stay or held.pinned is None else held.pinned
+        self.stay = stay
+        self.chain: Chain | None = None
+        self.fetched: dict[bytes, bytes] = {}
+        self.fetching: BlobRef | None = None
+        self.known: dict[str, set[bytes]] = {name: set(item.dictionaries) for name, item in held.slices.items()}
+        self.paths: dict[str, Path] = {}
+        self.repairs: dict[str, int] = {}
+        self.without: dict[str, frozenset[bytes]] = {}
+        self.kinds: dict[str, str] = {}
+        self.hops = self.snapshots = 0
+        self.steps: deque[Step] = deque(self.first_steps(wanted & self.head.slices.keys()))
+
+    # ---- what there is to do
+
+    def first_steps(self, wanted: frozenset[str]) -> list[Step]:
+        if self.stay:
+            return [TakeTakedowns(), Finish(touch=False)] if self.held.version and self.takedowns_differ() else []
+        steps: list[Step] = [DropIt(name) for name in sorted(self.held.slices.keys() - wanted)]
+        for name in sorted(wanted):
+            steps.extend(self.pinned_steps(name) if self.pinned else self.slice_steps(name, self.target(name)))
+        # A pinned replica keeps the schema with which it was pinned: indexes and views fit the records that it has.
+        if self.head.schema_version != self.held.schema_version and (not self.pinned or self.moves):
+            steps.append(TakeSchema())
+        if self.takedowns_differ():
+            steps.append(TakeTakedowns())
+        if steps or self.moves:
+            steps.append(Finish(touch=False))
+        elif not self.pinned and self.verified.data != self.held.head:
+            steps.append(Finish(touch=True))
+        return steps
+
+    @property
+    def moves(self) -> bool:
+        return self.held.version != self.release
+
+    def target(self, name: str) -> Target:
+        item = self.head.slices[name]
+        return Target(item.version, item.digest, item.records)
+
+    def takedowns_differ(self) -> bool:
+        held = None if self.held.takedowns is None else BlobRef.of(self.held.takedowns)
+        return held != self.head.takedowns
+
+    def pinned_steps(self, name: str) -> list[Step]:
+        return [FindPinned(name)] if self.moves or name not in self.held.slices else []
+
+    def slice_steps(self, name: str, target: Target) -> list[Step]:
+        mine = self.held.slices.get(name)
+        if mine is not None and mine.version == target.version and same(mine, target):
+            return []
+        inlined = None if mine is None or self.pinned else self.usable_inline(name, mine.version)
+        if inlined is None:
+            return [PlanIt(name, target)]
+        self.paths[name] = Path(None, (inlined,), 0)
+        return [TakeHop(name, inlined), CheckIt(name, target)]
+
+    def usable_inline(self, name: str, version: int) -> HopRef | None:
+        """The inlined hop from exactly `version`, if the dictionary it needs is held: then no chain is fetched."""
+        for hop in self.head.slices[name].hops:
+            if hop.inline is None or hop.from_version != version:
+                continue
+            try:
+                return hop if self.has_dictionary(name, hop.inline) else None
+            except WireError:  # of a later format, perhaps; the chain has other ways
+                return None
+        return None
+
+    def has_dictionary(self, name: str, hop: bytes) -> bool:
+        tag = dictionary_tag(hop)
+        return tag == NO_DICTIONARY_TAG or any(sha.startswith(tag) for sha in self.known.get(name, ()))
+
+    # ---- the next effect
+
+    def go(self) -> events.Effect | None:
+        while self.steps:
+            effect = self.start(self.steps[0])
+            if effect is not None:
+                return effect
+        return None
+
+    def start(self, step: Step) -> events.Effect | None:
+        """What `step` needs next; None if it has left the queue for others or is done."""
+        match step:
+            case DropIt(name):
+                return events.Stage(events.DropSlice(name))
+            case FindPinned() | PlanIt() | TakeSchema() if self.chain is None:
+                return self.fetch(self.head.chain, "chain")
+            case FindPinned(name):
+                self.replace(self.slice_steps(name, self.pinned_target(name)))
+                return None
+            case PlanIt(name):
+                parts = [part for snapshot in self.slice_chain(name).snapshots for part in snapshot.parts]
+                return events.CheckStaged(name, tuple(parts))
+            case BeginIt():
+                return self.start_snapshot(step)
+            case TakePart(name, ref):
+                return self.stage_fetched(ref, f"part of slice {name}")
+            case TakeDictionary(name, ref):
+                return self.stage_fetched(ref, f"dictionary of slice {name}")
+            case TakeHop():
+                return self.start_hop(step)
+            case CheckIt(name):
+                return events.Measure(name)
+            case TakeSchema():
+                assert self.chain is not None
+                return events.Stage(events.SetSchema(self.chain.schema, self.head.schema_version))
+            case TakeTakedowns():
+                return self.start_takedowns()
+            case Finish(touch):
+                return self.finish(touch)
+            case _:
+                assert_never(step)
+
+    def fetch(self, ref: BlobRef, what: str) -> events.Effect:
+        self.fetching = ref
+        return events.FetchBlob(0, ref, f"{self.head.dataset}: {what}")
+
+    def replace(self, steps: Sequence[Step]) -> None:
+        self.steps.popleft()
+        self.steps.extendleft(reversed(steps))
+
+    def start_snapshot(self, step: BeginIt) -> events.Effect:
+        dictionary = step.snapshot.dictionary
+        if dictionary is None:
+            return events.Stage(events.BeginSnapshot(step.slice_name, step.snapshot.version, None))
+        data = self.fetched.get(dictionary.sha256)
+        if data is None:
+            return self.fetch(dictionary, f"dictionary of slice {step.slice_name}")
+        return events.Stage(events.BeginSnapshot(step.slice_name, step.snapshot.version, data))
+
+    def stage_fetched(self, ref: BlobRef, what: str) -> events.Effect:
+        data = self.fetched.get(ref.sha256)
+        if data is None:
+            return self.fetch(ref, what)
+        step = self.steps[0]
+        if isinstance(step, TakeDictionary):
+            return events.Stage(events.AddDictionary(step.slice_name, data))
+        assert isinstance(step, TakePart)
+        return events.Stage(events.AddPart(step.slice_name, ref, data))
+
+    def start_hop(self, step: TakeHop) -> events.Effect:
+        name, hop = step.slice_name, step.hop
+        data = hop.inline if hop.inline is not None else self.fetched.get(hop.blob.sha256)
+        if data is None:
+            return self.fetch(hop.blob, f"hop {hop.from_version} to {hop.to_version} of slice {name}")
+        if not self.has_dictionary(name, data):
+            if self.chain is None:
+                return self.fetch(self.head.chain, "chain")
+            tag = dictionary_tag(data)
+            dictionary = self.slice_chain(name).dictionary_named(tag)
+            if dictionary is None:
+                raise ChainError(
+                    f"apply hop {hop.from_version} to {hop.to_version} of slice {name}: the chain does not name its "
+                    f"dictionary {tag.hex()}; the origin has to publish a snapshot"
+                )
+            self.steps.appendleft(TakeDictionary(name, dictionary))
+            return self.stage_fetched(dictionary, f"dictionary of slice {name}")
+        return events.Stage(events.ApplyHop(name, hop.to_version, data))
+
+    def start_takedowns(self) -> events.Effect:
+        ref = self.head.takedowns
+        if ref is None:
+            return events.Stage(events.SetTakedowns(None, frozenset()))
+        data = self.fetched.get(ref.sha256)
+        if data is None:
+            return self.fetch(ref, "takedowns")
+        return events.Stage(events.SetTakedowns(data, decode_takedowns(data)))
+
+    def finish(self, touch: bool) -> events.Effect:
+        head, data = self.head, self.verified.data
+        if touch:
+            return events.Touch(data, head.signed_at, head.fresh_s, head.expires_s)
+        return events.Commit(self.release, data, head.signed_at, head.fresh_s, head.expires_s)
+
+    # ---- answers
+
+    def blob(self, ref: BlobRef, data: bytes) -> None:
+        """Raises HashError if it is not the blob that was asked for, WireError for a malformed chain."""
+        asked, self.fetching = self.fetching, None
+        if asked is None or ref != asked:
+            raise WireError(f"blob {ref.name[:16]}: was not asked for")
+        ref.check(data, self.head.dataset)
+        if self.chain is None and ref == self.head.chain:
+            chain = decode_chain(data)
+            if (chain.dataset, chain.version) != (self.head.dataset, self.head.version):
+                raise ChainError(
+                    f"chain of {self.head.dataset}, version {self.head.version}: is for {chain.dataset}, version "
+                    f"{chain.version}; the origin has to publish again"
+                )
+            self.chain = chain
+            return
+        self.fetched[ref.sha256] = data
+
+    def staged(self) -> None:
+        """What was asked to be staged is: the step is done."""
+        step = self.steps.popleft()
+        match step:
+            case BeginIt(name, snapshot):
+                self.snapshots += 1
+                self.known[name] = set() if snapshot.dictionary is None else {snapshot.dictionary.sha256}
+                self.forget(snapshot.dictionary)
+            case TakePart(_, ref):
+                self.forget(ref)
+            case TakeDictionary(name, ref):
+                self.known.setdefault(name, set()).add(ref.sha256)
+                self.forget(ref)
+            case TakeHop(_, hop):
+                self.hops += 1
+                self.forget(hop.blob)
+            case DropIt(name):
+                self.kinds[name] = "dropped"
+            case TakeTakedowns():
+                self.forget(self.head.takedowns)
+            case TakeSchema() | FindPinned() | PlanIt() | CheckIt() | Finish():
+                pass
+            case _:
+                assert_never(step)
+
+    def forget(self, ref: BlobRef | None) -> None:
+        if ref is not None:
+            self.fetched.pop(ref.sha256, None)
+
+    def parts_staged(self, parts: frozenset[bytes]) -> None:
+        """Raises ChainError if no path leads to the target."""
+        step = self.steps[0]
+        assert isinstance(step, PlanIt)
+        name, target = step.slice_name, step.target
+        mine = self.held.slices.get(name)
+        have = mine.version if mine is not None and mine.version < target.version and not step.afresh else None
+        inlined = self.head.slices[name].hops
+        # A hop of the head that is not inlined is in the chain as well, so both can be looked at alike.
+        path = plan(
+            self.slice_chain(name), have, target.version, inlined=inlined, staged=parts, without=self.avoid(name)
+        )
+        self.paths[name] = path
+        self.replace([*self.path_steps(name, path), CheckIt(name, target)])
+
+    def avoid(self, name: str) -> frozenset[bytes]:
+        return self.without.get(name, frozenset())
+
+    def path_steps(self, name: str, path: Path) -> list[Step]:
+        steps: list[Step] = []
+        if path.snapshot is not None:
+            steps.append(BeginIt(name, path.snapshot))
+            steps.extend(TakePart(name, part) for part in path.snapshot.parts)
+        steps.extend(TakeHop(name, hop) for hop in path.hops)
+        return steps
+
+    def measured(self, digest: bytes, records: int) -> None:
+        """Raises ChainError if the staged slice is not what was signed."""
+        step = self.steps[0]
+        assert isinstance(step, CheckIt)
+        name, target = step.slice_name, step.target
+        if target.digest not in (None, digest) or target.records not in (None, records):
+            raise ChainError(
+                f"slice {name}, version {target.version}: after {self.describe(name)} its digest is "
+                f"{digest.hex()[:16]}… over {records} records, signed is {(target.digest or b'').hex()[:16]}… over "
+                f"{target.records}"
+            )
+        path = self.paths[name]
+        self.kinds[name] = "hops" if path.snapshot is None else "snapshot+hops" if path.hops else "snapshot"
+        self.steps.popleft()
+
+    def describe(self, name: str) -> str:
+        path = self.paths[name]
+        names = [f"snapshot {path.snapshot.version}"] if path.snapshot else []
+        names += [f"hop {hop.from_version} to {hop.to_version} ({hop.blob.name[:16]})" for hop in path.hops]
+        return ", ".join(names) or "nothing"
+
+    def may_repair(self) -> bool:
+        """Whether the step that failed was taking a hop, to which there are other ways."""
+        return isinstance(self.steps[0], TakeHop)
+
+    def repair(self, error: EdgedError) -> str:
+        """Start the slice whose step failed over, from its snapshot. Returns the slice's name.
+
+        Raises ChainError from `error` if that has been tried, or if the step was not of a slice.
+        """
+        name = self.steps[0].slice_name
+        if name is None or name not in self.head.slices:
+            raise ChainError(f"update {self.head.dataset} to version {self.head.version}: {error}") from error
+        done = self.repairs.get(name, 0)
+        if done >= REPAIRS:
+            raise ChainError(
+                f"slice {name} of {self.head.dataset}, version {self.head.version}: neither hops nor snapshot give "
+                f"what was signed ({error}); what is held goes on being served; the origin has to publish again"
+            ) from error
+        if done and name in self.paths:
+            # The state that the hops were applied to was the snapshot's own, so now they are what is suspected.
+            self.without[name] = self.avoid(name) | {hop.blob.sha256 for hop in self.paths[name].hops}
+        self.repairs[name] = done + 1
+        self.steps = deque(step for step in self.steps if step.slice_name != name)
+        target = self.pinned_target(name) if self.pinned and self.chain else self.target(name)
+        self.steps.appendleft(PlanIt(name, target, afresh=True))
+        return name
+
+    # ---- the chain
+
+    def slice_chain(self, name: str) -> SliceChain:
+        assert self.chain is not None
+        found = self.chain.slices.get(name)
+        if found is None:
+            raise ChainError(
+                f"chain of {self.head.dataset}, version {self.head.version}: lacks slice {name}, which the head has"
+            )
+        return found
+
+    def pinned_target(self, name: str) -> Target:
+        """The slice as it was at the pinned version. Raises ChainError if the chain does not reach back so far."""
+        chain, live = self.slice_chain(name), self.target(name)
+        version = version_at(chain, live.version, self.release)
+        if version == live.version:
+            return live
+        signed = next((snapshot for snapshot in chain.snapshots if snapshot.version == version), None)
+        return Target(version, signed.digest if signed else None, signed.records if signed else None)

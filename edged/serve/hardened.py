@@ -214,6 +214,8 @@ class StrictProtocol(ProtocolWrapper):
 class Connection(TCPServer):
     """One connection. initial: bytes that were read from it before it came here; it is in `busy` during a request."""
 
+    stream: Any  # a SocketStream or an SSLStream over one
+
     def __init__(
         self,
         app: ASGIWrapper,

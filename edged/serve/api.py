@@ -1,0 +1,192 @@
+"""`answer`: what any lane asks. Pure but for reading the replica: the same request at the same version and time gives
+the same answer.
+"""
+
+from __future__ import annotations
+
+import cbor2
+
+from edged.access.identity import Identity
+from edged.errors import EdgedError, RequestError, StoreError
+from edged.feed.schema import ViewRule, view_to_cbor
+from edged.serve.changes import answer_changes
+from edged.serve.lists import answer_list
+from edged.serve.message import Answer, Request, Response, Timed
+from edged.serve.negotiate import RECORD_FORMATS, choose_format
+from edged.serve.openapi import OPENAPI, OPENAPI_FORMATS
+from edged.serve.query import (
+    CHANGES_PARAMETERS,
+    LIST_PARAMETERS,
+    NOTHING,
+    RECORD_PARAMETERS,
+    Query,
+    parse_key,
+    parse_query,
+)
+from edged.serve.render import encode_json, is_binary
+from edged.serve.service import RETRY_S, Service, problem, respond
+from edged.serve.shape import Shape
+from edged.serve.source import Dataset, View
+from edged.serve.target import decode, encode, split_target
+from edged.serve.web import METHODS
+
+NO_RULE = ViewRule()
+NO_PARAMETERS: frozenset[str] = frozenset()
+
+
+def is_own(path: bytes) -> bool:
+    """Whether a path is the API's; any other is the fallback's, where there is one."""
+    return path == b"/v1" or path.startswith(b"/v1/") or path == b"/openapi.json"
+
+
+def answer(request: Request, who: Identity, service: Service, now: float, *, may_hold: bool = True) -> Answer:
+    """The answer for `who`. now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for.
+
+    Raises nothing that a request can cause: faults of a request are problem details, a broken replica is a 503.
+    """
+    view: View | None = None
+    try:
+        asterisk = request.method == "OPTIONS" and request.target == b"*"  # the server as a whole
+        authority, path, query = split_target(b"/" if asterisk else request.target)
+        service.web.check_host(request, authority)
+        if request.method == "OPTIONS":
+            return service.web.options(request)
+        if request.method not in ("GET", "HEAD"):
+            raise RequestError(
+                405, f"{request.method:.40} is not answered here", headers=(("Allow", METHODS.decode()),)
+            )
+        if not is_own(path):
+            raise RequestError(404, f"nothing at {path[:200].decode('ascii', 'replace')}; the API is below /v1")
+        if path == b"/openapi.json":
+            parse_query(query, NO_PARAMETERS)
+            return respond(service, request, OPENAPI, choose_format(request.get(b"accept"), OPENAPI_FORMATS), None)
+        segments = path.split(b"/", 4)[2:]
+        if not segments:
+            parse_query(query, NO_PARAMETERS)
+            return answer_datasets(service, request, now)
+        dataset = find_dataset(service, decode(segments[0], "dataset"))
+        view = open_view(dataset)
+        return route(service, request, dataset, view, segments[1:], query, now, may_hold)
+    except RequestError as fault:
+        return problem(service, request, fault, view)
+    except StoreError as fault:
+        busy = RequestError(503, str(fault), headers=(("Retry-After", RETRY_S.decode()),))
+        return problem(service, request, busy, view)
+    except EdgedError as fault:
+        return problem(service, request, RequestError(500, str(fault)), view)
+
+
+def find_dataset(service: Service, name: str) -> Dataset:
+    dataset = service.catalog.get(name)
+    if dataset is None:
+        there = ", ".join(sorted(service.catalog)) or "none"
+        raise RequestError(404, f"no dataset {name!r:.80}; there are: {there}")
+    return dataset
+
+
+def open_view(dataset: Dataset) -> View:
+    """Raises RequestError 503 until the first synchronisation is through."""
+    if not dataset.version:
+        what = f"dataset {dataset.name!r} has not been synchronised yet; ask again soon"
+        raise RequestError(503, what, headers=(("Retry-After", RETRY_S.decode()),))
+    return dataset.view()
+
+
+def route(
+    service: Service,
+    request: Request,
+    dataset: Dataset,
+    view: View,
+    segments: list[bytes],
+    query: bytes,
+    now: float,
+    may_hold: bool,
+) -> Answer:
+    """Below /v1/{dataset}."""
+    if not segments:
+        parse_query(query, NO_PARAMETERS)
+        return answer_dataset(service, request, view, now)
+    collection = decode(segments[0], "collection")
+    if len(segments) == 2:
+        parsed = parse_query(query, RECORD_PARAMETERS) if query else NOTHING
+        check_collection(view, collection)
+        return answer_record(service, request, view, collection, parse_key(segments[1], "key"), parsed)
+    if collection == "changes":
+        parsed = parse_query(query, CHANGES_PARAMETERS)
+        shapes = {name: shape for name in view.collections if (shape := shape_of(view, name, parsed)) is not None}
+        return answer_changes(service, request, dataset, view, parsed, shapes, may_hold)
+    parsed = parse_query(query, LIST_PARAMETERS)
+    check_collection(view, collection)
+    path = f"/v1/{encode(view.dataset)}/{encode(collection)}"
+    return answer_list(service, request, view, collection, parsed, shape_of(view, collection, parsed), path)
+
+
+def check_collection(view: View, collection: str) -> None:
+    if collection not in view.collections:
+        there = ", ".join(sorted(view.collections)) or "none"
+        raise RequestError(404, f"no collection {collection!r:.80} in {view.dataset!r}; there are: {there}")
+
+
+def shape_of(view: View, collection: str, query: Query) -> Shape | None:
+    """The shape that `view` and `fields` ask for; None for the records as they are. Raises RequestError 400."""
+    rule = NO_RULE
+    if query.view:
+        rules = view.schema.views.get(query.view)
+        if rules is None:
+            there = ", ".join(sorted(view.schema.views)) or "none"
+            raise RequestError(400, f"view {query.view!r:.80} is not declared in {view.dataset!r}; declared: {there}")
+        rule = rules.get(collection, NO_RULE)
+    if rule is NO_RULE and not query.fields:
+        return None
+    return Shape(encode_json([view_to_cbor(rule), query.fields]).decode(), rule, query.fields)
+
+
+def answer_record(service: Service, request: Request, view: View, collection: str, key: str, query: Query) -> Response:
+    """One record's value alone. Raises RequestError 404 or 410."""
+    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
+    shape = shape_of(view, collection, query)
+    raw = view.get_raw(collection, key)
+    if view.is_taken_down(collection, key):
+        raise RequestError(410, f"record {key!r:.200} of collection {collection!r} was taken down by its publisher")
+    if raw is None:
+        raise RequestError(404, f"no record {key!r:.200} in collection {collection!r} of {view.dataset!r}")
+    return respond(service, request, service.renderer.value(raw, is_binary(form), shape), form, view)
+
+
+def answer_dataset(service: Service, request: Request, view: View, now: float) -> Response:
+    """What a dataset is: `state` depends on the time, so the answer is never kept."""
+    document = {
+        "dataset": view.dataset,
+        "version": view.version,
+        "as_of": view.as_of,
+        "state": Timed.of(view).state(now),
+        "fresh_s": view.fresh_s,
+        "expires_s": view.expires_s,
+        "changes_from": view.changes_from,
+        "slices": {name: {"version": part.version, "records": part.records} for name, part in view.slices.items()},
+        "collections": dict(view.collections),
+        "views": sorted(view.schema.views),
+        "indexes": {name: list(item.index) for name, item in view.schema.collections.items() if item.index},
+        "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
+    }
+    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
+    return respond(service, request, encode_document(document, is_binary(form)), form, view, keep=False)
+
+
+def answer_datasets(service: Service, request: Request, now: float) -> Response:
+    """Every dataset of this device, whether synchronised yet or not (version 0)."""
+    entries = []
+    for name in sorted(service.catalog):
+        dataset = service.catalog[name]
+        entry = {"dataset": name, "version": dataset.version, "state": "absent", "as_of": 0}
+        if dataset.version:
+            view = dataset.view()
+            entry.update(version=view.version, state=Timed.of(view).state(now), as_of=view.as_of)
+        entries.append(entry)
+    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
+    return respond(service, request, encode_document({"datasets": entries}, is_binary(form)), form, None, keep=False)
+
+
+def encode_document(document: object, binary: bool) -> bytes:
+    """A document of ours as canonical CBOR or as JSON."""
+    return cbor2.dumps(document, canonical=True) if binary else encode_json(document)

@@ -1,0 +1,58 @@
+"""The serving station as one task: datasets in, apps answered, by both lanes on every address of `[serve]`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import trio
+
+from edged.config import ServeConfig
+from edged.serve.asgi import App
+from edged.serve.limits import Limits
+from edged.serve.meter import Meter
+from edged.serve.news import News
+from edged.serve.render import Renderer
+from edged.serve.server import ASGIApp, serve
+from edged.serve.service import Service
+from edged.serve.source import Clock, Dataset
+from edged.serve.web import Web
+
+RENDERED_BYTES = 16 << 20
+
+
+async def serve_apps(
+    datasets: Mapping[str, Dataset],
+    config: ServeConfig,
+    *,
+    clock: Clock,
+    meter: Meter,
+    news: News | None = None,
+    stop: trio.Event | None = None,
+    fallback: ASGIApp | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set or it is cancelled; reports the bound URLs. meter: counts into it. news: one to which
+    commits in this process are told (`news.look()`), so that event streams follow at once; own polling otherwise.
+    fallback: what answers paths outside the API. Raises ConfigError where an address cannot be used.
+    """
+    stop = trio.Event() if stop is None else stop
+    news = News(datasets) if news is None else news
+    service = Service(datasets, Renderer(RENDERED_BYTES), Web.of(config.hosts, config.origins))
+    app = App(service, clock, news, stop=stop, meter=meter, fallback=fallback)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(news.run)
+        run = partial(
+            serve,
+            app,
+            config.bind,
+            tls_cert=config.tls_cert,
+            tls_key=config.tls_key,
+            limits=Limits(connections=config.max_connections),
+            stop=stop,
+            socket_mode=int(config.socket_mode, 8),
+            reuse_port=config.workers > 1,
+            date=False,
+        )
+        await run(task_status=task_status)
+        nursery.cancel_scope.cancel()

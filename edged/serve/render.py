@@ -1,0 +1,88 @@
+"""A record's bytes in the format, shape and coding asked for, made once and remembered.
+
+The memory is keyed by the record's own canonical bytes: an edit elsewhere in the dataset does not touch it, and a new
+version renders only what has changed.
+"""
+
+from __future__ import annotations
+
+import gzip
+from base64 import urlsafe_b64encode
+from hashlib import blake2b
+from typing import Any
+
+import cbor2
+import msgspec
+import zstandard
+
+from edged.serve.memo import Memo
+from edged.serve.negotiate import CBOR, CBOR_SEQ, Format
+from edged.serve.shape import Shape
+
+LEAST_CODED_BYTES = 256  # below that a coding saves nothing that loopback would notice
+ZSTD_LEVEL = 3
+GZIP_LEVEL = 6
+
+encode_json = msgspec.json.encode
+
+
+class Renderer:
+    """Bodies and their tags. budget_bytes bounds what is remembered, in all."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.values: Memo[tuple[bool, str, bytes], bytes] = Memo(budget_bytes // 2)
+        self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 2)
+        self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
+
+    def value(self, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
+        """One value as CBOR (`binary`) or JSON. raw: canonical CBOR from the replica, which has verified it."""
+        if binary and shape is None:
+            return raw
+        memo_key = (binary, shape.name if shape else "", raw)
+        known = self.values.get(memo_key)
+        if known is not None:
+            return known
+        value: Any = cbor2.loads(raw)
+        if shape is not None:
+            value = shape.apply(value)
+        body = cbor2.dumps(value, canonical=True) if binary else encode_json(value)
+        self.values.put(memo_key, body, len(raw) + len(body))
+        return body
+
+    def coded(self, body: bytes, tag: str, coding: str) -> bytes:
+        """`body` in a content coding. tag: the entity tag of that representation."""
+        if coding == "identity":
+            return body
+        known = self.bodies.get((coding, tag))
+        if known is None:
+            if coding == "zstd":
+                known = self.zstd.compress(body)
+            else:
+                known = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            self.bodies.put((coding, tag), known, len(known) + len(tag))
+        return known
+
+
+def entity_tag(body: bytes, form: str, coding: str) -> str:
+    """A strong tag: equal only for equal bodies in the same format and coding."""
+    digest = blake2b(body, digest_size=12, person=f"{form}+{coding}"[:16].encode()).digest()
+    return f'"{urlsafe_b64encode(digest).decode()}"'
+
+
+def is_binary(form: Format) -> bool:
+    return form is CBOR or form is CBOR_SEQ
+
+
+def cbor_text(text: str) -> bytes:
+    return cbor2.dumps(text)
+
+
+def cbor_head(major: int, count: int) -> bytes:
+    """The initial bytes of a definite-length CBOR array (major 4) or map (major 5) of less than 2^32 members."""
+    if count < 24:
+        return bytes((major << 5 | count,))
+    if count < 1 << 8:
+        return bytes((major << 5 | 24, count))
+    if count < 1 << 16:
+        return bytes((major << 5 | 25,)) + count.to_bytes(2, "big")
+    return bytes((major << 5 | 26,)) + count.to_bytes(4, "big")

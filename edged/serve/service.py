@@ -1,0 +1,85 @@
+"""What every handler is given beside the request (catalog, renderer, web rules), and how its answer is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from edged.errors import RequestError
+from edged.serve.message import REASONS, Fields, Request, Response, Timed
+from edged.serve.negotiate import Format, choose_coding, matches, refuses_identity
+from edged.serve.render import LEAST_CODED_BYTES, Renderer, entity_tag
+from edged.serve.source import Catalog, View
+from edged.serve.web import Web
+
+# A local replica answers in microseconds and may change any second: ask each time, and take 304 for an answer.
+CACHE_CONTROL = b"no-cache"
+RETRY_S = b"2"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One serving process."""
+
+    catalog: Catalog
+    renderer: Renderer
+    web: Web
+
+
+def respond(
+    service: Service,
+    request: Request,
+    body: bytes,
+    form: Format,
+    view: View | None,
+    *,
+    extra: Fields = (),
+    keep: bool = True,
+) -> Response:
+    """200 with `body` in the coding that the asker likes, or 304. Raises RequestError 406."""
+    accepted = request.get(b"accept-encoding")
+    coding = choose_coding(accepted)
+    if coding != "identity" and len(body) < LEAST_CODED_BYTES and not refuses_identity(accepted):
+        coding = "identity"
+    tag = entity_tag(body, form.name, coding)
+    fields: list[tuple[bytes, bytes]] = [(b"ETag", tag.encode()), (b"Cache-Control", CACHE_CONTROL)]
+    if view is not None:
+        fields.append((b"Edged-Version", b"%d" % view.version))
+    fields += ((b"Vary", service.web.vary), *extra, *service.web.cors(request))
+    timed = None if view is None else Timed.of(view)
+    known = request.get(b"if-none-match")
+    if known is not None and matches(known, tag):
+        return Response(304, tuple(fields), timed=timed, keep=keep)
+    body = service.renderer.coded(body, tag, coding)
+    fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
+    if coding != "identity":
+        fields.append((b"Content-Encoding", coding.encode()))
+    fields.append((b"Content-Length", b"%d" % len(body)))
+    return Response(200, tuple(fields), body, timed, keep)
+
+
+def problem(
+    service: Service,
+    request: Request,
+    fault: RequestError,
+    view: View | None = None,
+) -> Response:
+    """RFC 9457. Its entity tag is there for uniformity; conditions apply to successes alone."""
+    title = REASONS.get(fault.status, "Error")
+    document = {"type": "about:blank", "title": title, "status": fault.status, "detail": str(fault)}
+    body = msgspec.json.encode(document)
+    fields: list[tuple[bytes, bytes]] = [
+        (b"Content-Type", b"application/problem+json"),
+        (b"X-Content-Type-Options", b"nosniff"),
+        (b"ETag", entity_tag(body, "problem", "identity").encode()),
+        (b"Cache-Control", b"no-store"),
+        (b"Vary", service.web.vary),
+        *((name.encode(), value.encode()) for name, value in fault.headers),
+        *service.web.cors(request),
+        (b"Content-Length", b"%d" % len(body)),
+    ]
+    if view is None:
+        return Response(fault.status, tuple(fields), body)
+    fields.append((b"Edged-Version", b"%d" % view.version))
+    return Response(fault.status, tuple(fields), body, Timed.of(view))

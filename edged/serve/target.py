@@ -1,0 +1,55 @@
+"""Request targets: path segments and query parameters, percent-decoded once and strictly (RFC 3986 section 2.1)."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote, unquote_to_bytes
+
+from edged.errors import RequestError
+
+BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
+
+
+def split_target(target: bytes) -> tuple[str | None, bytes, bytes]:
+    """The authority of an absolute-form target (None in origin-form), the path and the query, still encoded.
+
+    Raises RequestError 400 for any other form.
+    """
+    if target[:1] == b"/":
+        path, _, query = target.partition(b"?")
+        return None, path, query
+    match = ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise RequestError(400, f"request target {target[:80]!r}: expected a path beginning with /")
+    return match[1].decode("ascii", "replace"), match[2] or b"/", (match[3] or b"?")[1:]
+
+
+def decode(text: bytes, what: str) -> str:
+    """Percent-decoded UTF-8. Raises RequestError 400 naming `what`."""
+    if b"%" in text:
+        if BROKEN_ESCAPE.search(text):
+            raise RequestError(400, f"{what}: a % that two hexadecimal digits do not follow; write it as %25")
+        text = unquote_to_bytes(text)
+    try:
+        return text.decode()
+    except UnicodeDecodeError as fault:
+        raise RequestError(400, f"{what}: not UTF-8 after percent-decoding") from fault
+
+
+def split_query(query: bytes) -> list[tuple[str, bytes]]:
+    """Parameters in order: the name decoded, the value still encoded but with `+` already a space.
+
+    A literal plus is %2B, as browsers write it.
+    """
+    parameters = []
+    for pair in query.split(b"&"):
+        if pair:
+            name, _, value = pair.replace(b"+", b"%20").partition(b"=")
+            parameters.append((decode(name, "query parameter name"), value))
+    return parameters
+
+
+def encode(text: str) -> str:
+    """`text` percent-encoded for a path segment or a query value; keys keep their slashes readable."""
+    return quote(text, safe="/~-._")

@@ -1,0 +1,50 @@
+"""Short ways to ask the handlers in tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from edged.access.identity import LOCAL
+from edged.serve.api import answer
+from edged.serve.message import Answer, Request, Response
+from edged.serve.render import Renderer
+from edged.serve.service import Service
+from edged.serve.source import Catalog
+from edged.serve.web import Web
+from tests.serve.memory import NOW
+
+HOSTS = ("localhost", "127.0.0.1", "[::1]")
+
+
+def make_service(catalog: Catalog, origins: tuple[str, ...] = ()) -> Service:
+    return Service(catalog, Renderer(1 << 20), Web.of(HOSTS, origins))
+
+
+def ask_any(
+    service: Service, target: str, fields: dict[str, str] | None = None, *, method: str = "GET", now: float = NOW
+) -> Answer:
+    pairs = {"host": "localhost", **{name.lower(): value for name, value in (fields or {}).items()}}
+    lines = tuple((name.encode(), value.encode("latin-1")) for name, value in pairs.items())
+    return answer(Request(method, target.encode(), lines), LOCAL, service, now)
+
+
+def ask(
+    service: Service, target: str, fields: dict[str, str] | None = None, *, method: str = "GET", now: float = NOW
+) -> Response:
+    found = ask_any(service, target, fields, method=method, now=now)
+    assert isinstance(found, Response)
+    return found
+
+
+def ask_json(service: Service, target: str, fields: dict[str, str] | None = None) -> Any:
+    found = ask(service, target, fields)
+    assert found.status == 200, found.body
+    return msgspec.json.decode(found.body)
+
+
+def field_of(found: Response, name: str) -> str | None:
+    values = [value.decode() for field, value in found.fields if field.decode().lower() == name.lower()]
+    assert len(values) <= 1, f"{name} is there {len(values)} times"
+    return values[0] if values else None

@@ -1,0 +1,67 @@
+"""The blobs of one dataset on disk: written durably, named by hash, and taken back if the publish fails."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from edged.errors import OriginError, StoreError
+from edged.feed import limits
+from edged.feed.blob import BlobRef
+from edged.origin.files import TEMPORARY, discard, prepare, swap, sync_directory
+from edged.origin.state import State
+
+STRAY_S = 3600  # a file that no publisher has finished after this long was left by one that was killed
+
+
+class BlobStore:
+    """Writes below `<base>/blobs/` and notes each blob in the state, inside the caller's transaction."""
+
+    def __init__(self, directory: Path, state: State) -> None:
+        self.directory, self.state = directory, state
+        self.fresh: list[Path] = []
+        self.written_bytes = 0
+
+    def store(self, kind: str, data: bytes) -> BlobRef:
+        """Write one blob. Raises StoreError, OriginError for one over limits.BLOB_BYTES."""
+        if len(data) > limits.BLOB_BYTES:
+            raise OriginError(f"store {kind}: {len(data)} bytes, at most {limits.BLOB_BYTES} are allowed in one blob")
+        ref = BlobRef.of(data)
+        path = self.directory / ref.name
+        if not self.holds(path, ref):
+            swap(prepare(path, data), path)
+            self.fresh.append(path)
+            self.written_bytes += ref.size
+        self.state.run("INSERT OR IGNORE INTO blobs VALUES(?,?,?,NULL)", (ref.sha256, kind, ref.size))
+        return ref
+
+    def holds(self, path: Path, ref: BlobRef) -> bool:
+        try:
+            return not path.is_symlink() and path.stat().st_size == ref.size and BlobRef.of(path.read_bytes()) == ref
+        except OSError:
+            return False  # not there, or not readable: it is written
+
+    def sync(self) -> None:
+        """Make the names of the new blobs durable; before any head may name them."""
+        if self.fresh:
+            try:
+                sync_directory(self.directory)
+            except OSError as fault:
+                raise StoreError(f"fsync {self.directory}: {fault.strerror}; nothing was changed") from fault
+
+    def take_back(self) -> None:
+        """The publish failed: nothing names the new blobs."""
+        discard(self.fresh)
+        self.fresh.clear()
+
+    def sweep(self) -> None:
+        """Delete files that the state does not know: left by publishers that were killed."""
+        known = {row[0].hex() for row in self.state.rows("SELECT sha256 FROM blobs")}
+        strays = []
+        with os.scandir(self.directory) as entries:
+            for entry in entries:
+                stray = entry.name.startswith(TEMPORARY) or entry.name not in known
+                if stray and entry.stat(follow_symlinks=False).st_mtime < time.time() - STRAY_S:
+                    strays.append(Path(entry.path))
+        discard(strays)

@@ -1,0 +1,244 @@
+"""Makes the next version of a dataset: changes applied, validated, sliced, coded, and released in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from edged.errors import EdgedError, OriginError
+from edged.feed import cbor
+from edged.origin.applying import Applied, Applier, Row
+from edged.origin.hops import HopMaker
+from edged.origin.release import Workplace, releasing
+from edged.origin.rules import fingerprint, schema_of
+from edged.origin.slicing import CORE, Slicer
+from edged.origin.snapshots import SnapshotMaker, dictionary_of, is_due, newest_snapshot, snapshot_bytes
+from edged.origin.state import HIDDEN, State, VersionRow
+from edged.origin.validate import Validator
+
+
+class Counter(Protocol):
+    """Progress that somebody may watch."""
+
+    def advance(self, count: int = 1) -> None: ...
+
+    def total(self, count: int) -> None: ...
+
+
+class Unwatched:
+    """Progress that nobody watches."""
+
+    def advance(self, count: int = 1) -> None:
+        del count
+
+    def total(self, count: int) -> None:
+        del count
+
+
+Watch = Callable[[str, int | None], AbstractContextManager[Counter]]  # (what, total or None) while it is done
+
+
+def unwatched(what: str, total: int | None) -> AbstractContextManager[Counter]:
+    del what, total
+    return nullcontext(Unwatched())
+
+
+@dataclass(frozen=True, slots=True)
+class SliceResult:
+    """hop_bytes: of the hop from the version before, None if there is none; snapshot_bytes: of the newest snapshot,
+    which was made at `snapshot_version`."""
+
+    version: int
+    records: int
+    hop_bytes: int | None
+    snapshot_bytes: int
+    snapshot_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class PublishResult:
+    """What an operation made live. unchanged: the version is the one before, only its head was signed anew."""
+
+    dataset: str
+    version: int
+    unchanged: bool
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    head_bytes: int = 0
+    slices: dict[str, SliceResult] = field(default_factory=dict)
+
+    @property
+    def hop_bytes(self) -> int:
+        """What a device with all slices fetches to come from the version before."""
+        return sum(item.hop_bytes or 0 for item in self.slices.values() if item.version == self.version)
+
+    @property
+    def snapshot_bytes(self) -> int:
+        return sum(item.snapshot_bytes for item in self.slices.values())
+
+
+class Edition:
+    """One run of one operation. rows: the changes to make, asked for inside the transaction."""
+
+    def __init__(self, place: Workplace, kind: str, watch: Watch = unwatched) -> None:
+        self.place, self.kind, self.watch = place, kind, watch
+        self.state: State = place.state
+        self.slicer = Slicer(place.rules.slices)
+        self.before = self.state.version_row(self.state.live)
+        self.waiting: list[str] = []  # slices whose snapshot can wait until the version is live
+
+    def release(
+        self, rows: Callable[[], Iterable[Row]], *, validated: bool, force_change: bool = False
+    ) -> PublishResult:
+        """Publish the changes; without any, sign the head anew. Raises EdgedError, and then nothing has changed."""
+        what = f"{self.kind} dataset {self.place.dataset}"
+        with releasing(self.place, what):
+            applied, made = self.prepare(rows, validated, force_change)
+        result = self.result(applied, made)
+        if self.waiting:
+            self.refresh(what)
+            result = self.result(applied, made)
+        return result
+
+    def prepare(self, rows: Callable[[], Iterable[Row]], validated: bool, force_change: bool) -> tuple[Applied, bool]:
+        """Everything of the next version but its head. Whether there is a next version is the second value."""
+        version = self.state.live + 1
+        counts = {} if self.before is None else self.before.counts
+        validator = Validator(self.state, self.place.rules)
+        validator.prepare()
+        applier = Applier(self.state, version, counts, validator.watch)
+        with self.watch("comparing", None) as counter:
+            applier.apply(rows(), counter.advance)
+        rules = self.place.rules
+        marks = {"slices": fingerprint(rules.slices), "validate": fingerprint(rules.validate)}
+        if self.before is not None and self.state.meta("rules_slices") != marks["slices"]:
+            with self.watch("slicing anew", sum(counts.values())) as counter:
+                applier.apply(self.resliced(), counter.advance)
+        applied = applier.finish()
+        if validated:
+            if self.before is not None and self.state.meta("rules_validate") != marks["validate"]:
+                validator.check_all()
+            validator.finish(applied, force_change=force_change)
+            self.state.set_meta("rules_validate", marks["validate"])
+        else:
+            validator.claim()
+        self.state.set_meta("rules_slices", marks["slices"])
+        row = self.version_row(version, applied)
+        if not applied.rows and self.before is not None and self.same(row, self.before):
+            return applied, False
+        self.state.add_version(row)
+        self.code(applied, row)
+        return applied, True
+
+    def version_row(self, version: int, applied: Applied) -> VersionRow:
+        schema = cbor.encode(schema_of(self.place.rules).to_cbor())
+        kept = self.before is not None and self.before.schema == schema
+        return VersionRow(
+            version=version,
+            time=self.place.now,
+            kind=self.kind,
+            added=applied.added,
+            changed=applied.changed,
+            removed=applied.removed,
+            counts=applied.counts,
+            declared=tuple(sorted({CORE, *self.place.rules.slices})),
+            schema=schema,
+            schema_version=self.before.schema_version if kept and self.before is not None else version,
+        )
+
+    def same(self, row: VersionRow, before: VersionRow) -> bool:
+        return (row.declared, row.schema) == (before.declared, before.schema)
+
+    def resliced(self) -> Iterator[Row]:
+        """Every visible record with the slices that the rules now put it in."""
+        at = ("", "")
+        while True:
+            batch = list(
+                self.state.rows(
+                    "SELECT collection, key, value FROM records WHERE (collection, key) > (?, ?) AND membership <> ?"
+                    " ORDER BY collection, key LIMIT 512",
+                    (*at, HIDDEN),
+                )
+            )
+            if not batch:
+                return
+            for collection, key, value in batch:
+                yield collection, key, self.state.membership_of(self.slicer.slices_of(value)), value
+            at = batch[-1][0], batch[-1][1]
+
+    def code(self, applied: Applied, row: VersionRow) -> None:
+        """Hops for every touched slice, and snapshots where no hop leads to the new version."""
+        state, blobs = self.state, self.place.blobs
+        hops = HopMaker(state, row.version, lambda name: dictionary_of(state, name))
+        oldest = max(self.place.keep.oldest(row.version), int(state.meta("journal_from") or 1))
+        urgent: list[str] = []
+        with self.watch("making hops", len(applied.touched)) as counter:
+            for name, before in sorted(applied.touched.items()):
+                last = newest_snapshot(state, name)
+                size = snapshot_bytes(state, name, last[0]) if last else 0
+                made = last and hops.make(name, before, oldest, size, blobs.store)
+                if name in row.declared and is_due(state, name, self.place.keep.versions):
+                    (self.waiting if made else urgent).append(name)
+                counter.advance()
+        for name in row.declared:
+            if name not in applied.touched and is_due(state, name, self.place.keep.versions):
+                urgent.append(name)
+        self.snapshots(urgent)
+
+    def snapshots(self, names: list[str]) -> None:
+        for name in names:
+            records = self.state.slice_state(name).records
+            with self.watch(f"snapshot of {name}", records) as counter:
+                SnapshotMaker(self.state, self.place.blobs.store, self.place.now, counter.advance).make(name)
+        if names:
+            self.place.blobs.sweep()
+
+    def refresh(self, what: str) -> None:
+        """Snapshots that the edit did not have to wait for: same version, new chain."""
+        try:
+            with releasing(self.place, what):
+                self.snapshots(self.waiting)
+        except EdgedError as fault:
+            raise OriginError(
+                f"{what}: version {self.state.live} is live, but its new snapshot failed: {fault}; "
+                "the next publish makes it"
+            ) from fault
+
+    def result(self, applied: Applied, made: bool) -> PublishResult:
+        state, live = self.state, self.state.live
+        row = state.version_row(live)
+        names = () if row is None else row.declared
+        slices = {name: slice_result(state, name, live) for name in names}
+        counts = (applied.added, applied.changed, applied.removed)
+        size = self.place.head_path.stat().st_size
+        return PublishResult(self.place.dataset, live, not made, *counts, head_bytes=size, slices=slices)
+
+
+def slice_result(state: State, name: str, version: int) -> SliceResult:
+    """The slice as it was at dataset version `version`."""
+    item = state.slice_state(name, at=version)
+    hop = next(
+        state.rows(
+            "SELECT size FROM hops WHERE slice = ? AND to_version = ? ORDER BY from_version DESC LIMIT 1",
+            (name, item.version),
+        ),
+        None,
+    )
+    last = next(
+        state.rows(
+            "SELECT version FROM snapshots WHERE slice = ? AND version <= ? ORDER BY version DESC LIMIT 1",
+            (name, version),
+        ),
+        None,
+    )
+    size = snapshot_bytes(state, name, last[0]) if last else 0
+    return SliceResult(item.version, item.records, hop and hop[0], size, last[0] if last else 0)
+
+
+def visible_rows(state: State, changes: Iterable[tuple[str, str, bytes | None]], slicer: Slicer) -> Iterator[Row]:
+    """The rows for changes of records that are not hidden."""
+    for collection, key, value in changes:
+        yield collection, key, None if value is None else state.membership_of(slicer.slices_of(value)), value

@@ -1,0 +1,223 @@
+"""The publisher: every operation on a feed, each under its lock, each all or nothing."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from edged.errors import OriginError, ValidationError
+from edged.feed.names import check_collection, check_key, check_name
+from edged.origin import incoming
+from edged.origin.applying import Row
+from edged.origin.blobstore import BlobStore
+from edged.origin.edition import Edition, PublishResult, Watch, unwatched, visible_rows
+from edged.origin.files import make_directory, write_durable
+from edged.origin.incoming import Source
+from edged.origin.locks import locked
+from edged.origin.reading import Values
+from edged.origin.release import Workplace, recover, releasing
+from edged.origin.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
+from edged.origin.rules import load_rules
+from edged.origin.state import HIDDEN, State
+
+Clock = Callable[[], float]
+
+
+class Publisher:
+    """A feed in FEED_DIR. Operations raise EdgedError, and have then changed nothing that devices see.
+
+    clock: seconds since 1970 UTC; wait_s: how long to wait for another publisher to finish.
+    """
+
+    def __init__(self, path: Path, roots: Roots, *, clock: Clock = time.time, wait_s: float = 0.0) -> None:
+        self.path, self.roots, self.clock, self.wait_s = path, roots, clock, wait_s
+        self.private, self.public = path / "private", path / "public"
+
+    @classmethod
+    def init(cls, path: Path, *, root_keys: int = 1, threshold: int = 1, clock: Clock = time.time) -> Publisher:
+        """Make keys and an empty feed. Raises OriginError if there is a feed already, StoreError, ConfigError."""
+        if (path / "private" / "trust" / "1").exists():
+            raise OriginError(f"init {path}: there is a feed already; nothing was changed")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise OriginError(f"init {path}: {fault.strerror}; name another directory") from fault
+        roots = create_roots(path / "private", root_keys, threshold, int(clock()))
+        make_directory(path / "public")
+        publisher = cls(path, roots, clock=clock)
+        write_durable(publisher.trust_path, roots.documents[-1])
+        return publisher
+
+    @classmethod
+    def open(cls, path: Path, *, clock: Clock = time.time, wait_s: float = 0.0) -> Publisher:
+        """A feed that `init` made. Raises OriginError if there is none, TrustError if its roots do not hold."""
+        return cls(path, load_roots(path / "private"), clock=clock, wait_s=wait_s)
+
+    @property
+    def trust_path(self) -> Path:
+        """The file that devices are given."""
+        return self.path / "root.trust"
+
+    def datasets(self) -> list[str]:
+        """The datasets that have a version."""
+        return sorted(path.parent.name for path in self.public.glob("*/head"))
+
+    # -- operations ---------------------------------------------------------------------------------------------------
+
+    def publish(
+        self,
+        dataset: str,
+        source: Source,
+        *,
+        edits: bool = False,
+        force_change: bool = False,
+        allow_empty: bool = False,
+        watch: Watch = unwatched,
+    ) -> PublishResult:
+        """Publish what `source` holds: the whole new state, or with `edits` only the changes to it."""
+        with self.at_work(dataset, create=True) as place:
+            edition = Edition(place, "publish", watch)
+            incoming.attach_scratch(place.state)
+
+            def rows() -> Iterable[Row]:
+                with watch("reading", None) as counter:
+                    count = incoming.gather(place.state, source, counter.advance)
+                if not edits:
+                    if not count and not allow_empty:
+                        raise ValidationError(
+                            f"publish dataset {dataset}: the input holds no record; an empty state would remove all; "
+                            "if that is meant, give --allow-empty"
+                        )
+                    incoming.mark_missing(place.state)
+                incoming.remember_hidden(place.state)
+                return visible_rows(place.state, incoming.differing(place.state), edition.slicer)
+
+            return edition.release(rows, validated=True, force_change=force_change)
+
+    def publish_records(self, dataset: str, records: Iterable[tuple[str, str, Any]], **options: Any) -> PublishResult:
+        """The whole new state as (collection, key, value in the JSON data model)."""
+        return self.publish(dataset, Values(records), **options)
+
+    def publish_changes(self, dataset: str, edits: Iterable[tuple[str, str, Any]], **options: Any) -> PublishResult:
+        """Edits as (collection, key, new value or reading.DELETED)."""
+        return self.publish(dataset, Values(edits, edits=True), edits=True, **options)
+
+    def rollback(self, dataset: str, to: int, *, watch: Watch = unwatched) -> PublishResult:
+        """Publish the content of version `to` again as a new version. What is taken down stays out."""
+        with self.at_work(dataset) as place:
+            state = place.state
+            known = [row.version for row in state.version_rows()]
+            oldest = max(known[0], int(state.meta("journal_from") or 1))
+            if not oldest <= to <= state.live:
+                raise OriginError(
+                    f"roll back dataset {dataset} to version {to}: versions {oldest} to {state.live} are retained"
+                )
+            edition = Edition(place, "rollback", watch)
+            return edition.release(lambda: older_rows(state, to, edition), validated=False)
+
+    def takedown(self, dataset: str, collection: str, keys: Sequence[str]) -> PublishResult:
+        """Remove records from every slice and version at once, until `restore`."""
+        names = [(check_collection(collection), check_key(key)) for key in keys]
+        with self.at_work(dataset) as place:
+
+            def rows() -> Iterator[Row]:
+                for name in dict.fromkeys(names):
+                    found = place.state.record(*name)
+                    yield *name, HIDDEN, None if found is None else found[1]
+
+            return Edition(place, "takedown").release(rows, validated=False)
+
+    def restore(self, dataset: str, collection: str, keys: Sequence[str]) -> PublishResult:
+        """End takedowns: each record comes back with the newest value that was published while it was down."""
+        names = [(check_collection(collection), check_key(key)) for key in keys]
+        with self.at_work(dataset) as place:
+            hidden = set(place.state.hidden())
+            for name in names:
+                if name not in hidden:
+                    raise OriginError(f"restore {name[0]}/{name[1]} in dataset {dataset}: it is not taken down")
+            edition = Edition(place, "restore")
+
+            def rows() -> Iterator[Row]:
+                for name in dict.fromkeys(names):
+                    value = (place.state.record(*name) or (HIDDEN, None))[1]
+                    yield from visible_rows(place.state, [(*name, value)], edition.slicer)
+
+            return edition.release(rows, validated=False)
+
+    def resign(self, dataset: str) -> int:
+        """Sign the live head anew, so that it stays fresh. Returns its version."""
+        with self.at_work(dataset) as place:
+            with releasing(place, f"sign the head of dataset {dataset} anew"):
+                pass
+            return place.state.live
+
+    def rotate_key(
+        self, *, root_keys_directory: Path | None = None, new_root_keys: bool = False
+    ) -> tuple[Roots, list[Path]]:
+        """A new head key, signed in by the root keys; all heads are signed anew. Returns the roots and the old keys."""
+        with locked(self.private / "lock", f"feed {self.path}", wait_s=self.wait_s):
+            self.roots = load_roots(self.private)
+            where = root_keys_directory or self.private / "keys"
+            self.roots = next_root(self.roots, int(self.clock()), where, new_root_keys=new_root_keys)
+            write_durable(self.trust_path, self.roots.documents[-1])
+            for dataset in self.datasets():
+                with self.workplace(dataset) as place, releasing(place, f"sign the head of dataset {dataset} anew"):
+                    pass
+            return self.roots, put_aside(self.roots)
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def at_work(self, dataset: str, *, create: bool = False) -> Iterator[Workplace]:
+        """The dataset opened under its lock, what was cut short before finished or undone."""
+        check_name(dataset, "dataset")
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.private / "lock", f"feed {self.path}", shared=True, wait_s=self.wait_s))
+            lock = self.private / "state" / f"{dataset}.lock"
+            stack.enter_context(locked(lock, f"dataset {dataset}", wait_s=self.wait_s))
+            self.roots = load_roots(self.private)
+            if not create and dataset not in self.datasets():
+                known = ", ".join(self.datasets()) or "none yet"
+                raise OriginError(f"open dataset {dataset}: the feed {self.path} has {known}; name one of them")
+            yield stack.enter_context(self.workplace(dataset))
+
+    @contextmanager
+    def workplace(self, dataset: str) -> Iterator[Workplace]:
+        rules = load_rules(self.path / f"{dataset}.toml")
+        base = self.public / dataset
+        for directory in (base, base / "blobs"):
+            make_directory(directory)
+        publish_roots(self.roots, base)
+        state = State(self.private / "state" / f"{dataset}.db", dataset)
+        try:
+            place = Workplace(
+                dataset, base, state, BlobStore(base / "blobs", state), rules, self.roots, int(self.clock())
+            )
+            recover(place)
+            yield place
+        finally:
+            empty = state.live == 0 and not (base / "head").exists()
+            state.close()
+            if empty:  # the first publish failed: no trace of the dataset stays
+                shutil.rmtree(base)
+                for suffix in ("", "-wal", "-shm"):
+                    Path(f"{state.path}{suffix}").unlink(missing_ok=True)
+
+
+def older_rows(state: State, to: int, edition: Edition) -> Iterator[Row]:
+    """The rows that bring back the content of version `to`."""
+    rows = state.rows(
+        "SELECT collection, key, membership, value, min(version) FROM journal WHERE version > ?"
+        " GROUP BY collection, key",
+        (to,),
+    )
+    hidden = set(state.hidden())
+    # The journal is written while these are applied, so they are read to their end first, a version's worth of keys.
+    for collection, key, membership, value, _ in list(rows):
+        if (collection, key) not in hidden:
+            old = None if membership in (None, HIDDEN) else value
+            yield from visible_rows(state, [(collection, key, old)], edition.slicer)

@@ -1,0 +1,216 @@
+"""Puts a prepared version in front of devices: the chain, the signed head, and the swap that makes it live."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.errors import OriginError, StoreError, TrustError
+from edged.feed import cbor, limits, trust
+from edged.feed.blob import BlobRef
+from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain
+from edged.feed.digest import EMPTY_DIGEST
+from edged.feed.head import Head, HopRef, SliceHead
+from edged.feed.schema import Schema
+from edged.feed.takedowns import encode_takedowns
+from edged.origin import retention
+from edged.origin.blobstore import BlobStore
+from edged.origin.files import prepare, read_bounded, swap, sync_directory
+from edged.origin.retention import Keep
+from edged.origin.roots import Roots
+from edged.origin.rules import Rules, duration_s
+from edged.origin.snapshots import snapshot_ref
+from edged.origin.state import State, VersionRow
+
+
+@dataclass(slots=True)
+class Workplace:
+    """All that an operation on one dataset needs. now: seconds since 1970, UTC."""
+
+    dataset: str
+    base: Path
+    state: State
+    blobs: BlobStore
+    rules: Rules
+    roots: Roots
+    now: int
+
+    @property
+    def keep(self) -> Keep:
+        return Keep.of(self.rules.retention)
+
+    @property
+    def head_path(self) -> Path:
+        return self.base / "head"
+
+
+def public_head(place: Workplace) -> trust.VerifiedHead | None:
+    """The head that devices see now, None if there is none yet. Raises StoreError, TrustError, WireError."""
+    if not place.head_path.exists() and not place.head_path.is_symlink():
+        return None
+    data = read_bounded(place.head_path, limits.HEAD_BYTES)
+    # Signed by us, maybe under an earlier root if a key rotation was cut short.
+    faults: list[Exception] = []
+    for number in range(place.roots.newest.number, 0, -1):
+        try:
+            return trust.verify_head(data, place.roots.root(number), place.dataset)
+        except TrustError as fault:
+            faults.append(fault)
+    raise faults[0]
+
+
+def recover(place: Workplace) -> None:
+    """Finish or undo what an operation left that was cut short. Raises StoreError if state and head do not belong
+    together."""
+    state = place.state
+    live, newest = state.live, state.newest()
+    head = public_head(place)
+    shown = 0 if head is None else head.head.version
+    if shown > newest:
+        raise StoreError(
+            f"open dataset {place.dataset}: its public head is version {shown}, the publisher's state ends at "
+            f"{newest}; "
+            "restore FEED_DIR/private from the same time as public"
+        )
+    if newest > live:
+        with state.transaction(f"recover dataset {place.dataset}"):
+            if shown >= newest:
+                state.set_meta("live", newest)
+            else:
+                state.undo_after(live)
+
+
+def build_chain(place: Workplace, row: VersionRow) -> Chain:
+    """How devices reach version `row`, from what the state retains."""
+    state, oldest = place.state, place.keep.oldest(row.version)
+    slices: dict[str, SliceChain] = {}
+    for name in row.declared:
+        snapshots = listed_snapshots(place, name)
+        first = min((snapshot.version for snapshot in snapshots), default=0)
+        bottom = retention.bottom_of(state, name, oldest, first)
+        rows = list(
+            state.rows(
+                "SELECT from_version, to_version, size, sha256, dictionary FROM hops"
+                " WHERE slice = ? AND from_version >= ? ORDER BY from_version, to_version",
+                (name, bottom),
+            )
+        )
+        hops = tuple(HopRef(low, high, BlobRef(sha256, size)) for low, high, size, sha256, _ in rows)
+        held = {snapshot.dictionary.sha256 for snapshot in snapshots if snapshot.dictionary is not None}
+        others = sorted({row[4] for row in rows if row[4] is not None} - held)
+        slices[name] = SliceChain(snapshots, hops, tuple(dictionary_ref(state, sha256) for sha256 in others))
+    return Chain(place.dataset, row.version, Schema.from_cbor(cbor.decode(row.schema, "schema")), slices)
+
+
+def listed_snapshots(place: Workplace, name: str) -> tuple[SnapshotRef, ...]:
+    """The newest snapshot, and for a grace period the one before it, which devices may be fetching."""
+    rows = list(
+        place.state.rows(
+            "SELECT version, made_at, dictionary FROM snapshots WHERE slice = ? ORDER BY version DESC LIMIT 2", (name,)
+        )
+    )
+    if len(rows) == 2 and rows[0][1] < place.now - place.keep.grace_s:
+        rows.pop()
+    return tuple(snapshot_ref(place.state, name, version, dictionary) for version, _, dictionary in rows)
+
+
+def dictionary_ref(state: State, sha256: bytes) -> BlobRef:
+    return BlobRef(sha256, next(state.rows("SELECT size FROM dictionaries WHERE sha256 = ?", (sha256,)))[0])
+
+
+def build_head(place: Workplace, row: VersionRow, chain: Chain) -> Head:
+    """The head for version `row`; writes the blobs of the chain and the takedowns."""
+    state = place.state
+    hidden = state.hidden()
+    takedowns = place.blobs.store("takedowns", encode_takedowns(hidden)) if hidden else None
+    slices: dict[str, SliceHead] = {}
+    for name in row.declared:
+        item = state.slice_state(name)
+        # A slice that was never published to has version 0 and nothing to fetch.
+        leading = tuple(hop for hop in chain.slices[name].hops if hop.to_version == item.version)
+        slices[name] = SliceHead(item.version, item.digest if item.version else EMPTY_DIGEST, item.records, leading)
+    inline(place, slices, row.version)
+    freshness = place.rules.freshness
+    return Head(
+        dataset=place.dataset,
+        version=row.version,
+        signed_at=max(place.now, int(state.meta("signed_at") or 0)),
+        fresh_s=duration_s(freshness.fresh),
+        expires_s=duration_s(freshness.expires),
+        root=place.roots.newest.number,
+        schema_version=row.schema_version,
+        chain=place.blobs.store("chain", encode_chain(chain)),
+        slices=slices,
+        takedowns=takedowns,
+    )
+
+
+def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None:
+    """Put the hop from the version before into the head where it is small; the smallest first, bounded together."""
+    plain = [
+        (max(item.hops, key=lambda hop: hop.from_version), name)
+        for name, item in slices.items()
+        if item.hops and item.version == version
+    ]
+    room = place.rules.inline.max
+    for hop, name in sorted(plain, key=lambda found: (found[0].blob.size, found[1])):
+        if hop.blob.size > room:
+            break
+        room -= hop.blob.size
+        data = read_bounded(place.blobs.directory / hop.blob.name, hop.blob.size)
+        carried = HopRef(hop.from_version, hop.to_version, hop.blob, hop.blob.check(data, f"hop of slice {name}"))
+        item = slices[name]
+        hops = tuple(carried if entry == hop else entry for entry in item.hops)
+        slices[name] = SliceHead(item.version, item.digest, item.records, hops)
+
+
+@contextmanager
+def releasing(place: Workplace, what: str) -> Iterator[None]:
+    """A transaction at whose end the newest version of the state becomes live, or nothing has changed.
+
+    Raises StoreError, OriginError, and whatever the block raises.
+    """
+    try:
+        with place.state.transaction(what):
+            yield
+            row = place.state.version_row(place.state.newest())
+            if row is None:
+                raise OriginError(f"{what}: the dataset has no version yet; publish to it first")
+            chain = build_chain(place, row)
+            head = build_head(place, row, chain)
+            data = trust.sign_head(head, place.roots.head_key())
+            trust.verify_head(data, place.roots.newest, place.dataset)
+            place.state.set_meta("signed_at", head.signed_at)
+            place.blobs.sync()
+            temporary = prepare(place.head_path, data)
+            place.blobs.fresh.append(temporary)
+    except BaseException:
+        place.blobs.take_back()
+        raise
+    try:
+        swap(temporary, place.head_path)
+    except BaseException:
+        recover(place)
+        place.blobs.take_back()
+        raise
+    place.blobs.fresh.clear()
+    settle(place, head, chain, what)
+
+
+def settle(place: Workplace, head: Head, chain: Chain, what: str) -> None:
+    """The head is in place: note that, and delete what nothing leads to any more."""
+    try:
+        sync_directory(place.base)
+        with place.state.transaction(what):
+            place.state.set_meta("live", head.version)
+            retention.forget(place.state, chain, place.keep, head.version)
+            retention.mark_unnamed(place.state, head, chain, place.now)
+        with place.state.transaction(what):
+            retention.collect(place.state, place.blobs.directory, place.keep, place.now)
+    except (OSError, StoreError) as fault:
+        raise StoreError(
+            f"{what}: version {head.version} is live, but tidying up after it failed: {fault}; "
+            "the next operation on the dataset does it"
+        ) from fault

@@ -1,0 +1,107 @@
+"""What may be deleted, and when: never what the live head or its chain names, nor anything within its grace period."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.feed.chain import Chain
+from edged.feed.head import Head
+from edged.origin.files import discard
+from edged.origin.rules import Retention, duration_s
+from edged.origin.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """versions: how many back are retained; the others in seconds after a blob was last named."""
+
+    versions: int
+    grace_s: int
+    chains_s: int
+
+    @classmethod
+    def of(cls, rules: Retention) -> Keep:
+        return cls(rules.versions, duration_s(rules.grace), min(duration_s(rules.chains), duration_s(rules.grace)))
+
+    def oldest(self, live: int) -> int:
+        """The oldest version that devices may come from and that can be rolled back to."""
+        return max(1, live - self.versions)
+
+
+def named_blobs(head: Head, chain: Chain) -> Iterator[bytes]:
+    """SHA-256 of every blob that a device may be led to by this head."""
+    yield head.chain.sha256
+    if head.takedowns is not None:
+        yield head.takedowns.sha256
+    for item in head.slices.values():
+        yield from (hop.blob.sha256 for hop in item.hops)
+    for entry in chain.slices.values():
+        for snapshot in entry.snapshots:
+            yield from (part.sha256 for part in snapshot.parts)
+            if snapshot.dictionary is not None:
+                yield snapshot.dictionary.sha256
+        yield from (hop.blob.sha256 for hop in entry.hops)
+        yield from (ref.sha256 for ref in entry.dictionaries)
+
+
+def mark_unnamed(state: State, head: Head, chain: Chain, now: int) -> None:
+    """Note which blobs the live head and chain no longer lead to, and since when."""
+    named = set(named_blobs(head, chain))
+    rows = list(state.rows("SELECT sha256, unnamed_since FROM blobs"))
+    state.run_many(
+        "UPDATE blobs SET unnamed_since = ? WHERE sha256 = ?",
+        [(now, sha256) for sha256, since in rows if since is None and sha256 not in named],
+    )
+    state.run_many(
+        "UPDATE blobs SET unnamed_since = NULL WHERE sha256 = ?",
+        [(sha256,) for sha256, since in rows if since is not None and sha256 in named],
+    )
+
+
+def collect(state: State, directory: Path, keep: Keep, now: int) -> int:
+    """Delete blobs whose grace is over; returns how many. A file that stays is found by the sweep."""
+    rows = list(
+        state.rows(
+            "SELECT sha256 FROM blobs WHERE unnamed_since <= CASE kind WHEN 'chain' THEN ? ELSE ? END",
+            (now - keep.chains_s, now - keep.grace_s),
+        )
+    )
+    state.run_many("DELETE FROM blobs WHERE sha256 = ?", rows)
+    discard(directory / sha256.hex() for (sha256,) in rows)
+    return len(rows)
+
+
+def forget(state: State, chain: Chain, keep: Keep, live: int) -> None:
+    """Drop the rows of what the live chain no longer lists and of versions that are no longer retained."""
+    oldest = keep.oldest(live)
+    state.run("DELETE FROM journal WHERE version <= ?", (oldest,))
+    state.set_meta("journal_from", oldest)
+    state.run("DELETE FROM versions WHERE version < ?", (oldest,))
+    for name in state.slice_names():
+        entry = chain.slices.get(name)
+        first = min((snapshot.version for snapshot in entry.snapshots), default=0) if entry else oldest
+        bottom = bottom_of(state, name, oldest, first)
+        state.run("DELETE FROM snapshots WHERE slice = ? AND version < ?", (name, first))
+        state.run("DELETE FROM parts WHERE slice = ? AND version < ?", (name, first))
+        state.run("DELETE FROM hops WHERE slice = ? AND from_version < ?", (name, bottom))
+        state.run("DELETE FROM slices WHERE slice = ? AND version < ?", (name, bottom))
+        forget_sums(state, name)
+    state.run(
+        "DELETE FROM dictionaries WHERE sha256 NOT IN (SELECT dictionary FROM snapshots WHERE dictionary NOT NULL)"
+        " AND sha256 NOT IN (SELECT dictionary FROM hops WHERE dictionary NOT NULL)"
+    )
+
+
+def bottom_of(state: State, name: str, oldest: int, first_snapshot: int) -> int:
+    """The oldest slice version that hops may start at: what it was at the oldest retained version, or its snapshot."""
+    return min(state.slice_state(name, at=oldest).version, first_snapshot or oldest)
+
+
+def forget_sums(state: State, name: str) -> None:
+    """Drop LtHash sums (2 kB each) where no later hop can start: change c starts hops up to c + its lowest bit."""
+    newest = state.slice_state(name).counter
+    rows = state.rows("SELECT version, counter FROM slices WHERE slice = ? AND state NOT NULL", (name,))
+    done = [(name, version) for version, counter in rows if counter + (counter & -counter) <= newest]
+    state.run_many("UPDATE slices SET state = NULL WHERE slice = ? AND version = ?", done)

@@ -1,0 +1,300 @@
+"""The publisher's database of one dataset: current records, what each version changed, digests, blobs.
+
+A version is prepared here and becomes live when the head that names it is renamed into place. Until the next opening
+has seen that head, everything of the version can be undone: rows carry the version that made them, and the journal
+holds what records were before.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.errors import StoreError
+from edged.feed.digest import EMPTY_DIGEST, STATE_BYTES
+from edged.origin.files import discard
+
+FORMAT = 1
+HIDDEN = 0  # the membership of a record that was taken down: in no slice
+CACHE_KIB = 32 << 10
+
+SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
+CREATE TABLE memberships(id INTEGER PRIMARY KEY, slices TEXT NOT NULL UNIQUE);
+INSERT INTO memberships VALUES(0, '[]');
+-- value is NULL only for a hidden record of which no value is known
+CREATE TABLE records(collection TEXT NOT NULL, key TEXT NOT NULL, membership INTEGER NOT NULL, value BLOB,
+    PRIMARY KEY(collection, key)) WITHOUT ROWID;
+CREATE INDEX records_hidden ON records(collection, key) WHERE membership = 0;
+-- what a record was before `version` changed it; membership is NULL where there was none
+CREATE TABLE journal(version INTEGER NOT NULL, collection TEXT NOT NULL, key TEXT NOT NULL, membership INTEGER,
+    value BLOB, PRIMARY KEY(version, collection, key)) WITHOUT ROWID;
+CREATE TABLE versions(version INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind TEXT NOT NULL, added INTEGER NOT NULL,
+    changed INTEGER NOT NULL, removed INTEGER NOT NULL, counts TEXT NOT NULL, declared TEXT NOT NULL,
+    schema BLOB NOT NULL, schema_version INTEGER NOT NULL);
+-- counter numbers a slice's changes; state is the LtHash sum, NULL once no hop can start here any more
+CREATE TABLE slices(slice TEXT NOT NULL, version INTEGER NOT NULL, counter INTEGER NOT NULL, records INTEGER NOT NULL,
+    content_bytes INTEGER NOT NULL, digest BLOB NOT NULL, state BLOB, PRIMARY KEY(slice, version)) WITHOUT ROWID;
+CREATE TABLE hops(slice TEXT NOT NULL, to_version INTEGER NOT NULL, from_version INTEGER NOT NULL,
+    size INTEGER NOT NULL, sha256 BLOB NOT NULL, dictionary BLOB,
+    PRIMARY KEY(slice, to_version, from_version)) WITHOUT ROWID;
+CREATE TABLE snapshots(slice TEXT NOT NULL, version INTEGER NOT NULL, made_at INTEGER NOT NULL, dictionary BLOB,
+    PRIMARY KEY(slice, version)) WITHOUT ROWID;
+-- (collection, key) is the first record of the part
+CREATE TABLE parts(slice TEXT NOT NULL, version INTEGER NOT NULL, place INTEGER NOT NULL, collection TEXT NOT NULL,
+    key TEXT NOT NULL, size INTEGER NOT NULL, sha256 BLOB NOT NULL, content_bytes INTEGER NOT NULL,
+    PRIMARY KEY(slice, version, place)) WITHOUT ROWID;
+-- sha256 and size are those of the blob; content is the dictionary itself
+CREATE TABLE dictionaries(sha256 BLOB PRIMARY KEY, size INTEGER NOT NULL, content BLOB NOT NULL,
+    trained_bytes INTEGER NOT NULL) WITHOUT ROWID;
+-- blobs on disk; unnamed_since is NULL while the live head or chain names them
+CREATE TABLE blobs(sha256 BLOB PRIMARY KEY, kind TEXT NOT NULL, size INTEGER NOT NULL, unnamed_since INTEGER)
+    WITHOUT ROWID;
+CREATE TABLE uniques(collection TEXT NOT NULL, field TEXT NOT NULL, value BLOB NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY(collection, field, value)) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class SliceState:
+    """A slice at one of its versions. content_bytes: of keys and values together, not compressed."""
+
+    version: int = 0
+    counter: int = 0
+    records: int = 0
+    content_bytes: int = 0
+    digest: bytes = EMPTY_DIGEST
+    state: bytes = bytes(STATE_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """What is kept of a version. counts: visible records by collection; declared: the slices named in the head."""
+
+    version: int
+    time: int
+    kind: str
+    added: int
+    changed: int
+    removed: int
+    counts: dict[str, int]
+    declared: tuple[str, ...]
+    schema: bytes
+    schema_version: int
+
+
+class State:
+    """An open database. All methods raise StoreError (through `guarded`) where SQLite fails."""
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        self.path, self.dataset = path, dataset
+        self.scratch = path.with_suffix(".scratch")
+        discard([self.scratch])  # of a publish that was killed
+        self.membership_ids: dict[tuple[str, ...], int] = {}
+        self.membership_slices: dict[int, tuple[str, ...]] = {}
+        with guarded(f"open {path}"):
+            self.db = sqlite3.connect(path, isolation_level=None)
+            try:
+                self.configure()
+            except BaseException:
+                self.db.close()
+                raise
+        path.chmod(0o600)
+
+    def configure(self) -> None:
+        self.db.execute("PRAGMA page_size = 8192")
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = FULL")
+        self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        self.db.execute("PRAGMA trusted_schema = OFF")
+        if not self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone():
+            marks = f"INSERT INTO meta VALUES('format', {FORMAT}), ('live', 0);"
+            self.db.executescript(f"BEGIN IMMEDIATE;{SCHEMA}{marks}COMMIT;")
+        found = self.meta("format")
+        if found != FORMAT:
+            raise StoreError(
+                f"open {self.path}: format {found!r}, this edged reads {FORMAT}; use the edged that wrote it"
+            )
+
+    def close(self) -> None:
+        self.db.close()
+        discard([self.scratch])
+
+    @contextmanager
+    def transaction(self, what: str) -> Iterator[None]:
+        """All of the block or nothing of it. Raises StoreError."""
+        with guarded(what):
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                self.membership_ids.clear()
+                self.membership_slices.clear()
+                raise
+
+    # -- small values -------------------------------------------------------------------------------------------------
+
+    def meta(self, name: str) -> Any:
+        row = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else row[0]
+
+    def set_meta(self, name: str, value: Any) -> None:
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES(?, ?)", (name, value))
+
+    @property
+    def live(self) -> int:
+        """The version that the head names; 0 before the first."""
+        return int(self.meta("live"))
+
+    def newest(self) -> int:
+        """The newest version prepared; above `live` only if a publish was cut short."""
+        return int(self.db.execute("SELECT ifnull(max(version), 0) FROM versions").fetchone()[0])
+
+    def version_row(self, version: int) -> VersionRow | None:
+        row = self.db.execute("SELECT * FROM versions WHERE version = ?", (version,)).fetchone()
+        return None if row is None else version_of(row)
+
+    def version_rows(self) -> list[VersionRow]:
+        """Every version that is remembered, oldest first."""
+        return [version_of(row) for row in self.db.execute("SELECT * FROM versions ORDER BY version")]
+
+    def add_version(self, row: VersionRow) -> None:
+        counts, declared = json.dumps(row.counts), json.dumps(row.declared)
+        self.db.execute(
+            "INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?)",
+            (
+                row.version, row.time, row.kind, row.added, row.changed, row.removed,
+                counts, declared, row.schema, row.schema_version,
+            ),
+        )  # fmt: skip
+
+    # -- memberships --------------------------------------------------------------------------------------------------
+
+    def membership_of(self, slices: tuple[str, ...]) -> int:
+        """The number that stands for this set of slices (sorted names)."""
+        found = self.membership_ids.get(slices)
+        if found is None:
+            text = json.dumps(slices)
+            self.db.execute("INSERT OR IGNORE INTO memberships(slices) VALUES(?)", (text,))
+            found = int(self.db.execute("SELECT id FROM memberships WHERE slices = ?", (text,)).fetchone()[0])
+            if found > 1:
+                # Only a dataset of several slices needs to find the records of one of them.
+                self.db.execute(
+                    "CREATE INDEX IF NOT EXISTS records_by_membership ON records(membership, collection, key)"
+                )
+            self.membership_ids[slices] = found
+        return found
+
+    def slices_in(self, membership: int | None) -> tuple[str, ...]:
+        """The slices that a membership number stands for; none for a record that is not there."""
+        if membership is None:
+            return ()
+        if membership not in self.membership_slices:
+            self.membership_slices = {
+                number: tuple(json.loads(text)) for number, text in self.db.execute("SELECT * FROM memberships")
+            }
+        return self.membership_slices[membership]
+
+    def memberships_with(self, name: str) -> list[int]:
+        rows = self.db.execute("SELECT id, slices FROM memberships").fetchall()
+        return [number for number, slices in rows if name in json.loads(slices)]
+
+    def indexed(self) -> bool:
+        return bool(self.db.execute("SELECT 1 FROM sqlite_master WHERE name = 'records_by_membership'").fetchone())
+
+    # -- records and slices -------------------------------------------------------------------------------------------
+
+    def record(self, collection: str, key: str) -> tuple[int, bytes | None] | None:
+        """(membership, value) of a record now, None where there is none."""
+        row = self.db.execute(
+            "SELECT membership, value FROM records WHERE collection = ? AND key = ?", (collection, key)
+        ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def hidden(self) -> list[tuple[str, str]]:
+        """What is taken down, in order."""
+        return list(
+            self.db.execute("SELECT collection, key FROM records WHERE membership = 0 ORDER BY collection, key")
+        )
+
+    def slice_state(self, name: str, *, at: int | None = None) -> SliceState:
+        """The slice's newest state, or the newest up to dataset version `at`; the empty one before its first."""
+        row = self.db.execute(
+            "SELECT version, counter, records, content_bytes, digest, state FROM slices"
+            " WHERE slice = ? AND version <= ? ORDER BY version DESC LIMIT 1",
+            (name, (1 << 62) if at is None else at),
+        ).fetchone()
+        return SliceState() if row is None else SliceState(*row)
+
+    def slice_version_at(self, name: str, counter: int) -> SliceState | None:
+        """The slice after its change number `counter`, None if that is no longer remembered."""
+        row = self.db.execute(
+            "SELECT version, counter, records, content_bytes, digest, state FROM slices"
+            " WHERE slice = ? AND version <= ? AND counter = ?",
+            (name, 1 << 62, counter),
+        ).fetchone()
+        return None if row is None else SliceState(*row)
+
+    def slice_names(self) -> list[str]:
+        return [row[0] for row in self.db.execute("SELECT DISTINCT slice FROM slices ORDER BY slice")]
+
+    def add_slice_state(self, name: str, item: SliceState) -> None:
+        self.db.execute(
+            "INSERT INTO slices VALUES(?,?,?,?,?,?,?)",
+            (name, item.version, item.counter, item.records, item.content_bytes, item.digest, item.state),
+        )
+
+    def rows(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        return iter(self.db.execute(query, values))
+
+    def run(self, query: str, values: Sequence[Any] = ()) -> int:
+        """The number of rows changed."""
+        return self.db.execute(query, values).rowcount
+
+    def run_many(self, query: str, values: Iterable[Sequence[Any]]) -> None:
+        self.db.executemany(query, values)
+
+    # -- undo ---------------------------------------------------------------------------------------------------------
+
+    def undo_after(self, version: int) -> None:
+        """Forget every version above `version`, which no head ever named."""
+        if version == 0:
+            for table in ("records", "journal", "uniques"):
+                self.db.execute(f"DELETE FROM {table}")  # noqa: S608
+        self.db.execute(
+            "DELETE FROM records WHERE (collection, key) IN (SELECT collection, key FROM journal WHERE version > ?)",
+            (version,),
+        )
+        self.db.execute(
+            "INSERT INTO records SELECT collection, key, membership, value FROM"
+            " (SELECT collection, key, membership, value, min(version) FROM journal WHERE version > ?"
+            " GROUP BY collection, key) WHERE membership IS NOT NULL",
+            (version,),
+        )
+        for table in ("journal", "versions", "slices", "snapshots", "parts"):
+            self.db.execute(f"DELETE FROM {table} WHERE version > ?", (version,))  # noqa: S608
+        self.db.execute("DELETE FROM hops WHERE to_version > ?", (version,))
+        self.db.execute("DELETE FROM uniques")
+        self.set_meta("unique_rules", None)  # gathered anew by the next publish that has such rules
+
+
+@contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """Turn SQLite's faults into StoreError."""
+    try:
+        yield
+    except sqlite3.Error as fault:
+        raise StoreError(f"{what}: {fault}; the feed is as it was: free space or restore private/state") from fault
+
+
+def version_of(row: tuple[Any, ...]) -> VersionRow:
+    counts, declared, schema, schema_version = json.loads(row[6]), tuple(json.loads(row[7])), row[8], row[9]
+    return VersionRow(row[0], row[1], row[2], row[3], row[4], row[5], counts, declared, schema, schema_version)

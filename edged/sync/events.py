@@ -22,12 +22,14 @@ class Instant:
 
 @dataclass(frozen=True, slots=True)
 class HeldSlice:
-    """A slice on disk. dictionaries: the SHA-256 of each that the replica holds for it."""
+    """A slice on disk. dictionaries: the SHA-256 of each that the replica holds for it; damaged: why its files cannot
+    be used, None if they can."""
 
     version: int
     digest: bytes
     records: int
     dictionaries: tuple[bytes, ...] = ()
+    damaged: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class BlobArrived:
 
 @dataclass(frozen=True, slots=True)
 class PartsStaged:
-    """Which of the parts asked about are staged already (SHA-256 each)."""
+    """Which parts are on disk already, or have been taken from there (SHA-256 each)."""
 
     parts: frozenset[bytes]
 
@@ -187,8 +189,17 @@ class SaveRoots:
 
 @dataclass(frozen=True, slots=True)
 class CheckStaged:
+    """Which parts of the slice's snapshots lie on disk from an attempt before."""
+
     slice_name: str
-    parts: tuple[BlobRef, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TakeStaged:
+    """Take a part of the snapshot begun from there, if it is there and whole."""
+
+    slice_name: str
+    ref: BlobRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +310,7 @@ Effect = (
     | FetchBlob
     | SaveRoots
     | CheckStaged
+    | TakeStaged
     | Stage
     | Measure
     | Commit

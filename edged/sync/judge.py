@@ -83,12 +83,16 @@ def still_valid(known: VerifiedHead | None, root: Root) -> VerifiedHead | None:
         return None
 
 
-def expired_fault(head: Head, clock: Clock) -> TrustError | None:
+class ExpiredError(TrustError):
+    """The newest head to be had has run out. What it says is still served."""
+
+
+def expired_fault(head: Head, clock: Clock) -> ExpiredError | None:
     """What to report if `head` has run out, in which case it is still served: it is the best there is."""
     age_s = clock.time_s - head.signed_at
     if age_s <= head.expires_s:
         return None
-    return TrustError(
+    return ExpiredError(
         f"head of {head.dataset}, version {head.version}: expired {age_s - head.expires_s:.0f} s ago, and the origin "
         "offers nothing newer; it stopped publishing, or someone withholds newer heads (freeze)"
     )

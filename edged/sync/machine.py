@@ -62,6 +62,7 @@ PHASE_OF: dict[type[Effect], Phase] = {
     events.Poll: Phase.POLLING,
     events.FetchBlob: Phase.FETCHING,
     events.CheckStaged: Phase.APPLYING,
+    events.TakeStaged: Phase.APPLYING,
     events.Stage: Phase.APPLYING,
     events.Measure: Phase.APPLYING,
     events.Commit: Phase.COMMITTING,
@@ -137,6 +138,8 @@ class Machine:
         self.held = event.held
         if self.roots is None:
             self.restore_roots()
+            if self.root_now.encode() != self.held.roots:
+                self.news.append(events.SaveRoots(self.root_now.encode()))
             self.floor = self.known_head()
             if not self.seeded:
                 self.seeded = True

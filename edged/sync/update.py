@@ -16,12 +16,13 @@ from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, SliceChain, SnapshotRef, decode_chain
 from edged.feed.head import HopRef
 from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag
-from edged.feed.plan import Path, plan, version_at
+from edged.feed.plan import REQUEST_BYTES, Path, plan, version_at
 from edged.feed.takedowns import decode_takedowns
 from edged.feed.trust import VerifiedHead
 from edged.sync import events
 from edged.sync.events import HeldSlice, HeldState
 
+CHAIN_WORTH = 8  # a hop of so many times the chain's bytes is not taken before looking for a cheaper way
 REPAIRS = 2  # of one slice in one update: first from its snapshot, then also around the hops that were used
 
 
@@ -68,8 +69,11 @@ class BeginIt:
 
 @dataclass(frozen=True, slots=True)
 class TakePart:
+    """on_disk: whether it lies there from an attempt before, as far as is known."""
+
     slice_name: str
     ref: BlobRef
+    on_disk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,23 +185,29 @@ class Update:
         return held != self.head.takedowns
 
     def pinned_steps(self, name: str) -> list[Step]:
-        return [FindPinned(name)] if self.moves or name not in self.held.slices else []
+        mine = self.held.slices.get(name)
+        return [FindPinned(name)] if self.moves or mine is None or mine.damaged is not None else []
 
     def slice_steps(self, name: str, target: Target) -> list[Step]:
         mine = self.held.slices.get(name)
+        if mine is not None and mine.damaged is not None:
+            return [PlanIt(name, target, afresh=True)]
         if mine is not None and mine.version == target.version and same(mine, target):
             return []
-        inlined = None if mine is None or self.pinned else self.usable_inline(name, mine.version)
-        if inlined is None:
+        direct = None if mine is None or self.pinned else self.direct_hop(name, mine.version)
+        if direct is None:
             return [PlanIt(name, target)]
-        self.paths[name] = Path(None, (inlined,), 0)
-        return [TakeHop(name, inlined), CheckIt(name, target)]
+        self.paths[name] = Path(None, (direct,), 0 if direct.inline is not None else direct.blob.size)
+        return [TakeHop(name, direct), CheckIt(name, target)]
 
-    def usable_inline(self, name: str, version: int) -> HopRef | None:
-        """The inlined hop from exactly `version`, if the dictionary it needs is held: then no chain is fetched."""
+    def direct_hop(self, name: str, version: int) -> HopRef | None:
+        """A hop of the head from exactly `version` that makes fetching the chain needless: inlined, with a dictionary
+        that is held, or so small that no better way could be worth the chain's bytes."""
         for hop in self.head.slices[name].hops:
-            if hop.inline is None or hop.from_version != version:
+            if hop.from_version != version:
                 continue
+            if hop.inline is None:
+                return hop if hop.blob.size <= CHAIN_WORTH * (self.head.chain.size + REQUEST_BYTES) else None
             try:
                 return hop if self.has_dictionary(name, hop.inline) else None
             except WireError:  # of a later format, perhaps; the chain has other ways
@@ -228,10 +238,11 @@ class Update:
                 self.replace(self.slice_steps(name, self.pinned_target(name)))
                 return None
             case PlanIt(name):
-                parts = [part for snapshot in self.slice_chain(name).snapshots for part in snapshot.parts]
-                return events.CheckStaged(name, tuple(parts))
+                return events.CheckStaged(name)
             case BeginIt():
                 return self.start_snapshot(step)
+            case TakePart(name, ref, True):
+                return events.TakeStaged(name, ref)
             case TakePart(name, ref):
                 return self.stage_fetched(ref, f"part of slice {name}")
             case TakeDictionary(name, ref):
@@ -338,7 +349,7 @@ class Update:
                 self.snapshots += 1
                 self.known[name] = set() if snapshot.dictionary is None else {snapshot.dictionary.sha256}
                 self.forget(snapshot.dictionary)
-            case TakePart(_, ref):
+            case TakePart(_, ref, _):
                 self.forget(ref)
             case TakeDictionary(name, ref):
                 self.known.setdefault(name, set()).add(ref.sha256)
@@ -362,6 +373,12 @@ class Update:
     def parts_staged(self, parts: frozenset[bytes]) -> None:
         """Raises ChainError if no path leads to the target."""
         step = self.steps[0]
+        if isinstance(step, TakePart):
+            if step.ref.sha256 in parts:
+                self.steps.popleft()
+            else:  # it is damaged
+                self.steps[0] = TakePart(step.slice_name, step.ref)
+            return
         assert isinstance(step, PlanIt)
         name, target = step.slice_name, step.target
         mine = self.held.slices.get(name)
@@ -372,16 +389,16 @@ class Update:
             self.slice_chain(name), have, target.version, inlined=inlined, staged=parts, without=self.avoid(name)
         )
         self.paths[name] = path
-        self.replace([*self.path_steps(name, path), CheckIt(name, target)])
+        self.replace([*self.path_steps(name, path, parts), CheckIt(name, target)])
 
     def avoid(self, name: str) -> frozenset[bytes]:
         return self.without.get(name, frozenset())
 
-    def path_steps(self, name: str, path: Path) -> list[Step]:
+    def path_steps(self, name: str, path: Path, staged: frozenset[bytes]) -> list[Step]:
         steps: list[Step] = []
         if path.snapshot is not None:
             steps.append(BeginIt(name, path.snapshot))
-            steps.extend(TakePart(name, part) for part in path.snapshot.parts)
+            steps.extend(TakePart(name, part, part.sha256 in staged) for part in path.snapshot.parts)
         steps.extend(TakeHop(name, hop) for hop in path.hops)
         return steps
 

@@ -1,0 +1,92 @@
+"""What is known of one dataset's synchronisation; it feeds /status, the metrics and `edged status`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from edged.sync.transport import Traffic
+
+
+@dataclass(frozen=True, slots=True)
+class LastUpdate:
+    """The newest committed update. kinds: by slice, see events.Updated; bytes on the wire; seconds since its head came."""
+
+    version: int
+    before: int
+    kinds: Mapping[str, str]
+    bytes_received: int
+    bytes_sent: int
+    seconds: float
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "version": self.version,
+            "before": self.before,
+            "kinds": dict(self.kinds),
+            "bytes_received": self.bytes_received,
+            "bytes_sent": self.bytes_sent,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+@dataclass(slots=True)
+class DatasetStatus:
+    """Written by the sync task alone, read by anyone in the process. Bytes and counts are since the process began.
+
+    as_of: signed_at of the head in force (0: none); flash_bytes_written: of the replica, over all processes;
+    connected: whether the origin answered when last asked; origin: the one in use; last_error: None when all is well.
+    """
+
+    dataset: str
+    traffic: Traffic = field(default_factory=Traffic)
+    version: int = 0
+    as_of: int = 0
+    fresh_s: int = 0
+    expires_s: int = 0
+    slices: dict[str, int] = field(default_factory=dict)
+    pinned: int | None = None
+    snapshots_applied: int = 0
+    hops_applied: int = 0
+    repairs: int = 0
+    flash_bytes_written: int = 0
+    last_error: str | None = None
+    last_update: LastUpdate | None = None
+    connected: bool = False
+    origin: str = ""
+
+    @property
+    def bytes_received(self) -> int:
+        return self.traffic.received
+
+    @property
+    def bytes_sent(self) -> int:
+        return self.traffic.sent
+
+    def state(self, now_s: float) -> str:
+        """`fresh`, `stale` or `expired` at `now_s` (seconds since 1970, of ops/clock.py); `empty` before a version."""
+        if self.version == 0:
+            return "empty"
+        age_s = now_s - self.as_of
+        return "fresh" if age_s <= self.fresh_s else "stale" if age_s <= self.expires_s else "expired"
+
+    def document(self, now_s: float) -> dict[str, Any]:
+        """The dataset's member of /status."""
+        return {
+            "version": self.version,
+            "state": self.state(now_s),
+            "as_of": self.as_of,
+            "slices": dict(self.slices),
+            "pinned": self.pinned,
+            "origin": self.origin,
+            "connected": self.connected,
+            "bytes_received": self.bytes_received,
+            "bytes_sent": self.bytes_sent,
+            "snapshots_applied": self.snapshots_applied,
+            "hops_applied": self.hops_applied,
+            "repairs": self.repairs,
+            "flash_bytes_written": self.flash_bytes_written,
+            "last_update": None if self.last_update is None else self.last_update.document(),
+            "last_error": self.last_error,
+        }

@@ -1,0 +1,382 @@
+"""The trio task of one dataset: does what the machine asks and tells it what came of it."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeVar, assert_never
+
+import trio
+
+from edged.errors import ConfigError, EdgedError, StoreError, TransportError
+from edged.feed import cose, limits
+from edged.feed.head import decode_head
+from edged.ops.clock import BUILD_TIME_S, Clock
+from edged.sync import events
+from edged.sync.control import Control
+from edged.sync.events import Effect, Event, Instant
+from edged.sync.machine import Machine, Phase, Settings
+from edged.sync.origins import Origins
+from edged.sync.status import DatasetStatus, LastUpdate
+from edged.sync.store import Staging, Writer, held_state
+
+T = TypeVar("T")
+log = logging.getLogger("edged.sync")
+
+COMPACT_BYTES = 8 << 20  # written by compaction after one update at most, so that wear and load are spread
+ONCE_RESTS = 2  # how often `sync_once` waits and tries again when nothing can be reached
+ONCE_REST_S = 5.0
+
+
+class Source(Protocol):
+    """What is needed of a dataset's configuration (config.DatasetConfig has it)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def origin(self) -> Sequence[str]: ...
+    @property
+    def trust(self) -> str: ...
+    @property
+    def slices(self) -> Sequence[str]: ...
+    @property
+    def seed(self) -> str: ...
+    @property
+    def poll_s(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOutcome:
+    """What one synchronisation came to. error: why it is not where the origin's head wants it; None: it is."""
+
+    dataset: str
+    version: int
+    before: int
+    bytes_received: int
+    bytes_sent: int
+    error: EdgedError | None
+
+
+async def run(
+    source: Source,
+    writer: Writer,
+    status: DatasetStatus,
+    *,
+    clock: Clock,
+    control: Control,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep the replica at the live version for ever. Started when what is held is known.
+
+    Raises ConfigError, WireError or TrustError if the trust file cannot be used, and whatever is unexpected.
+    """
+    async with Origins.of(source.origin, source.seed, status.traffic) as origins:
+        shell = Shell(settings_of(source, control.slices), origins, writer, status, clock, control)
+        with shell:
+            event = await shell.step(events.Started())
+            task_status.started()
+            while True:
+                event = await shell.step(event)
+
+
+async def sync_once(
+    source: Source,
+    writer: Writer,
+    status: DatasetStatus,
+    *,
+    clock: Clock,
+    origins: Origins | None = None,
+    slices: frozenset[str] | None = None,
+) -> SyncOutcome:
+    """Bring the replica to the live version once. origins: instead of those of the configuration, for a bundle.
+
+    Raises as `run` does; what the origin or its data are to blame for is in the outcome.
+    """
+    control = Control(source.slices if slices is None else slices)
+    async with origins or Origins.of(source.origin, source.seed, status.traffic) as found:
+        with Shell(settings_of(source, control.slices, found), found, writer, status, clock, control) as shell:
+            error = await shell.until_settled()
+    return SyncOutcome(source.name, status.version, shell.before or 0, status.bytes_received, status.bytes_sent, error)
+
+
+def settings_of(source: Source, slices: frozenset[str], origins: Origins | None = None) -> Settings:
+    """Raises ConfigError if the trust file cannot be read."""
+    try:
+        with open(source.trust, "rb") as file:
+            trust_file = file.read(limits.TRUST_BYTES + 1)
+    except OSError as fault:
+        raise ConfigError(
+            f"read the trust file {source.trust} of {source.name}: {fault.strerror}; copy there the one that "
+            "`edged origin init` printed"
+        ) from fault
+    return Settings(
+        dataset=source.name,
+        trust_file=trust_file,
+        slices=slices,
+        built_at=BUILD_TIME_S,
+        origins=len(source.origin) if origins is None else len(origins.transports),
+        seed=bool(source.seed) if origins is None else origins.seed is not None,
+        poll_s=float(source.poll_s),
+    )
+
+
+class Shell:
+    """Carries out effects. A context manager: what is staged at its end is let go."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        origins: Origins,
+        writer: Writer,
+        status: DatasetStatus,
+        clock: Clock,
+        control: Control,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.machine = Machine(settings, chance)
+        self.origins, self.writer, self.status, self.clock, self.control = origins, writer, status, clock, control
+        self.staging: Staging | None = None
+        self.lane = trio.CapacityLimiter(1)  # the writer is not made for two threads
+        self.before: int | None = None  # the version that was held at first
+        self.update_began = (0.0, 0, 0)
+        self.trouble: EdgedError | None = None
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
+
+    # ---- driving the machine
+
+    async def step(self, event: Event) -> Event:
+        """Hand `event` to the machine, do what it asks, return what came of it."""
+        return await self.perform_all(self.decide(event))
+
+    def decide(self, event: Event) -> list[Effect]:
+        return self.machine.handle(event, Instant(self.clock.source(), trio.current_time()))
+
+    async def perform_all(self, effects: list[Effect]) -> Event:
+        answer: Event | None = None
+        try:
+            for effect in effects:
+                answer = await self.perform(effect)
+        except EdgedError as fault:
+            if self.machine.phase is Phase.LOADING:
+                raise  # without the replica there is nothing to go on with
+            return events.Failed(fault)
+        assert answer is not None, f"{effects[-1]} was not answered"
+        return answer
+
+    async def until_settled(self) -> EdgedError | None:
+        """For one synchronisation: until nothing is left to do or nothing can be done. Returns what was the matter."""
+        event: Event = events.Started()
+        rests = 0
+        while True:
+            effects = self.decide(event)
+            for effect in effects:
+                if isinstance(effect, events.Tell):
+                    self.tell(effect.news)
+                    if isinstance(effect.news, events.Settled) and effect.news.origin != events.SEED:
+                        return effect.news.fault
+            effects = [effect for effect in effects if not isinstance(effect, events.Tell)]
+            if isinstance(effects[-1], events.Rest):
+                rests += 1
+                if rests > ONCE_RESTS or (self.trouble is not None and self.trouble.recovery != "retry"):
+                    return self.trouble
+                effects[-1] = events.Rest(min(effects[-1].seconds, ONCE_REST_S))
+            event = await self.perform_all(effects)
+
+    # ---- effects
+
+    async def perform(self, effect: Effect) -> Event | None:  # noqa: C901 - one flat list of cases
+        match effect:
+            case events.Load():
+                return await self.load()
+            case events.Poll():
+                return await self.unless_nudged(lambda: self.poll(effect))
+            case events.Rest(seconds):
+                return await self.unless_nudged(lambda: rest(seconds))
+            case events.FetchTrust(origin, number):
+                data = await self.origins.at(origin).trust(number)
+                return events.TrustMissing(number) if data is None else events.TrustArrived(number, data)
+            case events.FetchBlob(origin, ref, what):
+                return events.BlobArrived(ref, await self.origins.at(origin).blob(ref, what))
+            case events.SaveRoots(data):
+                await self.write(lambda: self.writer.set_roots(data))
+            case events.CheckStaged(name):
+                return events.PartsStaged(await self.write(lambda: self.open_staging().parts_on_disk(name)))
+            case events.TakeStaged(name, ref):
+                found = await self.write(lambda: self.open_staging().has_part(name, ref))
+                return events.PartsStaged(frozenset([ref.sha256] if found else []))
+            case events.Stage(action):
+                await self.write(lambda: stage(self.open_staging(), action))
+                return events.Staged()
+            case events.Measure(name):
+                return events.Measured(*await self.write(lambda: self.open_staging().digest(name)))
+            case events.Commit():
+                await self.write(lambda: self.commit(effect))
+                return events.Committed()
+            case events.Touch(head, as_of, fresh_s, expires_s):
+                touch = self.writer.touch_head
+                await self.write(lambda: touch(head, as_of=as_of, fresh_s=fresh_s, expires_s=expires_s))
+                return events.Committed()
+            case events.Abandon():
+                await self.write(self.abandon)
+            case events.Tell(news):
+                self.tell(news)
+            case _:
+                assert_never(effect)
+        return None
+
+    async def write(self, function: Callable[[], T]) -> T:
+        """Blocking work on the replica, in a thread; never left half done by a cancellation."""
+        return await trio.to_thread.run_sync(function, limiter=self.lane)
+
+    async def unless_nudged(self, work: Callable[[], Awaitable[Event]]) -> Event:
+        """`work()`, cut short by a nudge."""
+        answer: Event | None = None
+        error: EdgedError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.watch, nursery.cancel_scope)
+            try:
+                answer = await work()
+            except EdgedError as fault:
+                error = fault
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        if answer is None:
+            self.control.event = trio.Event()
+            return events.Nudged(self.control.slices)
+        return answer
+
+    async def watch(self, scope: trio.CancelScope) -> None:
+        await self.control.event.wait()
+        scope.cancel()
+
+    async def poll(self, effect: events.Poll) -> Event:
+        transport = self.origins.at(effect.origin)
+        self.status.origin = transport.name
+        before = self.status.bytes_received, self.status.bytes_sent
+        reply = await transport.head(effect.after, effect.wait_s, effect.etag)
+        self.status.connected = True
+        if reply is None:
+            return events.HeadUnchanged()
+        self.update_began = (trio.current_time(), *before)
+        return events.HeadArrived(reply.data, reply.etag, reply.carries)
+
+    async def load(self) -> Event:
+        """What is held; before that, pins that were asked for, for which no other write may be under way."""
+        requests, self.control.pins = self.control.pins, []
+        for request in requests:
+            try:
+                await self.write(partial(self.writer.pin, request.version))
+            except StoreError as fault:
+                request.error = fault
+            request.done.set()
+        held = await self.write(self.writer.status)
+        status = self.status
+        status.version, status.pinned = held.version, held.pinned
+        status.flash_bytes_written = held.flash_bytes_written
+        status.slices = {name: item.version for name, item in held.slices.items()}
+        status.as_of = held.last_signed_at
+        if held.head is not None:
+            status.fresh_s, status.expires_s = freshness_of(held.head)
+        self.clock.seen(held.last_signed_at)
+        if self.before is None:
+            self.before = held.version
+        return events.HeldLoaded(held_state(held))
+
+    # ---- the replica, within a thread
+
+    def open_staging(self) -> Staging:
+        if self.staging is None:
+            self.staging = self.writer.stage()
+        return self.staging
+
+    def commit(self, effect: events.Commit) -> None:
+        self.open_staging().commit(
+            effect.version, effect.head, as_of=effect.as_of, fresh_s=effect.fresh_s, expires_s=effect.expires_s
+        )
+        self.staging = None
+        self.writer.compact(COMPACT_BYTES)
+
+    def abandon(self) -> None:
+        """Let go of what is staged, except for snapshot parts on disk, with which the next attempt goes on."""
+        staging, self.staging = self.staging, None
+        if staging is not None:
+            staging.drop()
+
+    # ---- for whoever watches
+
+    def tell(self, news: events.News) -> None:
+        status, name = self.status, self.status.dataset
+        match news:
+            case events.Updated(version, before, kinds, hops, snapshots):
+                began, received, sent = self.update_began
+                status.hops_applied += hops
+                status.snapshots_applied += snapshots
+                status.last_update = LastUpdate(
+                    version,
+                    before,
+                    kinds,
+                    status.bytes_received - received,
+                    status.bytes_sent - sent,
+                    trio.current_time() - began,
+                )
+                log.info("%s: version %d to %d, %d bytes", name, before, version, status.last_update.bytes_received)
+            case events.Settled(_, _, signed_at, fault):
+                self.clock.seen(signed_at)
+                self.note(fault)
+            case events.Trouble(error):
+                status.connected = status.connected and not isinstance(error, TransportError)
+                self.trouble = error
+                self.note(error)
+            case events.Repairing(slice_name, error):
+                status.repairs += 1
+                log.warning("%s: slice %s is fetched anew from its snapshot: %s", name, slice_name, error)
+            case _:
+                assert_never(news)
+
+    def note(self, error: EdgedError | None) -> None:
+        """Keep `error` as the last one, and log it unless it was just logged."""
+        text = None if error is None else " ".join(str(error).split())
+        if text is not None and text != self.status.last_error:
+            log.warning("%s: %s", self.status.dataset, text)
+        self.status.last_error = text
+
+
+async def rest(seconds: float) -> Event:
+    await trio.sleep(seconds)
+    return events.Woken()
+
+
+def freshness_of(head: bytes) -> tuple[int, int]:
+    """(fresh_s, expires_s) of a head that was verified before it was kept. Raises WireError."""
+    envelope = cose.envelope(head, cose.SIGN1_TAG, "head as kept")
+    document = decode_head(envelope[2])
+    return document.fresh_s, document.expires_s
+
+
+def stage(staging: Staging, action: events.Action) -> None:
+    match action:
+        case events.BeginSnapshot(name, version, dictionary):
+            staging.begin_snapshot(name, version, dictionary)
+        case events.AddPart(name, ref, data):
+            staging.add_part(name, ref, data)
+        case events.AddDictionary(name, data):
+            staging.add_dictionary(name, data)
+        case events.ApplyHop(name, to_version, data):
+            staging.apply_hop(name, to_version, data)
+        case events.DropSlice(name):
+            staging.drop_slice(name)
+        case events.SetSchema(schema, schema_version):
+            staging.set_schema(schema, schema_version)
+        case events.SetTakedowns(data, entries):
+            staging.set_takedowns(data, entries)
+        case _:
+            assert_never(action)

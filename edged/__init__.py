@@ -11,3 +11,21 @@ The way of a record, each package a station that it passes once:
 Beside it stand proxy (services that are fetched, not synced), access (who may ask for what) and ops (systemd,
 metrics, logs, the admin listener). cli holds one file a command group; daemon.py the nurseries and nothing else.
 """
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edged.replica.reader import Replica
+
+
+def open(data_dir: str | os.PathLike[str]) -> Replica:
+    """The replicas below `data_dir`, read in place: a context manager and a mapping of datasets by name.
+
+    Needs neither a daemon nor a network, and writes nothing. Raises StoreError if the directory cannot be read.
+    """
+    from edged.replica.reader import Replica  # here, so that the commands that read nothing do not load the reader
+
+    return Replica(data_dir)

@@ -1,0 +1,206 @@
+"""The audit behind `edged verify`: every byte of a replica against its checksums, every slice against the signed head.
+
+It reads files instead of mapping them, so that a disk that cannot deliver a page is a line in the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edged.errors import EdgedError, StoreError, TrustError, WireError
+from edged.feed import limits
+from edged.feed.digest import SetHash
+from edged.feed.head import Head
+from edged.replica import disk as files
+from edged.replica.disk import datasets, explained
+from edged.replica.layers import Layers
+from edged.replica.loading import read_manifest
+from edged.replica.manifest import Manifest, PackRef, SliceState, decode_commit, dictionary_name, file_name
+from edged.replica.pool import Pool
+from edged.replica.touched import read_touched
+
+Progress = Callable[[int, int], None]
+ROOT_ADVICE = "sync once to store the root of trust"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """slice_name: "" where the whole dataset is meant; file: below the dataset's directory, "" for the content."""
+
+    dataset: str
+    slice_name: str
+    file: str
+    what: str
+
+    def __str__(self) -> str:
+        where = "/".join(item for item in (self.dataset, self.file) if item)
+        return f"{where}{f' (slice {self.slice_name})' if self.slice_name else ''}: {self.what}"
+
+
+@dataclass
+class Report:
+    """faults: empty where all is well; versions: of each dataset audited; records, bytes: how much was read."""
+
+    faults: list[Fault] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
+    records: int = 0
+    bytes: int = 0
+
+    @property
+    def ok(self) -> bool:
+        return not self.faults
+
+
+def read_whole(path: Path) -> bytes:
+    """A file's content by plain reads, which report a failing disk as an error. Raises StoreError."""
+    with explained("read", path), open(path, "rb") as file:
+        return file.read()
+
+
+class ReadPool(Pool):
+    """A pool that reads files instead of mapping them. Holds one slice's files at a time."""
+
+    def map(self, name: str) -> bytes:  # type: ignore[override]  # both are buffers
+        path = self.root / files.PACKS / name
+        if not path.exists():
+            raise StoreError(f"open {path}: missing")
+        return read_whole(path)
+
+
+def verify(data_dir: str | os.PathLike[str], *, progress: Progress | None = None) -> Report:
+    """Audit every dataset below `data_dir`. Writes nothing and needs no lock; a running daemon is not disturbed.
+
+    progress: called with (records done, records in all) now and then. Raises StoreError if the directory cannot be
+    listed; whatever is wrong inside it is in the report.
+    """
+    report = Report()
+    for name in datasets(Path(data_dir)):
+        DatasetAudit(Path(data_dir) / name, report, progress).run()
+    return report
+
+
+class DatasetAudit:
+    """One dataset's audit, adding to `report`."""
+
+    def __init__(self, root: Path, report: Report, progress: Progress | None) -> None:
+        self.root = root
+        self.report = report
+        self.progress = progress or (lambda done, total: None)
+
+    def fault(self, slice_name: str, file: str, what: object) -> None:
+        self.report.faults.append(Fault(self.root.name, slice_name, file, str(what)))
+
+    def run(self) -> None:
+        try:
+            manifest, fault = read_manifest(self.root)
+        except EdgedError as gone:
+            self.fault("", files.MANIFEST, gone)
+            return
+        if fault is not None:
+            self.fault("", files.MANIFEST, fault)
+        self.check_previous()
+        self.report.versions[self.root.name] = manifest.version
+        head = self.check_head(read_touched(self.root / files.TOUCHED, manifest))
+        try:
+            ReadPool(self.root).settings_of(manifest.settings)
+        except EdgedError as gone:
+            self.fault("", f"{files.PACKS}/{file_name(manifest.settings.number if manifest.settings else 0)}", gone)
+        total = sum(state.records for state in manifest.slices.values())
+        for name, state in manifest.slices.items():
+            self.check_slice(name, state, head, total)
+        if head is not None and head.version != manifest.version:
+            self.fault("", files.MANIFEST, f"holds version {manifest.version}, its signed head is of {head.version}")
+
+    def check_previous(self) -> None:
+        """The fallback manifest is worth a warning before it is needed."""
+        if (self.root / files.PREVIOUS).exists():
+            try:
+                decode_commit(read_whole(self.root / files.PREVIOUS), files.PREVIOUS)
+            except EdgedError as fault:
+                self.fault("", files.PREVIOUS, fault)
+
+    def check_head(self, manifest: Manifest) -> Head | None:
+        """The head that is stored, if its signature holds under the stored root of trust."""
+        from edged.feed import trust  # loads cryptography, which reading does without
+
+        data = files.Disk(self.root).read(files.ROOTS, limits.TRUST_BYTES + 4)
+        if data is None:
+            self.fault("", files.ROOTS, f"no root of trust is stored, so the head proves nothing; {ROOT_ADVICE}")
+            return None
+        if len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+            self.fault("", files.ROOTS, f"the checksum does not hold; {ROOT_ADVICE}")
+            return None
+        try:
+            root = trust.read_root(data[4:], f"{self.root.name}/{files.ROOTS}")
+            return trust.verify_head(manifest.head, root, self.root.name).head
+        except (TrustError, WireError) as fault:
+            self.fault("", files.MANIFEST, fault)
+            return None
+
+    def check_slice(self, name: str, state: SliceState, head: Head | None, total: int) -> None:
+        pool = ReadPool(self.root)
+        before = len(self.report.faults)
+        for sha256 in state.dictionaries:
+            self.check_dictionary(name, sha256)
+        for ref in state.packs():
+            self.check_pack(name, ref, pool)
+        if len(self.report.faults) > before:
+            return
+        try:
+            layers = Layers(name, state, pool)
+            held = self.sum_up(layers, total)
+        except EdgedError as fault:
+            self.fault(name, "", fault)
+            return
+        if held != (state.state, state.records):
+            self.fault(name, "", f"holds {held[1]} records that do not add up to the manifest's {state.records}")
+        signed = head.slices.get(name) if head is not None else None
+        if head is not None and (
+            signed is None or (signed.digest, signed.records) != (SetHash(held[0]).digest(), held[1])
+        ):
+            self.fault(name, "", "its content is not what the head signs; it is fetched again at the next sync")
+
+    def check_dictionary(self, name: str, sha256: bytes) -> None:
+        file = f"{files.PACKS}/{dictionary_name(sha256)}"
+        try:
+            if hashlib.sha256(read_whole(self.root / file)).digest() != sha256:
+                self.fault(name, file, "its SHA-256 is not its name")
+        except StoreError as fault:
+            self.fault(name, file, fault)
+
+    def check_pack(self, name: str, ref: PackRef, pool: Pool) -> None:
+        """Every page and every value of a pack."""
+        try:
+            pack = pool.pack(ref)
+            pack.check_all()
+            for place in range(len(pack)):
+                pack.value(place)
+            self.report.bytes += ref.size
+            if ref.index is not None:
+                pool.checked_file(ref.index)
+        except EdgedError as fault:
+            self.fault(name, f"{files.PACKS}/{file_name(ref.number)}", fault)
+
+    def sum_up(self, layers: Layers, total: int) -> tuple[bytes, int]:
+        """The LtHash sum and the number of the live records."""
+        held, count = SetHash(), 0
+        for collection, key, value in records_of(layers):
+            held.add(collection, key, value)
+            count += 1
+            if not count % 1000:
+                self.progress(self.report.records + count, total)
+        self.report.records += count
+        return held.state(), count
+
+
+def records_of(layers: Layers) -> Iterator[tuple[str, str, bytes]]:
+    for collection in sorted(layers.collections()):
+        for key, _, pack, place in layers.scan(collection):
+            value = pack.value(place)
+            if value is not None:
+                yield collection, key, value

@@ -1,0 +1,201 @@
+"""The files of one replica and how they are written: a temporary, fsync, rename, fsync of the directory.
+
+Everything that changes the disk goes through `Disk`, which counts what it writes in whole pages, as flash does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from edged.errors import BusyError, DamageError, StoreError
+from edged.feed.names import NAME
+
+PAGE_BYTES = 4096
+MANIFEST, PREVIOUS, LOCK, COUNTER, ROOTS, TOUCHED = "manifest", "manifest.1", "lock", "counter", "roots", "head"
+PACKS, STAGING = "packs", "staging"
+TEMPORARY = ".tmp"
+COUNTER_BYTES = 8
+
+
+def pages(size: int) -> int:
+    """Bytes that `size` bytes take as whole pages."""
+    return -(-size // PAGE_BYTES) * PAGE_BYTES
+
+
+@contextlib.contextmanager
+def explained(what: str, path: Path | str) -> Iterator[None]:
+    """Turn OSError into StoreError that says what was done to which file and what helps."""
+    try:
+        yield
+    except OSError as fault:
+        advice = {
+            errno.ENOSPC: "the disk is full; what is held stays readable; free space and it goes on by itself",
+            errno.EDQUOT: "the quota is used up; what is held stays readable; raise it and it goes on by itself",
+            errno.EROFS: "the file system is read-only; what is held stays readable; remount it for writing",
+            errno.EACCES: "give this user the right to write there",
+            errno.EPERM: "the file system must allow hard links and this user must own the files",
+            errno.EIO: "the disk reports a fault; what is held stays readable as far as it can be read",
+        }.get(fault.errno or 0, "look at the system's log")
+        raise StoreError(f"{what} {path}: {fault.strerror or fault}; {advice}") from fault
+
+
+def checksum(data: bytes) -> int:
+    """The CRC-32 that FileRef keeps."""
+    return zlib.crc32(data)
+
+
+class Disk:
+    """Writes below one dataset's directory. `written`: bytes since this object was made, as whole pages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.written = 0
+
+    def prepare(self) -> None:
+        """Make the directories. Raises StoreError."""
+        with explained("make the directory", self.root):
+            for path in (self.root, self.root / PACKS, self.root / STAGING):
+                if not path.is_dir():
+                    path.mkdir(parents=True, exist_ok=True)
+                    self.sync(path.parent)
+
+    def sync(self, directory: Path) -> None:
+        """Make names in `directory` durable."""
+        with explained("sync the directory", directory):
+            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Put `data` under `name` durably, whole or not at all; the name becomes durable with `sync`."""
+        path = self.root / name
+        temporary = self.root / (name + TEMPORARY)
+        with explained("write", path):
+            try:
+                handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+                try:
+                    rest = memoryview(data)
+                    while rest:
+                        rest = rest[os.write(handle, rest) :]
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
+                os.rename(temporary, path)
+            except OSError:
+                with contextlib.suppress(OSError):  # the fault that matters is already on its way
+                    os.unlink(temporary)
+                raise
+        self.written += pages(len(data))
+
+    def link(self, source: str, target: str) -> None:
+        """Make `target` another name of `source`, replacing what had that name."""
+        temporary = self.root / (target + TEMPORARY)
+        with explained("link", self.root / target):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            os.link(self.root / source, temporary)
+            os.rename(temporary, self.root / target)
+            # Two names of one inode: rename() then does nothing and leaves the temporary (POSIX).
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+    def rename(self, source: str, target: str) -> None:
+        with explained("rename", self.root / source):
+            os.rename(self.root / source, self.root / target)
+
+    def remove(self, name: str) -> None:
+        """Remove a file that nothing refers to any more; it may be gone already."""
+        with explained("remove", self.root / name), contextlib.suppress(FileNotFoundError):
+            os.unlink(self.root / name)
+
+    def names(self, directory: str) -> set[str]:
+        with explained("list", self.root / directory):
+            try:
+                return set(os.listdir(self.root / directory))
+            except FileNotFoundError:
+                return set()
+
+    def read(self, name: str, most: int) -> bytes | None:
+        """A small file's content, None where it is missing. Raises DamageError if it is larger than `most`."""
+        with explained("read", self.root / name):
+            try:
+                with open(self.root / name, "rb") as file:
+                    data = file.read(most + 1)
+            except FileNotFoundError:
+                return None
+        if len(data) > most:
+            raise DamageError(f"read {self.root / name}: larger than {most} bytes; not written by edged")
+        return data
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """The file mapped for reading. Raises DamageError where it is missing or empty, StoreError for other faults."""
+    with explained("open", path):
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError as fault:
+            raise DamageError(
+                f"open {path}: missing; fetch its slice again (edged does so at the next sync)"
+            ) from fault
+        try:
+            if not os.fstat(handle).st_size:
+                raise DamageError(f"open {path}: empty; fetch its slice again (edged does so at the next sync)")
+            return mmap.mmap(handle, 0, mmap.MAP_SHARED, mmap.PROT_READ)
+        finally:
+            os.close(handle)
+
+
+def lock(root: Path) -> int:
+    """Take the writer's lock; it ends with the returned handle or the process. Raises BusyError."""
+    path = root / LOCK
+    with explained("open", path):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as fault:
+        os.close(handle)
+        raise BusyError(
+            f"open {root} for writing: another process writes there (a running `edged run`?); stop it or wait"
+        ) from fault
+    return handle
+
+
+class Counter:
+    """The number that all processes watch: it moves when there may be a new manifest. Never written to say what."""
+
+    def __init__(self, root: Path, *, write: bool = False) -> None:
+        """Raises FileNotFoundError for readers where no writer has made it yet."""
+        path = root / COUNTER
+        with explained("open", path) if write else contextlib.nullcontext():
+            handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o644)
+            try:
+                if os.fstat(handle).st_size < COUNTER_BYTES:
+                    if not write:
+                        raise FileNotFoundError(path)
+                    # Written, not truncated to size: a hole would turn a full disk into SIGBUS at the first bump.
+                    os.pwrite(handle, bytes(COUNTER_BYTES), 0)
+                    os.fsync(handle)
+                protection = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
+                self.memory = mmap.mmap(handle, COUNTER_BYTES, mmap.MAP_SHARED, protection)
+            finally:
+                os.close(handle)
+        self.cell: memoryview[int] = memoryview(self.memory).cast("Q")
+
+    def bump(self) -> None:
+        self.cell[0] = (self.cell[0] + 1) & (1 << 64) - 1
+
+
+def datasets(data_dir: Path) -> list[str]:
+    """The names of the replicas below `data_dir`, in order. Raises StoreError."""
+    with explained("list", data_dir):
+        found = [entry.name for entry in os.scandir(data_dir) if NAME.fullmatch(entry.name) and entry.is_dir()]
+    return sorted(name for name in found if any((data_dir / name / file).exists() for file in (MANIFEST, PREVIOUS)))

@@ -1,0 +1,69 @@
+"""From the files to a view: the newest manifest that can be read, and as many of its slices as can be opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.errors import DamageError, StoreError
+from edged.replica.disk import MANIFEST, PREVIOUS, TOUCHED, map_file
+from edged.replica.layers import Layers
+from edged.replica.manifest import Manifest, decode_commit
+from edged.replica.pool import Pool
+from edged.replica.settings import Settings
+from edged.replica.touched import read_touched
+from edged.replica.view import View
+
+ATTEMPTS = 20  # a writer would have to commit twice during each
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A version with what the next one can take over."""
+
+    manifest: Manifest
+    layers: dict[str, Layers]
+    view: View
+
+
+def read_manifest(root: Path) -> tuple[Manifest, DamageError | None]:
+    """The newest readable manifest, and why it is not the newest, if it is not. Raises StoreError, DamageError."""
+    if not (root / MANIFEST).exists() and not (root / PREVIOUS).exists():
+        raise StoreError(f"open {root}: nothing has been synced here yet; run `edged sync` or `edged run`")
+    try:
+        return decode_commit(map_file(root / MANIFEST), f"{root.name}/{MANIFEST}"), None
+    except DamageError as fault:
+        try:
+            return decode_commit(map_file(root / PREVIOUS), f"{root.name}/{PREVIOUS}"), fault
+        except DamageError:
+            raise fault from None
+
+
+def load(root: Path, pool: Pool, former: Loaded | None) -> Loaded:
+    """The version on disk. A slice with a damaged or missing file is left out and named in the view's `broken`.
+
+    Raises StoreError where there is no version, DamageError where no manifest can be read.
+    """
+    for attempt in range(ATTEMPTS):
+        manifest, fault = read_manifest(root)
+        layers: dict[str, Layers] = {}
+        broken: dict[str, DamageError] = {}
+        for name, state in manifest.slices.items():
+            old = former.layers.get(name) if former is not None else None
+            try:
+                layers[name] = old if old is not None and old.state == state else Layers(name, state, pool, old)
+            except DamageError as damage:
+                broken[name] = damage
+        settings = Settings()
+        try:
+            settings = pool.settings_of(manifest.settings)
+        except DamageError as damage:
+            # Without the takedowns nothing may be shown: a record that must not be seen could be.
+            broken.update((name, damage) for name in manifest.slices)
+            layers.clear()
+        # A writer may have committed and removed files meanwhile; then the manifest at hand is not the newest.
+        if not broken or attempt == ATTEMPTS - 1 or read_manifest(root)[0].generation == manifest.generation:
+            break
+    manifest = read_touched(root / TOUCHED, manifest)
+    pool.keep(manifest)
+    return Loaded(manifest, layers, View(manifest, settings, layers, broken, fault=fault))

@@ -1,0 +1,99 @@
+"""Open files of one replica: each pack, dictionary and settings file is mapped once and shared by all versions."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import zlib
+from pathlib import Path
+
+from edged.errors import DamageError
+from edged.feed import limits
+from edged.replica.disk import PACKS, explained, map_file
+from edged.replica.frames import Frames
+from edged.replica.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
+from edged.replica.pack import Buffer, Pack
+from edged.replica.settings import Settings, decode_settings
+
+NO_DICTIONARY = b""
+
+
+class Pool:
+    """Files stay mapped, and so readable, when a writer has unlinked them, as long as a version here uses them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.files: dict[str, mmap.mmap] = {}
+        self.packs: dict[PackRef, Pack] = {}
+        self.frames: dict[bytes, Frames] = {NO_DICTIONARY: Frames(b"")}
+        self.settings: dict[FileRef, Settings] = {}
+
+    def map(self, name: str) -> mmap.mmap:
+        found = self.files.get(name)
+        if found is None:
+            found = self.files[name] = map_file(self.root / PACKS / name)
+        return found
+
+    def pack(self, ref: PackRef) -> Pack:
+        """The pack, its header checked against `ref`. Raises DamageError."""
+        found = self.packs.get(ref)
+        if found is None:
+            name = file_name(ref.number)
+            found = Pack(self.map(name), ref.offset, ref.size, f"{self.root.name}/{PACKS}/{name}", ref.number)
+            if found.crc != ref.crc:
+                raise found.damage("it is another pack than the manifest names")
+            self.equip(found)
+            self.packs[ref] = found
+        return found
+
+    def equip(self, pack: Pack) -> None:
+        """Give `pack` its dictionary and the files that it points into."""
+        pack.frames = self.frames_of(pack.meta.dictionary)
+        pack.remotes = [(self.map(file_name(number)), self.frames_of(sha256)) for number, sha256 in pack.meta.remotes]
+
+    def frames_of(self, sha256: bytes) -> Frames:
+        """Frames with the dictionary of that name (b"" for none). Raises DamageError."""
+        found = self.frames.get(sha256)
+        if found is None:
+            name = dictionary_name(sha256)
+            data = self.dictionary(sha256)
+            if hashlib.sha256(data).digest() != sha256:
+                raise DamageError(f"read {self.root.name}/{PACKS}/{name}: its SHA-256 is not its name; fetch it again")
+            found = self.frames[sha256] = Frames(data)
+        return found
+
+    def dictionary(self, sha256: bytes) -> bytes:
+        path = self.root / PACKS / dictionary_name(sha256)
+        with explained("read", path):
+            try:
+                with open(path, "rb") as file:
+                    return file.read(limits.DICTIONARY_BYTES + 1)
+            except FileNotFoundError as fault:
+                raise DamageError(f"open {path}: missing; fetch its slice again") from fault
+
+    def checked_file(self, ref: FileRef) -> Buffer:
+        """A whole file whose CRC-32 is checked now. Raises DamageError."""
+        name = file_name(ref.number)
+        data = self.map(name)
+        if len(data) != ref.size or zlib.crc32(data) != ref.crc:
+            raise DamageError(f"read {self.root.name}/{PACKS}/{name}: the checksum does not hold; fetch it again")
+        return data
+
+    def settings_of(self, ref: FileRef | None) -> Settings:
+        if ref is None:
+            return Settings()
+        found = self.settings.get(ref)
+        if found is None:
+            found = self.settings[ref] = decode_settings(self.checked_file(ref)[:], file_name(ref.number))
+        return found
+
+    def keep(self, *manifests: Manifest) -> None:
+        """Let go of what none of `manifests` uses; views that still do keep it mapped."""
+        names = set().union(*(manifest.files() for manifest in manifests))
+        states: list[SliceState] = [state for manifest in manifests for state in manifest.slices.values()]
+        refs = {ref for state in states for ref in state.packs()}
+        wanted = {sha256 for state in states for sha256 in state.dictionaries} | {NO_DICTIONARY}
+        self.files = {name: file for name, file in self.files.items() if name in names}
+        self.packs = {ref: pack for ref, pack in self.packs.items() if ref in refs}
+        self.frames = {sha256: frames for sha256, frames in self.frames.items() if sha256 in wanted}
+        self.settings = {ref: item for ref, item in self.settings.items() if ref in {m.settings for m in manifests}}

@@ -1,0 +1,256 @@
+"""The embedded API: replicas read in place by any number of processes and threads, without a lock or a write.
+
+    with edged.open("/var/lib/edged") as replica:
+        titles = replica["catalog"]["titles"]
+        titles["1994/Pulp_Fiction"]                 # a dict; KeyError where missing
+
+A get looks at one number in shared memory and follows to a new version when that has moved. `Dataset.view()` and
+`Replica.at_version()` hold a version still.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cbor2
+
+from edged.errors import DamageError, StoreError
+from edged.replica.disk import MANIFEST, PREVIOUS, Counter, datasets
+from edged.replica.loading import Loaded, load
+from edged.replica.pool import Pool
+from edged.replica.view import ChangedRecord, Getter, View
+
+NO_COUNTER_CHECK = -1
+
+
+class ManifestWatch:
+    """Stands in for the counter where there is none (a copied or read-only replica): the manifest file's identity."""
+
+    def __init__(self, root: Path) -> None:
+        self.path = root / MANIFEST
+
+    def __getitem__(self, place: int) -> int:
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            return 0
+        return hash((found.st_ino, found.st_mtime_ns, found.st_size))
+
+
+class Dataset(Mapping[str, "Collection"]):
+    """A dataset: its collections by name. Follows new versions at each call; `view()` is one version."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises StoreError where there is nothing to read, DamageError where neither manifest can be read."""
+        self.name = root.name
+        self.root = root
+        self.pool = Pool(root)
+        self.lock = threading.Lock()
+        self.cell: Any = watch(root)
+        self.live: Any = self.cell
+        self.held = 0
+        self.seen: int = self.cell[0]
+        self.loaded: Loaded = load(root, self.pool, None)
+        self.current: View = self.loaded.view
+        self.named: dict[str, Collection] = {}
+
+    def refresh(self) -> None:
+        """Take up the version on disk. Called when the counter has moved."""
+        with self.lock:
+            seen = self.cell[0]
+            if seen != self.seen:
+                self.loaded = load(self.root, self.pool, self.loaded)
+                self.current = self.loaded.view
+                self.seen = seen
+
+    def view(self) -> View:
+        """The newest version, as one that never changes. Costs one memory read where nothing is new."""
+        if self.cell[0] != self.seen:
+            self.refresh()
+        return self.current
+
+    def hold(self) -> None:
+        """Stay at the present version until `release`, in all threads."""
+        with self.lock:
+            self.held += 1
+            self.cell = array("Q", [self.seen & (1 << 64) - 1])
+            self.seen = self.cell[0]
+
+    def release(self) -> None:
+        with self.lock:
+            self.held -= 1
+            if not self.held:
+                self.cell = self.live
+                self.seen = NO_COUNTER_CHECK
+
+    @property
+    def version(self) -> int:
+        return self.view().version
+
+    def changes(self, since: int) -> Iterator[ChangedRecord]:
+        """See View.changes."""
+        return self.view().changes(since)
+
+    def __getitem__(self, name: str) -> Collection:
+        found = self.named.get(name)
+        if found is None:
+            if name not in self.view().collections:
+                raise KeyError(name)
+            found = self.named[name] = Collection(self, name)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self.view().collections))
+
+    def __len__(self) -> int:
+        return len(self.view().collections)
+
+    def __repr__(self) -> str:
+        return f"<edged dataset {self.name!r} version {self.version}>"
+
+
+class Collection(Mapping[str, Any]):
+    """A collection: values by key, in key order. Values are decoded at each call, so they are the caller's own."""
+
+    __slots__ = ("bound", "dataset", "name")
+
+    def __init__(self, dataset: Dataset, name: str) -> None:
+        self.dataset = dataset
+        self.name = name
+        view = dataset.view()
+        self.bound: tuple[View, Getter] = (view, view.getter(name))
+
+    def bind(self) -> tuple[View, Getter]:
+        view = self.dataset.view()
+        self.bound = bound = (view, view.getter(self.name))
+        return bound
+
+    def get_raw(self, key: str) -> bytes | None:
+        """The value's CBOR bytes, None where there is no such record."""
+        dataset = self.dataset
+        bound = self.bound
+        if dataset.cell[0] != dataset.seen or bound[0] is not dataset.current:
+            bound = self.bind()
+        return bound[1](key)
+
+    def __getitem__(self, key: str) -> Any:
+        data = self.get_raw(key)
+        if data is None:
+            raise KeyError(key)
+        return cbor2.loads(data)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        data = self.get_raw(key)
+        return default if data is None else cbor2.loads(data)
+
+    def get_many(self, keys: Iterable[str]) -> list[Any]:
+        """A value or None for each key, in the order of `keys`, all of one version."""
+        found = self.dataset.view().get_many_raw(self.name, keys if isinstance(keys, Sequence) else list(keys))
+        return [None if data is None else cbor2.loads(data) for data in found]
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self.get_raw(key) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        return self.dataset.view().keys(self.name)
+
+    def __len__(self) -> int:
+        return self.dataset.view().collections.get(self.name, 0)
+
+    def items(  # type: ignore[override]  # a prefix and a start are what a list in key order is for
+        self, *, prefix: str = "", after: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[str, Any]]:
+        """(key, value) in key order, of keys that begin with `prefix` and are greater than `after`."""
+        for key, data in self.dataset.view().scan(self.name, after=after, prefix=prefix, limit=limit):
+            yield key, cbor2.loads(data)
+
+    def where(self, *, limit: int | None = None, **conditions: Any) -> Iterator[tuple[str, Any]]:
+        """(key, value) in key order of the records whose indexed fields equal or hold what is asked for.
+
+        A dotted field is given as `**{"a.b": value}`. Raises RequestError for a field without an index.
+        """
+        for key, data in self.dataset.view().where(self.name, conditions, limit=limit):
+            yield key, cbor2.loads(data)
+
+    def search(self, text: str, *, limit: int = 50) -> list[tuple[str, Any]]:
+        """(key, value), the best first, of records that hold every word of `text`, or words that begin so."""
+        return [(key, cbor2.loads(data)) for key, data in self.dataset.view().search(self.name, text, limit=limit)]
+
+    def __repr__(self) -> str:
+        return f"<edged collection {self.dataset.name}/{self.name}>"
+
+
+class Replica(Mapping[str, Dataset]):
+    """All datasets below a data directory, opened when first asked for."""
+
+    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+        """Raises StoreError where the directory cannot be listed."""
+        self.data_dir = Path(data_dir)
+        self.opened: dict[str, Dataset] = {}
+        self.lock = threading.Lock()
+        datasets(self.data_dir)
+
+    def __getitem__(self, name: str) -> Dataset:
+        found = self.opened.get(name)
+        if found is None:
+            with self.lock:
+                if name not in self.opened:
+                    if name not in datasets(self.data_dir):
+                        raise KeyError(name)
+                    self.opened[name] = Dataset(self.data_dir / name)
+                found = self.opened[name]
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(datasets(self.data_dir))
+
+    def __len__(self) -> int:
+        return len(datasets(self.data_dir))
+
+    @contextlib.contextmanager
+    def at_version(self) -> Iterator[Replica]:
+        """Hold every dataset at the version it has now, in all threads, so that reads inside agree with each other."""
+        held = [self[name] for name in self]
+        for dataset in held:
+            dataset.view()
+            dataset.hold()
+        try:
+            yield self
+        finally:
+            for dataset in held:
+                dataset.release()
+
+    def close(self) -> None:
+        """Let go of all files; what still uses a view keeps that one's."""
+        self.opened.clear()
+
+    def __enter__(self) -> Replica:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<edged replica {str(self.data_dir)!r}>"
+
+
+def watch(root: Path) -> Any:
+    """What to look at for a new version: shared memory, or the manifest's identity where there is no counter."""
+    try:
+        return Counter(root).cell
+    except FileNotFoundError:
+        return ManifestWatch(root)
+    except OSError as fault:
+        raise StoreError(f"open {root}: {fault.strerror}; give this user the right to read there") from fault
+
+
+__all__ = ["PREVIOUS", "Collection", "DamageError", "Dataset", "Replica"]

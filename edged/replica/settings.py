@@ -1,0 +1,59 @@
+"""Settings: the schema and the takedowns of a version, in a file of their own because they seldom change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from edged.errors import DamageError, WireError
+from edged.feed import cbor
+from edged.feed.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """hidden: taken-down (collection, key) with the version at which that was learned; restored: those shown again.
+
+    takedowns: the blob as it was published, None where nothing was ever taken down.
+    """
+
+    schema: Schema = field(default_factory=Schema)
+    schema_version: int = 0
+    takedowns: bytes | None = None
+    hidden: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    restored: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+def encode_settings(settings: Settings) -> bytes:
+    return cbor.encode(
+        {
+            1: settings.schema.to_cbor(),
+            2: settings.schema_version,
+            3: settings.takedowns,
+            4: [[*name, version] for name, version in sorted(settings.hidden.items())],
+            5: [[*name, version] for name, version in sorted(settings.restored.items())],
+        }
+    )
+
+
+def decode_settings(data: bytes, file: str) -> Settings:
+    """Raises DamageError. The caller has checked the bytes against the manifest's CRC-32."""
+    try:
+        match cbor.decode(data, f"settings {file}"):
+            case {
+                1: schema,
+                2: int() as schema_version,
+                3: (bytes() | None) as takedowns,
+                4: list() as hidden,
+                5: list() as restored,
+            }:
+                return Settings(
+                    Schema.from_cbor(schema),
+                    schema_version,
+                    takedowns,
+                    {(collection, key): version for collection, key, version in hidden},
+                    {(collection, key): version for collection, key, version in restored},
+                )
+    except (WireError, ValueError, TypeError) as fault:
+        raise DamageError(f"read {file}: the settings cannot be decoded: {fault}; they are fetched again") from fault
+    raise DamageError(f"read {file}: the settings are of another form than this edged knows; update edged")

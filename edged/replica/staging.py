@@ -1,0 +1,417 @@
+"""Staging: a new version built beside the live one. Nothing is visible before `commit`; a method that raises has
+changed nothing of what is live."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from edged.errors import ChainError, DamageError, StoreError
+from edged.feed import limits
+from edged.feed.blob import BlobRef
+from edged.feed.digest import SetHash
+from edged.feed.hop import dictionary_tag, tag_of, unpack_hop
+from edged.feed.hopcoding import Change, Lookup, sort_key
+from edged.feed.names import check_name
+from edged.feed.schema import Schema
+from edged.feed.snapshotcoding import decode_part
+from edged.replica import disk as files
+from edged.replica.frames import HOP_LEVEL, SNAPSHOT_LEVEL
+from edged.replica.layers import Layers
+from edged.replica.manifest import HEADER, FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
+from edged.replica.pack import Pack
+from edged.replica.packbuilder import PackBuilder
+from edged.replica.pool import Pool
+from edged.replica.settings import Settings, encode_settings
+
+if TYPE_CHECKING:
+    from edged.replica.writer import Writer
+
+ALIGN = 8
+FRESH_RECORDS = 8192  # a hop of more becomes packs with files of their own
+PACK_BYTES = 16 << 20  # about the largest pack that is built
+CAREFUL_RECORDS = 2048  # hops up to here are compressed at the higher level
+
+
+@dataclass
+class Staged:
+    """A slice under way. parts: staged files by final number; snapshot: the version of one that is being taken."""
+
+    state: SliceState
+    layers: Layers | None = None
+    parts: dict[int, str] = field(default_factory=dict)
+    snapshot: int | None = None
+    dictionary: bytes = b""
+
+
+class Staging:
+    """Made by `Writer.stage()`. Leave the `with` block without `commit` and the live version stays.
+
+    Snapshot parts that were added stay on disk for a later attempt, unless `abort` is called.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        unpack: Callable[[bytes, Lookup, bytes], list[Change]] = unpack_hop,
+        decode: Callable[..., Iterator[tuple[str, str, bytes]]] = decode_part,
+    ) -> None:
+        self.writer = writer
+        self.unpack = unpack
+        self.decode = decode
+        self.base = writer.manifest
+        self.pool = Pool(writer.root)
+        for mine, theirs in ((self.pool.files, writer.pool.files), (self.pool.packs, writer.pool.packs)):
+            mine.update(theirs)  # type: ignore[arg-type]
+        self.pool.frames.update(writer.pool.frames)
+        self.slices: dict[str, Staged] = {name: Staged(state) for name, state in self.base.slices.items()}
+        self.next_file = self.base.next_file + 1
+        self.commit_file = self.base.next_file
+        self.packs = bytearray()  # what goes into the commit file
+        self.fresh_files: list[str] = []
+        self.schema: tuple[Schema, int] | None = None
+        self.takedowns: tuple[bytes | None, frozenset[tuple[str, str]]] | None = None
+
+    def __enter__(self) -> Staging:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.drop()
+
+    def drop(self) -> None:
+        """Forget what was staged, except for snapshot parts on disk."""
+        for name in self.fresh_files:
+            if name not in self.writer.manifest.files():
+                self.writer.disk.remove(f"{files.PACKS}/{name}")
+        self.fresh_files.clear()
+        self.slices.clear()
+
+    def abort(self) -> None:
+        """Forget everything that was staged, snapshot parts on disk included."""
+        self.drop()
+        self.clear_parts()
+
+    def clear_parts(self) -> None:
+        for name in self.writer.disk.names(files.STAGING):
+            self.writer.disk.remove(f"{files.STAGING}/{name}")
+
+    def staged(self, slice_name: str) -> Staged:
+        try:
+            return self.slices[slice_name]
+        except KeyError:
+            raise ChainError(f"stage slice {slice_name!r}: not held; take its snapshot first") from None
+
+    def add_dictionary(self, slice_name: str, data: bytes) -> None:
+        """Keep a dictionary for the slice, named by its SHA-256; new records are compressed with it."""
+        staged = self.staged(slice_name)
+        sha256 = self.keep_dictionary(data)
+        others = tuple(item for item in staged.state.dictionaries if item != sha256)
+        staged.state = replace(staged.state, dictionaries=(*others, sha256))
+
+    def keep_dictionary(self, data: bytes) -> bytes:
+        if not 0 < len(data) <= limits.DICTIONARY_BYTES:
+            raise ChainError(f"dictionary of {len(data)} bytes: expected 1 to {limits.DICTIONARY_BYTES}")
+        sha256 = hashlib.sha256(data).digest()
+        name = dictionary_name(sha256)
+        if name not in self.writer.disk.names(files.PACKS):
+            self.writer.disk.write(f"{files.PACKS}/{name}", data)
+            self.fresh_files.append(name)
+        self.pool.frames_of(sha256)
+        return sha256
+
+    def begin_snapshot(self, slice_name: str, version: int, dictionary: bytes | None) -> None:
+        """Build the slice anew from the snapshot of `version`, whose parts follow. dictionary: as records use it."""
+        check_name(slice_name, "slice")
+        known = (self.keep_dictionary(dictionary),) if dictionary else ()
+        state = SliceState(version=version, dictionaries=known, floor=version)
+        self.slices[slice_name] = Staged(state, snapshot=version, dictionary=dictionary or b"")
+
+    def part_name(self, slice_name: str, ref: BlobRef) -> str:
+        return f"{slice_name}.{ref.name}.pack"
+
+    def open_part(self, slice_name: str, ref: BlobRef) -> Pack | None:
+        """The pack that was made of a part, if it is on disk and whole."""
+        staged = self.staged(slice_name)
+        name = self.part_name(slice_name, ref)
+        if name not in self.writer.disk.names(files.STAGING):
+            return None
+        try:
+            memory = files.map_file(self.writer.root / files.STAGING / name)
+            pack = Pack(memory, 0, len(memory), name)
+            pack.check_all()
+        except DamageError:  # cut short by a power loss: the part is fetched again
+            return None
+        sha256 = staged.state.dictionaries[0] if staged.state.dictionaries else b""
+        fits = pack.meta.dictionary == sha256 and pack.meta.versions in ((staged.snapshot, staged.snapshot), (0, 0))
+        return pack if fits and pack.meta.slice_name == slice_name else None
+
+    def has_part(self, slice_name: str, ref: BlobRef) -> bool:
+        """Whether a part of the snapshot begun is on disk already, from before a restart; it then counts as added."""
+        staged = self.staged(slice_name)
+        name = self.part_name(slice_name, ref)
+        if name in staged.parts.values():
+            return True
+        pack = self.open_part(slice_name, ref)
+        if pack is None:
+            return False
+        self.take_part(staged, name, pack)
+        return True
+
+    def add_part(self, slice_name: str, ref: BlobRef, data: bytes) -> None:
+        """Take a verified part of the snapshot begun. Raises WireError for bytes that are not a part."""
+        staged = self.staged(slice_name)
+        if staged.snapshot is None:
+            raise ChainError(f"add part to slice {slice_name}: no snapshot was begun")
+        if self.has_part(slice_name, ref):
+            return
+        sha256 = staged.state.dictionaries[0] if staged.state.dictionaries else b""
+        frames = self.pool.frames_of(sha256)
+        builder = PackBuilder(slice_name, sha256)
+        total = SetHash()
+        for collection, key, value in self.decode(data, staged.dictionary, max_bytes=limits.PART_BYTES):
+            total.add(collection, key, value)
+            builder.add(collection, key.encode(), frames.compress(value, SNAPSHOT_LEVEL), staged.snapshot)
+        name = self.part_name(slice_name, ref)
+        self.writer.disk.write(f"{files.STAGING}/{name}", builder.finish(state=total.state()))
+        pack = self.open_part(slice_name, ref)
+        if pack is None:
+            raise StoreError(f"read back {files.STAGING}/{name}: not as written; the disk is failing")
+        self.take_part(staged, name, pack)
+
+    def take_part(self, staged: Staged, name: str, pack: Pack) -> None:
+        """Add a staged pack to the slice's base."""
+        number, self.next_file = self.next_file, self.next_file + 1
+        ref = PackRef(number, 0, pack.size, pack.crc)
+        pack.number = number
+        self.pool.equip(pack)
+        self.pool.packs[ref] = pack
+        staged.parts[number] = name
+        total = SetHash(staged.state.state)
+        if pack.meta.state:
+            total.merge(SetHash(pack.meta.state))
+        counts = dict(staged.state.counts)
+        for collection, span in pack.meta.spans.items():
+            counts[collection] = counts.get(collection, 0) + span.high - span.low
+        staged.state = replace(
+            staged.state,
+            records=staged.state.records + len(pack),
+            state=total.state(),
+            counts=counts,
+            base=in_order((*staged.state.base, ref), self.pool),
+        )
+        staged.layers = None
+
+    def current(self, slice_name: str) -> Layers:
+        """The slice as staged so far. Raises DamageError if what is held of it cannot be read."""
+        staged = self.staged(slice_name)
+        if staged.layers is None:
+            staged.layers = Layers(slice_name, staged.state, self.pool)
+        return staged.layers
+
+    def apply_hop(self, slice_name: str, to_version: int, data: bytes) -> None:
+        """Apply a verified hop to the staged state. Raises WireError, ChainError, DamageError."""
+        staged = self.staged(slice_name)
+        if to_version <= staged.state.version:
+            raise ChainError(
+                f"apply hop to slice {slice_name}: leads to version {to_version}, {staged.state.version} is held"
+            )
+        layers = self.current(slice_name)
+        changes = self.unpack(data, layers, self.dictionary_for(staged.state, data))
+        self.apply_changes(slice_name, to_version, changes)
+
+    def dictionary_for(self, state: SliceState, data: bytes) -> bytes:
+        """The dictionary that a hop names, b"" if it names none that is held (unpacking then says so)."""
+        tag = dictionary_tag(data)
+        for sha256 in state.dictionaries:
+            dictionary = self.pool.frames_of(sha256).dictionary
+            if tag_of(dictionary) == tag:
+                return dictionary
+        return b""
+
+    def apply_changes(self, slice_name: str, to_version: int, changes: Sequence[Change]) -> None:
+        """Apply decoded changes, one at most a record."""
+        staged, layers = self.staged(slice_name), self.current(slice_name)
+        state = staged.state
+        sha256 = state.dictionaries[-1] if state.dictionaries else b""
+        frames = self.pool.frames_of(sha256)
+        level = HOP_LEVEL if len(changes) <= CAREFUL_RECORDS else SNAPSHOT_LEVEL
+        total, counts, records = SetHash(state.state), dict(state.counts), state.records
+        builders = [PackBuilder(slice_name, sha256)]
+        for change in sorted(changes, key=sort_key):
+            old = layers.get(change.collection, change.key)
+            if old == change.value:
+                continue
+            step = (change.value is not None) - (old is not None)
+            if old is not None:
+                total.remove(change.collection, change.key, old)
+            if change.value is not None:
+                total.add(change.collection, change.key, change.value)
+            records += step
+            counts[change.collection] = counts.get(change.collection, 0) + step
+            frame = b"" if change.value is None else frames.compress(change.value, level)
+            if builders[-1].size > PACK_BYTES:
+                builders.append(PackBuilder(slice_name, sha256))
+            builders[-1].add(change.collection, change.key.encode(), frame, to_version)
+        state = replace(
+            state,
+            version=to_version,
+            records=records,
+            state=total.state(),
+            counts={name: count for name, count in counts.items() if count},
+        )
+        staged.state = self.place_packs(state, builders)
+        staged.layers = Layers(slice_name, staged.state, self.pool, layers)
+
+    def place_packs(self, state: SliceState, builders: list[PackBuilder]) -> SliceState:
+        """Put the packs of one hop into the commit file, or into files of their own if they are large."""
+        if sum(map(len, builders)) <= FRESH_RECORDS and builders[-1].size <= PACK_BYTES:
+            data = builders[0].finish()
+            if not len(builders[0]):
+                return state
+            self.packs += bytes(-len(self.packs) % ALIGN)
+            ref = self.register(data, self.commit_file, HEADER.size + len(self.packs))
+            self.packs += data
+            return replace(state, fresh=(*state.fresh, ref))
+        # Fresh packs are newer than middle ones, so those there are go down with the hop.
+        refs = [*state.middle, *state.fresh]
+        for builder in builders:
+            data = builder.finish()
+            refs.append(self.write_pack(data))
+        return replace(state, middle=tuple(refs), fresh=())
+
+    def write_pack(self, data: bytes) -> PackRef:
+        """A pack as a file of its own."""
+        number, self.next_file = self.next_file, self.next_file + 1
+        self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
+        self.fresh_files.append(file_name(number))
+        return self.register(data, number, 0)
+
+    def register(self, data: bytes, number: int, offset: int) -> PackRef:
+        """Make a pack readable under the reference that it will have."""
+        pack = Pack(data, 0, len(data), file_name(number), number)
+        self.pool.equip(pack)
+        ref = PackRef(number, offset, len(data), pack.crc)
+        self.pool.packs[ref] = pack
+        return ref
+
+    def drop_slice(self, slice_name: str) -> None:
+        """Give a slice up; its packs go with the commit."""
+        self.slices.pop(slice_name, None)
+
+    def digest(self, slice_name: str) -> tuple[bytes, int]:
+        """(digest, records) of the slice as staged."""
+        state = self.staged(slice_name).state
+        return SetHash(state.state).digest(), state.records
+
+    def set_schema(self, schema: Schema, schema_version: int) -> None:
+        self.schema = (schema, schema_version)
+
+    def set_takedowns(self, blob: bytes | None, entries: Iterable[tuple[str, str]]) -> None:
+        """Replace the takedowns: `blob` as published, `entries` the (collection, key) in it."""
+        self.takedowns = (blob, frozenset(entries))
+
+    def settings(self, version: int) -> Settings:
+        """What the settings file is to say."""
+        held = self.writer.settings() or Settings()
+        if self.schema is not None:
+            held = replace(held, schema=self.schema[0], schema_version=self.schema[1])
+        if self.takedowns is not None:
+            blob, entries = self.takedowns
+            hidden = {name: held.hidden.get(name, version) for name in entries}
+            restored = {name: version for name in held.hidden if name not in entries}
+            kept = {name: since for name, since in held.restored.items() if name not in entries}
+            held = replace(held, takedowns=blob, hidden=hidden, restored={**kept, **restored})
+        return held
+
+    def write_settings(self, version: int) -> tuple[FileRef | None, Settings]:
+        settings = self.settings(version)
+        if self.base.settings is not None and settings == self.writer.settings():
+            return self.base.settings, settings
+        data = encode_settings(settings)
+        number, self.next_file = self.next_file, self.next_file + 1
+        self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
+        self.fresh_files.append(file_name(number))
+        return FileRef(number, len(data), files.checksum(data)), settings
+
+    def link_parts(self) -> None:
+        """Give the staged parts their names as packs; the staged names go only when the version is live."""
+        for staged in self.slices.values():
+            for number, name in staged.parts.items():
+                self.writer.disk.link(f"{files.STAGING}/{name}", f"{files.PACKS}/{file_name(number)}")
+                self.fresh_files.append(file_name(number))
+
+    def commit(self, version: int, head: bytes, *, as_of: int, fresh_s: int, expires_s: int) -> int:
+        """Make what was staged the live version, durably. Returns the bytes written to flash since `stage()`.
+
+        Checks nothing of trust: the caller has compared `digest` with the signed head. Raises StoreError, and then
+        the version before is still live and whole.
+        """
+        writer = self.writer
+        if writer.manifest is not self.base:
+            raise StoreError(f"commit {self.base.dataset}: another version was committed meanwhile; stage again")
+        if version < self.base.version:
+            raise ChainError(f"commit {self.base.dataset}: version {version}, but {self.base.version} is held")
+        before = writer.flash_bytes_written
+        for slice_name in self.slices:
+            self.current(slice_name)
+        self.link_parts()
+        settings_ref, settings = self.write_settings(version)
+        slices = {name: self.slices[name].state for name in sorted(self.slices)}
+        if set(slices) != set(self.base.slices):
+            # Records came or went with a slice, and no hop says which: `changes` can only begin here.
+            slices = {name: replace(state, floor=version) for name, state in slices.items()}
+        manifest = Manifest(
+            dataset=self.base.dataset,
+            version=version,
+            head=head,
+            as_of=as_of,
+            fresh_s=fresh_s,
+            expires_s=expires_s,
+            settings=settings_ref,
+            next_file=self.next_file,
+            pinned=self.base.pinned,
+            collections=self.count(settings),
+            slices=slices,
+        )
+        writer.swap(manifest, bytes(self.packs), self.commit_file, self.fresh_files)
+        for slice_name, staged in self.slices.items():
+            if staged.snapshot is not None:
+                writer.marked.pop(slice_name, None)
+        self.fresh_files.clear()
+        self.clear_parts()
+        return writer.flash_bytes_written - before
+
+    def count(self, settings: Settings) -> dict[str, int]:
+        """Records by collection over all slices, each counted once, those taken down not at all."""
+        counts: dict[str, int] = {}
+        layers = [self.current(name) for name in self.slices]
+        for collection in sorted(set().union(*(one.state.counts for one in layers))):
+            if len(layers) == 1:
+                counts[collection] = layers[0].state.counts[collection]
+            else:
+                counts[collection] = len({found[0] for one in layers for found in one.scan(collection)})
+        for collection, key in settings.hidden:
+            if any(one.get(collection, key) is not None for one in layers):
+                counts[collection] -= 1
+        return counts
+
+
+def in_order(refs: Iterable[PackRef], pool: Pool) -> tuple[PackRef, ...]:
+    """Base packs by their first entry. Raises ChainError where two of them overlap."""
+
+    def bounds(ref: PackRef) -> tuple[tuple[str, str], tuple[str, str]]:
+        pack = pool.pack(ref)
+        names = list(pack.meta.spans)
+        return (names[0], pack.key(0).decode()), (names[-1], pack.key(len(pack) - 1).decode())
+
+    known = sorted(((*bounds(ref), ref) for ref in refs if len(pool.pack(ref))), key=lambda item: item[:2])
+    for one, other in pairwise(known):
+        if other[0] <= one[1]:
+            raise ChainError(f"parts of a snapshot overlap at {other[0][0]}/{other[0][1]!r}; fetch the snapshot again")
+    return tuple(ref for _, _, ref in known)

@@ -1,0 +1,221 @@
+"""A view: one version of a replica, whole and unchanging, whatever is committed, merged or deleted meanwhile."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from edged.errors import ChainError, DamageError, RequestError
+from edged.feed.schema import CollectionSchema, Schema
+from edged.replica import query
+from edged.replica.layers import Found, Layers
+from edged.replica.lookup import getter
+from edged.replica.manifest import Manifest
+from edged.replica.settings import Settings
+
+Getter = Callable[[str], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class SliceInfo:
+    """version: at which the slice's content last changed; records: live ones; damaged: why it cannot be read."""
+
+    version: int
+    records: int
+    packs: int
+    disk_bytes: int
+    damaged: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedRecord:
+    """A record as it is now; value: CBOR bytes, None where it was deleted; version: that of its last change."""
+
+    collection: str
+    key: str
+    value: bytes | None
+    version: int
+
+
+class View:
+    """All reads of one version. Thread-safe. Every method that reads records raises DamageError for damaged files.
+
+    as_of: when the head in force was signed, in seconds since 1970; fresh_s, expires_s: how long from then on it is
+    fresh, and good at all; changes_from: the oldest version that `changes` can start from.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        settings: Settings,
+        layers: Mapping[str, Layers],
+        broken: Mapping[str, DamageError],
+        *,
+        fault: DamageError | None = None,
+    ) -> None:
+        """broken: slices that cannot be opened; fault: why the newest manifest was passed over, if it was."""
+        self.manifest = manifest
+        self.dataset = manifest.dataset
+        self.version = manifest.version
+        self.as_of = manifest.as_of
+        self.fresh_s = manifest.fresh_s
+        self.expires_s = manifest.expires_s
+        self.schema: Schema = settings.schema
+        self.settings = settings
+        self.layers = list(layers.values())
+        self.by_slice = layers
+        self.broken = broken
+        self.fault = fault
+        self.collections: Mapping[str, int] = manifest.collections
+        self.changes_from = max((state.floor for state in manifest.slices.values()), default=manifest.version)
+        self.getters: dict[str, Getter] = {}
+        self.hidden: dict[str, set[str]] = {}
+        for collection, key in settings.hidden:
+            self.hidden.setdefault(collection, set()).add(key)
+
+    @property
+    def head(self) -> bytes:
+        """The signed head in force, as it was received."""
+        return self.manifest.head
+
+    @property
+    def slices(self) -> dict[str, SliceInfo]:
+        return {
+            name: SliceInfo(
+                state.version,
+                state.records,
+                sum(1 for _ in state.packs()),
+                sum(ref.size + (ref.index.size if ref.index else 0) for ref in state.packs()),
+                str(self.broken[name]) if name in self.broken else None,
+            )
+            for name, state in self.manifest.slices.items()
+        }
+
+    def getter(self, collection: str) -> Getter:
+        """`get_raw` of one collection, as one function without a lookup of the collection."""
+        found = self.getters.get(collection)
+        if found is None:
+            fault = next(iter(self.broken.values()), None)
+            found = getter(self.layers, collection, self.hidden.get(collection, set()), fault)
+            self.getters[collection] = found
+        return found
+
+    def get_raw(self, collection: str, key: str) -> bytes | None:
+        """The record's value as CBOR, None where there is none or it is taken down."""
+        return self.getter(collection)(key)
+
+    def get_many_raw(self, collection: str, keys: Sequence[str]) -> list[bytes | None]:
+        """One value a key, in the order of `keys`, None where `get_raw` would say None."""
+        get = self.getter(collection)
+        return [get(key) for key in keys]
+
+    def is_taken_down(self, collection: str, key: str) -> bool:
+        return (collection, key) in self.settings.hidden
+
+    def require_whole(self) -> None:
+        for fault in self.broken.values():
+            raise fault
+
+    def found(self, collection: str, begin: str) -> Iterator[Found]:
+        """Live records of all slices from `begin` on, one a key."""
+        self.require_whole()
+        hidden = self.hidden.get(collection, set())
+        last = None
+        streams = [layers.scan(collection, begin) for layers in self.layers]
+        merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
+        for found in merged:
+            if found[0] != last and found[0] not in hidden:
+                last = found[0]
+                yield found
+
+    def keys(self, collection: str, *, after: str | None = None, prefix: str = "") -> Iterator[str]:
+        """Keys in order, beginning with `prefix` and greater than `after`."""
+        for found in self.found(collection, begin_of(after, prefix)):
+            if not found[0].startswith(prefix):
+                return
+            if found[0] != after:
+                yield found[0]
+
+    def scan(
+        self, collection: str, *, after: str | None = None, prefix: str = "", limit: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """(key, value) in the order of the keys' UTF-8 bytes, beginning with `prefix`, greater than `after`."""
+        return islice(self.scan_all(collection, after, prefix), limit)
+
+    def scan_all(self, collection: str, after: str | None, prefix: str) -> Iterator[tuple[str, bytes]]:
+        for key, _, pack, place in self.found(collection, begin_of(after, prefix)):
+            if not key.startswith(prefix):
+                return
+            value = pack.value(place)
+            if key != after and value is not None:
+                yield key, value
+
+    def rules(self, collection: str) -> CollectionSchema:
+        return self.schema.collections.get(collection, CollectionSchema())
+
+    def where(
+        self, collection: str, conditions: Mapping[str, Any], *, after: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[str, bytes]]:
+        """(key, value) in key order of the records that meet all conditions, each on an indexed field.
+
+        A field that holds a list meets a condition with any of its items. Raises RequestError for other fields.
+        """
+        declared = self.rules(collection).index
+        for name in conditions:
+            if name not in declared:
+                raise RequestError(
+                    400,
+                    f"where.{name}: {collection} has no index on it, only on {', '.join(declared) or 'nothing'}; "
+                    f"declare it in {self.dataset}.toml",
+                )
+        return islice(query.where(self, collection, conditions, after), limit)
+
+    def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]:
+        """At most `limit` (key, value) that hold every word of `text`, the best first; the words may be cut short.
+
+        Raises RequestError where the collection has no text fields.
+        """
+        if not self.rules(collection).text:
+            raise RequestError(400, f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
+        return query.search(self, collection, text, limit)
+
+    def changes(self, since: int) -> Iterator[ChangedRecord]:
+        """Every record that changed after version `since`, once, as it is now, by (version, collection, key).
+
+        A takedown counts as a deletion, taking it back as a change. Raises ChainError where `since` is too old.
+        """
+        if since < self.changes_from:
+            raise ChainError(
+                f"changes of {self.dataset} since {since}: known from {self.changes_from} on; read everything anew"
+            )
+        self.require_whole()
+        return iter(self.changes_list(since))
+
+    def changes_list(self, since: int) -> Iterator[ChangedRecord]:
+        newest: dict[tuple[str, str], int] = {}
+        for layers in self.layers:
+            for collection, key, version, _, _ in layers.changed_since(since):
+                newest[collection, key] = max(version, newest.get((collection, key), 0))
+        for learned in (self.settings.hidden, self.settings.restored):
+            for name, version in learned.items():
+                if version > since:
+                    newest[name] = max(version, newest.get(name, 0))
+        for (collection, key), version in sorted(newest.items(), key=lambda item: (item[1], item[0])):
+            yield ChangedRecord(collection, key, self.get_raw(collection, key), version)
+
+
+def key_of(found: Found) -> str:
+    return found[0]
+
+
+def begin_of(after: str | None, prefix: str) -> str:
+    """The key from which a scan has to begin. Raises RequestError for text that cannot begin a key."""
+    begin = max(after or "", prefix)
+    try:
+        begin.encode()
+    except UnicodeEncodeError as fault:
+        raise RequestError(400, "after or prefix holds an unpaired surrogate") from fault
+    return begin

@@ -22,7 +22,7 @@ from edged.origin.reading import Values
 from edged.origin.release import Workplace, recover, releasing
 from edged.origin.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
 from edged.origin.rules import load_rules
-from edged.origin.state import HIDDEN, State
+from edged.origin.state import HIDDEN, State, guarded
 
 Clock = Callable[[], float]
 
@@ -68,7 +68,17 @@ class Publisher:
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
-    def publish(
+    def publish(self, dataset: str, records: Iterable[tuple[str, str, Any]], **options: Any) -> PublishResult:
+        """Publish the whole new state: (collection, key, value in the JSON data model). Options: publish_source's."""
+        return self.publish_source(dataset, Values(records), **options)
+
+    def publish_changes(
+        self, dataset: str, edits: Iterable[tuple[str, str, Any | None]], **options: Any
+    ) -> PublishResult:
+        """Publish edits: (collection, key, new value), None removes the record. Options: publish_source's."""
+        return self.publish_source(dataset, Values(edits, edits=True), edits=True, **options)
+
+    def publish_source(
         self,
         dataset: str,
         source: Source,
@@ -78,7 +88,11 @@ class Publisher:
         allow_empty: bool = False,
         watch: Watch = unwatched,
     ) -> PublishResult:
-        """Publish what `source` holds: the whole new state, or with `edits` only the changes to it."""
+        """Publish what `source` holds: the whole new state, or with `edits` only the changes to it.
+
+        force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant.
+        Raises InputError naming bad lines and broken rules, ConfigError for `<dataset>.toml`, BusyError, StoreError.
+        """
         with self.at_work(dataset, create=True) as place:
             edition = Edition(place, "publish", watch)
             incoming.attach_scratch(place.state)
@@ -97,14 +111,6 @@ class Publisher:
                 return visible_rows(place.state, incoming.differing(place.state), edition.slicer)
 
             return edition.release(rows, validated=True, force_change=force_change)
-
-    def publish_records(self, dataset: str, records: Iterable[tuple[str, str, Any]], **options: Any) -> PublishResult:
-        """The whole new state as (collection, key, value in the JSON data model)."""
-        return self.publish(dataset, Values(records), **options)
-
-    def publish_changes(self, dataset: str, edits: Iterable[tuple[str, str, Any]], **options: Any) -> PublishResult:
-        """Edits as (collection, key, new value or reading.DELETED)."""
-        return self.publish(dataset, Values(edits, edits=True), edits=True, **options)
 
     def rollback(self, dataset: str, to: int, *, watch: Watch = unwatched) -> PublishResult:
         """Publish the content of version `to` again as a new version. What is taken down stays out."""
@@ -169,6 +175,18 @@ class Publisher:
                     pass
             return self.roots, put_aside(self.roots)
 
+    @contextmanager
+    def reading(self, dataset: str) -> Iterator[State]:
+        """The dataset's state, to look at. Raises OriginError if there is no such dataset."""
+        check_name(dataset, "dataset")
+        self.require(dataset)
+        state = State(self.private / "state" / f"{dataset}.db", dataset, read_only=True)
+        try:
+            with guarded(f"read dataset {dataset}"):
+                yield state
+        finally:
+            state.close()
+
     # -- work ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -180,10 +198,15 @@ class Publisher:
             lock = self.private / "state" / f"{dataset}.lock"
             stack.enter_context(locked(lock, f"dataset {dataset}", wait_s=self.wait_s))
             self.roots = load_roots(self.private)
-            if not create and dataset not in self.datasets():
-                known = ", ".join(self.datasets()) or "none yet"
-                raise OriginError(f"open dataset {dataset}: the feed {self.path} has {known}; name one of them")
+            if not create:
+                self.require(dataset)
             yield stack.enter_context(self.workplace(dataset))
+
+    def require(self, dataset: str) -> None:
+        """Raises OriginError if nothing was ever published to `dataset`."""
+        if dataset not in self.datasets():
+            known = ", ".join(self.datasets()) or "none yet"
+            raise OriginError(f"open dataset {dataset}: the feed {self.path} has {known}; name one of them")
 
     @contextmanager
     def workplace(self, dataset: str) -> Iterator[Workplace]:

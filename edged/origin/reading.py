@@ -134,7 +134,7 @@ class Inputs:
 
 
 class Values:
-    """Records that a program hands over: (collection, key, value); with `edits` a value may be DELETED."""
+    """Records that a program hands over: (collection, key, value); with `edits` a value of None removes the record."""
 
     def __init__(self, records: Iterable[tuple[str, str, Any]], *, edits: bool = False) -> None:
         self.records = records
@@ -149,21 +149,11 @@ class Values:
             try:
                 check_collection(collection)
                 check_key(key)
-                if value is not DELETED:
-                    yield Entry(collection, key, cbor.encode_record(value, f"{collection}/{key}"), place)
-                elif self.edits:
-                    yield Entry(collection, key, None, place)
-                else:
-                    raise ValidationError("DELETED is an edit; publish it with publish_changes")
-            except (WireError, ValidationError) as fault:
+                removed = self.edits and value is None
+                data = None if removed else cbor.encode_record(value, f"{collection}/{key}")
+                yield Entry(collection, key, data, place)
+            except WireError as fault:
                 self.faults.add(f"record {place}: {fault}")
-
-
-class Deleted:
-    """The type of DELETED."""
-
-
-DELETED = Deleted()  # as a value in publish_changes: remove the record
 
 
 def excerpt(line: bytes) -> str:

@@ -91,20 +91,26 @@ class VersionRow:
 class State:
     """An open database. All methods raise StoreError (through `guarded`) where SQLite fails."""
 
-    def __init__(self, path: Path, dataset: str) -> None:
-        self.path, self.dataset = path, dataset
+    def __init__(self, path: Path, dataset: str, *, read_only: bool = False) -> None:
+        self.path, self.dataset, self.read_only = path, dataset, read_only
         self.scratch = path.with_suffix(".scratch")
-        discard([self.scratch])  # of a publish that was killed
+        if not read_only:
+            discard([self.scratch])  # of a publish that was killed
         self.membership_ids: dict[tuple[str, ...], int] = {}
         self.membership_slices: dict[int, tuple[str, ...]] = {}
         with guarded(f"open {path}"):
             self.db = sqlite3.connect(path, isolation_level=None)
             try:
-                self.configure()
+                if read_only:
+                    self.db.execute("PRAGMA query_only = ON")
+                    self.db.execute("BEGIN")  # one consistent state, whatever is published meanwhile
+                else:
+                    self.configure()
             except BaseException:
                 self.db.close()
                 raise
-        path.chmod(0o600)
+        if not read_only:
+            path.chmod(0o600)
 
     def configure(self) -> None:
         self.db.execute("PRAGMA page_size = 8192")
@@ -123,7 +129,8 @@ class State:
 
     def close(self) -> None:
         self.db.close()
-        discard([self.scratch])
+        if not self.read_only:
+            discard([self.scratch])
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[None]:

@@ -1,0 +1,252 @@
+"""`edged origin`: makes a feed, publishes to it, serves it."""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import signal
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from edged.cli.output import add_json_flag, emit, progress, size, table
+from edged.errors import ConfigError
+from edged.origin import history
+from edged.origin.edition import Counter, PublishResult, Watch
+from edged.origin.publisher import Publisher
+from edged.origin.reading import Inputs
+
+BIND = "127.0.0.1:8486"
+FILES = 131_072  # descriptors that `serve` asks for: each device that waits for news holds one
+
+
+def add_commands(commands: Any) -> None:
+    origin = commands.add_parser("origin", help="make a feed, publish to it, serve it")
+    kinds = origin.add_subparsers(dest="origin_command", metavar="COMMAND", required=True)
+    add_init(kinds)
+    add_publish(kinds)
+    add_corrections(kinds)
+    add_rotate(kinds)
+    log = add(kinds, "log", log_command, "versions, what changed, bytes per field and collection", dataset=True)
+    log.add_argument("--diff", nargs=2, type=int, metavar=("A", "B"), help="what changed from version A to version B")
+    serve = add(kinds, "serve", serve_command, "serve the feed over HTTP")
+    serve.add_argument(
+        "--bind", action="append", metavar="HOST:PORT", help=f"repeat for several addresses (default {BIND})"
+    )
+
+
+def add(kinds: Any, name: str, run: Any, text: str, *, dataset: bool = False, wait: bool = False) -> Any:
+    parser = kinds.add_parser(name, help=text, description=run.__doc__)
+    parser.add_argument("feed_dir", type=Path, metavar="FEED_DIR")
+    if dataset:
+        parser.add_argument("--dataset", required=True, metavar="D")
+    if wait:
+        parser.add_argument(
+            "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another publisher to finish"
+        )
+    add_json_flag(parser)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_init(kinds: Any) -> None:
+    init = add(kinds, "init", init_command, "make keys and an empty feed")
+    init.add_argument("--root-keys", type=int, default=1, metavar="N", help="how many root keys to make (default 1)")
+    init.add_argument("--threshold", type=int, default=1, metavar="T", help="how many of them must sign (default 1)")
+
+
+def add_publish(kinds: Any) -> None:
+    publish = add(kinds, "publish", publish_command, "publish records or edits", dataset=True, wait=True)
+    publish.add_argument("inputs", nargs="+", metavar="INPUT", help="NDJSON, also .zst and .gz; -: standard input")
+    publish.add_argument("--collection", metavar="C", help="lines are plain objects of this collection")
+    publish.add_argument("--key", metavar="FIELD", help="the field of plain objects that is the key")
+    publish.add_argument("--changes", action="store_true", help="lines are edits; what they do not name stays")
+    publish.add_argument("--force-change", action="store_true", help="validate.max_change does not hold this time")
+    publish.add_argument("--allow-empty", action="store_true", help="an input without records removes all of them")
+
+
+def add_corrections(kinds: Any) -> None:
+    rollback = add(
+        kinds, "rollback", rollback_command, "publish an old version's content again", dataset=True, wait=True
+    )
+    rollback.add_argument("--to", type=int, required=True, metavar="V", help="the version whose content comes back")
+    for name, run, text in (
+        ("takedown", takedown_command, "remove records from every version at once"),
+        ("restore", restore_command, "end takedowns"),
+    ):
+        parser = add(kinds, name, run, text, dataset=True, wait=True)
+        parser.add_argument("collection", metavar="COLLECTION")
+        parser.add_argument("keys", nargs="+", metavar="KEY")
+
+
+def add_rotate(kinds: Any) -> None:
+    rotate = add(kinds, "rotate-key", rotate_command, "a new signing key, signed in by the root of trust", wait=True)
+    rotate.add_argument("--root-keys-dir", type=Path, metavar="DIR", help="where the root keys are, if kept offline")
+    rotate.add_argument("--new-root-keys", action="store_true", help="make new root keys too, signed in by the old")
+
+
+def watch(args: argparse.Namespace) -> Watch:
+    def start(what: str, total: int | None) -> AbstractContextManager[Counter]:
+        return progress(args, what, total)
+
+    return start
+
+
+def open_feed(args: argparse.Namespace) -> Publisher:
+    return Publisher.open(args.feed_dir, wait_s=getattr(args, "wait", 0.0))
+
+
+def init_command(args: argparse.Namespace) -> int:
+    """Make keys and an empty feed in FEED_DIR; print where the root of trust is that devices are given."""
+    publisher = Publisher.init(args.feed_dir, root_keys=args.root_keys, threshold=args.threshold)
+    keys = str(args.feed_dir / "private" / "keys")
+    data = {"trust": str(publisher.trust_path), "root": publisher.roots.newest.number, "keys": keys}
+    text = (
+        f"root of trust: {publisher.trust_path} (give it to devices)\n"
+        f"keys:          {keys} (keep copies; root-*.key may be kept offline)"
+    )
+    emit(args, data, text)
+    return 0
+
+
+def publish_command(args: argparse.Namespace) -> int:
+    """Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing."""
+    if (args.collection is None) != (args.key is None):
+        raise ConfigError("publish: --collection and --key go together, for lines that are plain objects; give both")
+    source = Inputs(args.inputs, collection=args.collection, key_field=args.key, edits=args.changes)
+    result = open_feed(args).publish_source(
+        args.dataset,
+        source,
+        edits=args.changes,
+        force_change=args.force_change,
+        allow_empty=args.allow_empty,
+        watch=watch(args),
+    )
+    return show(args, result)
+
+
+def rollback_command(args: argparse.Namespace) -> int:
+    """Publish the content of version V again, as a new version. Records that are taken down stay out."""
+    return show(args, open_feed(args).rollback(args.dataset, args.to, watch=watch(args)))
+
+
+def takedown_command(args: argparse.Namespace) -> int:
+    """Remove records at once, from every slice and from every version that a device may hold, until `restore`."""
+    return show(args, open_feed(args).takedown(args.dataset, args.collection, args.keys))
+
+
+def restore_command(args: argparse.Namespace) -> int:
+    """End the takedown of records; each comes back with the newest value that was published meanwhile."""
+    return show(args, open_feed(args).restore(args.dataset, args.collection, args.keys))
+
+
+def show(args: argparse.Namespace, result: PublishResult) -> int:
+    """Print what an operation made live."""
+    data = asdict(result) | {"hop_bytes": result.hop_bytes, "snapshot_bytes": result.snapshot_bytes}
+    if result.unchanged:
+        text = f"{result.dataset}: nothing changed; version {result.version} was signed anew"
+    else:
+        lines = [
+            f"{result.dataset} version {result.version}: {result.added} added, {result.changed} changed, "
+            f"{result.removed} removed; head {size(result.head_bytes)}"
+        ]
+        for name, item in result.slices.items():
+            hop = "no hop" if item.hop_bytes is None else f"hop {size(item.hop_bytes)}"
+            if item.version == result.version:
+                lines.append(f"  {name}: {item.records} records, {hop}, snapshot {size(item.snapshot_bytes)}")
+        text = "\n".join(lines)
+    emit(args, data, text)
+    return 0
+
+
+def rotate_command(args: argparse.Namespace) -> int:
+    """Make a new head key, signed in by the root keys; sign every head with it; put the old one aside."""
+    roots, revoked = open_feed(args).rotate_key(
+        root_keys_directory=args.root_keys_dir, new_root_keys=args.new_root_keys
+    )
+    moved = [str(path) for path in revoked]
+    emit(
+        args,
+        {"root": roots.newest.number, "trust": str(args.feed_dir / "root.trust"), "revoked": moved},
+        f"root of trust {roots.newest.number} is in force; revoked and put aside: {', '.join(moved) or 'none'}",
+    )
+    return 0
+
+
+def log_command(args: argparse.Namespace) -> int:
+    """The versions of a dataset; with --diff what changed between two, and what each field cost in bytes."""
+    with open_feed(args).reading(args.dataset) as state:
+        if args.diff:
+            return log_diff(args, state)
+        versions = history.versions(state)
+    rows = [
+        (
+            str(item["version"]),
+            item["time"],
+            item["kind"],
+            *(str(item[name]) for name in ("added", "changed", "removed")),
+            size(sum(entry["hop_bytes"] or 0 for entry in item["slices"].values())),
+            size(sum(entry["snapshot_bytes"] for entry in item["slices"].values())),
+        )
+        for item in versions
+    ]
+    header = ("version", "time", "kind", "added", "changed", "removed", "hop", "snapshot")
+    emit(args, {"dataset": args.dataset, "versions": versions}, table(rows, header))
+    return 0
+
+
+def log_diff(args: argparse.Namespace, state: Any) -> int:
+    low, high = args.diff
+    history.check_span(state, low, high)
+    changes, costs = list(history.changes(state, low, high)), history.costs(state, low, high)
+    collections: dict[str, float] = {}
+    for cost in costs:
+        collections[cost.collection] = collections.get(cost.collection, 0.0) + cost.bytes
+    fields = [asdict(cost) | {"bytes": round(cost.bytes)} for cost in costs]
+    data = {
+        "dataset": args.dataset,
+        "from": low,
+        "to": high,
+        "changes": [asdict(change) for change in changes],
+        "bytes": {"collections": {name: round(count) for name, count in collections.items()}, "fields": fields},
+    }
+    lines = [
+        f"{change.change:8} {change.collection}/{change.key}  {' '.join(change.fields)}".rstrip() for change in changes
+    ]
+    rows = [(f"{cost.collection}.{cost.field}", str(cost.changes), size(cost.bytes)) for cost in costs]
+    costs_text = table(rows, ("bytes of the hops went to", "changes", "bytes"))
+    emit(args, data, "\n".join([*lines, "", costs_text] if lines else ["nothing changed"]))
+    return 0
+
+
+def serve_command(args: argparse.Namespace) -> int:
+    """Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh."""
+    import trio  # the other commands do without it
+
+    from edged.ops import logs
+
+    logs.setup("info")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(hard, FILES), hard)
+        )
+    trio.run(partial(serve_until_stopped, args))
+    return 0
+
+
+async def serve_until_stopped(args: argparse.Namespace) -> None:
+    import trio
+
+    from edged.origin.serve import serve_feed
+
+    stop = trio.Event()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            urls = await nursery.start(partial(serve_feed, args.feed_dir, args.bind or [BIND], stop=stop))
+            emit(args, {"urls": urls}, "\n".join(f"serving {args.feed_dir} at {url}" for url in urls))
+            async for _ in signals:
+                stop.set()
+                break

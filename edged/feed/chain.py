@@ -47,10 +47,14 @@ class SliceChain:
     hops: tuple[HopRef, ...] = ()
     dictionaries: tuple[BlobRef, ...] = ()
 
-    def dictionary_named(self, tag: bytes) -> BlobRef | None:
-        """The dictionary whose SHA-256 begins with `tag` (hop.DICTIONARY_TAG_BYTES bytes)."""
-        known = [snapshot.dictionary for snapshot in self.snapshots if snapshot.dictionary is not None]
-        return next((ref for ref in (*known, *self.dictionaries) if ref.sha256.startswith(tag)), None)
+    def dictionary_refs(self) -> list[BlobRef]:
+        """Every dictionary, each once, that of the newest snapshot first: it is what new hops are coded with.
+
+        A blob's name is that of the compressed dictionary; the tag in a hop is of its content.
+        """
+        newest_first = sorted(self.snapshots, key=lambda snapshot: snapshot.version, reverse=True)
+        refs = [snapshot.dictionary for snapshot in newest_first if snapshot.dictionary is not None]
+        return list(dict.fromkeys((*refs, *self.dictionaries)))
 
 
 @dataclass(frozen=True, slots=True)

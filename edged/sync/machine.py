@@ -7,8 +7,6 @@ which event is taken in which phase and by what; anything that is not there is a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum, auto
 
 from edged.errors import (
     ChainError,
@@ -27,10 +25,10 @@ from edged.feed.head import Head
 from edged.feed.trust import VerifiedHead, verify_head
 from edged.sync import events, judge
 from edged.sync.events import SEED, Effect, Event, HeldState, Instant
+from edged.sync.phase import PHASE_OF, Phase, Settings
 from edged.sync.retry import Backoff
 from edged.sync.update import Update
 
-WAIT_S = 240  # how long the origin is asked to hold a poll
 LEAST_WAIT_S = 20
 CUT_S = 10  # a poll that breaks after so long was cut by something that dislikes idle connections, not refused
 CUTS = 2  # in a row; more, and the origin counts as unreachable
@@ -41,49 +39,6 @@ ROOT_CHECK_S = 86_400.0  # a new root of trust is looked for at the start and th
 ROOT_RETRY_S = 600.0  # if the origin could not be asked for it
 BUSY_DISK_S = 10.0  # at least so long between attempts to write on a disk that is full
 REFUSED_CAP_S = 3600.0  # content that the origin has to mend is tried again at most this far apart
-
-
-class Phase(Enum):
-    """What is under way."""
-
-    NEW = auto()
-    LOADING = auto()
-    TRUST = auto()
-    POLLING = auto()
-    FETCHING = auto()
-    APPLYING = auto()
-    COMMITTING = auto()
-    RESTING = auto()
-
-
-PHASE_OF: dict[type[Effect], Phase] = {
-    events.Load: Phase.LOADING,
-    events.FetchTrust: Phase.TRUST,
-    events.Poll: Phase.POLLING,
-    events.FetchBlob: Phase.FETCHING,
-    events.CheckStaged: Phase.APPLYING,
-    events.TakeStaged: Phase.APPLYING,
-    events.Stage: Phase.APPLYING,
-    events.Measure: Phase.APPLYING,
-    events.Commit: Phase.COMMITTING,
-    events.Touch: Phase.COMMITTING,
-    events.Rest: Phase.RESTING,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """trust_file: the root of trust as installed; origins: how many; seed: whether there is a seed bundle;
-    built_at: when this release was made, seconds since 1970; poll_s: between polls of a host that cannot hold them."""
-
-    dataset: str
-    trust_file: bytes
-    slices: frozenset[str]
-    built_at: int
-    origins: int = 1
-    seed: bool = False
-    poll_s: float = 30.0
-    wait_s: int = WAIT_S
 
 
 class Machine:

@@ -11,7 +11,7 @@ from edged.sync.transport import Traffic
 
 @dataclass(frozen=True, slots=True)
 class LastUpdate:
-    """The newest committed update. kinds: by slice, see events.Updated; bytes on the wire; seconds since its head came."""
+    """The newest committed update. kinds: by slice, see events.Updated; bytes on the wire; seconds from its head on."""
 
     version: int
     before: int

@@ -18,8 +18,9 @@ from edged.ops.clock import BUILD_TIME_S, Clock
 from edged.sync import events
 from edged.sync.control import Control
 from edged.sync.events import Effect, Event, Instant
-from edged.sync.machine import Machine, Phase, Settings
+from edged.sync.machine import Machine
 from edged.sync.origins import Origins
+from edged.sync.phase import Phase, Settings
 from edged.sync.status import DatasetStatus, LastUpdate
 from edged.sync.store import Staging, Writer, held_state
 

@@ -6,125 +6,41 @@ again when that has come; when what it asked to be staged is done it leaves the 
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import assert_never
 
 from edged.errors import ChainError, EdgedError, WireError
 from edged.feed.blob import BlobRef
-from edged.feed.chain import Chain, SliceChain, SnapshotRef, decode_chain
+from edged.feed.chain import Chain, SliceChain, decode_chain
 from edged.feed.head import HopRef
-from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag
+from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag, tag_of
 from edged.feed.plan import REQUEST_BYTES, Path, plan, version_at
+from edged.feed.snapshotcoding import unpack_dictionary
 from edged.feed.takedowns import decode_takedowns
 from edged.feed.trust import VerifiedHead
 from edged.sync import events
-from edged.sync.events import HeldSlice, HeldState
+from edged.sync.events import HeldState
+from edged.sync.steps import (
+    BeginIt,
+    CheckIt,
+    DropIt,
+    FindPinned,
+    Finish,
+    PlanIt,
+    Step,
+    TakeDictionary,
+    TakeHop,
+    TakePart,
+    TakeSchema,
+    TakeTakedowns,
+    Target,
+    same,
+)
 
 CHAIN_WORTH = 8  # a hop of so many times the chain's bytes is not taken before looking for a cheaper way
 REPAIRS = 2  # of one slice in one update: first from its snapshot, then also around the hops that were used
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What a slice must become. digest and records None: not signed for this version; every hop to it is, by name."""
-
-    version: int
-    digest: bytes | None
-    records: int | None
-
-
-def same(held: HeldSlice, target: Target) -> bool:
-    """Whether the content is that of the target, as far as it is signed."""
-    return target.digest in (None, held.digest) and target.records in (None, held.records)
-
-
-@dataclass(frozen=True, slots=True)
-class DropIt:
-    slice_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class FindPinned:
-    """Look up in the chain what version of the slice the pinned dataset version has."""
-
-    slice_name: str
-
-
-@dataclass(frozen=True, slots=True)
-class PlanIt:
-    """afresh: do not build on what is held."""
-
-    slice_name: str
-    target: Target
-    afresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class BeginIt:
-    slice_name: str
-    snapshot: SnapshotRef
-
-
-@dataclass(frozen=True, slots=True)
-class TakePart:
-    """on_disk: whether it lies there from an attempt before, as far as is known."""
-
-    slice_name: str
-    ref: BlobRef
-    on_disk: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class TakeDictionary:
-    slice_name: str
-    ref: BlobRef
-
-
-@dataclass(frozen=True, slots=True)
-class TakeHop:
-    slice_name: str
-    hop: HopRef
-
-
-@dataclass(frozen=True, slots=True)
-class CheckIt:
-    slice_name: str
-    target: Target
-
-
-@dataclass(frozen=True, slots=True)
-class TakeSchema:
-    slice_name: None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TakeTakedowns:
-    slice_name: None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """touch: nothing but the head is new."""
-
-    touch: bool
-    slice_name: None = None
-
-
-Step = (
-    DropIt
-    | FindPinned
-    | PlanIt
-    | BeginIt
-    | TakePart
-    | TakeDictionary
-    | TakeHop
-    | CheckIt
-    | TakeSchema
-    | TakeTakedowns
-    | Finish
-)
 
 
 class Update:
@@ -147,6 +63,7 @@ class Update:
         self.fetching: BlobRef | None = None
         self.known: dict[str, set[bytes]] = {name: set(item.dictionaries) for name, item in held.slices.items()}
         self.paths: dict[str, Path] = {}
+        self.tried: dict[str, set[bytes]] = {}  # dictionaries that were fetched in search of one
         self.repairs: dict[str, int] = {}
         self.without: dict[str, frozenset[bytes]] = {}
         self.kinds: dict[str, str] = {}
@@ -241,12 +158,10 @@ class Update:
                 return events.CheckStaged(name)
             case BeginIt():
                 return self.start_snapshot(step)
-            case TakePart(name, ref, True):
-                return events.TakeStaged(name, ref)
-            case TakePart(name, ref):
-                return self.stage_fetched(ref, f"part of slice {name}")
-            case TakeDictionary(name, ref):
-                return self.stage_fetched(ref, f"dictionary of slice {name}")
+            case TakePart():
+                return self.start_part(step)
+            case TakeDictionary():
+                return self.start_dictionary(step)
             case TakeHop():
                 return self.start_hop(step)
             case CheckIt(name):
@@ -272,23 +187,37 @@ class Update:
     def start_snapshot(self, step: BeginIt) -> events.Effect:
         dictionary = step.snapshot.dictionary
         if dictionary is None:
+            self.known[step.slice_name] = set()
             return events.Stage(events.BeginSnapshot(step.slice_name, step.snapshot.version, None))
         data = self.fetched.get(dictionary.sha256)
         if data is None:
             return self.fetch(dictionary, f"dictionary of slice {step.slice_name}")
-        return events.Stage(events.BeginSnapshot(step.slice_name, step.snapshot.version, data))
+        content = unpack_dictionary(data)
+        self.known[step.slice_name] = {hashlib.sha256(content).digest()}
+        return events.Stage(events.BeginSnapshot(step.slice_name, step.snapshot.version, content))
 
-    def stage_fetched(self, ref: BlobRef, what: str) -> events.Effect:
+    def start_part(self, step: TakePart) -> events.Effect:
+        name, ref = step.slice_name, step.ref
+        if step.on_disk:
+            return events.TakeStaged(name, ref)
         data = self.fetched.get(ref.sha256)
         if data is None:
-            return self.fetch(ref, what)
-        step = self.steps[0]
-        if isinstance(step, TakeDictionary):
-            return events.Stage(events.AddDictionary(step.slice_name, data))
-        assert isinstance(step, TakePart)
-        return events.Stage(events.AddPart(step.slice_name, ref, data))
+            return self.fetch(ref, f"part of slice {name}")
+        return events.Stage(events.AddPart(name, ref, data))
 
-    def start_hop(self, step: TakeHop) -> events.Effect:
+    def start_dictionary(self, step: TakeDictionary) -> events.Effect | None:
+        data = self.fetched.get(step.ref.sha256)
+        if data is None:
+            return self.fetch(step.ref, f"dictionary of slice {step.slice_name}")
+        content = unpack_dictionary(data)
+        if tag_of(content) != step.tag:
+            self.forget(step.ref)
+            self.steps.popleft()
+            return None
+        self.known.setdefault(step.slice_name, set()).add(hashlib.sha256(content).digest())
+        return events.Stage(events.AddDictionary(step.slice_name, content))
+
+    def start_hop(self, step: TakeHop) -> events.Effect | None:
         name, hop = step.slice_name, step.hop
         data = hop.inline if hop.inline is not None else self.fetched.get(hop.blob.sha256)
         if data is None:
@@ -296,16 +225,21 @@ class Update:
         if not self.has_dictionary(name, data):
             if self.chain is None:
                 return self.fetch(self.head.chain, "chain")
-            tag = dictionary_tag(data)
-            dictionary = self.slice_chain(name).dictionary_named(tag)
-            if dictionary is None:
-                raise ChainError(
-                    f"apply hop {hop.from_version} to {hop.to_version} of slice {name}: the chain does not name its "
-                    f"dictionary {tag.hex()}; the origin has to publish a snapshot"
-                )
-            self.steps.appendleft(TakeDictionary(name, dictionary))
-            return self.stage_fetched(dictionary, f"dictionary of slice {name}")
+            self.steps.appendleft(self.dictionary_step(name, hop, dictionary_tag(data)))
+            return None
         return events.Stage(events.ApplyHop(name, hop.to_version, data))
+
+    def dictionary_step(self, name: str, hop: HopRef, tag: bytes) -> TakeDictionary:
+        """The next of the chain's dictionaries that may be what the hop needs. Raises ChainError when none is left."""
+        tried = self.tried.setdefault(name, set())
+        for ref in self.slice_chain(name).dictionary_refs():
+            if ref.sha256 not in tried:
+                tried.add(ref.sha256)
+                return TakeDictionary(name, ref, tag)
+        raise ChainError(
+            f"apply hop {hop.from_version} to {hop.to_version} of slice {name}: the chain does not name its "
+            f"dictionary {tag.hex()}; the origin has to publish a snapshot"
+        )
 
     def start_takedowns(self) -> events.Effect:
         ref = self.head.takedowns
@@ -345,14 +279,12 @@ class Update:
         """What was asked to be staged is: the step is done."""
         step = self.steps.popleft()
         match step:
-            case BeginIt(name, snapshot):
+            case BeginIt(_, snapshot):
                 self.snapshots += 1
-                self.known[name] = set() if snapshot.dictionary is None else {snapshot.dictionary.sha256}
                 self.forget(snapshot.dictionary)
             case TakePart(_, ref, _):
                 self.forget(ref)
-            case TakeDictionary(name, ref):
-                self.known.setdefault(name, set()).add(ref.sha256)
+            case TakeDictionary(_, ref, _):
                 self.forget(ref)
             case TakeHop(_, hop):
                 self.hops += 1
@@ -445,6 +377,7 @@ class Update:
             # The state that the hops were applied to was the snapshot's own, so now they are what is suspected.
             self.without[name] = self.avoid(name) | {hop.blob.sha256 for hop in self.paths[name].hops}
         self.repairs[name] = done + 1
+        self.tried.pop(name, None)
         self.steps = deque(step for step in self.steps if step.slice_name != name)
         target = self.pinned_target(name) if self.pinned and self.chain else self.target(name)
         self.steps.appendleft(PlanIt(name, target, afresh=True))

@@ -4,6 +4,8 @@ the same answer.
 
 from __future__ import annotations
 
+import logging
+
 import cbor2
 
 from edged.access.identity import Identity
@@ -29,6 +31,8 @@ from edged.serve.shape import Shape
 from edged.serve.source import Dataset, View
 from edged.serve.target import decode, encode, split_target
 from edged.serve.web import METHODS
+
+logger = logging.getLogger("edged.serve")
 
 NO_RULE = ViewRule()
 NO_PARAMETERS: frozenset[str] = frozenset()
@@ -74,6 +78,15 @@ def answer(request: Request, who: Identity, service: Service, now: float, *, may
         return problem(service, request, busy, view)
     except EdgedError as fault:
         return problem(service, request, RequestError(500, str(fault)), view)
+
+
+def answer_contained(request: Request, who: Identity, service: Service, now: float, *, may_hold: bool = True) -> Answer:
+    """`answer`, with a fault of our own logged and answered 500, so that it costs one request and not the daemon."""
+    try:
+        return answer(request, who, service, now, may_hold=may_hold)
+    except Exception:
+        logger.exception("answer %s %r", request.method, request.target[:500])
+        return problem(service, request, RequestError(500, "a fault of edged, which its log describes"))
 
 
 def find_dataset(service: Service, name: str) -> Dataset:

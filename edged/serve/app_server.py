@@ -9,6 +9,8 @@ import trio
 
 from edged.config import ServeConfig
 from edged.serve.asgi import App
+from edged.serve.fastlane import FastLane
+from edged.serve.laneanswers import LaneAnswers
 from edged.serve.limits import Limits
 from edged.serve.meter import Meter
 from edged.serve.news import News
@@ -18,7 +20,8 @@ from edged.serve.service import Service
 from edged.serve.source import Clock, Dataset
 from edged.serve.web import Web
 
-RENDERED_BYTES = 16 << 20
+RENDERED_BYTES = 16 << 20  # of values and codings, whichever lane asks
+MEMO_BYTES = 64 << 20  # of the fast lane's answers
 
 
 async def serve_apps(
@@ -30,16 +33,20 @@ async def serve_apps(
     news: News | None = None,
     stop: trio.Event | None = None,
     fallback: ASGIApp | None = None,
+    memo_bytes: int = MEMO_BYTES,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set or it is cancelled; reports the bound URLs. meter: counts into it. news: one to which
     commits in this process are told (`news.look()`), so that event streams follow at once; own polling otherwise.
-    fallback: what answers paths outside the API. Raises ConfigError where an address cannot be used.
+    fallback: what answers paths outside the API. memo_bytes: for remembered answers. Raises ConfigError where an
+    address cannot be used.
     """
     stop = trio.Event() if stop is None else stop
     news = News(datasets) if news is None else news
     service = Service(datasets, Renderer(RENDERED_BYTES), Web.of(config.hosts, config.origins))
     app = App(service, clock, news, stop=stop, meter=meter, fallback=fallback)
+    limits = Limits(connections=config.max_connections)
+    answers = LaneAnswers(service, clock, meter, memo_bytes, fallback is not None, limits.head_bytes)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(news.run)
         run = partial(
@@ -48,8 +55,9 @@ async def serve_apps(
             config.bind,
             tls_cert=config.tls_cert,
             tls_key=config.tls_key,
-            limits=Limits(connections=config.max_connections),
+            limits=limits,
             stop=stop,
+            front=FastLane(answers, news, meter, limits),
             socket_mode=int(config.socket_mode, 8),
             reuse_port=config.workers > 1,
             date=False,

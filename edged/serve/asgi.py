@@ -8,7 +8,7 @@ from typing import Any
 import trio
 
 from edged.access.identity import Identity, Peer, identify
-from edged.serve.api import answer, is_own
+from edged.serve.api import answer_contained, is_own
 from edged.serve.message import Answer, Fields, Held, Request, Response, Stream, moving_fields
 from edged.serve.meter import Meter
 from edged.serve.news import News
@@ -51,15 +51,15 @@ class App:
         peer: Peer = scope["state"]["peer"]
         request = to_request(scope, peer)
         who = self.who(peer)
-        found = answer(request, who, self.service, self.clock())
+        found = answer_contained(request, who, self.service, self.clock())
         if isinstance(found, Held):
             await self.hold(found, receive)
-            found = answer(request, who, self.service, self.clock(), may_hold=False)
+            found = answer_contained(request, who, self.service, self.clock(), may_hold=False)
         await self.give(found, request, receive, send)
 
     async def give(self, found: Answer, request: Request, receive: Receive, send: Send) -> None:
         assert not isinstance(found, Held)
-        self.meter.answers["asgi", found.status] += 1
+        self.meter.slow_answers[found.status] += 1
         fields = [*moving_fields(found.timed, self.clock()), *found.fields]
         await send({"type": "http.response.start", "status": found.status, "headers": fields})
         if isinstance(found, Response):

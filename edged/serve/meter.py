@@ -8,13 +8,25 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Meter:
-    """answers: by lane ("fast", "asgi") and status; remembered: of the fast lane's answers, those from its memory;
-    streams: open event streams; sent_bytes: of answers by the fast lane.
+    """fast_answers: by status, each a cell of one number that remembered answers share; slow_answers: by status;
+    remembered: of the fast lane's answers, those from its memory; streams: open event streams and long answers;
+    sent_bytes: by the fast lane.
     """
 
-    answers: Counter[tuple[str, int]] = field(default_factory=Counter)
+    fast_answers: dict[int, list[int]] = field(default_factory=dict)
+    slow_answers: Counter[int] = field(default_factory=Counter)
     remembered: int = 0
     streams: int = 0
     sent_bytes: int = 0
     fast_connections: int = 0
     memo_bytes: int = 0
+
+    @property
+    def requests(self) -> int:
+        """Answers so far, in both lanes."""
+        return sum(cell[0] for cell in self.fast_answers.values()) + self.slow_answers.total()
+
+    def by_status(self) -> dict[tuple[str, int], int]:
+        """(lane, status) to answers."""
+        fast = {("fast", status): cell[0] for status, cell in self.fast_answers.items()}
+        return fast | {("hypercorn", status): count for status, count in self.slow_answers.items()}

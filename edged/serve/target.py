@@ -16,13 +16,18 @@ def split_target(target: bytes) -> tuple[str | None, bytes, bytes]:
 
     Raises RequestError 400 for any other form.
     """
-    if target[:1] == b"/":
+    if is_origin_form(target):
         path, _, query = target.partition(b"?")
         return None, path, query
     match = ABSOLUTE.fullmatch(target)
     if match is None:
         raise RequestError(400, f"request target {target[:80]!r}: expected a path beginning with /")
     return match[1].decode("ascii", "replace"), match[2] or b"/", (match[3] or b"?")[1:]
+
+
+def is_origin_form(target: bytes) -> bool:
+    """Whether a target is a path, with or without a query (RFC 9112 section 3.2.1)."""
+    return target[:1] == b"/"
 
 
 def decode(text: bytes, what: str) -> str:

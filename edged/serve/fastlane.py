@@ -1,0 +1,339 @@
+"""The fast lane: plain HTTP/1.1 GET and HEAD answered by one trio task on an epoll set of its own.
+
+A request whose very bytes were seen before, from the same identity, at this version, is answered with the bytes of
+the answer; any other is parsed and answered by the same handlers as everywhere. What is neither (a body, Expect,
+another method, HTTP/2, a proxied path) goes to Hypercorn with the bytes read so far, before anything is answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from collections.abc import Callable
+from time import monotonic
+
+import trio
+
+from edged.access.identity import Identity, Peer, identify
+from edged.serve.laneanswers import LaneAnswers
+from edged.serve.laneconn import Flow, LaneConnection
+from edged.serve.limits import Limits
+from edged.serve.meter import Meter
+from edged.serve.news import News
+from edged.serve.server import Host
+from edged.serve.wire import LAST_CHUNK, chunk
+
+logger = logging.getLogger("edged.serve")
+
+RECEIVE_BYTES = 64 << 10
+OUT_BYTES = 256 << 10  # of pipelined answers, before they are sent
+BATCH = 64
+SLICE_S = 0.001  # how long the lane keeps the thread before other tasks get their turn
+SWEEP_S = 1.0
+LINGER_S = 2.0
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+
+
+class FastLane:
+    """A Front over LaneAnswers."""
+
+    def __init__(
+        self,
+        answers: LaneAnswers,
+        news: News,
+        meter: Meter,
+        limits: Limits,
+        who: Callable[[Peer], Identity] = identify,
+    ) -> None:
+        self.answers = answers
+        self.news = news
+        self.meter = meter
+        self.limits = limits
+        self.who = who
+        self.generation = news.generation
+        self.now = monotonic()
+        self.connections: dict[int, LaneConnection] = {}
+        self.followers: set[LaneConnection] = set()  # streams and held requests that wait for a new version
+        self.followed = trio.Event()
+        self.draining = False
+        self.host: Host
+        self.epoll = select.epoll()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------
+
+    async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        self.host = host
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.sweep)
+                nursery.start_soon(self.follow_news)
+                task_status.started()
+                while True:
+                    await trio.lowlevel.wait_readable(self.epoll)
+                    self.work()
+        finally:
+            for connection in list(self.connections.values()):
+                self.close(connection)
+            self.epoll.close()
+
+    def work(self) -> None:
+        """Answer what is there. While requests keep coming and Hypercorn is idle the thread is kept for SLICE_S,
+        blocked in our own epoll: going round trio's loop costs more than a whole request.
+        """
+        events = self.epoll.poll(0, BATCH)
+        until = monotonic() + SLICE_S
+        connections = self.connections
+        while events:
+            self.tick()
+            for fd, mask in events:
+                connection = connections.get(fd)
+                if connection is None:
+                    continue
+                try:
+                    if mask & WRITE:
+                        self.on_writable(connection)
+                    else:
+                        self.on_readable(connection)
+                except Exception:  # a stream that fails half-way must not end the others
+                    logger.exception("connection from %s: contained", connection.peer.address)
+                    self.close(connection)
+            if self.now >= until:
+                break
+            events = self.epoll.poll(0 if self.host.is_busy() else SLICE_S, BATCH)
+
+    def tick(self) -> None:
+        """Look at the clock and at the versions: nothing remembered outlives the second or the version it is of."""
+        self.now = monotonic()
+        self.news.look()
+        self.generation = self.news.generation
+        self.answers.renew(self.generation)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def adopt(self, sock: socket.socket, peer: Peer) -> None:
+        who = self.who(peer)
+        connection = LaneConnection(sock, peer, who, self.answers.mark_of(who, peer.unix), monotonic())
+        self.connections[connection.fd] = connection
+        self.meter.fast_connections = len(self.connections)
+        self.epoll.register(connection.fd, READ)
+
+    def on_readable(self, connection: LaneConnection) -> None:
+        try:
+            data = connection.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close(connection)
+            return
+        connection.touched = self.now
+        if not connection.inbox:
+            known = self.answers.known(connection.mark + data, connection)
+            if known is not None and connection.flow is None and connection.wait is None:
+                self.write(connection, known)
+                if connection.closing or self.draining:
+                    self.proceed(connection)
+                return
+        if not data:
+            self.on_end(connection)
+        elif not connection.lingering:
+            connection.inbox += data
+            if len(connection.inbox) > 2 * RECEIVE_BYTES:
+                self.close(connection)  # sends requests without end while one is being answered
+            elif connection.flow is None and connection.wait is None:
+                self.proceed(connection)
+
+    def on_end(self, connection: LaneConnection) -> None:
+        """The peer will send no more: whatever it was whole requests for has been answered."""
+        if connection.outbox is None:
+            self.close(connection)
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def proceed(self, connection: LaneConnection) -> None:
+        """Go on with what the connection is in the middle of, until it has to wait for its peer or for news."""
+        while connection.alive and connection.outbox is None:
+            if connection.flow is None and connection.closing:
+                self.linger(connection)
+                return
+            data = self.next_output(connection)
+            if data is not None:
+                self.write(connection, data)
+            elif connection.handing:
+                self.forget(connection)
+                self.host.hand_over(connection.sock, connection.peer, connection.inbox)
+            elif connection.wait is not None or connection.flow is not None:
+                self.followers.add(connection)
+                self.followed.set()
+                return
+            elif not connection.closing and not self.draining:
+                return
+            else:
+                connection.closing = True
+
+    def next_output(self, connection: LaneConnection) -> bytes | None:
+        """What is to be sent next; None if nothing is before something else happens."""
+        if connection.flow is not None:
+            return self.next_piece(connection, connection.flow)
+        out: list[bytes] = []
+        size = 0
+        while connection.inbox and not connection.closing and connection.wait is None and size < OUT_BYTES:
+            data = self.answers.next_answer(connection, self.now)
+            if data is None:
+                break
+            out.append(data)
+            size += len(data)
+            if connection.is_streaming():
+                break
+        return b"".join(out) if out else None
+
+    def next_piece(self, connection: LaneConnection, flow: Flow) -> bytes | None:
+        """The stream's next bytes; None where it waits for news, or has ended without a last chunk."""
+        follow = flow.stream.follow
+        while True:
+            for piece in flow.pieces:
+                if piece:
+                    return chunk(piece) if flow.chunked else piece
+            if follow is None or self.draining:
+                break
+            if flow.generation == self.generation:
+                return None
+            flow.generation = self.generation
+            flow.pieces = follow()
+        connection.flow = None
+        connection.closing = flow.close
+        self.meter.streams -= 1
+        return LAST_CHUNK if flow.chunked else None
+
+    def write(self, connection: LaneConnection, data: bytes) -> None:
+        """Send what the kernel takes; keep the rest, and read no more before it is gone."""
+        try:
+            sent = connection.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close(connection)
+            return
+        self.meter.sent_bytes += sent
+        if sent != len(data):
+            connection.outbox = memoryview(data)[sent:]
+            self.epoll.modify(connection.fd, WRITE)
+
+    def on_writable(self, connection: LaneConnection) -> None:
+        outbox = connection.outbox
+        if outbox is not None:
+            connection.outbox = None
+            connection.touched = self.now
+            self.epoll.modify(connection.fd, READ)
+            try:
+                sent = connection.sock.send(outbox)
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.close(connection)
+                return
+            self.meter.sent_bytes += sent
+            if sent < len(outbox):
+                connection.outbox = outbox[sent:]
+                self.epoll.modify(connection.fd, WRITE)
+                return
+        self.proceed(connection)
+
+    # --- waiting for news -------------------------------------------------------------------------------------------
+
+    async def follow_news(self) -> None:
+        """Answer held requests and go on with streams at each new version."""
+        while True:
+            await self.followed.wait()
+            while self.followers:
+                await self.news.wait(self.generation)
+                self.tick()
+                for connection in list(self.followers):
+                    self.follow(connection)
+            self.followed = trio.Event()
+
+    def follow(self, connection: LaneConnection) -> None:
+        """There is news, perhaps for this follower; or its time is up, or the server stops."""
+        wait = connection.wait
+        if wait is not None:
+            if not (self.draining or self.now >= wait.until or self.answers.has_moved(wait)):
+                return
+            data = self.answers.end_wait(connection, wait, self.now)
+            connection.touched = self.now
+            if data is not None:
+                self.write(connection, data)
+        self.followers.discard(connection)
+        self.proceed(connection)
+
+    # --- the end of connections -------------------------------------------------------------------------------------
+
+    async def sweep(self) -> None:
+        """Deadlines, coarsely."""
+        while True:
+            await trio.sleep(SWEEP_S)
+            if self.connections:
+                self.tick()
+                for connection in list(self.connections.values()):
+                    self.check(connection)
+
+    def check(self, connection: LaneConnection) -> None:
+        """Close what is late; keep streams and held requests awake."""
+        silent_s = self.now - connection.touched
+        limits = self.limits
+        if connection.outbox is not None:
+            late = silent_s > limits.write_s
+        elif connection.lingering:
+            late = silent_s > LINGER_S
+        elif connection.wait is not None:
+            late = False
+            if self.now >= connection.wait.until:
+                self.follow(connection)
+        elif connection.flow is not None:
+            late = False
+            stream = connection.flow.stream
+            if stream.follow is not None and silent_s >= stream.beat_s:
+                connection.touched = self.now
+                self.write(connection, chunk(stream.beat) if connection.flow.chunked else stream.beat)
+        elif connection.head_since:
+            late = self.now - connection.head_since > limits.head_s
+        else:
+            late = silent_s > limits.idle_s
+        if late:
+            self.close(connection)
+
+    def drain(self) -> None:
+        """Answer what has come, end streams and held requests, close what is idle."""
+        self.work()
+        self.draining = True
+        self.tick()
+        for connection in list(self.connections.values()):
+            if connection in self.followers:
+                self.follow(connection)
+            elif connection.outbox is None and not connection.lingering:
+                self.proceed(connection)
+
+    def linger(self, connection: LaneConnection) -> None:
+        """Close for writing and read to the end, so that the peer gets the answer and no reset (RFC 9112 9.6)."""
+        connection.lingering = True
+        connection.touched = self.now
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close(connection)
+
+    def forget(self, connection: LaneConnection) -> None:
+        """The lane has no more to do with this socket."""
+        connection.alive = False
+        del self.connections[connection.fd]
+        self.followers.discard(connection)
+        self.meter.fast_connections = len(self.connections)
+        self.epoll.unregister(connection.fd)
+
+    def close(self, connection: LaneConnection) -> None:
+        if connection.alive:
+            if connection.flow is not None:
+                self.meter.streams -= 1
+            self.forget(connection)
+            connection.sock.close()
+            self.host.release(connection.peer)

@@ -1,0 +1,77 @@
+"""A connection of the fast lane: what was read, what is still to be written, and what it is in the middle of."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edged.access.identity import Identity, Peer
+from edged.serve.message import Held, Request, Stream
+
+
+@dataclass(slots=True)
+class Flow:
+    """An answer in pieces under way. chunked: framed so (HTTP/1.1), else ended by closing; generation: of
+    the news that it has followed.
+    """
+
+    stream: Stream
+    pieces: Iterator[bytes]
+    chunked: bool
+    close: bool
+    generation: int
+
+
+@dataclass(slots=True)
+class Wait:
+    """A held request, and when it is answered at the latest (the lane's clock)."""
+
+    held: Held
+    request: Request
+    close: bool
+    until: float
+
+
+class LaneConnection:
+    """mark: four bytes before each of its requests in the memory, the same only for the same identity by the same kind
+    of listener. outbox: bytes that the kernel did not take. touched: when it last got on (the lane's clock).
+    """
+
+    __slots__ = (
+        "alive",
+        "closing",
+        "fd",
+        "flow",
+        "handing",
+        "head_since",
+        "inbox",
+        "lingering",
+        "mark",
+        "outbox",
+        "peer",
+        "sock",
+        "touched",
+        "wait",
+        "who",
+    )
+
+    def __init__(self, sock: socket.socket, peer: Peer, who: Identity, mark: bytes, now: float) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer
+        self.who = who
+        self.mark = mark
+        self.inbox = b""
+        self.outbox: memoryview | None = None
+        self.flow: Flow | None = None
+        self.wait: Wait | None = None
+        self.alive = True  # in the lane
+        self.closing = False  # after what is in the outbox
+        self.handing = False  # to Hypercorn, after what is in the outbox
+        self.lingering = False  # closed for writing, reading until the peer ends too
+        self.touched = now
+        self.head_since = 0.0
+
+    def is_streaming(self) -> bool:
+        return self.flow is not None

@@ -1,0 +1,37 @@
+"""Answers as HTTP/1.1 bytes, for the fast lane."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edged.serve.message import REASONS, Fields, Response
+
+CLOSE: Fields = ((b"Connection", b"close"),)
+LAST_CHUNK = b"0\r\n\r\n"
+STATUS_LINES = {code: b"HTTP/1.1 %d %b\r\n" % (code, reason.encode()) for code, reason in REASONS.items()}
+
+
+def join_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
+
+
+def rest_of(found: Response, head_only: bool, close: bool) -> bytes:
+    """What follows the status line and the moving fields: the other fields, the blank line, the body."""
+    fields = join_fields(found.fields + CLOSE if close else found.fields)
+    return fields + b"\r\n" if head_only else b"%b\r\n%b" % (fields, found.body)
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk (RFC 9112 section 7.1); nothing for nothing, which would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def refusal(status: int) -> tuple[Fields, bytes]:
+    """Fields and body of the answer to a head that is not acceptable."""
+    title = REASONS.get(status, "Bad Request")
+    body = f'{{"type":"about:blank","title":"{title}","status":{status}}}'.encode()
+    return (
+        (b"Content-Type", b"application/problem+json"),
+        (b"Cache-Control", b"no-store"),
+        (b"Content-Length", b"%d" % len(body)),
+    ), body

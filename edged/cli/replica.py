@@ -13,9 +13,10 @@ from typing import Any
 import cbor2
 
 import edged
-from edged.cli.output import add_json_flag, emit, progress, table
+from edged.cli.output import add_json_flag, emit, progress, size, table
 from edged.errors import StoreError
-from edged.replica.reader import Dataset, View
+from edged.replica.reader import Dataset, Replica
+from edged.replica.view import View
 
 
 def add_commands(commands: Any) -> None:
@@ -55,7 +56,7 @@ def positive(text: str) -> int:
     return number
 
 
-def dataset_of(replica: edged.Replica, args: argparse.Namespace) -> Dataset:
+def dataset_of(replica: Replica, args: argparse.Namespace) -> Dataset:
     """Raises StoreError naming what there is."""
     if args.dataset not in replica:
         known = ", ".join(replica) or "none"
@@ -63,7 +64,7 @@ def dataset_of(replica: edged.Replica, args: argparse.Namespace) -> Dataset:
     return replica[args.dataset]
 
 
-def view_of(replica: edged.Replica, args: argparse.Namespace) -> View:
+def view_of(replica: Replica, args: argparse.Namespace) -> View:
     view = dataset_of(replica, args).view()
     if args.collection not in view.collections:
         known = ", ".join(view.collections) or "none"
@@ -111,7 +112,7 @@ def write_lines(lines: Iterable[str]) -> None:
     sys.stdout.flush()
 
 
-def list_datasets(args: argparse.Namespace, replica: edged.Replica) -> int:
+def list_datasets(args: argparse.Namespace, replica: Replica) -> int:
     views = {name: replica[name].view() for name in replica}
     data = {
         name: {"version": view.version, "slices": sorted(view.slices), "records": sum(view.collections.values())}
@@ -143,13 +144,23 @@ def search_command(args: argparse.Namespace) -> int:
 
 def verify_command(args: argparse.Namespace) -> int:
     """Audit every file and record of a replica against its signed head. Exit code 3 names what is wrong."""
-    from edged.replica.verify import verify
+    from edged.replica.audit import verify
 
     with progress(args, "verifying") as bar:
-        report = verify(args.data_dir, on_progress=bar.advance)
-    data = report.to_json()
-    emit(args, data, report.text())
-    if report.faults:
-        print(f"edged: {args.data_dir}: {len(report.faults)} faults; {report.faults[0]}", file=sys.stderr)
+        done = 0
+
+        def show(count: int, total: int) -> None:
+            nonlocal done
+            bar.total(total)
+            bar.advance(count - done)
+            done = count
+
+        report = verify(args.data_dir, progress=show)
+    faults = [str(fault) for fault in report.faults]
+    data = {"versions": report.versions, "records": report.records, "bytes": report.bytes, "faults": faults}
+    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items()) or "no dataset"
+    emit(args, data, "\n".join(faults) or f"whole: {versions}; {report.records} records, {size(report.bytes)}")
+    if faults:
+        print(f"edged: verify {args.data_dir}: {len(faults)} faults; {faults[0]}; run `edged sync`", file=sys.stderr)
         return 3
     return 0

@@ -26,9 +26,13 @@ class Loaded:
     view: View
 
 
+def holds_version(root: Path) -> bool:
+    return (root / MANIFEST).exists() or (root / PREVIOUS).exists()
+
+
 def read_manifest(root: Path) -> tuple[Manifest, DamageError | None]:
     """The newest readable manifest, and why it is not the newest, if it is not. Raises StoreError, DamageError."""
-    if not (root / MANIFEST).exists() and not (root / PREVIOUS).exists():
+    if not holds_version(root):
         raise StoreError(f"open {root}: nothing has been synced here yet; run `edged sync` or `edged run`")
     try:
         return decode_commit(map_file(root / MANIFEST), f"{root.name}/{MANIFEST}"), None
@@ -39,11 +43,15 @@ def read_manifest(root: Path) -> tuple[Manifest, DamageError | None]:
             raise fault from None
 
 
-def load(root: Path, pool: Pool, former: Loaded | None) -> Loaded:
+def load(root: Path, pool: Pool, former: Loaded | None, *, may_be_empty: bool = False) -> Loaded:
     """The version on disk. A slice with a damaged or missing file is left out and named in the view's `broken`.
 
-    Raises StoreError where there is no version, DamageError where no manifest can be read.
+    may_be_empty: where there is no version yet, one numbered 0 that holds nothing stands for it; otherwise raises
+    StoreError there. Raises DamageError where no manifest can be read.
     """
+    if may_be_empty and not holds_version(root):
+        nothing = Manifest(root.name)
+        return Loaded(nothing, {}, View(nothing, Settings(), {}, {}))
     for attempt in range(ATTEMPTS):
         manifest, fault = read_manifest(root)
         layers: dict[str, Layers] = {}

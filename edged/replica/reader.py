@@ -24,8 +24,9 @@ import cbor2
 from edged.errors import DamageError, StoreError
 from edged.replica.disk import MANIFEST, PREVIOUS, Counter, datasets
 from edged.replica.loading import Loaded, load
+from edged.replica.lookup import Getter
 from edged.replica.pool import Pool
-from edged.replica.view import ChangedRecord, Getter, View
+from edged.replica.view import ChangedRecord, View
 
 NO_COUNTER_CHECK = -1
 
@@ -47,9 +48,10 @@ class ManifestWatch:
 class Dataset(Mapping[str, "Collection"]):
     """A dataset: its collections by name. Follows new versions at each call; `view()` is one version."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, may_be_empty: bool = False) -> None:
         """Raises StoreError where there is nothing to read, DamageError where neither manifest can be read."""
         self.name = root.name
+        self.may_be_empty = may_be_empty
         self.root = root
         self.pool = Pool(root)
         self.lock = threading.Lock()
@@ -57,7 +59,7 @@ class Dataset(Mapping[str, "Collection"]):
         self.live: Any = self.cell
         self.held = 0
         self.seen: int = self.cell[0]
-        self.loaded: Loaded = load(root, self.pool, None)
+        self.loaded: Loaded = load(root, self.pool, None, may_be_empty=may_be_empty)
         self.current: View = self.loaded.view
         self.named: dict[str, Collection] = {}
 
@@ -66,7 +68,7 @@ class Dataset(Mapping[str, "Collection"]):
         with self.lock:
             seen = self.cell[0]
             if seen != self.seen:
-                self.loaded = load(self.root, self.pool, self.loaded)
+                self.loaded = load(self.root, self.pool, self.loaded, may_be_empty=self.may_be_empty)
                 self.current = self.loaded.view
                 self.seen = seen
 
@@ -76,19 +78,30 @@ class Dataset(Mapping[str, "Collection"]):
             self.refresh()
         return self.current
 
+    def moment(self) -> tuple[View, Any, int]:
+        """The current view, the counter that tells of the next, and what it says now."""
+        self.view()
+        with self.lock:
+            return self.current, self.cell, self.seen
+
     def hold(self) -> None:
         """Stay at the present version until `release`, in all threads."""
         with self.lock:
             self.held += 1
-            self.cell = array("Q", [self.seen & (1 << 64) - 1])
-            self.seen = self.cell[0]
+            if self.held == 1:
+                self.cell, self.seen = array("Q", [0]), 0
+        self.rebind()
 
     def release(self) -> None:
         with self.lock:
             self.held -= 1
             if not self.held:
-                self.cell = self.live
-                self.seen = NO_COUNTER_CHECK
+                self.cell, self.seen = self.live, NO_COUNTER_CHECK
+        self.rebind()
+
+    def rebind(self) -> None:
+        for collection in list(self.named.values()):
+            collection.bind()
 
     @property
     def version(self) -> int:
@@ -119,26 +132,28 @@ class Dataset(Mapping[str, "Collection"]):
 class Collection(Mapping[str, Any]):
     """A collection: values by key, in key order. Values are decoded at each call, so they are the caller's own."""
 
-    __slots__ = ("bound", "dataset", "name")
+    __slots__ = ("dataset", "get_raw", "name")
+
+    get_raw: Getter
+    """The value's CBOR bytes by key, None where there is no such record.
+
+    A function made for the version at hand, so that a get costs one call; it replaces itself when the counter moves.
+    """
 
     def __init__(self, dataset: Dataset, name: str) -> None:
         self.dataset = dataset
         self.name = name
-        view = dataset.view()
-        self.bound: tuple[View, Getter] = (view, view.getter(name))
+        self.bind()
 
-    def bind(self) -> tuple[View, Getter]:
-        view = self.dataset.view()
-        self.bound = bound = (view, view.getter(self.name))
-        return bound
+    def bind(self) -> None:
+        """Take up the dataset's current version."""
+        view, counter, seen = self.dataset.moment()
+        self.get_raw = view.following_getter(self.name, counter, seen, self.moved)
 
-    def get_raw(self, key: str) -> bytes | None:
-        """The value's CBOR bytes, None where there is no such record."""
-        dataset = self.dataset
-        bound = self.bound
-        if dataset.cell[0] != dataset.seen or bound[0] is not dataset.current:
-            bound = self.bind()
-        return bound[1](key)
+    def moved(self, key: str) -> bytes | None:
+        """A get when the counter has moved. Goes by the dataset, so that a kept old function is right too."""
+        self.bind()
+        return self.dataset.view().getter(self.name)(key)
 
     def __getitem__(self, key: str) -> Any:
         data = self.get_raw(key)
@@ -207,6 +222,11 @@ class Replica(Mapping[str, Dataset]):
                     self.opened[name] = Dataset(self.data_dir / name)
                 found = self.opened[name]
         return found
+
+    def follow(self, name: str) -> Dataset:
+        """The dataset `name` even before its first version: until then its version is 0 and it holds nothing."""
+        with self.lock:
+            return self.opened.setdefault(name, Dataset(self.data_dir / name, may_be_empty=True))
 
     def __iter__(self) -> Iterator[str]:
         return iter(datasets(self.data_dir))

@@ -1,0 +1,192 @@
+"""The daemon: the nurseries, and nothing else.
+
+Nested so that what is outermost ends last: the replicas, then the servers, then one sync task a dataset. systemd is
+told that edged is ready when the sockets answer; a replica that holds nothing yet answers 503 meanwhile.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+import edged
+from edged.config import Config, DatasetConfig
+from edged.errors import EdgedError, RequestError, StoreError
+from edged.ops.admin import AdminApp
+from edged.ops.clock import Clock
+from edged.ops.gauges import daemon_registry
+from edged.ops.notify import Notifier
+from edged.replica.reader import Dataset
+from edged.replica.writer import Writer
+from edged.serve.app_server import serve_apps
+from edged.serve.limits import Limits
+from edged.serve.meter import Meter
+from edged.serve.news import News
+from edged.serve.server import serve
+from edged.sync import task
+from edged.sync.control import Control
+from edged.sync.status import DatasetStatus
+from edged.version import VERSION
+
+logger = logging.getLogger("edged.daemon")
+
+ADMIN_CONNECTIONS = 64
+SILENT = Notifier()
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """One dataset on its way in."""
+
+    config: DatasetConfig
+    writer: Writer
+    status: DatasetStatus
+    control: Control
+
+
+class Daemon:
+    """One daemon. `app_urls` and `admin_urls` say where it answers once `run` has started."""
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, notifier: Notifier = SILENT) -> None:
+        self.config = config
+        self.clock = clock or Clock()
+        self.notifier = notifier
+        self.meter = Meter()
+        self.catalog: dict[str, Dataset] = {}
+        self.news = News(self.catalog)
+        self.registry = daemon_registry(self)
+        self.stations: dict[str, Station] = {}
+        self.app_urls: list[str] = []
+        self.admin_urls: list[str] = []
+        self.stopping = trio.Event()
+
+    def stop(self) -> None:
+        """Let `run` end: sync first, then answers under way, then the replicas."""
+        self.stopping.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Sync and serve until `stop`. Raises ConfigError, BusyError or StoreError where it cannot begin."""
+        with ExitStack() as stack:
+            catalog = self.catalog = self.open_replicas(stack)
+            async with trio.open_nursery() as servers:
+                await self.start_servers(servers, catalog)
+                async with trio.open_nursery() as syncs:
+                    for station in self.stations.values():
+                        await syncs.start(self.start_sync(station))
+                    if self.notifier.watchdog_s is not None:
+                        syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
+                    self.notifier.ready(f"serving {len(catalog)} datasets at {' '.join(self.app_urls)}")
+                    task_status.started()
+                    await self.stopping.wait()
+                    self.notifier.stopping()
+                    syncs.cancel_scope.cancel()
+        logger.info("stopped")
+
+    def open_replicas(self, stack: ExitStack) -> dict[str, Dataset]:
+        """The writer first, which makes the directory; then the reader that serving uses."""
+        data_dir = Path(self.config.daemon.data_dir)
+        for dataset in self.config.datasets:
+            writer = stack.enter_context(Writer.open(data_dir, dataset.name))
+            status, control = DatasetStatus(dataset.name), Control(dataset.slices)
+            self.stations[dataset.name] = Station(dataset, writer, status, control)
+        if not self.stations:
+            return {}
+        replica = stack.enter_context(edged.open(data_dir))
+        return {name: replica.follow(name) for name in self.stations}
+
+    async def start_servers(self, servers: trio.Nursery, catalog: dict[str, Dataset]) -> None:
+        self.news = news = News(catalog)
+        apps = partial(serve_apps, catalog, self.config.serve, clock=self.clock, meter=self.meter, news=news)
+        self.app_urls = await servers.start(partial(apps, stop=self.stopping))
+        for url in self.app_urls:
+            logger.info("serving apps", extra={"fields": {"url": url}})
+        admin = partial(serve, AdminApp(self), self.config.admin.bind, limits=Limits(connections=ADMIN_CONNECTIONS))
+        self.admin_urls = await servers.start(partial(admin, stop=self.stopping))
+        for url in self.admin_urls:
+            logger.info("serving operators", extra={"fields": {"url": url}})
+
+    def start_sync(self, station: Station) -> Any:
+        return partial(
+            task.run, station.config, station.writer, station.status, clock=self.clock, control=station.control
+        )
+
+    async def ping_watchdog(self, every_s: float) -> None:
+        """From the loop that also serves: a loop that hangs is restarted by systemd."""
+        while True:
+            self.notifier.alive()
+            await trio.sleep(every_s)
+
+    # --- what operators ask (ops/admin.py) ---------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        now_s = self.clock()
+        return {
+            "version": VERSION,
+            "apps": self.app_urls,
+            "requests_served": self.requests_served(),
+            "datasets": {name: station.status.document(now_s) for name, station in self.stations.items()},
+        }
+
+    def requests_served(self) -> int:
+        return self.meter.requests
+
+    def not_ready(self) -> list[str]:
+        return [name for name, station in self.stations.items() if not station.status.version]
+
+    def metrics(self) -> bytes:
+        return self.registry.render()
+
+    async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
+        if dataset not in self.stations:
+            raise RequestError(404, f"no dataset {dataset!r}; configured: {', '.join(self.stations) or 'none'}")
+        await self.stations[dataset].control.pin(version)
+        return {"dataset": dataset, "pinned": version}
+
+    async def wait_for(self, dataset: str, version: int) -> None:
+        """Until the replica holds `version` or a later one."""
+        while True:
+            generation = self.news.generation
+            if self.catalog[dataset].version >= version:
+                return
+            await self.news.wait(generation)
+
+
+async def run_until_signal(config: Config) -> None:
+    """`edged run`: the daemon until SIGTERM or SIGINT."""
+    daemon = Daemon(config, notifier=Notifier.from_environment())
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def stop_on_signal() -> None:
+                async for number in signals:
+                    logger.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})
+                    daemon.stop()
+
+            nursery.start_soon(stop_on_signal)
+            await daemon.run()
+            nursery.cancel_scope.cancel()
+
+
+async def sync_datasets(config: Config) -> tuple[dict[str, dict[str, Any]], list[EdgedError]]:
+    """`edged sync`: every dataset once. Returns their status documents and what went wrong."""
+    clock = Clock()
+    documents, faults = {}, []
+    for dataset in config.datasets:
+        status = DatasetStatus(dataset.name)
+        try:
+            with Writer.open(config.daemon.data_dir, dataset.name) as writer:
+                outcome = await task.sync_once(dataset, writer, status, clock=clock)
+            fault = outcome.error
+        except StoreError as caught:
+            fault = caught
+        if fault is not None:
+            faults.append(fault)
+        documents[dataset.name] = {**status.document(clock()), "last_error": None if fault is None else str(fault)}
+    return documents, faults

@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 import trio
 
-from edged.cli.output import add_json_flag, progress, size
+from edged.cli.origin import watch
+from edged.cli.output import add_json_flag, size
 from edged.config import AdminConfig, Config, DaemonConfig, DatasetConfig, ServeConfig
 from edged.daemon import Daemon
 from edged.errors import ConfigError
@@ -128,17 +129,15 @@ async def publish_first(args: argparse.Namespace, place: Path, story: Story) -> 
     def work() -> tuple[Publisher, PublishResult]:
         publisher = Publisher.init(place / "feed")
         (place / "feed" / f"{DATASET}.toml").write_text(DATASET_TOML)
-        with progress(args, "publishing a made-up catalogue") as bar:
 
-            def records() -> Iterator[tuple[str, str, Any]]:
-                for collection, key, value in catalogue(args.records):
-                    bar.advance()
-                    story.records += 1
-                    if collection == "titles" and not story.example:
-                        story.example = key
-                    yield collection, key, value
+        def records() -> Iterator[tuple[str, str, Any]]:
+            for collection, key, value in catalogue(args.records):
+                story.records += 1
+                if collection == "titles" and not story.example:
+                    story.example = key
+                yield collection, key, value
 
-            return publisher, publisher.publish(DATASET, records())
+        return publisher, publisher.publish(DATASET, records(), watch=watch(args))
 
     return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
 
@@ -169,13 +168,19 @@ async def edit_for_ever(
         batch = next(stream)
         before = daemon.status()["datasets"][DATASET]["bytes_received"]
         result = await trio.to_thread.run_sync(partial(publish_edit, publisher, batch))
-        update = Update(result.version, "; ".join(edit.why for edit in batch), time.monotonic())
+        update = Update(result.version, what_was_done(batch), time.monotonic())
         story.updates.append(update)
         with trio.move_on_after(EVERY_S):
             await daemon.wait_for(DATASET, result.version)
             received = daemon.status()["datasets"][DATASET]["bytes_received"]
             story.took(update, received - before, time.monotonic())
         tell(args, story, update)
+
+
+def what_was_done(batch: list[Edit]) -> str:
+    """'rating changed (12), synopsis corrected'."""
+    counts = Counter(edit.why for edit in batch)
+    return ", ".join(f"{why} ({count})" if count > 1 else why for why, count in counts.items())
 
 
 def publish_edit(publisher: Publisher, batch: list[Edit]) -> PublishResult:

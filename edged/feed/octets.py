@@ -21,6 +21,22 @@ def write_counted(out: bytearray, data: bytes) -> None:
     out += data
 
 
+def shared_bytes(one: bytes, other: bytes) -> int:
+    """How many bytes `one` and `other` begin with in common."""
+    for place, (left, right) in enumerate(zip(one, other, strict=False)):
+        if left != right:
+            return place
+    return min(len(one), len(other))
+
+
+def decode_text(data: bytes, what: str) -> str:
+    """`data` as text. Raises WireError naming `what` unless it is UTF-8."""
+    try:
+        return data.decode()
+    except UnicodeDecodeError as fault:
+        raise WireError(f"decode {what}: not UTF-8: {fault}") from fault
+
+
 class Octets:
     """A cursor over received bytes. Every method raises WireError, naming `what`, rather than read past the end."""
 

@@ -11,32 +11,31 @@ from collections.abc import Iterable, Iterator, Sequence
 import zstandard
 
 from edged.errors import WireError
-from edged.feed import limits, zstd
-from edged.feed.hopcoding import decode_text, shared_bytes
+from edged.feed import cbor, limits, zstd
+from edged.feed.knowledge import TABLES_END, tables_size
 from edged.feed.names import check_collection, check_key
-from edged.feed.octets import Octets, write_counted, write_varint
+from edged.feed.octets import Octets, decode_text, shared_bytes, write_counted, write_varint
 from edged.feed.sections import read_section, write_section
 
 PART = 1  # format: keys, separated values
 LEVEL = 19
 PART_CONTENT_BYTES = 6 << 20  # of keys and values in one part: about 1 MB as it travels
 SAMPLE_BYTES = 2 << 20
-TABLES_END = b"\x01\0\0\0\x04\0\0\0\x08\0\0\0"  # the repeat offsets close the tables: RFC 8878 section 5
 
 
-def sample_evenly(records: Iterable[tuple[str, str, bytes]], most_bytes: int) -> list[bytes]:
+def sample_evenly(records: Iterable[tuple[str, str, bytes]], most_bytes: int) -> list[tuple[str, bytes]]:
     """Values at even distances over all of `records`, together at most `most_bytes`, seen once and held boundedly."""
-    kept: list[bytes] = []
+    kept: list[tuple[str, bytes]] = []
     size, step = 0, 1
-    for place, (_, _, value) in enumerate(records):
+    for place, (collection, _, value) in enumerate(records):
         if place % step:
             continue
-        kept.append(value)
+        kept.append((collection, value))
         size += len(value)
         while size > most_bytes and len(kept) > 1:
             kept = kept[::2]
             step *= 2
-            size = sum(map(len, kept))
+            size = sum(len(item) for _, item in kept)
     return kept
 
 
@@ -46,17 +45,18 @@ def train_dictionary(records: Iterable[tuple[str, str, bytes]], size: int = 64 <
     Entropy tables as zstd trains them, then whole values. Without tables where there is too little to train on.
     """
     sample = sample_evenly(records, SAMPLE_BYTES)
-    tables = train_tables(sample)
+    tables = train_tables([value for _, value in sample])
     room = size - len(tables)
     content: list[bytes] = []
-    total = sum(map(len, sample))
-    step = max(1.0, total / max(room, 1))
-    place = 0.0
+    step = max(1.0, sum(len(value) for _, value in sample) / max(room, 1))
+    place, named = 0.0, ""
     while place < len(sample):
-        value = sample[int(place)]
-        if len(value) <= room:
-            content.append(value)
-            room -= len(value)
+        collection, value = sample[int(place)]
+        item = (cbor.encode(collection) if collection != named else b"") + value
+        if len(item) <= room:
+            named = collection
+            content.append(item)
+            room -= len(item)
         place += step
     if sum(map(len, content)) < len(TABLES_END):
         return b""
@@ -69,8 +69,7 @@ def train_tables(sample: Sequence[bytes]) -> bytes:
         trained = zstandard.train_dictionary(16 << 10, list(sample), level=LEVEL, dict_id=1).as_bytes()
     except zstandard.ZstdError:  # too few or too small samples; a raw dictionary needs no tables
         return b""
-    end = trained.find(TABLES_END)
-    return trained[: end + len(TABLES_END)] if end > 0 else b""
+    return trained[: tables_size(trained)]
 
 
 def pack_dictionary(dictionary: bytes) -> bytes:
@@ -169,7 +168,7 @@ def part_keys(data: bytes, max_bytes: int) -> Iterator[tuple[str, str]]:
         if name <= collection:
             raise WireError("decode snapshot keys: collections are not in order")
         collection, previous = name, b""
-        text = check_collection(decode_text(name))
+        text = check_collection(decode_text(name, "snapshot keys"))
         for _ in range(octets.varint(len(data), "number of records")):
             shared = octets.varint(len(previous), "shared bytes of a key")
             key = previous[:shared] + octets.counted(limits.KEY_BYTES, "size of a key")
@@ -178,5 +177,5 @@ def part_keys(data: bytes, max_bytes: int) -> Iterator[tuple[str, str]]:
             spent += len(key)
             if spent > max_bytes:
                 raise WireError(f"decode snapshot keys: more than {max_bytes} bytes of keys")
-            yield text, check_key(decode_text(key))
+            yield text, check_key(decode_text(key, "snapshot keys"))
             previous = key

@@ -75,7 +75,7 @@ def test_a_dictionary_of_next_to_nothing_is_still_usable() -> None:
 
 def test_the_sample_is_bounded_and_spread_over_everything() -> None:
     sample = sample_evenly((("a", str(n), n.to_bytes(4, "big")) for n in range(100_000)), 4000)
-    numbers = [int.from_bytes(value, "big") for value in sample]
+    numbers = [int.from_bytes(value, "big") for _, value in sample]
     assert 400 <= len(numbers) <= 1000
     assert numbers[0] == 0
     assert numbers[-1] > 98_000

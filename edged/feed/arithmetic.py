@@ -1,0 +1,143 @@
+"""Binary arithmetic coding, in whole numbers only, so that every machine decodes alike.
+
+A coder is given a bit and the probability (of 65,536) that it is 1. Writer and Reader share that one method: a
+Writer records the bit it is given, a Reader ignores it and returns the one that was recorded. So a model is written
+once and serves both directions, and the two cannot drift apart.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import Protocol
+
+from edged.errors import WireError
+
+BITS_MOST = 1 << 16  # coded in one hop: under a second of work on a desktop machine, whatever the bytes say
+ONE = 1 << 16  # certainty
+TOP = (1 << 32) - 1
+SURE = 24  # the nearest to certainty that a probability comes, of ONE
+LOGIT_SCALE = 256  # a logit of 1.0
+LOGIT_MOST = 2047
+
+
+def exponentials(count: int) -> list[int]:
+    """exp(n / LOGIT_SCALE) * 2**64 for n in range(count), by integers: a libm may round otherwise elsewhere."""
+    one = 1 << 64
+    step, term, number = one, one, 1
+    while term:
+        term = term // LOGIT_SCALE // number
+        step += term
+        number += 1
+    found = [one]
+    while len(found) < count:
+        found.append(found[-1] * step >> 64)
+    return found
+
+
+def squash_table() -> list[int]:
+    """Probability of ONE for each logit from -LOGIT_MOST to LOGIT_MOST."""
+    rising = [min(ONE - SURE, ONE * e // (e + (1 << 64))) for e in exponentials(LOGIT_MOST + 1)]
+    return [ONE - p for p in rising[:0:-1]] + rising
+
+
+SQUASH = squash_table()
+STRETCH = [min(bisect_left(SQUASH, (n << 4) + 8), 2 * LOGIT_MOST) - LOGIT_MOST for n in range(ONE >> 4)]
+
+
+def squash(logit: int) -> int:
+    """The probability of ONE for a logit of LOGIT_SCALE, held within what the tables span."""
+    if logit >= LOGIT_MOST:
+        return SQUASH[-1]
+    if logit <= -LOGIT_MOST:
+        return SQUASH[0]
+    return SQUASH[logit + LOGIT_MOST]
+
+
+class TooLong(WireError):
+    """More bits than may be coded bit by bit; for the encoder, another form is due."""
+
+
+class Coder(Protocol):
+    """Codes bits, each with the probability that it is 1."""
+
+    def code(self, bit: int, probability: int) -> int: ...
+
+
+class Silent:
+    """Codes nothing: lets a model learn from what both sides know."""
+
+    def code(self, bit: int, probability: int) -> int:
+        return bit
+
+
+class Writer:
+    """Encodes bits. `low` and `high` span what the bytes to come may still say."""
+
+    def __init__(self) -> None:
+        self.low, self.high = 0, TOP
+        self.out = bytearray()
+        self.left = BITS_MOST
+
+    def code(self, bit: int, probability: int) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise TooLong(f"encode hop: more than {BITS_MOST} coded bits")
+        middle = self.low + (self.high - self.low) * probability // ONE
+        if bit:
+            self.high = middle
+        else:
+            self.low = middle + 1
+        while not (self.low ^ self.high) >> 24:
+            self.out.append(self.high >> 24)
+            self.low = self.low << 8 & TOP
+            self.high = self.high << 8 & TOP | 0xFF
+        return bit
+
+    def finish(self) -> bytes:
+        return bytes(self.out) + closing(self.low, self.high)
+
+
+def closing(low: int, high: int) -> bytes:
+    """The fewest bytes that, with zeros after them, lie from low to high."""
+    for size in range(4):
+        room = 32 - 8 * size
+        value = -(-low >> room) << room
+        if low <= value <= high:
+            return (value >> room).to_bytes(size, "big")
+    return low.to_bytes(4, "big")
+
+
+class Reader:
+    """Decodes bits from exactly `data`, which is taken to go on with zeros."""
+
+    def __init__(self, data: bytes, what: str) -> None:
+        self.data, self.what = data, what
+        self.low, self.high = 0, TOP
+        self.at = 4
+        self.left = BITS_MOST
+        self.value = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
+
+    def code(self, bit: int, probability: int) -> int:
+        self.left -= 1
+        if self.left < 0:
+            raise TooLong(f"decode {self.what}: more than {BITS_MOST} coded bits; take the snapshot")
+        middle = self.low + (self.high - self.low) * probability // ONE
+        bit = self.value <= middle
+        if bit:
+            self.high = middle
+        else:
+            self.low = middle + 1
+        while not (self.low ^ self.high) >> 24:
+            if self.at >= len(self.data) + 4:
+                raise WireError(f"decode {self.what}: cut short at byte {len(self.data)}; fetch it again")
+            octet = self.data[self.at] if self.at < len(self.data) else 0
+            self.at += 1
+            self.value = self.value << 8 & TOP | octet
+            self.low = self.low << 8 & TOP
+            self.high = self.high << 8 & TOP | 0xFF
+        return int(bit)
+
+    def finish(self) -> None:
+        """Raise WireError unless the data ends exactly as a Writer would have ended it."""
+        if self.data[self.at - 4 :] != closing(self.low, self.high):
+            raise WireError(f"decode {self.what}: does not end where its content does; fetch it again")

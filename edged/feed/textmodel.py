@@ -1,0 +1,204 @@
+"""Predicts text and decisions from what both sides already hold, for coding hops of a few hundred bytes.
+
+A field's texts, those of the dictionary and those of the records at hand, are the model: the bytes that followed the
+last one to six bytes there vote on the next. Nothing is trained ahead: what followed a context is looked up when it
+is first met, so a hop costs time in proportion to its own length and not to the dictionary's.
+"""
+
+from __future__ import annotations
+
+from edged.feed.arithmetic import LOGIT_MOST, ONE, SQUASH, STRETCH, Coder
+
+END = 0xFF  # closes a text; no byte of UTF-8
+ORDERS = (0, 1, 2, 3, 4, 6)  # lengths of the contexts that vote
+HISTORY = ORDERS[-1]
+NEAREST_BYTES = 12_000  # how far back a context of one byte is counted; longer ones further, by their length squared
+FOLLOWERS = 255  # counted for one context at most
+KNOWN_CONTEXTS = 8192  # remembered of one field between hops; forgotten all at once when there are more
+
+Counts = dict[int, int]
+
+
+class Corpus:
+    """The texts of one field that a dictionary holds. Shared by hops: what it remembers are results, not state."""
+
+    def __init__(self) -> None:
+        self.text = bytearray([END])
+        self.known: dict[bytes, Counts] = {}
+
+    def add(self, text: bytes) -> None:
+        self.text += text
+        self.text.append(END)
+
+    def followers(self, context: bytes) -> Counts:
+        """How often which byte followed `context`. Not to be changed by the caller."""
+        counts = self.known.get(context)
+        if counts is None:
+            if len(self.known) >= KNOWN_CONTEXTS:
+                self.known.clear()
+            counts = self.known[context] = self.count(context)
+        return counts
+
+    def count(self, context: bytes) -> Counts:
+        text, size = self.text, len(context)
+        counts: Counts = {}
+        last = len(text) - size
+        at = max(0, last - NEAREST_BYTES * max(1, size * size))
+        for _ in range(FOLLOWERS):
+            at = text.find(context, at, -1)
+            if at < 0:
+                break
+            follower = text[at + size]
+            counts[follower] = counts.get(follower, 0) + 1
+            at += 1
+        return counts
+
+
+RECENT_WEIGHT = 3  # what was seen in this hop's own records counts for so many of the dictionary's
+
+
+class Field:
+    """A field's texts while one hop is coded: the dictionary's, and those seen since."""
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.corpus = corpus
+        self.recent: dict[bytes, Counts] = {}
+
+    def note(self, history: bytes, symbol: int) -> None:
+        """Remember that `symbol` came after `history`."""
+        recent, size = self.recent, len(history)
+        for order in ORDERS:
+            if order > size:
+                break
+            context = history[size - order :]
+            counts = recent.get(context)
+            if counts is None:
+                recent[context] = {symbol: RECENT_WEIGHT}
+            else:
+                counts[symbol] = counts.get(symbol, 0) + RECENT_WEIGHT
+
+    def learn(self, text: bytes) -> None:
+        """Remember a whole text that both sides hold."""
+        whole = bytes([END]) + text + bytes([END])
+        for place in range(1, len(whole)):
+            self.note(whole[max(0, place - HISTORY) : place], whole[place])
+
+    def votes(self, history: bytes) -> list[list[tuple[int, int]]]:
+        """For each of ORDERS, up to the longest that was met: (symbol, count) of what came after `history`'s end."""
+        found: list[list[tuple[int, int]]] = []
+        size = len(history)
+        for order in ORDERS:
+            if order > size:
+                break
+            context = history[size - order :]
+            counts = self.corpus.followers(context)
+            recent = self.recent.get(context)
+            if recent:
+                counts = dict(counts)
+                for symbol, count in recent.items():
+                    counts[symbol] = counts.get(symbol, 0) + count
+            if order and not counts:  # then no longer context was met either
+                break
+            found.append(list(counts.items()))
+        return found
+
+
+DOUBT = (5, 5, 4, 3, 2, 2)  # added to both counts, in sixteenths, by order: the longer a context, the surer it is
+WEIGHT = ONE // 3  # of each order's vote at first; in sixteen bits
+RATE = 4  # how fast the weights follow
+
+
+class TextCoder:
+    """Codes bytes of text by mixing the votes of all orders; the mix adapts as it goes."""
+
+    def __init__(self, coder: Coder) -> None:
+        self.coder = coder
+        self.weights = [[WEIGHT] * len(ORDERS) for _ in ORDERS]  # by the longest order that votes
+
+    def symbol(self, symbol: int, field: Field, history: bytes) -> int:
+        """Code one byte, or END, that comes after `history`."""
+        votes = field.votes(history)
+        weights = self.weights[len(votes) - 1]
+        code = self.coder.code
+        coded = 0
+        for shift in range(7, -1, -1):
+            used: list[tuple[int, int]] = []
+            total = 0
+            for order, candidates in enumerate(votes):
+                ones = both = 0
+                for candidate, count in candidates:
+                    both += count
+                    if candidate >> shift & 1:
+                        ones += count
+                if both:
+                    doubt = DOUBT[order]
+                    logit = STRETCH[(ones * 16 + doubt) * 4095 // (both * 16 + 2 * doubt)]
+                    total += logit * weights[order]
+                    used.append((order, logit))
+            probability = SQUASH[max(0, min(2 * LOGIT_MOST, (total >> 16) + LOGIT_MOST))]
+            bit = code(symbol >> shift & 1, probability)
+            error = ((bit << 16) - probability) * RATE
+            for order, logit in used:
+                weights[order] += logit * error >> 16
+            coded = coded << 1 | bit
+            votes = [[vote for vote in candidates if vote[0] >> shift & 1 == bit] for candidates in votes]
+        return coded
+
+
+Counter = list[int]  # [probability of 1, of ONE; times seen]
+SEEN_MOST = 23
+STEP = [ONE * 2 // (2 * n + 3) for n in range(SEEN_MOST + 1)]  # how far a counter moves, by times seen
+TRUST = [ONE * n // (2 * n + 2) for n in range(SEEN_MOST + 1)]  # the weight of its vote
+LENGTH_MOST = 66  # bits of a number: the difference of two 64-bit ones
+
+
+class Decisions:
+    """Codes yes-or-no decisions, each predicted from how it fell before in the same and in like contexts."""
+
+    def __init__(self, coder: Coder, counters: dict[object, Counter]) -> None:
+        self.coder = coder
+        self.counters = {context: list(counter) for context, counter in counters.items()}
+
+    def flag(self, bit: int, *contexts: object) -> int:
+        """Code a decision; each of its contexts has a counter that votes."""
+        counters = self.counters
+        used: list[Counter] = []
+        total = 0
+        for context in contexts:
+            counter = counters.get(context)
+            if counter is None:
+                counter = counters[context] = [ONE // 2, 0]
+            else:
+                total += STRETCH[counter[0] >> 4] * TRUST[counter[1]]
+            used.append(counter)
+        bit = self.coder.code(bit, SQUASH[max(0, min(2 * LOGIT_MOST, (total >> 16) + LOGIT_MOST))])
+        goal = ONE - 1 if bit else 0
+        for counter in used:
+            seen = counter[1]
+            counter[0] += (goal - counter[0]) * STEP[seen] >> 16
+            if seen < SEEN_MOST:
+                counter[1] = seen + 1
+        return bit
+
+    def number(self, number: int, *contexts: object) -> int:
+        """Code a whole number from 0: its length in bits, then two leading bits, by decisions; the rest evenly."""
+        size = (number + 1).bit_length()
+        length = 1
+        while length < LENGTH_MOST and self.flag(length < size, *((context, length) for context in contexts)):
+            length += 1
+        value = 1
+        for place in range(length - 2, -1, -1):
+            bit = (number + 1) >> place & 1
+            if length - place <= 3:
+                bit = self.flag(bit, *((context, length, value) for context in contexts))
+            else:
+                bit = self.coder.code(bit, ONE // 2)
+            value = value << 1 | bit
+        return value - 1
+
+    def even(self, number: int, bits: int) -> int:
+        """Code a number of `bits` bits, all alike."""
+        value = 0
+        for place in range(bits - 1, -1, -1):
+            value = value << 1 | self.coder.code(number >> place & 1, ONE // 2)
+        return value

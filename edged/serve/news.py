@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from operator import is_
+
 import trio
 
-from edged.serve.source import Catalog
+from edged.serve.source import Catalog, View
 
 POLL_S = 0.05
 
@@ -16,28 +18,30 @@ class News:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.versions = self.read()
+        self.views = self.read()
         self.changed = trio.Event()
         self.wanted = trio.Event()
         self.waiting = 0
-        self.generation = 0  # how often a version has moved
+        self.generation = 0  # how often a view has moved
 
-    def read(self) -> tuple[int, ...]:
-        return tuple(dataset.version for dataset in self.catalog.values())
+    def read(self) -> list[View]:
+        return [dataset.view() for dataset in self.catalog.values()]
 
     def look(self) -> bool:
-        """Wake those who wait if a version has moved; whether it had."""
-        versions = self.read()
-        if versions == self.versions:
+        """Wake those who wait if a view has moved: to a new version, or by a newer head of the same one (it changes
+        how old the data is). Returns whether it had.
+        """
+        views = self.read()
+        if all(map(is_, views, self.views)):
             return False
-        self.versions = versions
+        self.views = views
         self.generation += 1
         self.changed.set()
         self.changed = trio.Event()
         return True
 
     async def wait(self, generation: int) -> None:
-        """Until any dataset has a newer version than when `generation` was read."""
+        """Until any dataset has a newer view than when `generation` was read."""
         if self.generation != generation:
             return
         self.waiting += 1

@@ -126,9 +126,9 @@ class DatasetAudit:
 
     def check_head(self, manifest: Manifest) -> Head | None:
         """The head that is stored, if its signature holds under the stored root of trust."""
-        from edged.feed import trust  # loads cryptography, which reading does without
+        from edged.feed import roots, trust  # load cryptography, which reading does without
 
-        data = files.Disk(self.root).read(files.ROOTS, limits.TRUST_BYTES + 4)
+        data = files.Disk(self.root).read(files.ROOTS, files.ROOTS_BYTES)
         if data is None:
             self.fault("", files.ROOTS, f"no root of trust is stored, so the head proves nothing; {ROOT_ADVICE}")
             return None
@@ -136,8 +136,10 @@ class DatasetAudit:
             self.fault("", files.ROOTS, f"the checksum does not hold; {ROOT_ADVICE}")
             return None
         try:
-            root = trust.read_root(data[4:], f"{self.root.name}/{files.ROOTS}")
-            return trust.verify_head(manifest.head, root, self.root.name).head
+            what = f"{self.root.name}/{files.ROOTS}"
+            trust_file, *_ = roots.decode_roots(data[4:], what)
+            known = roots.restore(trust_file, data[4:], what)
+            return trust.verify_head(manifest.head, known.newest, self.root.name).head
         except (TrustError, WireError) as fault:
             self.fault("", files.MANIFEST, fault)
             return None

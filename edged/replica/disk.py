@@ -19,6 +19,7 @@ from edged.feed.names import NAME
 
 PAGE_BYTES = 4096
 MANIFEST, PREVIOUS, LOCK, COUNTER, ROOTS, TOUCHED = "manifest", "manifest.1", "lock", "counter", "roots", "head"
+ROOTS_BYTES = 16 << 20  # all roots of trust since the trust file, see feed/roots.py
 PACKS, STAGING = "packs", "staging"
 TEMPORARY = ".tmp"
 COUNTER_BYTES = 8

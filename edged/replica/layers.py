@@ -137,7 +137,15 @@ class Layers:
                 if found[2].frame(found[3]):
                     yield found
 
-    def merged(self, collection: str, begin: str) -> Iterator[Found]:
+    def newest(self, collection: str, *, base: bool = True) -> Iterator[Found]:
+        """The newest entry of each key, tombstones included; without `base`, of the layers above it alone."""
+        last = None
+        for found in self.merged(collection, BELOW_ALL, base=base):
+            if found[0] != last:
+                last = found[0]
+                yield found
+
+    def merged(self, collection: str, begin: str, *, base: bool = True) -> Iterator[Found]:
         """All entries from key `begin` on, in order of key and then of layer, the newest first."""
         streams: list[Iterator[Found]] = []
         if self.overlay.get(collection):
@@ -145,7 +153,7 @@ class Layers:
         for rank, pack in enumerate(self.middle, 1):
             if collection in pack.meta.spans:
                 streams.append(pack_stream(pack, collection, begin, rank))
-        if collection in self.chains:
+        if base and collection in self.chains:
             streams.append(chain_stream(self.chains[collection], collection, begin))
         return streams[0] if len(streams) == 1 else heapq.merge(*streams)
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast
 from edged.errors import DamageError, WireError
 from edged.feed import cbor, limits
 from edged.feed.names import check_name
+from edged.replica.frames import MAGIC as MAGIC_NUMBER
 from edged.replica.frames import DamagedFrame, Frames
 
 MAGIC = b"\x89EDGPK\r\n"
@@ -66,6 +67,10 @@ class Meta:
     versions: tuple[int, int]
     state: bytes = b""
     remotes: tuple[tuple[int, bytes], ...] = ()
+
+    def spans_deleted(self) -> int:
+        """How many entries are tombstones."""
+        return sum(span.deleted for span in self.spans.values())
 
     def to_cbor(self) -> dict[int, Any]:
         return {
@@ -243,6 +248,20 @@ class Pack:
         frame = self.frame(place)
         return self.decode(frame) if frame else None
 
+    def value_after(self, place: int, key: str) -> bytes | None:
+        """The value of an entry that is known to be at `place`, in a pack whose pages have been checked."""
+        offsets = self.offsets
+        frame = self.buffer[
+            self.at + offsets[place] + 2 + (len(key) if key.isascii() else len(key.encode())) : self.at
+            + offsets[place + 1]
+        ]
+        if not frame:
+            return None
+        try:
+            return self.frames.local.decompress(MAGIC_NUMBER + frame)
+        except (DamagedFrame, MemoryError):
+            return self.decode(frame)
+
     def decode(self, frame: bytes) -> bytes:
         """The value in what `frame()` gave, unless that is empty."""
         try:
@@ -258,6 +277,12 @@ class Pack:
         _, ordinal, start, end = REMOTE_ENTRY.unpack(frame)
         buffer, frames = self.remotes[ordinal]
         return buffer, frames, start, end
+
+    def pointer(self, frame: bytes) -> tuple[int, bytes, int, int]:
+        """(file number, SHA-256 of its dictionary, first, last-plus-one byte) of what a remote entry points to."""
+        _, ordinal, start, end = REMOTE_ENTRY.unpack(frame)
+        number, dictionary = self.meta.remotes[ordinal]
+        return number, dictionary, start, end
 
     def version(self, place: int) -> int:
         """The dataset version at which the entry last changed, as far back as is known."""
@@ -277,24 +302,32 @@ class Pack:
 
     def find(self, collection: str, key: bytes) -> int:
         """The place of an entry, -1 where there is none."""
-        span = self.meta.spans.get(collection)
-        if span is None:
+        if collection not in self.meta.spans:
             return -1
         if self.table is None:
             place = self.bisect(collection, key)
-            return place if place < span.high and self.key(place) == key else -1
+            return place if place < self.meta.spans[collection].high and self.key(place) == key else -1
         word = KEY_PREFIX[len(key)] + key
-        value = zlib.crc32(word, zlib.crc32(collection.encode()))
-        slot, bits = value % self.slots, self.bits
+        return self.probe(collection, word, zlib.crc32(word, zlib.crc32(collection.encode())))
+
+    def probe(self, collection: str, word: bytes, value: int) -> int:
+        """The place of the entry that begins with `word` (a key behind its length) and hashes to `value`, or -1."""
+        table, bits, seen = self.table, self.bits, self.seen
+        if table is None:
+            return self.find(collection, word[2:])
+        slot = value % self.slots
+        shift = self.table_at - (self.first_page << PAGE_SHIFT)
         while True:
-            at = self.table_at + 4 * slot
-            self.check(at, at + 4)
-            found = self.table[slot]
+            page = shift + 4 * slot >> PAGE_SHIFT
+            if not seen[page]:
+                self.check_page(page)
+            found = table[slot]
             if not found:
                 return -1
             if found >> bits == value >> bits:
                 place = (found & (1 << bits) - 1) - 1
-                if span.low <= place < span.high and self.key(place) == key:
+                span = self.meta.spans[collection]
+                if span.low <= place < span.high and self.key(place) == word[2:]:
                     return place
             slot = slot + 1 if slot + 1 < self.slots else 0
 

@@ -71,6 +71,9 @@ class Dataset(Mapping[str, "Collection"]):
                 self.loaded = load(self.root, self.pool, self.loaded, may_be_empty=self.may_be_empty)
                 self.current = self.loaded.view
                 self.seen = seen
+                if isinstance(self.live, ManifestWatch):  # opened before the first writer had made the counter
+                    self.cell = self.live = watch(self.root)
+                    self.seen = NO_COUNTER_CHECK if isinstance(self.live, memoryview) else seen
 
     def view(self) -> View:
         """The newest version, as one that never changes. Costs one memory read where nothing is new."""

@@ -135,6 +135,15 @@ class Staging:
     def part_name(self, slice_name: str, ref: BlobRef) -> str:
         return f"{slice_name}.{ref.name}.pack"
 
+    def parts_on_disk(self, slice_name: str) -> frozenset[bytes]:
+        """SHA-256 of the snapshot parts of the slice that lie staged from an attempt before, unchecked."""
+        found = set()
+        for name in self.writer.disk.names(files.STAGING):
+            rest = name.removeprefix(f"{slice_name}.").removesuffix(".pack")
+            if len(rest) == 64 and name == f"{slice_name}.{rest}.pack":
+                found.add(bytes.fromhex(rest))
+        return frozenset(found)
+
     def open_part(self, slice_name: str, ref: BlobRef) -> Pack | None:
         """The pack that was made of a part, if it is on disk and whole."""
         staged = self.staged(slice_name)
@@ -355,16 +364,15 @@ class Staging:
         writer = self.writer
         if writer.manifest is not self.base:
             raise StoreError(f"commit {self.base.dataset}: another version was committed meanwhile; stage again")
-        if version < self.base.version:
-            raise ChainError(f"commit {self.base.dataset}: version {version}, but {self.base.version} is held")
         before = writer.flash_bytes_written
         for slice_name in self.slices:
             self.current(slice_name)
         self.link_parts()
         settings_ref, settings = self.write_settings(version)
         slices = {name: self.slices[name].state for name in sorted(self.slices)}
-        if set(slices) != set(self.base.slices):
-            # Records came or went with a slice, and no hop says which: `changes` can only begin here.
+        if set(slices) != set(self.base.slices) or version < self.base.version:
+            # Records came or went with a slice, and no hop says which: `changes` can only begin here. So too when the
+            # version goes back: to a pin, or because a stolen key had signed numbers that bind no longer.
             slices = {name: replace(state, floor=version) for name, state in slices.items()}
         manifest = Manifest(
             dataset=self.base.dataset,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -12,11 +12,9 @@ from edged.errors import ChainError, DamageError, RequestError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica import query
 from edged.replica.layers import Found, Layers
-from edged.replica.lookup import getter
+from edged.replica.lookup import Getter, getter
 from edged.replica.manifest import Manifest
 from edged.replica.settings import Settings
-
-Getter = Callable[[str], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,14 @@ class View:
         found = self.getters.get(collection)
         if found is None:
             fault = next(iter(self.broken.values()), None)
-            found = getter(self.layers, collection, self.hidden.get(collection, set()), fault)
-            self.getters[collection] = found
+            found = self.getters[collection] = getter(self.layers, collection, self.hidden.get(collection, ()), fault)
         return found
+
+    def following_getter(self, collection: str, counter: Any, seen: int, moved: Getter) -> Getter:
+        """`getter`, which asks `moved` instead once `counter[0]` is not `seen`."""
+        fault = next(iter(self.broken.values()), None)
+        hidden = self.hidden.get(collection, ())
+        return getter(self.layers, collection, hidden, fault, counter=counter, seen=seen, moved=moved)
 
     def get_raw(self, collection: str, key: str) -> bytes | None:
         """The record's value as CBOR, None where there is none or it is taken down."""

@@ -14,6 +14,7 @@ from edged.feed import limits
 from edged.feed.digest import SetHash
 from edged.feed.names import check_name
 from edged.replica import disk as files
+from edged.replica.compaction import Policy, Progress, compact
 from edged.replica.disk import Disk
 from edged.replica.layers import Layers
 from edged.replica.loading import read_manifest
@@ -22,6 +23,8 @@ from edged.replica.pool import Pool
 from edged.replica.settings import Settings
 from edged.replica.staging import Staging
 from edged.replica.touched import encode_touched, read_touched
+
+DEFAULT_POLICY = Policy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,14 +182,14 @@ class Writer:
         return self.manifest.flash_bytes + self.disk.written
 
     def roots(self) -> bytes | None:
-        """The newest root of trust, None where none was stored or the file is damaged (the trust file then serves)."""
-        data = self.disk.read(files.ROOTS, limits.TRUST_BYTES + 4)
+        """The roots of trust as stored (feed/roots.py), None where there are none or the file is damaged."""
+        data = self.disk.read(files.ROOTS, files.ROOTS_BYTES)
         if data is None or len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
             return None
         return data[4:]
 
     def set_roots(self, data: bytes) -> None:
-        """Store the newest root of trust, as it was received."""
+        """Store the roots of trust since the trust file."""
         if data != self.roots():
             self.disk.write(files.ROOTS, zlib.crc32(data).to_bytes(4, "little") + data)
             self.disk.sync(self.root)
@@ -209,6 +212,16 @@ class Writer:
     def stage(self) -> Staging:
         """Begin a new version."""
         return Staging(self)
+
+    def compact(
+        self, budget: int | None = None, *, policy: Policy = DEFAULT_POLICY, progress: Progress | None = None
+    ) -> int:
+        """Merge packs where that is due and about `budget` bytes allow it (None: whatever it takes).
+
+        Returns the bytes written to flash. progress: called with (records done, records in all) now and then. Raises
+        StoreError or DamageError; what is held is then as it was.
+        """
+        return compact(self, budget, policy, progress)
 
     def swap(self, manifest: Manifest, packs: bytes, number: int, fresh_files: Iterable[str] = ()) -> None:
         """Make `manifest` the live one, in the commit file `number`, which holds `packs` too.

@@ -17,9 +17,12 @@ from tests.replica.feeds import Publisher, filled, made_up
 
 def test_every_record_reads_as_published_after_a_snapshot_and_hops(tmp_path: Path) -> None:
     publisher = filled(tmp_path, 500, hops=30)
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.hop_into(writer, 20, random.Random(3), coded=True)
+        assert writer.status().slices["core"].digest == publisher.digest("core")[0]
     with edged.open(tmp_path) as replica:
         catalog = replica["catalog"]
-        assert catalog.version == 31
+        assert catalog.version == 32
         assert sorted(catalog) == ["people", "titles"]
         for name, collection in catalog.items():
             expected = {key: value for (held, key), value in publisher.slices["core"].items() if held == name}

@@ -1,0 +1,95 @@
+"""Merging changes where records lie and nothing else, writes little, and waits for its budget."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+import edged
+from edged.replica.compaction import Policy
+from edged.replica.writer import Writer
+from tests.replica.feeds import Publisher, made_up
+
+EAGER = Policy(fresh_packs=4, least_bytes=1 << 40)
+POINTING = Policy(fresh_packs=4, least_bytes=1 << 40, keep_bytes=1)
+REBASING = Policy(fresh_packs=4, least_bytes=1, base_share=0.2, pack_bytes=20_000, keep_bytes=1)
+
+
+def contents(data_dir: Path) -> dict[tuple[str, str], bytes]:
+    with edged.open(data_dir) as replica:
+        view = replica["catalog"].view()
+        return {(name, key): value for name in view.collections for key, value in view.scan(name)}
+
+
+@pytest.mark.parametrize("policy", [EAGER, POINTING, REBASING], ids=["copying", "pointing", "rebasing"])
+def test_merging_changes_nothing_that_is_read(tmp_path: Path, policy: Policy) -> None:
+    publisher = Publisher({"core": made_up(400)})
+    chance = random.Random(7)
+    copies = {}
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        publisher.snapshot_into(writer)
+        titles = replica["catalog"]["titles"]
+        for _ in range(40):
+            copies[publisher.version] = dict(publisher.slices["core"])
+            publisher.hop_into(writer, 10, chance)
+            writer.compact(policy=policy)
+            key = chance.choice(sorted(publisher.slices["core"]))
+            assert replica["catalog"].view().get_raw(*key) == publisher.slices["core"][key]
+            assert titles.get_raw("gone") is None
+        state = writer.manifest.slices["core"]
+        assert len(state.fresh) <= 5
+        assert len(state.middle) <= 1
+        assert digest_of(writer) == publisher.digest("core")
+        files = {path.name for path in (tmp_path / "catalog/packs").iterdir()}
+        assert files == writer.manifest.files() | writer.previous.files()
+        view = replica["catalog"].view()
+        for since in (view.changes_from, 30, 39):
+            copy = copies[since]
+            for change in view.changes(since):
+                if change.value is None:
+                    copy.pop((change.collection, change.key), None)
+                else:
+                    copy[change.collection, change.key] = change.value
+            assert copy == publisher.slices["core"]
+    assert contents(tmp_path) == publisher.slices["core"]
+
+
+def digest_of(writer: Writer) -> tuple[bytes, int]:
+    held = writer.status().slices["core"]
+    return held.digest, held.records
+
+
+def test_a_budget_of_nothing_defers_merging(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(100)})
+    chance = random.Random(7)
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+        for _ in range(10):
+            publisher.hop_into(writer, 2, chance)
+        assert writer.compact(0, policy=EAGER) == 0
+        assert len(writer.manifest.slices["core"].fresh) == 10
+        assert writer.compact(1 << 20, policy=EAGER) > 0
+        assert len(writer.manifest.slices["core"].fresh) == 0
+        assert writer.compact(policy=EAGER) == 0
+
+
+def test_a_base_pack_that_nothing_touched_is_not_written_again(tmp_path: Path) -> None:
+    publisher = Publisher({"core": {name: value for name, value in made_up(400).items() if name[0] == "titles"}})
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+        split = Policy(fresh_packs=0, least_bytes=1, base_share=0, pack_bytes=4_000)
+        publisher.hop_into(writer, 10, random.Random(1))
+        writer.compact(policy=split)
+        before = writer.manifest.slices["core"].base
+        assert len(before) > 4
+        last = max(publisher.slices["core"])
+        publisher.version += 1
+        with writer.stage() as staging:
+            staging.apply_hop("core", publisher.version, publisher.hop("core", {last: b"\x01"}))
+            staging.commit(publisher.version, b"h", as_of=1, fresh_s=1, expires_s=1)
+        writer.compact(policy=split)
+        after = writer.manifest.slices["core"].base
+        assert len(set(before) & set(after)) >= len(before) - 2
+    assert contents(tmp_path) == publisher.slices["core"]

@@ -65,6 +65,7 @@ class Update:
         self.paths: dict[str, Path] = {}
         self.tried: dict[str, set[bytes]] = {}  # dictionaries that were fetched in search of one
         self.repairs: dict[str, int] = {}
+        self.causes: dict[str, EdgedError] = {}  # why a slice is being repaired
         self.without: dict[str, frozenset[bytes]] = {}
         self.kinds: dict[str, str] = {}
         self.hops = self.snapshots = 0
@@ -317,9 +318,13 @@ class Update:
         have = mine.version if mine is not None and mine.version < target.version and not step.afresh else None
         inlined = self.head.slices[name].hops
         # A hop of the head that is not inlined is in the chain as well, so both can be looked at alike.
-        path = plan(
-            self.slice_chain(name), have, target.version, inlined=inlined, staged=parts, without=self.avoid(name)
-        )
+        try:
+            path = plan(
+                self.slice_chain(name), have, target.version, inlined=inlined, staged=parts, without=self.avoid(name)
+            )
+        except ChainError as fault:
+            cause = f" ({self.causes[name]})" if name in self.causes else ""
+            raise ChainError(f"slice {name} of {self.head.dataset}: {fault}{cause}") from fault
         self.paths[name] = path
         self.replace([*self.path_steps(name, path, parts), CheckIt(name, target)])
 
@@ -377,6 +382,7 @@ class Update:
             # The state that the hops were applied to was the snapshot's own, so now they are what is suspected.
             self.without[name] = self.avoid(name) | {hop.blob.sha256 for hop in self.paths[name].hops}
         self.repairs[name] = done + 1
+        self.causes[name] = error
         self.tried.pop(name, None)
         self.steps = deque(step for step in self.steps if step.slice_name != name)
         target = self.pinned_target(name) if self.pinned and self.chain else self.target(name)

@@ -1,0 +1,243 @@
+"""Roots of trust: rotation, revocation, and what an attacker with an old key, or with the origin's disk, can try."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edged.errors import TrustError, UnknownKeyError, WireError
+from edged.feed import trust
+from edged.feed.roots import decode_roots
+from edged.replica.writer import Writer
+from tests.sync.driving import first_sync, held, on_disk, sync
+from tests.sync.simulator import Device, Feed, Origin, key
+
+FILMS: dict[str, object | None] = {f"t{number:03}": {"title": f"Film {number}"} for number in range(20)}
+EDIT: dict[str, object | None] = {"t001": {"title": "Film 1, restored"}}
+
+
+@pytest.fixture
+def feed() -> Feed:
+    feed = Feed()
+    feed.publish(FILMS)
+    return feed
+
+
+def roots_kept(device: Device) -> list[bytes]:
+    with Writer.open(device.directory, device.name) as writer:
+        kept = writer.status().roots
+    assert kept is not None
+    return decode_roots(kept, "test")
+
+
+async def test_head_key_is_rotated(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.rotate(heads="head 2")
+    feed.publish(EDIT)
+    assert (await sync(device, origin)).error is None
+    assert held(device) == feed.slices["core"].records
+    assert roots_kept(device) == feed.roots
+
+
+async def test_many_rotations_while_the_device_was_away(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    for number in range(2, 20):
+        feed.rotate(heads=f"head {number}", roots=[f"root {number}"])
+    feed.publish(EDIT)
+    assert (await sync(device, origin)).error is None
+    assert origin.requests["trust"] == 19
+    origin.requests.clear()
+    assert (await sync(device, origin)).error is None
+    assert origin.requests["trust"] == 1  # the newest is kept; only the question for the next is asked
+
+
+async def test_root_keys_move_to_a_threshold(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.rotate(heads="head 2", roots=["a", "b", "c"], threshold=2)
+    feed.rotate(heads="head 3")
+    feed.publish(EDIT)
+    assert (await sync(device, origin)).error is None
+    assert len(roots_kept(device)) == 3
+
+
+def next_root(feed: Feed, signers: list[str], *, roots: list[str], threshold: int = 1, number: int = 0) -> bytes:
+    """A second root that names Mallory's head key."""
+    role = trust.role_of(threshold, [feed_public(name) for name in roots])
+    root = trust.Root(number or len(feed.roots) + 1, feed.now, role, Feed.role([key("mallory")]))
+    return trust.sign_root(root, [key(name) for name in signers])
+
+
+def feed_public(name: str) -> bytes:
+    return next(iter(Feed.role([key(name)]).keys.values()))
+
+
+@pytest.mark.parametrize(
+    ("signers", "words"),
+    [
+        (["mallory"], "of the root before it"),  # by the new keys alone
+        (["root 1"], "of its own"),  # by the old keys alone
+        (["head 1", "mallory"], "of the root before it"),  # by an online key
+    ],
+)
+async def test_root_signed_by_too_few(tmp_path: Path, feed: Feed, signers: list[str], words: str) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.roots.append(next_root(feed, signers, roots=["mallory"]))
+    feed.head_key = key("mallory")
+    feed.publish(EDIT)
+    before = on_disk(device)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, TrustError)
+    assert words in str(outcome.error)
+    assert on_disk(device) == before
+
+
+async def test_root_below_its_own_threshold(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.roots.append(next_root(feed, ["root 1", "mallory"], roots=["mallory", "trudy"], threshold=2))
+    feed.head_key = key("mallory")
+    feed.publish(EDIT)
+    before = on_disk(device)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, TrustError)
+    assert "1 of the 2 root keys of its own" in str(outcome.error)
+    assert on_disk(device) == before
+
+
+async def test_one_signature_does_not_count_twice(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.roots.append(next_root(feed, ["root 1", "mallory", "mallory"], roots=["mallory", "trudy"], threshold=2))
+    feed.head_key = key("mallory")
+    feed.publish(EDIT)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, TrustError)
+    assert "1 of the 2" in str(outcome.error)
+
+
+async def test_root_number_skipped(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.roots.append(next_root(feed, ["root 1", "mallory"], roots=["mallory"], number=3))
+    feed.head_key = key("mallory")
+    feed.publish(EDIT)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, TrustError)
+    assert "is numbered 3" in str(outcome.error)
+
+
+async def test_a_bad_root_does_not_stop_updates_that_the_known_one_vouches_for(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.publish(EDIT)
+    feed.roots.append(b"<html>This page has moved</html>")
+    outcome = await sync(device, origin)
+    assert outcome.version == 2
+    assert held(device) == feed.slices["core"].records
+
+
+async def test_revoked_key(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.rotate(heads="head 2")
+    feed.publish(EDIT)
+    assert (await sync(device, origin)).error is None
+    feed.head_key = key("head 1")
+    feed.publish(FILMS)
+    before = on_disk(device)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, UnknownKeyError)
+    assert on_disk(device) == before
+
+
+async def test_key_revoked_while_the_device_was_away(tmp_path: Path, feed: Feed) -> None:
+    """Known to the root that is held, not to the next: the next is asked for before anything is believed."""
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.rotate(heads="head 2")
+    feed.head_key = key("head 1")
+    feed.publish(EDIT)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, UnknownKeyError)
+    assert outcome.version == 1
+
+
+async def test_fast_forward_recovery(tmp_path: Path, feed: Feed) -> None:
+    """A stolen key signs version 2^40; once it is revoked, rightful heads of small versions are taken again."""
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    stolen = Feed()
+    stolen.version = 1 << 40
+    stolen.now = int(device.clock_s) + 80_000
+    stolen.publish({"t001": {"title": "Owned"}})
+    origin.feed = stolen
+    assert (await sync(device, origin)).version == (1 << 40) + 1
+
+    feed.publish(EDIT)
+    origin.feed = feed
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, TrustError)
+    assert "rollback" in str(outcome.error)
+
+    feed.rotate(heads="head 2")
+    feed.resign()
+    outcome = await sync(device, origin)
+    assert outcome.error is None
+    assert outcome.version == 2
+    assert held(device) == feed.slices["core"].records
+
+
+async def test_another_trust_file_is_installed(tmp_path: Path, feed: Feed) -> None:
+    """The roots kept from before count for nothing then, however high their number."""
+    device = Device.of(tmp_path, feed)
+    await first_sync(device, feed)
+    feed.rotate(heads="head 2")
+    feed.publish(EDIT)
+    assert (await sync(device, Origin(feed))).error is None
+
+    other = Feed()
+    other.root_keys, other.head_key = [key("other root")], key("other head")
+    root = trust.Root(1, other.now, Feed.role(other.root_keys), Feed.role([other.head_key]))
+    other.roots = [trust.sign_root(root, other.root_keys)]
+    other.publish({"t001": {"title": "From elsewhere"}})
+    Path(device.trust).write_bytes(other.roots[0])
+    assert isinstance((await sync(device, Origin(feed))).error, TrustError)
+    outcome = await sync(device, Origin(other))
+    assert outcome.error is None
+    assert held(device) == other.slices["core"].records
+    assert roots_kept(device) == other.roots
+
+
+async def test_newer_trust_file_of_the_same_succession(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.rotate(heads="head 2")
+    feed.rotate(heads="head 3")
+    feed.publish(EDIT)
+    assert (await sync(device, origin)).error is None
+    Path(device.trust).write_bytes(feed.roots[1])
+    origin.requests.clear()
+    assert (await sync(device, origin)).error is None
+    assert origin.requests["trust"] == 1
+    assert roots_kept(device) == feed.roots[1:]
+
+
+@pytest.mark.parametrize("content", [b"", b"not a root", bytes(70_000)])
+async def test_unusable_trust_file(tmp_path: Path, feed: Feed, content: bytes) -> None:
+    device = Device.of(tmp_path, feed)
+    Path(device.trust).write_bytes(content)
+    with pytest.raises(WireError, match="trust file of catalog"):
+        await sync(device, Origin(feed))
+
+
+async def test_trust_file_signed_by_someone_else(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    root = trust.Root(1, feed.now, Feed.role([key("root 1")]), Feed.role([key("mallory")]))
+    Path(device.trust).write_bytes(trust.sign_root(root, [key("mallory")]))
+    with pytest.raises(TrustError, match="of its own"):
+        await sync(device, Origin(feed))

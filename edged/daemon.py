@@ -92,14 +92,16 @@ class Daemon:
     def open_replicas(self, stack: ExitStack) -> dict[str, Dataset]:
         """The writer first, which makes the directory; then the reader that serving uses."""
         data_dir = Path(self.config.daemon.data_dir)
-        for dataset in self.config.datasets:
-            writer = stack.enter_context(Writer.open(data_dir, dataset.name))
-            status, control = DatasetStatus(dataset.name), Control(dataset.slices)
-            self.stations[dataset.name] = Station(dataset, writer, status, control)
+        for config in self.config.datasets:
+            writer = stack.enter_context(Writer.open(data_dir, config.name))
+            self.stations[config.name] = Station(config, writer, DatasetStatus(config.name), Control(config.slices))
         if not self.stations:
             return {}
         replica = stack.enter_context(edged.open(data_dir))
-        return {name: replica.follow(name) for name in self.stations}
+        catalog = {name: replica.follow(name) for name in self.stations}
+        for name, dataset in catalog.items():
+            self.stations[name].status.version = dataset.version  # until the sync task has looked for itself
+        return catalog
 
     async def start_servers(self, servers: trio.Nursery, catalog: dict[str, Dataset]) -> None:
         self.news = news = News(catalog)

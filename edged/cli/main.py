@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import sys
 from importlib import import_module
@@ -40,6 +41,7 @@ def build_parser(words: list[str]) -> argparse.ArgumentParser:
 def main(words: list[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     words = sys.argv[1:] if words is None else words
+    logging.getLogger("edged").addHandler(logging.NullHandler())  # commands report by their one line; the daemon logs
     args = build_parser(words).parse_args(words)
     try:
         code: int = args.run(args)

@@ -38,9 +38,9 @@ def decode_roots(kept: bytes, what: str) -> list[bytes]:
     if len(kept) > SUCCESSION * limits.TRUST_BYTES:
         raise WireError(f"decode {what}: {len(kept)} bytes are too many")
     documents = cbor.decode(kept, what, depth=3)
-    if not isinstance(documents, list) or not all(isinstance(document, bytes) for document in documents):
-        raise WireError(f"decode {what}: not a list of signed documents")
-    return documents
+    if isinstance(documents, list) and documents and all(isinstance(document, bytes) for document in documents):
+        return documents
+    raise WireError(f"decode {what}: not a list of signed documents")
 
 
 def restore(trust_file: bytes, kept: bytes | None, what: str) -> Roots:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edged.errors import EdgedError, StoreError, TrustError, WireError
-from edged.feed import limits
 from edged.feed.digest import SetHash
 from edged.feed.head import Head
 from edged.replica import disk as files

@@ -78,6 +78,9 @@ test-packages: $(VENV)/.has-dev ## the .deb in a minimal Debian and the systemd 
 fuzz: $(VENV)/.has-dev ## every property test with many more examples
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=deep $(ARGS)
 
+cache-conformance: $(VENV)/.has-dev ## the proxy against the public suite http-cache-tests (npm)
+	$(BIN)/python -m tests.proxy.conformance.run $(ARGS)
+
 # --- measurements and packages -------------------------------------------------------------------------------------
 
 bench: $(VENV)/.has-dev ## every script in benchmarks/, one after the other

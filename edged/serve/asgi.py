@@ -16,6 +16,8 @@ from edged.serve.server import ASGIApp
 from edged.serve.service import Service
 from edged.serve.source import Clock
 
+BODY_BYTES = 64 << 10
+
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
@@ -51,6 +53,7 @@ class App:
         peer: Peer = scope["state"]["peer"]
         request = to_request(scope, peer)
         who = self.who(peer)
+        await discard_body(receive)
         found = answer_contained(request, who, self.service, self.clock())
         if isinstance(found, Held):
             await self.hold(found, receive)
@@ -109,6 +112,16 @@ class App:
 async def send_pieces(pieces: Any, send: Send) -> None:
     for piece in pieces:
         await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+async def discard_body(receive: Receive) -> None:
+    """Take a body that nobody asked for, so that the connection can go on; a large one ends it instead."""
+    left = BODY_BYTES
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 async def end_with_client(receive: Receive, scope: trio.CancelScope) -> None:

@@ -120,6 +120,8 @@ class StrictConnection(h11.Connection):
                         read_head(buffer[:end])
                 except HeadError as fault:
                     raise h11.RemoteProtocolError(str(fault), error_status_hint=fault.status) from fault
+        if self.their_state is h11.MUST_CLOSE:
+            return h11.NEED_DATA  # bytes behind a last request are no reason to refuse that request
         return super().next_event()
 
 
@@ -310,8 +312,8 @@ class Connection(TCPServer):
                 # shielded, for half a frame would break the connection; the server aborts the socket to end it sooner
                 with trio.move_on_after(self.limits.write_s, shield=True) as limit:
                     await self.stream.send_all(data[start : start + SEND_BYTES])
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return False
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                return False  # the client is gone, or another task is just ending the connection
             if limit.cancelled_caught:
                 return False
         return True

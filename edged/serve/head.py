@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import httptools
 
-TARGET = re.compile(rb"[!-~]+")
+REQUEST_LINE = re.compile(rb"(?:\r\n)*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9]\.[0-9])\r\n")
 FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MAX_FIELDS = 128
@@ -76,7 +76,12 @@ def head_end(buffer: bytes | bytearray, limit: int) -> int:
 
 
 def read_head(head: bytes) -> Head:
-    """Parse a whole head as `head_end` has measured it. Raises HeadError with 400, 431, 501 or 505."""
+    """Parse a whole head as `head_end` has measured it. Raises HeadError with 400, 431 or 505."""
+    line = REQUEST_LINE.match(head)
+    if line is None:
+        raise HeadError(400, "the request line is not METHOD SP target SP HTTP/1.1")
+    if line[3] not in (b"1.1", b"1.0"):
+        raise HeadError(505, f"HTTP/{line[3].decode()}")
     if b"\r\n " in head or b"\r\n\t" in head:
         raise HeadError(400, "a folded line")
     collector = Collector()
@@ -87,13 +92,9 @@ def read_head(head: bytes) -> Head:
         pass  # we never switch: the request counts as what it says without Upgrade (RFC 9110 section 7.8)
     except httptools.HttpParserError as fault:
         raise HeadError(400, f"not HTTP/1.1: {fault}") from fault
-    version = parser.get_http_version()
-    if version not in ("1.1", "1.0"):
-        raise HeadError(505, f"HTTP/{version}")
-    if not TARGET.fullmatch(collector.target):
-        raise HeadError(400, "the request target holds what is not visible ASCII")
-    method = parser.get_method()
-    return judge(method, collector.target, version, collector.fields)
+    if collector.target != line[2] or parser.get_http_version() != line[3].decode():
+        raise HeadError(400, "two readers of the request line disagree")
+    return judge(line[1], line[2], line[3].decode(), collector.fields)
 
 
 def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> Head:
@@ -115,7 +116,7 @@ def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, 
             body = body or value.strip(b"0") != b""
         elif name == b"transfer-encoding":
             if coded or value.lower() != b"chunked":
-                raise HeadError(501 if not coded else 400, "Transfer-Encoding is not exactly chunked")
+                raise HeadError(400, "Transfer-Encoding is not exactly chunked")
             coded = True
         elif name == b"expect":
             expects = True

@@ -1,7 +1,7 @@
 """Snapshots: a slice's whole content in parts, each fetched, checked and decoded on its own, and its dictionary.
 
-The dictionary is a sample of whole records behind zstd's entropy tables. Because they are whole records, the parts
-refer to them instead of repeating them, so the dictionary costs the snapshot next to nothing.
+A part is one zstd frame over its records by columns. The dictionary is a sample of whole records behind zstd's entropy
+tables; hops are coded with it, a replica compresses each record with it, and so is a part where that is smaller.
 """
 
 from __future__ import annotations
@@ -12,22 +12,32 @@ import zstandard
 
 from edged.errors import WireError
 from edged.feed import cbor, limits, zstd
-from edged.feed.knowledge import TABLES_END, tables_size
+from edged.feed.columns import Grouping, Record, apart, read_columns, together, write_columns
+from edged.feed.knowledge import tables_size
 from edged.feed.names import check_collection, check_key
-from edged.feed.octets import Octets, decode_text, shared_bytes, write_counted, write_varint
+from edged.feed.octets import Octets
 from edged.feed.sections import read_section, write_section
 
-PART = 1  # format: keys, separated values
+PLAIN, WITH_DICTIONARY = 1, 2  # formats of a part
 LEVEL = 19
-PART_CONTENT_BYTES = 6 << 20  # of keys and values in one part: about 1 MB as it travels
-SAMPLE_BYTES = 2 << 20
+PART_CONTENT_BYTES = 3 << 20  # of keys and values in one part: some 0.2 to 0.8 MB as it travels
+SMALL_PART_BYTES = 1 << 18  # a part of no more is tried with the dictionary; in larger ones it is of no use
+SAMPLE_BYTES = 2 << 20  # that a dictionary is trained on
+RECORD_LEVEL = 10  # at which a replica compresses records, so that the tables suit what is left of them then
+SEGMENT_BYTES = 512  # given rather than searched for, training takes a tenth of the time; only its tables are used
+DICTIONARY_SHARE = 16  # the dictionary takes at most one of so many parts of the content's bytes
+DICTIONARY_LEAST_BYTES = 2048
 
 
-def sample_evenly(records: Iterable[tuple[str, str, bytes]], most_bytes: int) -> list[tuple[str, bytes]]:
-    """Values at even distances over all of `records`, together at most `most_bytes`, seen once and held boundedly."""
+def sample_evenly(records: Iterable[tuple[str, str, bytes]], most_bytes: int) -> tuple[list[tuple[str, bytes]], int]:
+    """(collection, value) at even distances, together at most `most_bytes`, and the bytes of all values seen.
+
+    Goes over `records` once and holds no more than the sample.
+    """
     kept: list[tuple[str, bytes]] = []
-    size, step = 0, 1
+    size, step, seen = 0, 1, 0
     for place, (collection, _, value) in enumerate(records):
+        seen += len(value)
         if place % step:
             continue
         kept.append((collection, value))
@@ -36,37 +46,39 @@ def sample_evenly(records: Iterable[tuple[str, str, bytes]], most_bytes: int) ->
             kept = kept[::2]
             step *= 2
             size = sum(len(item) for _, item in kept)
-    return kept
+    return kept, seen
 
 
 def train_dictionary(records: Iterable[tuple[str, str, bytes]], size: int = 64 << 10) -> bytes:
-    """A dictionary of at most `size` bytes for a slice with these (collection, key, value).
+    """A dictionary of at most `size` bytes for a slice with these (collection, key, value), in order.
 
-    Entropy tables as zstd trains them, then whole values. Without tables where there is too little to train on.
+    Entropy tables as zstd trains them (none where there is too little to train on), then whole values, before the
+    first of each collection its name: what edged.feed.knowledge reads. Empty for a slice of next to nothing.
     """
-    sample = sample_evenly(records, SAMPLE_BYTES)
-    tables = train_tables([value for _, value in sample])
+    sample, seen = sample_evenly(records, SAMPLE_BYTES)
+    size = min(size, max(DICTIONARY_LEAST_BYTES, seen // DICTIONARY_SHARE))
+    tables = train_tables([value for _, value in sample], size)
     room = size - len(tables)
-    content: list[bytes] = []
+    content = bytearray()
     step = max(1.0, sum(len(value) for _, value in sample) / max(room, 1))
     place, named = 0.0, ""
     while place < len(sample):
         collection, value = sample[int(place)]
         item = (cbor.encode(collection) if collection != named else b"") + value
-        if len(item) <= room:
+        if len(content) + len(item) <= room:
             named = collection
-            content.append(item)
-            room -= len(item)
+            content += item
         place += step
-    if sum(map(len, content)) < len(TABLES_END):
-        return b""
-    return tables + b"".join(content)
+    # zstd takes a dictionary's first repeat offsets, up to 8, as they are
+    return tables + bytes(content) if len(content) >= 8 else b""
 
 
-def train_tables(sample: Sequence[bytes]) -> bytes:
-    """The head of a zstd dictionary: magic number, id and entropy tables, without content."""
+def train_tables(sample: Sequence[bytes], size: int) -> bytes:
+    """The head of a zstd dictionary of `size` bytes: magic number, id and entropy tables, without content."""
     try:
-        trained = zstandard.train_dictionary(16 << 10, list(sample), level=LEVEL, dict_id=1).as_bytes()
+        trained = zstandard.train_dictionary(
+            size, list(sample), k=SEGMENT_BYTES, d=8, level=RECORD_LEVEL, dict_id=1
+        ).as_bytes()
     except zstandard.ZstdError:  # too few or too small samples; a raw dictionary needs no tables
         return b""
     return trained[: tables_size(trained)]
@@ -74,7 +86,7 @@ def train_tables(sample: Sequence[bytes]) -> bytes:
 
 def pack_dictionary(dictionary: bytes) -> bytes:
     """The dictionary as a blob."""
-    return zstd.compress(dictionary, 22)
+    return zstd.compress(dictionary, LEVEL)
 
 
 def unpack_dictionary(data: bytes) -> bytes:
@@ -86,96 +98,57 @@ def encode_snapshot(
     records: Iterable[tuple[str, str, bytes]], dictionary: bytes, *, level: int = LEVEL
 ) -> Iterator[bytes]:
     """The parts of a snapshot of (collection, key, value) in the order of collection and key, a part at a time."""
-    batch: list[tuple[bytes, bytes, bytes]] = []
+    grouping: Grouping | None = None
+    for batch in batches(records):
+        if grouping is None:  # what suits the first part is taken to suit all: trying costs as much as compressing
+            parts = {choice: encode_part(batch, choice, dictionary, level) for choice in (apart, together)}
+            grouping = min(parts, key=lambda choice: len(parts[choice]))
+            yield parts[grouping]
+        else:
+            yield encode_part(batch, grouping, dictionary, level)
+
+
+def batches(records: Iterable[tuple[str, str, bytes]]) -> Iterator[list[Record]]:
+    """Records a part at a time. Raises WireError for what is not in order, or not a name or key."""
+    batch: list[Record] = []
     size = 0
+    last = (b"", b"")
     for collection, key, value in records:
-        entry = (check_collection(collection).encode(), check_key(key).encode(), value)
-        if batch and entry[:2] <= batch[-1][:2]:
+        name = (check_collection(collection).encode(), check_key(key).encode())
+        if name <= last:
             raise WireError(f"encode snapshot: {collection}/{key!r} is not in order")
-        weight = len(entry[1]) + len(value)
-        if size + weight > PART_CONTENT_BYTES and batch:
-            yield encode_part(batch, dictionary, level)
+        last = name
+        weight = len(name[1]) + len(value)
+        if batch and size + weight > PART_CONTENT_BYTES:
+            yield batch
             batch, size = [], 0
-        batch.append(entry)
+        batch.append((*name, value))
         size += weight
     if batch:
-        yield encode_part(batch, dictionary, level)
+        yield batch
 
 
-def encode_part(batch: list[tuple[bytes, bytes, bytes]], dictionary: bytes, level: int) -> bytes:
-    out = bytearray([PART])
-    keys = bytearray()
-    current, previous = b"", b""
-    counts: dict[bytes, int] = {}
-    for collection, _, _ in batch:
-        counts[collection] = counts.get(collection, 0) + 1
-    for collection, key, _ in batch:
-        if collection != current:
-            current, previous = collection, b""
-            write_counted(keys, collection)
-            write_varint(keys, counts[collection])
-        shared = shared_bytes(previous, key)
-        write_varint(keys, shared)
-        write_counted(keys, key[shared:])
-        previous = key
-    write_section(out, bytes(keys), dictionary, level)
-    values = b"".join(value for _, _, value in batch)
-    used = set(values)
-    mark = next((octet for octet in range(255, -1, -1) if octet not in used), None)
-    if mark is None:
-        sizes = bytearray()
-        for _, _, value in batch:
-            write_varint(sizes, len(value))
-        out += b"\0\0"
-        write_section(out, bytes(sizes), dictionary, level)
-    else:
-        out += bytes([1, mark])
-        values = bytes([mark]).join(value for _, _, value in batch)
-    write_section(out, values, dictionary, level, last=True)
+def encode_part(batch: Sequence[Record], grouping: Grouping, dictionary: bytes, level: int) -> bytes:
+    content = write_columns(batch, grouping)
+    out = bytearray([PLAIN])
+    write_section(out, content, b"", level, last=True)
+    if dictionary and len(content) <= SMALL_PART_BYTES:
+        other = bytearray([WITH_DICTIONARY])
+        write_section(other, content, dictionary, level, last=True)
+        if len(other) < len(out):
+            out = other
     return bytes(out)
 
 
 def decode_part(data: bytes, dictionary: bytes, *, max_bytes: int) -> Iterator[tuple[str, str, bytes]]:
-    """The (collection, key, value) of one part, in order. max_bytes bounds its content. Raises WireError."""
+    """The (collection, key, value) of one part, in order. Raises WireError, at the latest where it comes to the fault.
+
+    max_bytes bounds its content: keys and values together, and what is unpacked at once to make them.
+    """
     octets = Octets(data, "snapshot part")
     form = octets.byte()
-    if form != PART:
+    if form not in (PLAIN, WITH_DICTIONARY):
         raise WireError(f"decode snapshot part: format {form} is not known here; update edged")
-    names = list(part_keys(read_section(octets, dictionary, "keys", max_bytes), max_bytes))
-    marked, mark = octets.byte(), octets.byte()
-    if marked > 1 or (not marked and mark):
-        raise WireError(f"decode snapshot part: marks {marked} and {mark} are not known here")
-    if marked:
-        values = read_section(octets, dictionary, "values", max_bytes, last=True).split(bytes([mark]), len(names))
-    else:
-        sizes = Octets(read_section(octets, dictionary, "sizes", max_bytes), "snapshot part, sizes")
-        content = Octets(read_section(octets, dictionary, "values", max_bytes, last=True), "snapshot part, values")
-        values = [content.take(sizes.varint(limits.VALUE_BYTES, "size of a value")) for _ in names]
-        sizes.end()
-        content.end()
+    content = read_section(octets, dictionary if form == WITH_DICTIONARY else b"", "content", max_bytes, last=True)
     octets.end()
-    if len(values) != len(names):
-        raise WireError(f"decode snapshot part: expected {len(names)} values, got {len(values)} or more")
-    for (collection, key), value in zip(names, values, strict=True):
-        yield collection, key, value
-
-
-def part_keys(data: bytes, max_bytes: int) -> Iterator[tuple[str, str]]:
-    octets = Octets(data, "snapshot keys")
-    collection, spent = b"", 0
-    while octets.at < len(data):
-        name = octets.counted(limits.NAME_CHARACTERS, "size of a collection's name")
-        if name <= collection:
-            raise WireError("decode snapshot keys: collections are not in order")
-        collection, previous = name, b""
-        text = check_collection(decode_text(name, "snapshot keys"))
-        for _ in range(octets.varint(len(data), "number of records")):
-            shared = octets.varint(len(previous), "shared bytes of a key")
-            key = previous[:shared] + octets.counted(limits.KEY_BYTES, "size of a key")
-            if key <= previous:
-                raise WireError("decode snapshot keys: keys are not in order")
-            spent += len(key)
-            if spent > max_bytes:
-                raise WireError(f"decode snapshot keys: more than {max_bytes} bytes of keys")
-            yield text, check_key(decode_text(key, "snapshot keys"))
-            previous = key
+    yield from read_columns(content, max_bytes)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edged.errors import WireError
 from edged.feed import cbor, sections, snapshotcoding
+from edged.feed.columns import apart, read_columns, together, write_columns
 from edged.feed.octets import write_varint
 from edged.feed.snapshotcoding import (
     decode_part,
@@ -74,7 +75,8 @@ def test_a_dictionary_of_next_to_nothing_is_still_usable() -> None:
 
 
 def test_the_sample_is_bounded_and_spread_over_everything() -> None:
-    sample = sample_evenly((("a", str(n), n.to_bytes(4, "big")) for n in range(100_000)), 4000)
+    sample, seen = sample_evenly((("a", str(n), n.to_bytes(4, "big")) for n in range(100_000)), 4000)
+    assert seen == 400_000
     numbers = [int.from_bytes(value, "big") for _, value in sample]
     assert 400 <= len(numbers) <= 1000
     assert numbers[0] == 0
@@ -114,7 +116,7 @@ def test_bomb_whose_frame_lies_about_its_size_is_refused() -> None:
 
 
 def test_bomb_that_declares_its_size_is_refused_before_anything_is_allocated() -> None:
-    part = bytearray([snapshotcoding.PART])
+    part = bytearray([snapshotcoding.PLAIN])
     write_varint(part, (500 << 20) * 2 + 1)
     part += rle_frame(500 << 20, 128 << 10, 4000)
     with pytest.raises(WireError, match="at most"):
@@ -126,3 +128,50 @@ def test_frame_with_a_huge_window_is_refused() -> None:
     frame[1] = 0xF8  # 2**41 bytes
     with pytest.raises(WireError):
         sections.decompress(bytes(frame), b"", "window", 1000)
+
+
+def test_values_that_are_not_cbor_of_the_json_model_come_back_too() -> None:
+    odd = [
+        b"",
+        b"\xff",
+        b"\x9f\x01\xff",
+        b"\x18\x01",
+        b"\x61\xff",
+        b"\x43abc",
+        b"\xc1\x01",
+        b"\x01\x02",
+        b"\xa1\x01\x02",
+    ]
+    records = [("a", str(n), value) for n, value in enumerate(odd)]
+    parts = list(encode_snapshot(records, b""))
+    assert [r for part in parts for r in decode_part(part, b"", max_bytes=1 << 20)] == records
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_mutated_columns_raise_wire_error_or_decode_within_the_limit(data: st.DataObject) -> None:
+    batch = [(collection.encode(), key.encode(), value) for collection, key, value in ordered(BASE)[:12]]
+    mutated = bytearray(write_columns(batch, data.draw(st.sampled_from([apart, together]))))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(mutated) - 1))
+        match data.draw(st.sampled_from(["set", "insert", "cut"])):
+            case "set":
+                mutated[place] = data.draw(st.integers(0, 255))
+            case "insert":
+                mutated.insert(place, data.draw(st.integers(0, 255)))
+            case _:
+                del mutated[place]
+    try:
+        records = list(read_columns(bytes(mutated), 8192))
+    except WireError:
+        return
+    assert sum(len(key) + len(value) for _, key, value in records) <= 8192
+
+
+def test_a_part_whose_shape_multiplies_its_bytes_is_refused_at_the_limit() -> None:
+    records = [(b"a", b"%03d" % n, bytes([0x59, 0x03, 0xE8]) + bytes(1000)) for n in range(200)]
+    content = write_columns(records, apart)
+    assert len(content) < 4000
+    assert len(list(read_columns(content, 1 << 20))) == 200
+    with pytest.raises(WireError, match="more than"):
+        list(read_columns(content, 50_000))

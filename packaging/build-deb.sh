@@ -77,6 +77,7 @@ install -D -m 644 config/edged.toml "$root/etc/edged/edged.toml"
 for unit in edged.service edged-origin.service; do
     install -D -m 644 "systemd/$unit" "$root/lib/systemd/system/$unit"
 done
+install -D -m 644 systemd/edged-origin.sysusers "$root/usr/lib/sysusers.d/edged-origin.conf"
 documents=$root/usr/share/doc/edged
 install -D -m 644 packaging/debian/copyright "$documents/copyright"
 install -m 644 README.md "$documents/README.md"

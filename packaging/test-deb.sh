@@ -31,7 +31,8 @@ inside() {
 # What there is, without what apt and dpkg write about themselves.
 listing() {
     (cd "$root" && find . \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./var/log -o -path ./var/cache/apt \
-        -o -path ./var/lib/apt -o -path ./tmp \) -prune -o -print | grep -v '^\./var/lib/dpkg/[^/]*-old$' | sort)
+        -o -path ./var/lib/apt -o -path ./tmp \) -prune -o -print |
+        grep -v -e '^\./var/lib/dpkg/[^/]*-old$' -e '^\./etc/[a-z]*-$' -e '^\./etc/.pwd.lock$' | sort)
 }
 
 step "a minimal Debian with what the package depends on"
@@ -42,7 +43,7 @@ for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
         break
     fi
 done
-mmdebstrap --quiet --variant=apt --mode=root --include=python3,libgcc-s1 bookworm "$root" "${sources[@]}"
+mmdebstrap --quiet --variant=apt --mode=root --include=python3,libgcc-s1,passwd bookworm "$root" "${sources[@]}"
 cp "$deb" "$root/tmp/edged.deb"
 cp packaging/service_manager.py "$root/tmp/"
 listing >"$work/before"
@@ -72,26 +73,37 @@ cat >"$root/tmp/device.toml" <<'END'
 data_dir = "/tmp/replica"
 [[datasets]]
 name = "catalog"
-origin = ["file:///tmp/feed/public/catalog"]
-trust = "/tmp/feed/root.trust"
+origin = ["file:///var/lib/edged-origin/public/catalog"]
+trust = "/var/lib/edged-origin/root.trust"
 END
-inside edged origin init /tmp/feed
-inside edged origin publish /tmp/feed --dataset catalog /tmp/titles.ndjson
+origin() {
+    inside runuser -u edged-origin -- edged origin "$@"
+}
+origin init /var/lib/edged-origin
+origin publish /var/lib/edged-origin --dataset catalog /tmp/titles.ndjson
 inside edged sync --config /tmp/device.toml
 inside edged verify /tmp/replica
 inside edged get /tmp/replica catalog titles 2024/Signal | grep -q 'Último Verão' || { echo "the record is not as published" >&2; exit 1; }
 
 step "remove, install again, purge"
+inside apt-get purge --yes --quiet=2 -o Dpkg::Use-Pty=0 edged
+[ -f "$root/var/lib/edged-origin/private/keys/head-1.key" ] || { echo "purging took the signing keys along" >&2; exit 1; }
+rm -rf "$root/var/lib/edged-origin"
+inside apt-get install --yes --quiet=2 -o Dpkg::Use-Pty=0 --no-install-recommends /tmp/edged.deb
 inside apt-get remove --yes --quiet=2 -o Dpkg::Use-Pty=0 edged
 [ -f "$root/etc/edged/edged.toml" ] || { echo "removal took the configuration along" >&2; exit 1; }
 inside apt-get install --yes --quiet=2 -o Dpkg::Use-Pty=0 --no-install-recommends /tmp/edged.deb
 # As systemd lays it out with DynamicUser: a directory below private/ and a link to it.
-inside sh -c 'mkdir -p /var/lib/private /var/cache/private && mv /var/lib/edged /var/lib/private/edged &&
-    ln -s private/edged /var/lib/edged && touch /var/lib/private/edged/manifest && mkdir -p /var/cache/private/edged'
+inside sh -c 'mkdir -p /var/lib/private/edged /var/cache/private/edged &&
+    ln -s private/edged /var/lib/edged && touch /var/lib/private/edged/manifest'
 inside apt-get purge --yes --quiet=2 -o Dpkg::Use-Pty=0 edged
 inside rmdir /var/lib/private /var/cache/private
 listing >"$work/after"
 diff "$work/before" "$work/after" || { echo "test-deb: purging left or took the files above" >&2; exit 1; }
+if grep -q edged "$root/etc/passwd" "$root/etc/group"; then
+    echo "test-deb: the origin's user is still there" >&2
+    exit 1
+fi
 if grep -q '^Package: edged$' "$root/var/lib/dpkg/status"; then
     echo "test-deb: dpkg still knows the package" >&2
     exit 1

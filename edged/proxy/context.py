@@ -1,0 +1,189 @@
+"""One request on its way through the proxy, and how answers are written to whoever asks."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+import trio
+
+from edged.access.identity import LOCAL, Identity
+from edged.errors import DamageError
+from edged.proxy.cache import Cache
+from edged.proxy.disk import read_block
+from edged.proxy.memory import Held
+from edged.proxy.record import BLOCK_BYTES, primary_key, scope_of
+from edged.proxy.rules import Request, read_request
+from edged.proxy.rules_answer import StoredAnswer
+from edged.proxy.rules_fields import Fields, values_of
+from edged.proxy.rules_forward import check_fields, check_target
+from edged.proxy.rules_range import Span
+from edged.proxy.rules_status import CacheStatus
+from edged.proxy.upstream import Upstream
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# What the serving side puts into scope["state"]: who asks, and the names of fields that were meant for edged alone.
+IDENTITY, CREDENTIALS = "identity", "credentials"
+
+
+@dataclass(slots=True)
+class Context:
+    """A request, where it goes, and for whom. primaries: the keys that may hold its answer, the most private first."""
+
+    request: Request
+    upstream: Upstream
+    target: bytes
+    who: Identity
+    credentials: frozenset[bytes]
+    scopes: tuple[bytes, ...]
+    body: bool
+    receive: Receive
+    send: Send
+
+    @property
+    def private_allowed(self) -> bool:
+        return len(self.scopes) > 1 or bool(self.scopes[0])
+
+    def primary(self, scope: bytes) -> bytes:
+        return primary_key(scope, self.request.url)
+
+    def storing_scope(self, scope: str) -> bytes:
+        """The scope to store under: that of who asks for a private answer, else everyone's."""
+        return self.scopes[0] if scope == "private" else b""
+
+
+def is_known(who: Identity) -> bool:
+    """Whether answers may be kept for this identity alone. Any program on the device that nobody told apart is not
+    one app: what is private to one of them is not kept."""
+    return who.name != LOCAL.name or who.uid is not None
+
+
+def read_context(scope: Scope, upstream: Upstream, receive: Receive, send: Send) -> Context:
+    """The request of an ASGI scope. Raises Refused for one that is not forwarded."""
+    fields: Fields = tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"])
+    path = bytes(scope.get("raw_path") or scope["path"].encode())
+    query = bytes(scope.get("query_string", b""))
+    check_target(path + (b"?" + query if query else b""))
+    check_fields(fields)
+    state = scope.get("state") or {}
+    who: Identity = state.get(IDENTITY, LOCAL)
+    credentials: frozenset[bytes] = state.get(CREDENTIALS, frozenset())
+    return make_context(upstream, scope["method"].encode(), path, query, fields, who, credentials, receive, send)
+
+
+def make_context(
+    upstream: Upstream,
+    method: bytes,
+    path: bytes,
+    query: bytes,
+    fields: Fields,
+    who: Identity,
+    credentials: frozenset[bytes],
+    receive: Receive,
+    send: Send,
+) -> Context:
+    fields = tuple(pair for pair in fields if pair[0] not in credentials)
+    target = upstream.target(path, query)
+    request = read_request(method, upstream.origin + target, fields)
+    return Context(
+        request=request,
+        upstream=upstream,
+        target=target,
+        who=who,
+        credentials=credentials,
+        scopes=scopes_of(who, fields),
+        body=has_body(fields),
+        receive=receive,
+        send=send,
+    )
+
+
+def has_body(fields: Fields) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0) for name, value in fields)
+
+
+def scopes_of(who: Identity, fields: Fields) -> tuple[bytes, ...]:
+    """The scopes in which an answer may lie: that of the app, and of the credentials it shows upstream; everyone's."""
+    if not is_known(who):
+        return (b"",)
+    name = who.name if who.uid is None else f"{who.name}:{who.uid}"
+    return scope_of(name, values_of(fields, b"authorization")), b""
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+async def send_head(send: Send, status: int, fields: Fields) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": list(fields)})
+
+
+async def send_last(send: Send, data: bytes = b"") -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": False})
+
+
+async def send_piece(send: Send, data: bytes) -> None:
+    await send({"type": "http.response.body", "body": data, "more_body": True})
+
+
+async def send_problem(send: Send, status: int, detail: str, cache_status: CacheStatus, *, head: bool = False) -> None:
+    """An answer of the proxy's own (RFC 9457)."""
+    phrase = HTTPStatus(status).phrase
+    body = json.dumps({"type": "about:blank", "title": phrase, "status": status, "detail": detail}).encode()
+    fields: list[tuple[bytes, bytes]] = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", b"%d" % len(body)),
+        (b"cache-control", b"no-store"),
+        (b"cache-status", cache_status.encode()),
+    ]
+    if status == 504:
+        fields.append((b"retry-after", b"1"))
+    await send_head(send, status, tuple(fields))
+    await send_last(send, b"" if head else body)
+
+
+async def send_stored(send: Send, answer: StoredAnswer, held: Held, cache: Cache) -> None:
+    """An answer from the store. A body that turns out damaged on the way ends the connection and is dropped."""
+    if answer.span is None:
+        await send_head(send, answer.status, answer.fields)
+        await send_last(send)
+        return
+    if held.body is not None:
+        await send_head(send, answer.status, answer.fields)
+        whole = answer.span.size == len(held.body)
+        await send_last(send, held.body if whole else held.body[answer.span.first : answer.span.last + 1])
+        return
+    async with open_body(held) as fd:
+        await send_head(send, answer.status, answer.fields)
+        try:
+            async for piece in read_span(fd, held, answer.span):
+                await send_piece(send, piece)
+        except DamageError:
+            await cache.drop(held)
+            return  # without an end the client knows that the body is not whole
+    await send_last(send)
+
+
+@asynccontextmanager
+async def open_body(held: Held) -> AsyncIterator[int]:
+    """The file of a body that is not in memory. Raises OSError where it has gone."""
+    fd = os.open(held.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+async def read_span(fd: int, held: Held, span: Span) -> AsyncIterator[bytes]:
+    """The bytes of a span, every block checked before any of it goes out. Raises DamageError."""
+    for number in range(span.first // BLOCK_BYTES, span.last // BLOCK_BYTES + 1):
+        block = await trio.to_thread.run_sync(read_block, fd, number, held.entry.size, held.sums)
+        start = number * BLOCK_BYTES
+        yield block[max(0, span.first - start) : span.last + 1 - start]

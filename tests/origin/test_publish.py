@@ -1,0 +1,308 @@
+"""Publishing and following: what a device reconstructs from the public files alone is what was published."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.errors import BusyError, ConfigError, OriginError, StoreError, ValidationError
+from edged.origin import history
+from edged.origin.locks import locked
+from edged.origin.publisher import Publisher
+from tests.origin.conftest import Clock
+from tests.origin.devices import Device
+
+Films = list[tuple[str, str, dict[str, Any]]]
+
+
+def films(count: int, **more: Any) -> Films:
+    return [("titles", f"t{number:05d}", film(number) | more) for number in range(count)]
+
+
+def film(number: int) -> dict[str, Any]:
+    return {"title": f"Film {number}", "year": 1950 + number % 70, "text": words(number)}
+
+
+def words(number: int) -> str:
+    chance = random.Random(number)
+    return " ".join("".join(chance.choices("abcdefgh", k=chance.randrange(3, 9))) for _ in range(25))
+
+
+def edit(number: int, **more: Any) -> tuple[str, str, dict[str, Any]]:
+    return "titles", f"t{number:05d}", {"title": f"Film {number}", "edited": True, **more}
+
+
+def test_a_device_reads_what_was_published_and_takes_an_edit_as_an_inlined_hop(publisher: Publisher) -> None:
+    first = publisher.publish("catalog", films(300))
+    device = Device(publisher.path, "catalog")
+    device.sync()
+    assert (first.version, first.added, device.version) == (1, 300, 1)
+    assert device.value("titles", "t00007") == films(300)[7][2]
+    result = publisher.publish("catalog", [*films(299), edit(299)])
+    assert (result.version, result.added, result.changed, result.removed) == (2, 0, 1, 0)
+    device.fetched.clear()
+    device.sync()
+    assert device.fetched == []  # all that was needed came with the head
+    assert device.value("titles", "t00299") == edit(299)[2]
+    assert result.hop_bytes * 20 < result.snapshot_bytes
+
+
+def test_whole_states_and_edits_lead_to_the_same_content(publisher: Publisher) -> None:
+    publisher.publish("whole", films(50))
+    publisher.publish("edits", films(50))
+    publisher.publish("whole", [*films(48), edit(48), edit(70)])
+    publisher.publish_changes("edits", [edit(48), edit(70), ("titles", "t00049", None), ("titles", "nowhere", None)])
+    contents = []
+    for dataset in ("whole", "edits"):
+        device = Device(publisher.path, dataset)
+        device.sync()
+        contents.append(device.held["core"][1])
+    assert contents[0] == contents[1]
+
+
+def test_nothing_changed_signs_the_same_version_anew(publisher: Publisher, clock: Clock) -> None:
+    publisher.publish("catalog", films(20))
+    device = Device(publisher.path, "catalog")
+    before = device.sync()
+    clock.now += 500
+    result = publisher.publish("catalog", films(20))
+    after = device.sync()
+    assert result.unchanged
+    assert (before.version, after.version, after.signed_at - before.signed_at) == (1, 1, 500)
+
+
+def test_a_clock_that_goes_back_never_signs_an_older_time(publisher: Publisher, clock: Clock) -> None:
+    publisher.publish("catalog", films(3))
+    signed_at = Device(publisher.path, "catalog").sync().signed_at
+    clock.now -= 5000
+    publisher.publish_changes("catalog", [edit(1)])
+    assert Device(publisher.path, "catalog").sync().signed_at == signed_at
+
+
+def test_any_retained_version_reaches_the_head_by_few_hops(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(400))
+    device = Device(publisher.path, "catalog")
+    left_behind: list[Device] = []
+    chance = random.Random(3)
+    for number in range(36):
+        device.sync()
+        left_behind.append(copy.copy(device))
+        left_behind[-1].held = dict(device.held)
+        publisher.publish_changes("catalog", [edit(chance.randrange(450), n=number), edit(500 + number)])
+    for behind in left_behind[::3]:
+        behind.fetched, behind.snapshots = [], 0
+        behind.sync()
+        assert behind.version == 37
+        assert len(behind.fetched) <= 10
+    assert sum(behind.snapshots for behind in left_behind[::3]) == 0
+
+
+def test_random_edits_over_slices_always_reach_devices_of_any_slices(publisher: Publisher) -> None:
+    (publisher.path / "catalog.toml").write_text(
+        '[slices.br]\nwhere = { region = ["BR", "*"] }\n[slices.kids]\nwhere = { rating = "U", kids = [true] }\n'
+    )
+    chance = random.Random(11)
+    state: dict[str, dict[str, Any]] = {}
+    devices = [Device(publisher.path, "catalog", slices) for slices in (("core",), ("br",), ("br", "core", "kids"))]
+    for number in range(40):
+        edits: list[tuple[str, str, dict[str, Any] | None]] = []
+        for key in sorted({f"k{chance.randrange(60)}" for _ in range(chance.randrange(1, 9))}):
+            value = None
+            if chance.random() < 0.8:
+                region: Any = chance.choice(["BR", "DE", "*", ["DE", "BR"], None])
+                value = {"n": number, "region": region, "rating": chance.choice("UX"), "kids": chance.random() < 0.5}
+            edits.append(("titles", key, value))
+            if value is None:
+                state.pop(key, None)
+            else:
+                state[key] = value
+        publisher.publish_changes("catalog", edits)
+        for device in devices:
+            if chance.random() < 0.5:
+                device.sync()
+    for device in devices:
+        device.sync()
+    wanted: dict[str, set[str]] = {"core": set(), "br": set(), "kids": set()}
+    for key, value in state.items():
+        regions = value["region"] if isinstance(value["region"], list) else [value["region"]]
+        names = ["br"] if {"BR", "*"} & set(regions) else []
+        names += ["kids"] if value["kids"] and value["rating"] == "U" else []
+        for name in names or ["core"]:
+            wanted[name].add(key)
+    for device in devices:
+        assert {name: device.keys(name) for name in device.slices} == {name: wanted[name] for name in device.slices}
+
+
+def test_changed_slice_rules_move_records_without_an_input_that_changes_them(publisher: Publisher) -> None:
+    records = [("titles", f"k{number}", {"region": "BR" if number % 3 == 0 else "DE"}) for number in range(30)]
+    publisher.publish("catalog", records)
+    device = Device(publisher.path, "catalog")
+    device.sync()
+    (publisher.path / "catalog.toml").write_text('[slices.br]\nwhere = { region = "BR" }\n')
+    result = publisher.publish("catalog", records)
+    assert (result.version, result.unchanged, result.changed) == (2, False, 0)
+    device.slices = ("core", "br")
+    device.sync()
+    assert (len(device.keys("core")), len(device.keys("br"))) == (20, 10)
+    (publisher.path / "catalog.toml").unlink()
+    publisher.publish("catalog", records)
+    device.slices = ("core",)
+    assert set(device.sync().slices) == {"core"}
+    assert len(device.keys()) == 30
+
+
+def test_a_slice_that_nothing_is_in_has_version_0_and_can_be_carried(publisher: Publisher) -> None:
+    (publisher.path / "catalog.toml").write_text('[slices.br]\nwhere = { region = "BR" }\n')
+    publisher.publish("catalog", films(5))
+    device = Device(publisher.path, "catalog", ("core", "br"))
+    head = device.sync()
+    assert (head.slices["br"].version, head.slices["br"].records) == (0, 0)
+    publisher.publish_changes("catalog", [("titles", "x", {"region": "BR"})])
+    device.sync()
+    assert device.keys("br") == {"x"}
+
+
+def test_a_changed_schema_is_a_new_version_without_changed_slices(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(5))
+    (publisher.path / "catalog.toml").write_text('[collections.titles]\nindex = ["year"]\n')
+    publisher.publish("catalog", films(5))
+    device = Device(publisher.path, "catalog")
+    head = device.sync()
+    assert (head.version, head.schema_version, head.slices["core"].version) == (2, 2, 1)
+    assert device.chain(head).schema.collections["titles"].index == ("year",)
+
+
+def test_rollback_brings_old_content_back_as_a_new_version(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(14))
+    device = Device(publisher.path, "catalog")
+    device.sync()
+    first = device.held["core"][1]
+    publisher.publish("catalog", [*films(10), edit(3000)])
+    publisher.publish_changes("catalog", [edit(2)])
+    result = publisher.rollback("catalog", 1)
+    device.sync()
+    assert (result.version, device.held["core"][1]) == (4, first)
+    assert publisher.rollback("catalog", 3).version == 5
+    with pytest.raises(OriginError, match="versions 1 to 5 are retained"):
+        publisher.rollback("catalog", 9)
+
+
+def test_a_takedown_stays_through_publishes_and_rollbacks_until_restore(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(10))
+    device = Device(publisher.path, "catalog")
+    publisher.takedown("catalog", "titles", ["t00003", "never-was"])
+    device.sync()
+    assert device.taken_down == {("titles", "t00003"), ("titles", "never-was")}
+    publisher.publish("catalog", [*films(3), edit(3, take=2)])
+    publisher.rollback("catalog", 1)
+    device.sync()
+    assert ("titles", "t00003") in device.taken_down
+    assert device.keys() == {f"t{number:05d}" for number in range(10)} - {"t00003"}
+    result = publisher.restore("catalog", "titles", ["t00003"])
+    device.sync()
+    assert (result.added, device.taken_down) == (1, frozenset({("titles", "never-was")}))
+    assert device.value("titles", "t00003") == edit(3, take=2)[2]  # the newest value that the publisher was given
+    with pytest.raises(OriginError, match="not taken down"):
+        publisher.restore("catalog", "titles", ["t00003"])
+
+
+def test_a_record_that_is_removed_while_taken_down_does_not_come_back(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(10))
+    publisher.takedown("catalog", "titles", ["t00003"])
+    publisher.publish("catalog", [film for film in films(10) if film[1] != "t00003"])
+    publisher.restore("catalog", "titles", ["t00003"])
+    device = Device(publisher.path, "catalog")
+    device.sync()
+    assert device.value("titles", "t00003") is None
+    assert len(device.keys()) == 9
+
+
+def test_two_publishers_cannot_race(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(3))
+    with locked(publisher.private / "state" / "catalog.lock", "dataset catalog"):
+        with pytest.raises(BusyError, match="another publisher"):
+            publisher.publish("catalog", films(4))
+        assert publisher.publish("other", films(2)).version == 1  # another dataset is free
+        with pytest.raises(BusyError):
+            Publisher.open(publisher.path, wait_s=0.12).publish("catalog", films(4))
+    assert publisher.publish("catalog", films(4)).version == 2
+
+
+def test_the_rotation_of_the_key_waits_for_publishers(publisher: Publisher) -> None:
+    with locked(publisher.private / "lock", "feed", shared=True), pytest.raises(BusyError):
+        publisher.rotate_key()
+
+
+def test_a_whole_state_without_records_is_refused_unless_meant(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(3))
+    with pytest.raises(ValidationError, match="allow-empty"):
+        publisher.publish("catalog", [])
+    assert publisher.publish("catalog", [], allow_empty=True).removed == 3
+    device = Device(publisher.path, "catalog")
+    device.sync()
+    assert device.keys() == set()
+
+
+def test_a_refused_first_publish_leaves_no_trace_of_the_dataset(publisher: Publisher) -> None:
+    with pytest.raises(ValidationError):
+        publisher.publish("catalog", [("titles", "", {})])
+    assert list(publisher.public.iterdir()) == []
+    assert publisher.datasets() == []
+    with pytest.raises(OriginError, match="none yet"):
+        publisher.rollback("catalog", 1)
+
+
+def test_a_record_that_occurs_twice_with_different_contents_is_refused(publisher: Publisher) -> None:
+    with pytest.raises(ValidationError, match=r"record 3: titles/a is there twice .* first at record 1"):
+        publisher.publish("catalog", [("titles", "a", {"n": 1}), ("titles", "b", {}), ("titles", "a", {"n": 2})])
+    assert publisher.publish("catalog", [("titles", "a", {"n": 1}), ("titles", "a", {"n": 1})]).added == 1
+    with pytest.raises(ValidationError, match="twice"):
+        publisher.publish_changes("catalog", [("titles", "a", None), ("titles", "a", {"n": 1})])
+
+
+def test_a_state_older_than_the_public_head_is_refused(publisher: Publisher, tmp_path: Path) -> None:
+    publisher.publish("catalog", films(3))
+    database = publisher.private / "state" / "catalog.db"
+    backup = database.read_bytes()
+    publisher.publish("catalog", films(4))
+    database.write_bytes(backup)
+    with pytest.raises(StoreError, match="public head is version 2"):
+        publisher.publish("catalog", films(5))
+
+
+def test_the_dataset_file_governs_freshness_and_refuses_unknown_keys(publisher: Publisher) -> None:
+    toml = publisher.path / "catalog.toml"
+    toml.write_text('[freshness]\nfresh = "10m"\nexpires = "2h"\n')
+    publisher.publish("catalog", films(3))
+    head = Device(publisher.path, "catalog").sync()
+    assert (head.fresh_s, head.expires_s) == (600, 7200)
+    toml.write_text('[collections.titles]\nindexes = ["year"]\n[retention]\nversions = "many"\n')
+    with pytest.raises(ConfigError, match=r"line 2: .*did you mean 'index'") as caught:
+        publisher.publish("catalog", films(4))
+    assert len(caught.value.faults) == 2
+    assert Device(publisher.path, "catalog").sync().version == 1
+
+
+def test_the_log_tells_what_changed_and_what_a_field_costs(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(60, seen="0"))
+    for day in range(1, 4):
+        stamped = films(60, seen=f"2026-01-{day:02d}T00:00:00Z/{day * 7919}")
+        stamped[5][2]["title"] = f"Renamed {day}"
+        publisher.publish("catalog", [*stamped[:40], ("people", "p", {"name": "Ann"})])
+    with publisher.reading("catalog") as state:
+        versions = history.versions(state)
+        changes = list(history.changes(state, 1, 4))
+        costs = history.costs(state, 1, 4)
+    assert [item["version"] for item in versions] == [1, 2, 3, 4]
+    assert (versions[1]["added"], versions[1]["changed"], versions[1]["removed"]) == (1, 40, 20)
+    spent = sum(item["slices"]["core"]["hop_bytes"] for item in versions[1:])
+    assert sum(cost.bytes for cost in costs) == pytest.approx(spent)
+    by_field = {(cost.collection, cost.field): cost for cost in costs}
+    assert by_field["titles", "seen"].changes == 120
+    assert by_field["titles", "seen"].bytes > 10 * by_field["titles", "title"].bytes
+    assert [change.change for change in changes].count("removed") == 20
+    assert next(change.fields for change in changes if change.key == "t00005") == ["seen", "title"]

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from edged.feed.schema import Schema
 from edged.replica import disk as files
 from edged.replica.disk import pages
 from edged.replica.frames import Frames
-from edged.replica.manifest import Manifest, PackRef, SliceState, file_name
+from edged.replica.indexing import with_indexes
+from edged.replica.manifest import FileRef, Manifest, PackRef, SliceState, file_name
 from edged.replica.pack import REMOTE_BIT, Pack
 from edged.replica.packbuilder import PackBuilder
 from edged.replica.pool import Pool
@@ -74,9 +76,13 @@ def due(state: SliceState, pool: Pool, policy: Policy) -> tuple[str, int]:
 def compact(writer: Writer, budget: int | None, policy: Policy, progress: Progress | None) -> int:
     """Take the steps that are due and that `budget` bytes allow (None: all). Returns the bytes written."""
     start = writer.flash_bytes_written
+    if writer.settings() is None:  # the schema is unknown until the next commit brings it again
+        return 0
     for name in sorted(writer.manifest.slices):
         if writer.damage_of(name) is not None:
             continue
+        if name not in writer.mended:
+            mend(writer, name, policy, progress)
         for _ in range(2):  # after the upper layers have become one pack, the base may be due
             state = writer.manifest.slices[name]
             step, cost = due(state, writer.pool, policy)
@@ -86,6 +92,14 @@ def compact(writer: Writer, budget: int | None, policy: Policy, progress: Progre
                 break
             Merge(writer, name, policy, progress).run(step)
     return writer.flash_bytes_written - start
+
+
+def mend(writer: Writer, name: str, policy: Policy, progress: Progress | None) -> None:
+    """Make missing and damaged index files anew, once in a writer's life."""
+    merge = Merge(writer, name, policy, progress)
+    if with_indexes(merge.state, merge.pool, merge.schema, lambda data: FileRef(0, len(data), 0)) != merge.state:
+        merge.run("index")
+    writer.mended.add(name)
 
 
 class Merge:
@@ -106,11 +120,15 @@ class Merge:
         self.fresh_files: list[str] = []
         self.refs: list[PackRef] = []
         self.done = 0
+        self.pool = writer.pool
+        settings = writer.settings()
+        self.schema = settings.schema if settings is not None else Schema()
 
     def run(self, step: str) -> None:
         """Raises StoreError (a full disk, say) or DamageError; the live version is then as it was."""
         try:
-            state = self.merge_base() if step == "base" else self.merge_upper()
+            state = {"base": self.merge_base, "upper": self.merge_upper, "index": self.as_it_is}[step]()
+            state = with_indexes(state, self.pool, self.schema, self.write_file)
             slices = {**self.manifest.slices, self.name: state}
             manifest = replace(self.manifest, slices=slices, next_file=self.next_file)
             self.writer.swap(manifest, b"", self.commit_file, self.fresh_files)
@@ -128,13 +146,25 @@ class Merge:
         number, self.next_file = self.next_file, self.next_file + 1
         self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
         self.fresh_files.append(file_name(number))
-        pack = Pack(data, 0, len(data), file_name(number), number)
-        self.refs.append(PackRef(number, 0, len(data), pack.crc))
+        pack = Pack(self.pool.map(file_name(number)), 0, len(data), file_name(number), number)
+        ref = PackRef(number, 0, len(data), pack.crc)
+        self.pool.equip(pack)
+        self.pool.packs[ref] = pack
+        self.refs.append(ref)
+
+    def write_file(self, data: bytes) -> FileRef:
+        number, self.next_file = self.next_file, self.next_file + 1
+        self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
+        self.fresh_files.append(file_name(number))
+        return FileRef(number, len(data), files.checksum(data))
 
     def step(self) -> None:
         self.done += 1
         if not self.done % 4096:
             self.progress(self.done, self.state.records)
+
+    def as_it_is(self) -> SliceState:
+        return self.state
 
     def merge_upper(self) -> SliceState:
         """Fresh and middle packs into one middle pack that points to the values."""
@@ -208,7 +238,7 @@ class Merge:
         """Base packs of one collection in whose range of keys no upper entry lies, by file number."""
         found: dict[int, PackRef] = {}
         for ref, pack in zip(self.state.base, self.layers.base, strict=True):
-            if len(pack.meta.spans) == 1 and pack.meta.dictionary == self.dictionary and not pack.meta.spans_deleted():
+            if len(pack.meta.spans) == 1 and pack.meta.dictionary == self.dictionary and few_deleted(pack):
                 name = next(iter(pack.meta.spans))
                 low, high = pack.key(0).decode(), pack.key(len(pack) - 1).decode()
                 upper = next(iter(self.layers.merged(name, low, base=False)), None)
@@ -225,3 +255,8 @@ class Merge:
     def versions(self) -> Iterator[int]:
         for _, _, version, _, _ in self.layers.changed_since(self.state.floor):
             yield version
+
+
+def few_deleted(pack: Pack) -> bool:
+    """Whether the tombstones in a pack are not worth writing it anew."""
+    return 8 * pack.meta.spans_deleted() <= len(pack)

@@ -11,7 +11,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edged.replica.manifest import SliceState
+from edged.feed.schema import Schema
+from edged.replica.freshindex import FreshIndex
+from edged.replica.index import Index, rules_of
+from edged.replica.manifest import PackRef, SliceState
 from edged.replica.pack import Pack
 from edged.replica.pool import Pool
 
@@ -43,6 +46,32 @@ class Layers:
         self.chains: dict[str, Chain] = former.chains if former is not None and same else chains_of(self.base)
         self.overlay = self.build_overlay(former)
         self.ordered: dict[str, list[str]] = {}
+        self.refs: dict[Pack, PackRef] = {pool.pack(ref): ref for ref in (*state.base, *state.middle)}
+        self.pool = pool
+        grown = former is not None and former.state.fresh == state.fresh[: len(former.state.fresh)]
+        self.fresh_indexes: dict[int, FreshIndex] = former.fresh_indexes if former is not None and grown else {}
+        self.schemas: list[Schema] = former.schemas if former is not None and grown else []
+
+    def index(self, pack: Pack, schema: Schema) -> Index | None:
+        """The indexes of a base or middle pack by `schema`, None where that declares nothing for it."""
+        rules = rules_of(schema, pack.meta.spans)
+        return self.pool.index(pack, self.refs[pack].index, schema, rules) if rules else None
+
+    def fresh_index(self, schema: Schema) -> FreshIndex:
+        """The index of the fresh packs by `schema`."""
+        found = self.fresh_indexes.get(id(schema))
+        if found is None:
+            self.schemas.append(schema)  # keeps the id taken
+            found = self.fresh_indexes.setdefault(id(schema), FreshIndex(schema))
+        found.take(self.fresh)
+        return found
+
+    def is_replaced(self, collection: str, key: str, rank: int) -> bool:
+        """Whether a layer newer than that of `rank` has an entry for a key."""
+        if key in self.overlay.get(collection, ()):
+            return True
+        name = key.encode()
+        return any(pack.find(collection, name) >= 0 for pack in self.middle[: rank - 1])
 
     def build_overlay(self, former: Layers | None) -> dict[str, dict[str, Place]]:
         overlay: dict[str, dict[str, Place]] = {}

@@ -46,6 +46,11 @@ class PackRef:
     crc: int
     index: FileRef | None = None
 
+    @property
+    def place(self) -> PackRef:
+        """The same without its index, as which a pack is known."""
+        return self if self.index is None else PackRef(self.number, self.offset, self.size, self.crc)
+
     def to_cbor(self) -> list[Any]:
         place: list[Any] = [self.number, self.offset, self.size, self.crc]
         return place if self.index is None else [*place, self.index.to_cbor()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import mmap
 import zlib
@@ -9,8 +10,10 @@ from pathlib import Path
 
 from edged.errors import DamageError
 from edged.feed import limits
+from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.disk import PACKS, explained, map_file
 from edged.replica.frames import Frames
+from edged.replica.index import Index, build_index
 from edged.replica.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.pack import Buffer, Pack
 from edged.replica.settings import Settings, decode_settings
@@ -25,6 +28,7 @@ class Pool:
         self.root = root
         self.files: dict[str, mmap.mmap] = {}
         self.packs: dict[PackRef, Pack] = {}
+        self.indexes: dict[tuple[Pack, int], tuple[dict[str, CollectionSchema], Index]] = {}
         self.frames: dict[bytes, Frames] = {NO_DICTIONARY: Frames(b"")}
         self.settings: dict[FileRef, Settings] = {}
 
@@ -36,14 +40,15 @@ class Pool:
 
     def pack(self, ref: PackRef) -> Pack:
         """The pack, its header checked against `ref`. Raises DamageError."""
-        found = self.packs.get(ref)
+        place = ref.place
+        found = self.packs.get(place)
         if found is None:
             name = file_name(ref.number)
             found = Pack(self.map(name), ref.offset, ref.size, f"{self.root.name}/{PACKS}/{name}", ref.number)
             if found.crc != ref.crc:
                 raise found.damage("it is another pack than the manifest names")
             self.equip(found)
-            self.packs[ref] = found
+            self.packs[place] = found
         return found
 
     def equip(self, pack: Pack) -> None:
@@ -71,6 +76,21 @@ class Pool:
             except FileNotFoundError as fault:
                 raise DamageError(f"open {path}: missing; fetch its slice again") from fault
 
+    def index(self, pack: Pack, ref: FileRef | None, schema: Schema, rules: dict[str, CollectionSchema]) -> Index:
+        """The indexes of a pack by `rules`: from its index file, or made here if that is missing, old or damaged."""
+        known = self.indexes.get((pack, ref.number if ref is not None else 0))
+        if known is not None and known[0] == rules:
+            return known[1]
+        found: Index | None = None
+        if ref is not None:
+            with contextlib.suppress(DamageError):  # derived from the pack, so nothing is lost; the writer mends it
+                name = file_name(ref.number)
+                found = Index(self.map(name), f"{self.root.name}/{PACKS}/{name}")
+        if found is None or found.rules != rules:
+            found = Index(build_index(pack, schema) or b"", pack.file)
+        self.indexes[pack, ref.number if ref is not None else 0] = (rules, found)
+        return found
+
     def checked_file(self, ref: FileRef) -> Buffer:
         """A whole file whose CRC-32 is checked now. Raises DamageError."""
         name = file_name(ref.number)
@@ -91,9 +111,11 @@ class Pool:
         """Let go of what none of `manifests` uses; views that still do keep it mapped."""
         names = set().union(*(manifest.files() for manifest in manifests))
         states: list[SliceState] = [state for manifest in manifests for state in manifest.slices.values()]
-        refs = {ref for state in states for ref in state.packs()}
+        refs = {ref.place for state in states for ref in state.packs()}
         wanted = {sha256 for state in states for sha256 in state.dictionaries} | {NO_DICTIONARY}
         self.files = {name: file for name, file in self.files.items() if name in names}
         self.packs = {ref: pack for ref, pack in self.packs.items() if ref in refs}
+        held = set(self.packs.values())
+        self.indexes = {key: item for key, item in self.indexes.items() if key[0] in held}
         self.frames = {sha256: frames for sha256, frames in self.frames.items() if sha256 in wanted}
         self.settings = {ref: item for ref, item in self.settings.items() if ref in {m.settings for m in manifests}}

@@ -21,6 +21,7 @@ from edged.feed.schema import Schema
 from edged.feed.snapshotcoding import decode_part
 from edged.replica import disk as files
 from edged.replica.frames import HOP_LEVEL, SNAPSHOT_LEVEL
+from edged.replica.indexing import with_indexes
 from edged.replica.layers import Layers
 from edged.replica.manifest import HEADER, FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.pack import Pack
@@ -119,11 +120,21 @@ class Staging:
             raise ChainError(f"dictionary of {len(data)} bytes: expected 1 to {limits.DICTIONARY_BYTES}")
         sha256 = hashlib.sha256(data).digest()
         name = dictionary_name(sha256)
-        if name not in self.writer.disk.names(files.PACKS):
+        fresh = name not in self.writer.disk.names(files.PACKS)
+        if fresh or self.is_damaged(sha256):
             self.writer.disk.write(f"{files.PACKS}/{name}", data)
+        if fresh:
             self.fresh_files.append(name)
         self.pool.frames_of(sha256)
         return sha256
+
+    def is_damaged(self, dictionary: bytes) -> bool:
+        """Whether the dictionary on disk with this SHA-256 cannot be used."""
+        try:
+            self.pool.frames_of(dictionary)
+        except DamageError:
+            return True
+        return False
 
     def begin_snapshot(self, slice_name: str, version: int, dictionary: bytes | None) -> None:
         """Build the slice anew from the snapshot of `version`, whose parts follow. dictionary: as records use it."""
@@ -342,11 +353,14 @@ class Staging:
         settings = self.settings(version)
         if self.base.settings is not None and settings == self.writer.settings():
             return self.base.settings, settings
-        data = encode_settings(settings)
+        return self.write_file(encode_settings(settings)), settings
+
+    def write_file(self, data: bytes) -> FileRef:
+        """A file that is not a pack."""
         number, self.next_file = self.next_file, self.next_file + 1
         self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
         self.fresh_files.append(file_name(number))
-        return FileRef(number, len(data), files.checksum(data)), settings
+        return FileRef(number, len(data), files.checksum(data))
 
     def link_parts(self) -> None:
         """Give the staged parts their names as packs; the staged names go only when the version is live."""
@@ -369,7 +383,10 @@ class Staging:
             self.current(slice_name)
         self.link_parts()
         settings_ref, settings = self.write_settings(version)
-        slices = {name: self.slices[name].state for name in sorted(self.slices)}
+        slices = {
+            name: with_indexes(self.slices[name].state, self.pool, settings.schema, self.write_file)
+            for name in sorted(self.slices)
+        }
         if set(slices) != set(self.base.slices) or version < self.base.version:
             # Records came or went with a slice, and no hop says which: `changes` can only begin here. So too when the
             # version goes back: to a pin, or because a stolen key had signed numbers that bind no longer.

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import cbor2
+
 from edged.errors import ChainError, DamageError, RequestError
 from edged.feed.schema import CollectionSchema, Schema
-from edged.replica import query
+from edged.replica import query, terms
 from edged.replica.layers import Found, Layers
 from edged.replica.lookup import Getter, getter
 from edged.replica.manifest import Manifest
@@ -174,7 +176,23 @@ class View:
                     f"where.{name}: {collection} has no index on it, only on {', '.join(declared) or 'nothing'}; "
                     f"declare it in {self.dataset}.toml",
                 )
-        return islice(query.where(self, collection, conditions, after), limit)
+        return islice(self.matches(collection, conditions, after), limit)
+
+    def matches(self, collection: str, conditions: Mapping[str, Any], after: str | None) -> Iterator[tuple[str, bytes]]:
+        self.require_whole()
+        if not conditions:
+            yield from self.scan(collection, after=after)
+            return
+        choices, begin = query.choices_of(conditions), begin_of(after, "")
+        streams = [query.where(layers, self.schema, collection, choices, begin) for layers in self.layers]
+        merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
+        hidden, last = self.hidden.get(collection, set()), after
+        for key, _, pack, place in merged:
+            if key != last and key not in hidden:
+                last = key
+                value = pack.value(place)
+                if value is not None:
+                    yield key, value
 
     def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]:
         """At most `limit` (key, value) that hold every word of `text`, the best first; the words may be cut short.
@@ -183,7 +201,20 @@ class View:
         """
         if not self.rules(collection).text:
             raise RequestError(400, f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
-        return query.search(self, collection, text, limit)
+        self.require_whole()
+        return self.best(collection, terms.words(text), limit)
+
+    def best(self, collection: str, asked: list[str], limit: int) -> list[tuple[str, bytes]]:
+        """The best by tier, by title and by key."""
+        title = self.rules(collection).text[0]
+        ranked: dict[str, tuple[int, list[str], str, bytes]] = {}
+        hidden = self.hidden.get(collection, set())
+        for layers in self.layers if asked and limit > 0 else ():
+            for tier, (key, _, pack, place) in query.search(layers, self.schema, collection, asked, limit):
+                value = pack.value(place)
+                if value is not None and key not in hidden and key not in ranked:
+                    ranked[key] = (tier, terms.record_words(cbor2.loads(value), title), key, value)
+        return [(key, value) for _, _, key, value in sorted(ranked.values())[:limit]]
 
     def changes(self, since: int) -> Iterator[ChangedRecord]:
         """Every record that changed after version `since`, once, as it is now, by (version, collection, key).

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 
 from edged.errors import DamageError, StoreError
-from edged.feed import limits
 from edged.feed.digest import SetHash
 from edged.feed.names import check_name
 from edged.replica import disk as files
@@ -65,6 +64,7 @@ class Writer:
         self.manifest = Manifest(root.name)
         self.previous = Manifest(root.name)
         self.marked: dict[str, str] = {}
+        self.mended: set[str] = set()  # slices whose index files were looked at
         self.fault: DamageError | None = None
         self.read_state()
         self.clean()

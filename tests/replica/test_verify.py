@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.feed import trust
+from edged.feed import roots, trust
 from edged.feed.blob import BlobRef
 from edged.feed.cose import public_bytes
 from edged.feed.head import Head, SliceHead
@@ -31,7 +31,8 @@ def signed(publisher: Publisher, *, records_off: int = 0) -> bytes:
 def synced(data_dir: Path, *, records_off: int = 0) -> Publisher:
     publisher = Publisher({"core": made_up(300), "region-br": made_up(100, seed=2)})
     with Writer.open(data_dir, "catalog") as writer:
-        writer.set_roots(trust.sign_root(trust.Root(1, 1, ROLE, ROLE), [KEY]))
+        document = trust.sign_root(trust.Root(1, 1, ROLE, ROLE), [KEY])
+        writer.set_roots(roots.Roots((document,), trust.read_root(document, "test")).encode())
         publisher.snapshot_into(writer)
         with writer.stage() as staging:
             head = signed(publisher, records_off=records_off)

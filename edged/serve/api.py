@@ -34,6 +34,7 @@ from edged.serve.web import METHODS
 
 logger = logging.getLogger("edged.serve")
 
+QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view"})
 NO_RULE = ViewRule()
 NO_PARAMETERS: frozenset[str] = frozenset()
 
@@ -41,6 +42,13 @@ NO_PARAMETERS: frozenset[str] = frozenset()
 def is_own(path: bytes) -> bool:
     """Whether a path is the API's; any other is the fallback's, where there is one."""
     return path == b"/v1" or path.startswith(b"/v1/") or path == b"/openapi.json"
+
+
+def may_be_slow(query: bytes) -> bool:
+    """Whether a request may take milliseconds (a condition, a search, a long page, old changes), so that a lane should
+    answer it in a thread.
+    """
+    return any(pair.partition(b"=")[0] not in QUICK_PARAMETERS for pair in query.split(b"&")) if query else False
 
 
 def answer(request: Request, who: Identity, service: Service, now: float, *, may_hold: bool = True) -> Answer:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import trio
 
 from edged.access.identity import Identity, Peer, identify
-from edged.serve.api import answer_contained, is_own
+from edged.serve.api import answer_contained, is_own, may_be_slow
 from edged.serve.message import Answer, Fields, Held, Request, Response, Stream, moving_fields
 from edged.serve.meter import Meter
 from edged.serve.news import News
@@ -54,7 +55,11 @@ class App:
         request = to_request(scope, peer)
         who = self.who(peer)
         await discard_body(receive)
-        found = answer_contained(request, who, self.service, self.clock())
+        if may_be_slow(scope["query_string"]):
+            ask = partial(answer_contained, request, who, self.service, self.clock())
+            found = await trio.to_thread.run_sync(ask, limiter=self.service.slow)
+        else:
+            found = answer_contained(request, who, self.service, self.clock())
         if isinstance(found, Held):
             await self.hold(found, receive)
             found = answer_contained(request, who, self.service, self.clock(), may_hold=False)

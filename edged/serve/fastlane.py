@@ -11,13 +11,15 @@ import logging
 import select
 import socket
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 import trio
 
 from edged.access.identity import Identity, Peer, identify
+from edged.serve.api import answer_contained
 from edged.serve.laneanswers import LaneAnswers
-from edged.serve.laneconn import Flow, LaneConnection
+from edged.serve.laneconn import Flow, Job, LaneConnection
 from edged.serve.limits import Limits
 from edged.serve.meter import Meter
 from edged.serve.news import News
@@ -59,6 +61,7 @@ class FastLane:
         self.followed = trio.Event()
         self.draining = False
         self.host: Host
+        self.nursery: trio.Nursery
         self.epoll = select.epoll()
 
     # --- the loop ---------------------------------------------------------------------------------------------------
@@ -66,9 +69,9 @@ class FastLane:
     async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         self.host = host
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.sweep)
-                nursery.start_soon(self.follow_news)
+            async with trio.open_nursery() as self.nursery:
+                self.nursery.start_soon(self.sweep)
+                self.nursery.start_soon(self.follow_news)
                 task_status.started()
                 while True:
                     await trio.lowlevel.wait_readable(self.epoll)
@@ -130,7 +133,7 @@ class FastLane:
         connection.touched = self.now
         if not connection.inbox:
             known = self.answers.known(connection.mark + data, connection)
-            if known is not None and connection.flow is None and connection.wait is None:
+            if known is not None and not connection.is_waiting():
                 self.write(connection, known)
                 if connection.closing or self.draining:
                     self.proceed(connection)
@@ -141,7 +144,7 @@ class FastLane:
             connection.inbox += data
             if len(connection.inbox) > 2 * RECEIVE_BYTES:
                 self.close(connection)  # sends requests without end while one is being answered
-            elif connection.flow is None and connection.wait is None:
+            elif not connection.is_waiting():
                 self.proceed(connection)
 
     def on_end(self, connection: LaneConnection) -> None:
@@ -163,7 +166,12 @@ class FastLane:
             elif connection.handing:
                 self.forget(connection)
                 self.host.hand_over(connection.sock, connection.peer, connection.inbox)
-            elif connection.wait is not None or connection.flow is not None:
+            elif connection.job is not None:
+                if not connection.job.started:
+                    self.nursery.start_soon(self.run_job, connection, connection.job)
+                    connection.job.started = True
+                return
+            elif connection.is_waiting():
                 self.followers.add(connection)
                 self.followed.set()
                 return
@@ -176,16 +184,18 @@ class FastLane:
         """What is to be sent next; None if nothing is before something else happens."""
         if connection.flow is not None:
             return self.next_piece(connection, connection.flow)
+        wait = connection.wait
+        if wait is not None and (self.draining or self.now >= wait.until or self.answers.has_moved(wait)):
+            connection.touched = self.now
+            return self.answers.end_wait(connection, wait, self.now)
         out: list[bytes] = []
         size = 0
-        while connection.inbox and not connection.closing and connection.wait is None and size < OUT_BYTES:
+        while connection.inbox and not connection.closing and not connection.is_waiting() and size < OUT_BYTES:
             data = self.answers.next_answer(connection, self.now)
             if data is None:
                 break
             out.append(data)
             size += len(data)
-            if connection.is_streaming():
-                break
         return b"".join(out) if out else None
 
     def next_piece(self, connection: LaneConnection, flow: Flow) -> bytes | None:
@@ -240,6 +250,18 @@ class FastLane:
                 return
         self.proceed(connection)
 
+    async def run_job(self, connection: LaneConnection, job: Job) -> None:
+        """Answer one slow request in a thread, so that the others go on."""
+        answers = self.answers
+        ask = partial(answer_contained, job.request, connection.who, answers.service, answers.clock())
+        found = await trio.to_thread.run_sync(ask, limiter=answers.service.slow)
+        if connection.alive:
+            data = answers.end_job(connection, job, found, self.now)
+            connection.touched = self.now
+            if data is not None:
+                self.write(connection, data)
+            self.proceed(connection)
+
     # --- waiting for news -------------------------------------------------------------------------------------------
 
     async def follow_news(self) -> None:
@@ -255,14 +277,6 @@ class FastLane:
 
     def follow(self, connection: LaneConnection) -> None:
         """There is news, perhaps for this follower; or its time is up, or the server stops."""
-        wait = connection.wait
-        if wait is not None:
-            if not (self.draining or self.now >= wait.until or self.answers.has_moved(wait)):
-                return
-            data = self.answers.end_wait(connection, wait, self.now)
-            connection.touched = self.now
-            if data is not None:
-                self.write(connection, data)
         self.followers.discard(connection)
         self.proceed(connection)
 
@@ -295,6 +309,8 @@ class FastLane:
             if stream.follow is not None and silent_s >= stream.beat_s:
                 connection.touched = self.now
                 self.write(connection, chunk(stream.beat) if connection.flow.chunked else stream.beat)
+        elif connection.job is not None:
+            late = False
         elif connection.head_since:
             late = self.now - connection.head_since > limits.head_s
         else:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 
 from edged.access.identity import Identity
-from edged.serve.api import answer_contained, is_own
+from edged.serve.api import answer_contained, is_own, may_be_slow
 from edged.serve.head import Head, HeadError, head_end, read_head
-from edged.serve.laneconn import Flow, LaneConnection, Wait
+from edged.serve.laneconn import Flow, Job, LaneConnection, Wait
 from edged.serve.memo import Memo
 from edged.serve.message import Answer, Held, Request, Response, Timed, moving_fields
 from edged.serve.meter import Meter
@@ -104,14 +104,28 @@ class LaneAnswers:
         connection.inbox = connection.inbox[len(raw) :]
         request = Request(head.method.decode(), head.target, tuple(head.fields), head.version, connection.peer.unix)
         close = not head.keep_alive
+        if may_be_slow(head.target.partition(b"?")[2]):
+            connection.job = Job(request, raw, close, self.generation)
+            return None
         found = answer_contained(request, connection.who, self.service, self.clock())
+        self.remember(connection, request, raw, found, close)
+        return self.begin(connection, request, found, close, now)
+
+    def end_job(self, connection: LaneConnection, job: Job, found: Answer, now: float) -> bytes | None:
+        """A thread has answered; what it read may be of a version gone by, and is then not remembered."""
+        connection.job = None
+        if job.generation == self.generation:
+            self.remember(connection, job.request, job.raw, found, job.close)
+        return self.begin(connection, job.request, found, job.close, now)
+
+    def remember(self, connection: LaneConnection, request: Request, raw: bytes, found: Answer, close: bool) -> None:
+        """Keep an answer that may be kept."""
         if isinstance(found, Response) and found.keep:
             rest = rest_of(found, request.method == "HEAD", close)
             line, number = STATUS_LINES[found.status], self.number_of(found.timed)
             entry = (line, number, rest, close, self.counter(found.status))
             self.memo.put(connection.mark + raw, entry, len(raw) + len(rest))
             self.meter.memo_bytes = self.memo.used_bytes
-        return self.begin(connection, request, found, close, now)
 
     def begin(
         self, connection: LaneConnection, request: Request, found: Answer, close: bool, now: float

@@ -33,6 +33,17 @@ class Wait:
     until: float
 
 
+@dataclass(slots=True)
+class Job:
+    """A request that is answered in a thread. raw: its bytes; generation: of the news when it was asked."""
+
+    request: Request
+    raw: bytes
+    close: bool
+    generation: int
+    started: bool = False
+
+
 class LaneConnection:
     """mark: four bytes before each of its requests in the memory, the same only for the same identity by the same kind
     of listener. outbox: bytes that the kernel did not take. touched: when it last got on (the lane's clock).
@@ -46,6 +57,7 @@ class LaneConnection:
         "handing",
         "head_since",
         "inbox",
+        "job",
         "lingering",
         "mark",
         "outbox",
@@ -66,6 +78,7 @@ class LaneConnection:
         self.outbox: memoryview | None = None
         self.flow: Flow | None = None
         self.wait: Wait | None = None
+        self.job: Job | None = None
         self.alive = True  # in the lane
         self.closing = False  # after what is in the outbox
         self.handing = False  # to Hypercorn, after what is in the outbox
@@ -73,5 +86,6 @@ class LaneConnection:
         self.touched = now
         self.head_since = 0.0
 
-    def is_streaming(self) -> bool:
-        return self.flow is not None
+    def is_waiting(self) -> bool:
+        """Whether the next request has to wait until something other than the peer has happened."""
+        return self.flow is not None or self.wait is not None or self.job is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
+from threading import Lock
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -13,11 +14,12 @@ ENTRY_BYTES = 300  # what an entry costs beside its bytes: objects, the dictiona
 
 
 class Memo(Generic[K, V]):
-    """At most `budget_bytes` of entries, as their owner sizes them."""
+    """At most `budget_bytes` of entries, as their owner sizes them. Any thread may use it."""
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
+        self.lock = Lock()
         self.entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
     def get(self, key: K) -> V | None:
@@ -31,14 +33,16 @@ class Memo(Generic[K, V]):
         size = size_bytes + ENTRY_BYTES
         if size > self.budget_bytes >> 3:
             return
-        before = self.entries.pop(key, None)
-        if before is not None:
-            self.used_bytes -= before[1]
-        self.entries[key] = (value, size)
-        self.used_bytes += size
-        while self.used_bytes > self.budget_bytes:
-            self.used_bytes -= self.entries.popitem(last=False)[1][1]
+        with self.lock:
+            before = self.entries.pop(key, None)
+            if before is not None:
+                self.used_bytes -= before[1]
+            self.entries[key] = (value, size)
+            self.used_bytes += size
+            while self.used_bytes > self.budget_bytes:
+                self.used_bytes -= self.entries.popitem(last=False)[1][1]
 
     def clear(self) -> None:
-        self.entries.clear()
-        self.used_bytes = 0
+        with self.lock:
+            self.entries.clear()
+            self.used_bytes = 0

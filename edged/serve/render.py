@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 from base64 import urlsafe_b64encode
 from hashlib import blake2b
+from threading import Lock
 from typing import Any
 
 import cbor2
@@ -32,6 +33,7 @@ class Renderer:
     def __init__(self, budget_bytes: int) -> None:
         self.values: Memo[tuple[bool, str, bytes], bytes] = Memo(budget_bytes // 2)
         self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 2)
+        self.lock = Lock()  # a compressor serves one thread at a time
         self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
 
     def value(self, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
@@ -56,7 +58,8 @@ class Renderer:
         known = self.bodies.get((coding, tag))
         if known is None:
             if coding == "zstd":
-                known = self.zstd.compress(body)
+                with self.lock:
+                    known = self.zstd.compress(body)
             else:
                 known = gzip.compress(body, GZIP_LEVEL, mtime=0)
             self.bodies.put((coding, tag), known, len(known) + len(tag))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
+import trio
 
 from edged.errors import RequestError
 from edged.serve.message import REASONS, Fields, Request, Response, Timed
@@ -20,11 +21,12 @@ RETRY_S = b"2"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One serving process."""
+    """One serving process. slow: how many slow answers are made at once, in threads."""
 
     catalog: Catalog
     renderer: Renderer
     web: Web
+    slow: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
 
 
 def respond(

@@ -160,3 +160,10 @@ async def ask_once(url: str, data: bytes, method: str = "GET") -> Reply:
     async with client(url) as asker:
         await asker.send(data)
         return await asker.reply(method)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for what another task will bring about; fails after PATIENCE_S."""
+    with trio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  what is waited for tells nobody
+            await trio.sleep(0.002)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import trio
@@ -40,12 +41,39 @@ async def serve_feed(
     if not public.is_dir():
         raise ConfigError(f"serve {feed_dir}: not a feed; make one with: edged origin init {feed_dir}")
     heads = Heads(public)
+    with plain_errors():
+        await run_station(feed_dir, heads, bind, stop, clock, task_status)
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the EdgedError that ended a nursery by itself, out of the groups that trio wraps it in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors, others = group.split(EdgedError)
+        if errors is None or others is not None:
+            raise
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from error.__cause__
+
+
+async def run_station(
+    feed_dir: Path,
+    heads: Heads,
+    bind: list[str],
+    stop: trio.Event | None,
+    clock: Clock,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heads.watch)
         nursery.start_soon(keep_fresh, feed_dir, heads, clock)
         if stop is not None:
             nursery.start_soon(release_on_stop, stop, heads)
-        await serve(FeedApp(public, heads), bind, limits=connection_limits(), stop=stop, task_status=task_status)
+        await serve(FeedApp(heads.public, heads), bind, limits=connection_limits(), stop=stop, task_status=task_status)
         nursery.cancel_scope.cancel()
 
 
@@ -67,16 +95,25 @@ async def keep_fresh(feed_dir: Path, heads: Heads, clock: Clock) -> None:
     publisher = await trio.to_thread.run_sync(open_with_key, feed_dir, clock)
     while publisher is not None:
         for dataset in heads.datasets():
-            found = heads.current(dataset)
-            if found is not None and found.document.signed_at + found.document.fresh_s / 2 > clock():
-                continue
-            try:
-                await trio.to_thread.run_sync(partial(publisher.resign, dataset))
-            except BusyError:
-                logger.debug("head of %s: being published just now", dataset)
-            except EdgedError as fault:
-                logger.error("head of %s is not signed anew: %s", dataset, fault)
+            if is_aging(heads, dataset, clock()):
+                await trio.to_thread.run_sync(sign_anew, publisher, dataset)
         await trio.sleep(LOOK_S)
+
+
+def is_aging(heads: Heads, dataset: str, now: float) -> bool:
+    """Whether half of the head's fresh time is over, or it is not one that the newest root of trust vouches for."""
+    found = heads.current(dataset)
+    return found is None or found.document.signed_at + found.document.fresh_s / 2 <= now
+
+
+def sign_anew(publisher: Publisher, dataset: str) -> None:
+    """Devices go on with the head there is if this fails, so serving goes on too."""
+    try:
+        publisher.resign(dataset)
+    except BusyError:
+        logger.debug("head of %s: being published just now", dataset)
+    except EdgedError as fault:
+        logger.error("head of %s is not signed anew: %s", dataset, fault)
 
 
 def open_with_key(feed_dir: Path, clock: Clock) -> Publisher | None:

@@ -14,7 +14,6 @@ from typing import Any
 
 from edged.errors import DamageError, WireError
 from edged.feed import cbor
-from edged.feed.digest import STATE_BYTES
 from edged.feed.names import check_name
 from edged.replica.pack import Buffer
 
@@ -22,6 +21,7 @@ MAGIC = b"\x89EDGMF\r\n"
 FORMAT = 1
 HEADER = struct.Struct("<8sHHIQII")  # magic, format, 0, bytes of manifest, its offset, its CRC-32, CRC-32 of the above
 MANIFEST_BYTES = 64 << 20
+STATE_BYTES = 2048  # feed.digest.STATE_BYTES, here so that readers do not load hashlib and with it libcrypto (3 MB)
 
 
 @dataclass(frozen=True, slots=True)

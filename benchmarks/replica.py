@@ -1,0 +1,476 @@
+"""The replica next to diskcache, SQLite and LMDB: one run, the same data, ratios first.
+
+    python -m benchmarks.replica [--data movies.ndjson.zst] [--quick] [--sizes 10000,100000,1000000 --plot out.png]
+
+Without --data the records are made up. Gets are over all keys in random order, after a snapshot and 100 hops; flash is
+`write_bytes` of /proc/self/io, read after sync, over --hops hops, merging included. --sizes measures time and memory
+against the number of records instead, and draws them if matplotlib is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cbor2
+import diskcache
+import lmdb
+import zstandard
+
+import edged
+from edged.feed.blob import BlobRef
+from edged.feed.hopcoding import Change
+from edged.feed.schema import CollectionSchema, Schema
+from edged.feed.snapshotcoding import encode_snapshot, train_dictionary
+from edged.replica.compaction import Policy
+from edged.replica.writer import Writer
+
+Record = tuple[str, str, bytes]
+INDEXED = Schema({"titles": CollectionSchema(("year", "genres"))})
+SEARCHED = Schema({"titles": CollectionSchema(("year", "genres"), ("title", "cast"))})
+REPEATS = 5
+
+
+def films(path: str | None, count: int = 36_000) -> list[Record]:
+    """(collection, key, value) in order, of `path` or made up."""
+    if path is None:
+        return list(made_up(count))
+    with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+        lines = reader.read().splitlines()
+    records = {}
+    for line in lines:
+        item = json.loads(line)
+        records[item["collection"], item["key"]] = cbor2.dumps(item["value"], canonical=True)
+    return [(*name, value) for name, value in sorted(records.items())]
+
+
+def made_up(count: int) -> Iterator[Record]:
+    """Records in key order, alike in size to a small film."""
+    chance = random.Random(1)
+    syllables = [a + b for a in "bcdfglmnprstv" for b in "aeiou"]
+    vocabulary = ["".join(chance.choices(syllables, k=chance.randint(1, 4))) for _ in range(8000)]
+    names = [word.title() for word in vocabulary[:3000]]
+    for number in range(count):
+        value = {
+            "title": " ".join(chance.choices(vocabulary, k=chance.randint(1, 4))).title(),
+            "year": 1950 + number * 70 // count,
+            "genres": chance.sample(["Drama", "Comedy", "Noir", "Western", "Horror", "Musical"], 2),
+            "cast": [" ".join(chance.choices(names, k=2)) for _ in range(3)],
+            "extract": " ".join(chance.choices(vocabulary, k=40)),
+        }
+        key = f"{1950 + number * 70 // count}/{number:08d}"
+        yield "titles", key, cbor2.dumps(value, canonical=True)
+
+
+def edits_of(records: Sequence[Record], count: int, chance: random.Random, number: int) -> list[tuple[str, bytes]]:
+    """`count` records with one field changed."""
+    changed = []
+    for _, key, value in chance.sample(records, count):
+        record = cbor2.loads(value)
+        record["popularity"] = number * 1000 + chance.randint(0, 999)
+        changed.append((key, cbor2.dumps(record, canonical=True)))
+    return changed
+
+
+class Edged:
+    """A replica under measurement."""
+
+    name = "edged"
+
+    def __init__(self, root: Path, schema: Schema = INDEXED, policy: Policy | None = None) -> None:
+        self.root = root / "edged"
+        self.writer = Writer.open(self.root, "catalog")
+        self.schema = schema
+        self.policy = policy or Policy()
+        self.version = 1
+
+    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
+        with self.writer.stage() as staging:
+            staging.begin_snapshot("core", 1, dictionary)
+            for part in encode_snapshot(records, dictionary, level=3):
+                staging.add_part("core", BlobRef.of(part), part)
+            staging.set_schema(self.schema, 1)
+            staging.commit(1, b"h" * 600, as_of=1, fresh_s=1, expires_s=1)
+
+    def apply(self, changed: list[tuple[str, bytes]]) -> None:
+        self.version += 1
+        with self.writer.stage() as staging:
+            staging.apply_changes("core", self.version, [Change("titles", *item) for item in changed])
+            staging.commit(self.version, b"h" * 600, as_of=self.version, fresh_s=1, expires_s=1)
+        self.writer.compact(policy=self.policy)
+
+    def getter(self) -> Callable[[str], bytes | None]:
+        return edged.open(self.root)["catalog"]["titles"].get_raw
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+class Lmdb:
+    name = "lmdb"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "lmdb"
+        self.env = lmdb.open(str(self.root), map_size=8 << 30)
+
+    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
+        with self.env.begin(write=True) as transaction:
+            for _, key, value in records:
+                transaction.put(key.encode(), value)
+
+    def apply(self, changed: list[tuple[str, bytes]]) -> None:
+        self.fill([("", key, value) for key, value in changed], b"")
+
+    def getter(self) -> Callable[[str], bytes | None]:
+        def get(key: str) -> bytes | None:
+            with self.env.begin() as transaction:
+                found: bytes | None = transaction.get(key.encode())
+                return found
+
+        return get
+
+    def close(self) -> None:
+        self.env.close()
+
+
+class Sqlite:
+    name = "sqlite"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "sqlite"
+        self.root.mkdir()
+        self.connection = sqlite3.connect(self.root / "db", isolation_level=None)
+        self.connection.execute("PRAGMA journal_mode=WAL")
+        self.connection.execute("CREATE TABLE records (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
+
+    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
+        self.connection.execute("BEGIN")
+        self.connection.executemany("REPLACE INTO records VALUES (?, ?)", ((key, value) for _, key, value in records))
+        self.connection.execute("COMMIT")
+
+    def apply(self, changed: list[tuple[str, bytes]]) -> None:
+        self.fill([("", key, value) for key, value in changed], b"")
+
+    def getter(self) -> Callable[[str], bytes | None]:
+        execute = self.connection.execute
+
+        def get(key: str) -> bytes | None:
+            found = execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
+            return found[0] if found else None
+
+        return get
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Diskcache:
+    name = "diskcache"
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "diskcache"
+        self.cache = diskcache.Cache(str(self.root), size_limit=1 << 40)
+
+    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
+        with self.cache.transact():
+            for _, key, value in records:
+                self.cache.set(key, value)
+
+    def apply(self, changed: list[tuple[str, bytes]]) -> None:
+        self.fill([("", key, value) for key, value in changed], b"")
+
+    def getter(self) -> Callable[[str], bytes | None]:
+        get: Callable[[str], bytes | None] = self.cache.get
+        return get
+
+    def close(self) -> None:
+        self.cache.close()
+
+
+def best_us(action: Callable[[Any], Any], items: Sequence[Any], repeats: int = REPEATS) -> float:
+    """Median over `repeats` of the mean microseconds an item."""
+    taken = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        for item in items:
+            action(item)
+        taken.append((time.perf_counter() - start) / len(items) * 1e6)
+    return sorted(taken)[len(taken) // 2]
+
+
+def decoding(get: Callable[[str], bytes | None]) -> Callable[[str], Any]:
+    return lambda key: cbor2.loads(get(key) or b"")
+
+
+def disk_bytes(root: Path) -> int:
+    seen: dict[int, int] = {}
+    for path in root.rglob("*"):
+        if path.is_file():
+            seen[path.stat().st_ino] = path.stat().st_size
+    return sum(seen.values())
+
+
+def written_bytes() -> int:
+    """What this process has had written, after everything has reached the disk."""
+    os.sync()
+    for line in Path("/proc/self/io").read_text().splitlines():
+        if line.startswith("write_bytes"):
+            return int(line.split()[1])
+    return 0
+
+
+def table(title: str, rows: list[list[str]]) -> None:
+    print(f"\n{title}")
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def gets(records: list[Record], dictionary: bytes, root: Path, hops: int, edits: int) -> None:
+    """Random gets after a snapshot and hops, all stores in turn within each repeat's reach."""
+    stores: list[Any] = [make(root) for make in (Edged, Lmdb, Sqlite, Diskcache)]
+    for store in stores:
+        chance = random.Random(2)
+        store.fill(records, dictionary)
+        for number in range(hops):
+            store.apply(edits_of(records, edits, chance, number))
+    keys = [key for _, key, _ in records]
+    random.Random(3).shuffle(keys)
+    keys = keys[:20_000]
+    rounds: dict[str, list[tuple[float, float]]] = {store.name: [] for store in stores}
+    for _ in range(REPEATS):
+        for store in stores:
+            get = store.getter()
+            raw = best_us(get, keys, 1)
+            decoded = best_us(decoding(get), keys, 1)
+            rounds[store.name].append((raw, decoded))
+    times = {
+        name: [sorted(column)[REPEATS // 2] for column in zip(*found, strict=True)] for name, taken in rounds.items()
+    }
+    ours = edged.open(root / "edged")["catalog"]["titles"]
+    decoded = best_us(ours.get, keys)
+    rows = [["", "get, µs", "edged / it", "get + decode, µs", "edged / it", "disk, MB"]]
+    for store in stores:
+        raw, both = times[store.name]
+        both = decoded if store.name == "edged" else both
+        rows.append(
+            [store.name, f"{raw:.2f}", f"{times['edged'][0] / raw:.2f}", f"{both:.2f}", f"{decoded / both:.2f}",
+             f"{disk_bytes(store.root) / 1e6:.2f}"]
+        )  # fmt: skip
+        store.close()
+    table(f"Random gets over {len(records)} records after a snapshot and {hops} hops of {edits} edits", rows)
+
+
+def sizes(records: list[Record], dictionary: bytes, root: Path) -> None:
+    rows = [["", "disk, MB"]]
+    for name, schema in (("no indexes", Schema()), ("where-indexes", INDEXED), ("and text search", SEARCHED)):
+        store = Edged(root / name.replace(" ", "-"), schema)
+        store.fill(records, dictionary)
+        store.close()
+        rows.append([name, f"{disk_bytes(store.root) / 1e6:.2f}"])
+    rows.append(["values, uncompressed", f"{sum(len(value) for _, _, value in records) / 1e6:.2f}"])
+    table("On disk after a snapshot", rows)
+
+
+def flash(records: list[Record], dictionary: bytes, root: Path, hops: int, edits: int) -> None:
+    """Bytes that reach the disk for `hops` hops, merging included."""
+    rows = [["", "KB a hop", "edged / it", "of the change"]]
+    totals: dict[str, float] = {}
+    change = 0
+    for make in (Edged, Lmdb, Sqlite, Diskcache):
+        store: Any = make(root)
+        store.fill(records, dictionary)
+        chance = random.Random(4)
+        batches = [edits_of(records, edits, chance, number) for number in range(hops)]
+        change = sum(len(value) + len(key) for batch in batches for key, value in batch)
+        before = written_bytes()
+        for batch in batches:
+            store.apply(batch)
+        store.close()
+        totals[store.name] = (written_bytes() - before) / hops
+    for name, total in totals.items():
+        rows.append([name, f"{total / 1e3:.1f}", f"{totals['edged'] / total:.3f}", f"{total / (change / hops):.2f}"])
+    table(f"Written to disk, {hops} hops of {edits} edits ({change / hops / 1e3:.1f} kB decompressed each)", rows)
+
+
+def queries(records: list[Record], dictionary: bytes, root: Path) -> None:
+    store = Edged(root, SEARCHED)
+    store.fill(records, dictionary)
+    chance = random.Random(5)
+    for number in range(20):
+        store.apply(edits_of(records, 20, chance, number))
+    view = edged.open(store.root)["catalog"].view()
+    words = [str(cbor2.loads(value)["title"]).split() for _, _, value in chance.sample(records, 400)]
+    pairs = [
+        f"{item[0][:4]} {item[1][:3]}" for item in words if len(item) > 1 and len(item[0]) > 3 and len(item[1]) > 2
+    ]
+    years = [cbor2.loads(value)["year"] for _, _, value in chance.sample(records, 200)]
+    genres = sorted({genre for _, _, value in records[:2000] for genre in cbor2.loads(value)["genres"]})
+    view.search("titles", "warm up")
+
+    def both(year: int) -> dict[str, Any]:
+        return {"year": year, "genres": genres[0]}
+
+    rows = [["", "median, ms", "worst, ms"]]
+    for name, action, items in (
+        ("where year, 50 results", lambda year: list(view.where("titles", {"year": year}, limit=50)), years),
+        ("where genre, 50 results", lambda name: list(view.where("titles", {"genres": name}, limit=50)), genres),
+        ("where year and genre, 50", lambda year: list(view.where("titles", both(year), limit=50)), years),
+        ("search one word, 50", lambda text: view.search("titles", text.split()[0]), pairs),
+        ("search two beginnings, 50", lambda text: view.search("titles", text), pairs),
+        ("search two letters, 50", lambda text: view.search("titles", f"{text[0]} {text.split()[1][0]}"), pairs),
+        ("list 50 from a key", lambda year: list(view.scan("titles", after=f"{year}/M", limit=50)), years),
+    ):  # fmt: skip
+        taken = sorted(best_us(action, [item], 1) / 1e3 for item in items)
+        rows.append([name, f"{taken[len(taken) // 2]:.2f}", f"{taken[-1]:.2f}"])
+    store.close()
+    table("Queries", rows)
+
+
+CHILD = """
+import sys, time
+def anonymous():
+    return next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('RssAnon'))
+start = time.perf_counter()
+import edged, edged.replica.reader
+imported = time.perf_counter() - start
+before = anonymous()
+start = time.perf_counter()
+replica = edged.open(sys.argv[1])
+titles = replica['catalog']['titles']
+first = next(iter(titles))
+titles.get_raw(first)
+opened = time.perf_counter() - start
+whole = next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmRSS'))
+count = 0
+for key, value in replica['catalog'].view().scan('titles'):
+    count += len(value) > 0
+for key in [first] * 1000:
+    titles.get_raw(key)
+print(imported * 1e3, opened * 1e3, (anonymous() - before) / 1e3, count, whole / 1e3)
+"""
+
+
+def read_in_child(root: Path) -> tuple[float, ...]:
+    """(ms to import, ms to open and get one, MB of anonymous memory after reading all, records, MB resident)."""
+    found = subprocess.run(
+        [sys.executable, "-c", CHILD, str(root)], capture_output=True, text=True, check=True, cwd=Path.cwd()
+    )
+    return tuple(map(float, found.stdout.split()))
+
+
+def opening(records: list[Record], dictionary: bytes, root: Path) -> None:
+    store = Edged(root, INDEXED)
+    store.fill(records, dictionary)
+    store.close()
+    found = sorted(read_in_child(store.root) for _ in range(3))[1]
+    names = ["import, ms", "open and first get, ms", "RssAnon after all, MB", "records", "RSS after opening, MB"]
+    table("A new process", [names, [f"{value:.1f}" for value in found]])
+
+
+def growth(counts: list[int], plot: str | None, root: Path) -> None:
+    """Time and memory against the number of records, every store filled by a process of its own."""
+    rows = [["records", "store", "fill, s", "peak, MB", "disk, MB", "get, µs", "open, ms", "RssAnon reading, MB"]]
+    series: dict[str, list[tuple[int, list[float]]]] = {}
+    for count in counts:
+        for name in ("Edged", "Lmdb", "Sqlite", "Diskcache"):
+            place = root / f"{count}-{name}"
+            place.mkdir()
+            done = subprocess.run(
+                [sys.executable, "-m", "benchmarks.replica", "--fill", name, str(place), str(count)],
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            values = [float(value) for value in done.stdout.split()]
+            values += list(read_in_child(place / "edged")[1:3]) if name == "Edged" else []
+            series.setdefault(name, []).append((count, values))
+            rows.append([str(count), name.lower(), *(f"{value:.1f}" for value in values), *[""] * (6 - len(values))])
+            shutil.rmtree(place)
+    table("Against the number of records (made up)", rows)
+    if plot is not None:
+        draw(series, plot)
+
+
+def fill_one(name: str, place: str, count: int) -> None:
+    """For `growth`: fill one store, print seconds, peak MB, disk MB and microseconds a get."""
+    import resource
+
+    make: Any = {"Edged": Edged, "Lmdb": Lmdb, "Sqlite": Sqlite, "Diskcache": Diskcache}[name]
+    dictionary = train_dictionary(made_up(5000)) if name == "Edged" else b""
+    store = make(Path(place))
+    start = time.perf_counter()
+    store.fill(made_up(count), dictionary)
+    taken = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    numbers = [random.Random(6).randrange(count) for _ in range(5000)]
+    keys = [f"{1950 + number * 70 // count}/{number:08d}" for number in numbers]
+    print(taken, peak, disk_bytes(store.root) / 1e6, best_us(store.getter(), keys, 3))
+    store.close()
+
+
+def draw(series: dict[str, list[tuple[int, list[float]]]], plot: str) -> None:
+    from matplotlib import pyplot  # not needed for anything else, so not a dependency
+
+    figure, panels = pyplot.subplots(1, 4, figsize=(16, 4))
+    for column, (panel, name) in enumerate(
+        zip(panels, ("fill, s", "peak memory, MB", "disk, MB", "get, µs"), strict=True)
+    ):
+        for store, points in series.items():
+            panel.plot(
+                [count for count, _ in points], [values[column] for _, values in points], "o-", label=store.lower()
+            )
+        panel.set(xlabel="records", title=name, xscale="log", yscale="log")
+        panel.legend()
+    figure.tight_layout()
+    figure.savefig(plot, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", help="NDJSON.zst as `edged origin publish` reads it; made up without")
+    parser.add_argument("--only", choices=["gets", "sizes", "flash", "queries", "opening"])
+    parser.add_argument("--hops", type=int, default=1000)
+    parser.add_argument("--edits", default="10,200", help="records a hop, for flash")
+    parser.add_argument("--get-edits", type=int, default=10, help="records a hop, before the gets")
+    parser.add_argument("--tmp", help="where to write; has to be a real disk for flash")
+    parser.add_argument("--sizes", help="numbers of records, with commas")
+    parser.add_argument("--plot", help="PNG for --sizes")
+    parser.add_argument("--fill", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.fill:
+        fill_one(options.fill[0], options.fill[1], int(options.fill[2]))
+        return
+    with tempfile.TemporaryDirectory(dir=options.tmp) as name:
+        root = Path(name)
+        if options.sizes:
+            growth([int(count) for count in options.sizes.split(",")], options.plot, root)
+            return
+        records = films(options.data)
+        dictionary = train_dictionary(records)
+        wanted = [options.only] if options.only else ["sizes", "opening", "gets", "queries", "flash"]
+        for step in wanted:
+            for number, edits in enumerate(map(int, options.edits.split(",")) if step == "flash" else [0]):
+                place = root / f"{step}{number}"
+                place.mkdir()
+                match step:
+                    case "gets":
+                        gets(records, dictionary, place, 100, options.get_edits)
+                    case "flash":
+                        flash(records, dictionary, place, options.hops, edits)
+                    case _:
+                        {"sizes": sizes, "opening": opening, "queries": queries}[step](records, dictionary, place)
+                shutil.rmtree(place)
+
+
+if __name__ == "__main__":
+    main()

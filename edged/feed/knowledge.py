@@ -13,6 +13,7 @@ from edged.feed.textmodel import Corpus, Counter
 
 NAMES = 48  # field names known for one place in a record
 PRIMERS = 48  # records of a collection kept, to learn how records differ from one another
+PATH_CHARACTERS = 500
 TABLES_END = b"\x01\0\0\0\x04\0\0\0\x08\0\0\0"  # the repeat offsets close the entropy tables: RFC 8878 section 5
 TABLES_BYTES = 1024  # and lie within so many bytes
 
@@ -27,6 +28,11 @@ def name_order(name: str) -> tuple[int, bytes]:
     """The order of names in a deterministic map: RFC 8949 section 4.2.1, for text."""
     data = name.encode()
     return len(data), data
+
+
+def inside(path: str, name: str) -> str:
+    """The path of a map's field. Past some length it tells fields apart no more: paths are kept, names may be long."""
+    return f"{path}/{name}" if len(path) + len(name) < PATH_CHARACTERS else path
 
 
 class Knowledge:
@@ -74,4 +80,4 @@ class Knowledge:
             for name, item in value.items():
                 if len(known) < NAMES and name not in known:
                     known.append(name)
-                self.note(item, f"{path}/{name}")
+                self.note(item, inside(path, name))

@@ -20,7 +20,7 @@ Counts = dict[int, int]
 
 
 class Corpus:
-    """The texts of one field that a dictionary holds. Shared by hops: what it remembers are results, not state."""
+    """Texts of one field. Searched for a context when that is first asked for, and the result remembered."""
 
     def __init__(self) -> None:
         self.text = bytearray([END])
@@ -29,6 +29,8 @@ class Corpus:
     def add(self, text: bytes) -> None:
         self.text += text
         self.text.append(END)
+        if self.known:
+            self.known.clear()
 
     def followers(self, context: bytes) -> Counts:
         """How often which byte followed `context`. Not to be changed by the caller."""
@@ -54,14 +56,19 @@ class Corpus:
         return counts
 
 
+CONTEXTS_MOST = 1 << 14  # noted in one field, and in all decisions: what a hostile hop can make us remember
 RECENT_WEIGHT = 3  # what was seen in this hop's own records counts for so many of the dictionary's
 
 
 class Field:
-    """A field's texts while one hop is coded: the dictionary's, and those seen since."""
+    """A field's texts while one hop is coded: the dictionary's, those of the records at hand, and what was coded.
+
+    The dictionary's are shared with other hops, and are only asked.
+    """
 
     def __init__(self, corpus: Corpus) -> None:
         self.corpus = corpus
+        self.at_hand: Corpus | None = None
         self.recent: dict[bytes, Counts] = {}
 
     def note(self, history: bytes, symbol: int) -> None:
@@ -73,15 +80,16 @@ class Field:
             context = history[size - order :]
             counts = recent.get(context)
             if counts is None:
-                recent[context] = {symbol: RECENT_WEIGHT}
+                if len(recent) < CONTEXTS_MOST:
+                    recent[context] = {symbol: RECENT_WEIGHT}
             else:
                 counts[symbol] = counts.get(symbol, 0) + RECENT_WEIGHT
 
     def learn(self, text: bytes) -> None:
-        """Remember a whole text that both sides hold."""
-        whole = bytes([END]) + text + bytes([END])
-        for place in range(1, len(whole)):
-            self.note(whole[max(0, place - HISTORY) : place], whole[place])
+        """Take in a whole text that both sides hold; costs next to nothing until the field's texts are coded."""
+        if self.at_hand is None:
+            self.at_hand = Corpus()
+        self.at_hand.add(text)
 
     def votes(self, history: bytes) -> list[list[tuple[int, int]]]:
         """For each of ORDERS, up to the longest that was met: (symbol, count) of what came after `history`'s end."""
@@ -92,10 +100,13 @@ class Field:
                 break
             context = history[size - order :]
             counts = self.corpus.followers(context)
+            at_hand = self.at_hand.followers(context) if self.at_hand else None
             recent = self.recent.get(context)
-            if recent:
+            if at_hand or recent:
                 counts = dict(counts)
-                for symbol, count in recent.items():
+                for symbol, count in at_hand.items() if at_hand else ():
+                    counts[symbol] = counts.get(symbol, 0) + count * RECENT_WEIGHT
+                for symbol, count in recent.items() if recent else ():
                     counts[symbol] = counts.get(symbol, 0) + count
             if order and not counts:  # then no longer context was met either
                 break
@@ -167,7 +178,9 @@ class Decisions:
         for context in contexts:
             counter = counters.get(context)
             if counter is None:
-                counter = counters[context] = [ONE // 2, 0]
+                counter = [ONE // 2, 0]
+                if len(counters) < CONTEXTS_MOST:
+                    counters[context] = counter
             else:
                 total += STRETCH[counter[0] >> 4] * TRUST[counter[1]]
             used.append(counter)

@@ -15,7 +15,7 @@ from typing import Any
 from edged.errors import WireError
 from edged.feed import cbor, limits
 from edged.feed.arithmetic import ONE, Coder, Silent
-from edged.feed.knowledge import NAMES, Knowledge, name_order
+from edged.feed.knowledge import NAMES, Knowledge, inside, name_order
 from edged.feed.octets import shared_bytes
 from edged.feed.textmodel import END, HISTORY, Corpus, Decisions, Field, TextCoder
 
@@ -90,7 +90,7 @@ class TreeCoder:
             for name, item in value.items():
                 if len(known) < NAMES and name not in known:
                     known.append(name)
-                self.learn(item, f"{path}/{name}")
+                self.learn(item, inside(path, name))
 
     def value(self, new: Any, base: Any, path: str, depth: int = 1) -> Any:
         """Code a value against `base`, which may be ABSENT too."""
@@ -210,7 +210,7 @@ class TreeCoder:
         out: dict[str, Any] = {}
         edits = last = 0
         for name in sorted(base, key=name_order):
-            item, inner = given.get(name, ABSENT), f"{path}/{name}"
+            item, inner = given.get(name, ABSENT), inside(path, name)
             differs = item is ABSENT or (given is new and cbor.encode(item) != cbor.encode(base[name]))
             few = min(edits, 2)
             if not flag(differs, ("s", fresh, few), ("s", fresh, inner), ("s", fresh, inner, few)):
@@ -225,7 +225,7 @@ class TreeCoder:
         for name in known:
             if name in base:
                 continue
-            item, inner = given.get(name, ABSENT), f"{path}/{name}"
+            item, inner = given.get(name, ABSENT), inside(path, name)
             few = min(edits, 2)
             last = flag(item is not ABSENT, ("+", fresh, few), ("+", fresh, inner), ("+", fresh, inner, last))
             if last:
@@ -244,7 +244,7 @@ class TreeCoder:
             name = self.text(names[at] if at < len(names) else ABSENT, None, path + "{}")
             if name in out:
                 raise WireError(f"decode hop: field {name!r:.80} comes twice at {path:.200}")
-            out[name] = self.value(given.get(name, ABSENT), ABSENT, f"{path}/{name}", depth + 1)
+            out[name] = self.value(given.get(name, ABSENT), ABSENT, inside(path, name), depth + 1)
             if len(known) < NAMES and name not in known:
                 known.append(name)
             at += 1

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
 from bisect import bisect_left
 from functools import cache
+from hashlib import sha256
 
 import pytest
 from hypothesis import given, settings
@@ -261,3 +264,19 @@ def test_keys_that_hold_the_last_character_of_all_are_still_found() -> None:
     changes = [Change("a", key, None) for _, key in sorted(state)]
     data = encode_hop(changes, view, b"")
     assert decode_hop(data, view, b"", max_bytes=1000) == sorted(changes, key=sort_key)
+
+
+def test_hostile_bits_cannot_make_the_decoder_remember_much() -> None:
+    view = View({("titles", "k" * 512): film(3), **BASE})
+    deep: dict[str, object] = {"a": "", "b": [{}, {"c": {"d": [1.5, None]}}]}
+    for depth in range(20):
+        deep = {("x" * 100 + str(depth)): deep, **{f"{depth}{n}": n for n in range(20)}}
+    fair = encode_hop([Change("titles", "k" * 512, cbor.encode_record(deep, "deep"))], view, DICTIONARY)
+    noise = b"".join(sha256(bytes([n])).digest() for n in range(60))
+    for hop in [bytes([MODELLED]) + noise, *(fair[:cut] + noise for cut in range(20, len(fair), 150))]:
+        tracemalloc.start()
+        with contextlib.suppress(WireError):
+            decode_hop(hop, view, DICTIONARY, max_bytes=1 << 30)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 16 << 20

@@ -28,7 +28,6 @@ RANGE = re.compile(rb"bytes=(?:([0-9]{1,15})-([0-9]{0,15})|-([0-9]{1,15}))")
 
 IMMUTABLE = b"public, max-age=31536000, immutable"
 BRIEF = b"max-age=1"
-ROOT_AGE = b"public, max-age=3600"
 
 Headers = list[tuple[bytes, bytes]]
 Send = Callable[[Any], Awaitable[None]]
@@ -81,7 +80,7 @@ class FeedApp:
         if route["head"]:
             return await self.head(route["dataset"], scope["query_string"], headers, receive)
         if route["trust"]:
-            return open_file(base / "trust" / route["trust"], b"application/cose", ROOT_AGE, None, headers)
+            return open_file(base / "trust" / route["trust"], b"application/cose", IMMUTABLE, None, headers)
         return open_file(
             base / "blobs" / route["blob"], b"application/octet-stream", IMMUTABLE, route["blob"].encode(), headers
         )

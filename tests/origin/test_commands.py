@@ -1,0 +1,139 @@
+"""`edged origin …` as it is typed: what it prints, and with which code it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edged.cli.main import main
+from tests.origin.devices import Device
+
+LINES: list[dict[str, Any]] = [{"collection": "titles", "key": f"k{n}", "value": {"title": f"T{n}", "seen": "2026-01-01"}} for n in range(50)]
+
+
+@pytest.fixture
+def feed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    assert main(["origin", "init", str(tmp_path / "feed")]) == 0
+    assert str(tmp_path / "feed" / "root.trust") in capsys.readouterr().out
+    return tmp_path / "feed"
+
+
+def ndjson(path: Path, lines: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return str(path)
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """The JSON that a command prints."""
+    assert main([*words, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def failed(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """The exit code of a command and the one line that it prints on standard error."""
+    code = main(list(words))
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    return code, captured.err
+
+
+def test_a_feed_through_all_its_commands(feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on = [str(feed), "--dataset", "catalog"]
+    whole = ndjson(tmp_path / "whole.ndjson", LINES)
+    assert run(capsys, "origin", "publish", *on, whole)["added"] == 50
+    edits: list[dict[str, Any]] = [{"collection": "titles", "key": "k1", "deleted": True}, LINES[2] | {"value": {"title": "new"}}]
+    edited = run(capsys, "origin", "publish", *on, ndjson(tmp_path / "edits", edits), "--changes")
+    assert (edited["version"], edited["changed"], edited["removed"]) == (2, 1, 1)
+    assert run(capsys, "origin", "takedown", *on, "titles", "k3", "k4")["removed"] == 2
+    assert run(capsys, "origin", "restore", *on, "titles", "k4")["added"] == 1
+    assert run(capsys, "origin", "rollback", *on, "--to", "1")["version"] == 5
+    assert run(capsys, "origin", "rotate-key", str(feed))["root"] == 2
+    log = run(capsys, "origin", "log", *on)
+    assert [item["version"] for item in log["versions"]] == [1, 2, 3, 4, 5]
+    assert {"version", "time", "added", "changed", "removed", "slices"} <= log["versions"][1].keys()
+    core = log["versions"][1]["slices"]["core"]
+    assert core["hop_bytes"] == edited["hop_bytes"]
+    assert core["snapshot_bytes"] > core["hop_bytes"] > 0
+    diff = run(capsys, "origin", "log", *on, "--diff", "1", "2")
+    assert [(item["key"], item["change"]) for item in diff["changes"]] == [("k1", "removed"), ("k2", "changed")]
+    assert diff["bytes"]["collections"]["titles"] == pytest.approx(core["hop_bytes"], abs=1)
+    device = Device(feed, "catalog")
+    device.sync()
+    assert device.keys() == {f"k{number}" for number in range(50)} - {"k3"}
+
+
+def test_what_a_person_reads(feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on = [str(feed), "--dataset", "catalog"]
+    whole = ndjson(tmp_path / "whole.ndjson", LINES)
+    main(["origin", "publish", *on, whole])
+    assert "catalog version 1: 50 added, 0 changed, 0 removed" in capsys.readouterr().out
+    main(["origin", "publish", *on, whole])
+    assert "nothing changed; version 1 was signed anew" in capsys.readouterr().out
+    stamped = [line | {"value": {"title": f"T{n}", "seen": f"2026-01-02/{n}"}} for n, line in enumerate(LINES)]
+    main(["origin", "publish", *on, ndjson(tmp_path / "next", stamped)])
+    capsys.readouterr()
+    main(["origin", "log", *on])
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    main(["origin", "log", *on, "--diff", "1", "2"])
+    text = capsys.readouterr().out
+    assert "changed  titles/k0  seen" in text
+    assert "titles.seen" in text
+    main(["origin", "rotate-key", str(feed)])
+    assert "root of trust 2 is in force" in capsys.readouterr().out
+
+
+def test_plain_objects_from_standard_input(feed: Path) -> None:
+    words = ["origin", "publish", str(feed), "--dataset", "d", "-", "--collection", "titles", "--key", "id", "--json"]
+    rows = "".join(json.dumps({"id": f"k{n}", "n": n}) + "\n" for n in range(3))
+    done = subprocess.run(
+        [sys.executable, "-m", "edged", *words], input=rows, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert json.loads(done.stdout)["added"] == 3
+
+
+def test_exit_codes_tell_who_has_to_act(feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on = [str(feed), "--dataset", "catalog"]
+    good = ndjson(tmp_path / "good", LINES)
+    bad = ndjson(tmp_path / "bad", [LINES[0], {"collection": "titles"}])
+    assert failed(capsys, "origin", "publish", *on, bad)[0] == 3
+    assert f"{bad}:2: " in failed(capsys, "origin", "publish", *on, bad)[1]
+    assert failed(capsys, "origin", "publish", *on, "/nowhere.ndjson")[0] == 1
+    assert failed(capsys, "origin", "publish", *on, good, "--key", "id")[0] == 2
+    assert failed(capsys, "origin", "publish", str(tmp_path), "--dataset", "catalog", good)[0] == 1
+    assert failed(capsys, "origin", "publish", str(feed), "--dataset", "../x", good)[0] == 3
+    assert failed(capsys, "origin", "log", *on)[0] == 1
+    assert failed(capsys, "origin", "init", str(feed))[0] == 1
+    (feed / "catalog.toml").write_text("[slices.core]\nwhere = { a = 1 }\n")
+    code, text = failed(capsys, "origin", "publish", *on, good)
+    assert (code, "line 1" in text) == (2, True)
+    (feed / "catalog.toml").unlink()
+    assert main(["origin", "publish", *on, good]) == 0
+    capsys.readouterr()
+    assert failed(capsys, "origin", "rollback", *on, "--to", "7")[0] == 1
+    assert failed(capsys, "origin", "log", *on, "--diff", "2", "1")[0] == 1
+    (feed / "private" / "keys" / "head-1.key").chmod(0o644)
+    assert failed(capsys, "origin", "publish", *on, good)[0] == 2
+    with pytest.raises(SystemExit) as caught:
+        main(["origin", "rollback", *on])
+    assert caught.value.code == 2
+
+
+def test_serve_announces_itself_and_ends_cleanly(feed: Path, tmp_path: Path) -> None:
+    main(["origin", "publish", str(feed), "--dataset", "catalog", ndjson(tmp_path / "good", LINES)])
+    words = [sys.executable, "-m", "edged", "origin", "serve", str(feed), "--bind", "127.0.0.1:0"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().rsplit(" ", 1)[1].strip()
+        with urllib.request.urlopen(f"{url}/catalog/head", timeout=10) as reply:
+            assert reply.read() == (feed / "public" / "catalog" / "head").read_bytes()
+        os.kill(server.pid, signal.SIGTERM)
+        assert server.wait(20) == 0

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,7 +15,7 @@ from msgspec import Meta, Struct, field
 
 from edged.errors import ConfigError
 from edged.feed.names import NAME
-from edged.toml import Fault, Key, Table, read_toml
+from edged.toml import Check, Fault, Key, Table, read_toml
 
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 
@@ -35,6 +36,7 @@ Bind = Annotated[str, Meta(pattern=BIND, extra={"form": '"HOST:PORT", "[IPV6]:PO
 Origin = Annotated[str, Meta(pattern=ORIGIN, extra={"form": "https://, http:// or file:/// and a path"})]
 Size = Annotated[str, Meta(pattern=SIZE, extra={"form": "a whole number and B, KiB, MiB, GiB, kB, MB or GB"})]
 
+SMALLEST_QUOTA = 4 << 20  # bytes: the proxy's database with its log
 UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -110,6 +112,55 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "0666"
 
 
+class RouteConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One service that is fetched, not synced; the longest prefix wins. Repeat the section for more."""
+
+    prefix: Annotated[
+        str,
+        Meta(
+            pattern=r"^/(?!v1(?:/|$))(?!.*//)[!-~]*$",
+            extra={"form": 'an absolute path such as "/api", not below /v1'},
+            description="Paths of apps that go there, by whole segments.",
+        ),
+    ]
+    upstream: Annotated[
+        str,
+        Meta(
+            pattern=r"^https?://[^\s/?#@]+(?:/[^\s?#]*)?$",
+            extra={"form": "http(s)://host[:port][/path]"},
+            description="The service's base URL.",
+        ),
+    ]
+    strip_prefix: Annotated[bool, Meta(description="Take the prefix off the path.")] = False
+    keep_host: Annotated[bool, Meta(description="Send the Host that the app sent, not the upstream's own.")] = False
+    connect_timeout_s: Annotated[
+        float, Meta(gt=0, le=600, description="Seconds until a connection stands, at most.")
+    ] = 5.0
+    timeout_s: Annotated[
+        float, Meta(gt=0, le=3600, description="Seconds between two pieces of an answer, at most.")
+    ] = 30.0
+    offline_s: Annotated[
+        int, Meta(ge=0, le=31_536_000, description="How long past its freshness a stored answer serves offline.")
+    ] = 86_400
+    stale_if_error_s: Annotated[
+        int, Meta(ge=0, le=31_536_000, description="Likewise while the upstream answers 500, 502, 503 or 504.")
+    ] = 0
+    ca: Annotated[str, Meta(description="PEM of the only authorities that are trusted; empty: the system's.")] = ""
+    cert: Annotated[str, Meta(description="PEM of a client certificate, with key.")] = ""
+    key: Annotated[str, Meta(description="PEM key of cert.")] = ""
+    connections: Annotated[int, Meta(ge=1, le=4096, description="Connections to the upstream at once.")] = 64
+    retry: Annotated[bool, Meta(description="Once more, for GET and HEAD whose connection broke early.")] = True
+
+
+class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The caching proxy for services that cannot be replicated. Without routes there is none."""
+
+    quota: Annotated[Size, Meta(description="Bytes on disk at most, all files of the cache together.")] = "256MiB"
+    routes: Annotated[list[RouteConfig], Meta(max_length=256, description="The services.")] = field(
+        default_factory=list
+    )
+
+
 class AdminConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What operators connect to. It has no credentials of its own: keep it on an address that only they reach."""
 
@@ -125,6 +176,12 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     datasets: list[DatasetConfig] = field(default_factory=list)
     serve: ServeConfig = field(default_factory=ServeConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
+    proxy: ProxyConfig = field(default_factory=ProxyConfig)
+
+    @property
+    def proxy_directory(self) -> Path:
+        """Where the proxy keeps answers. No dataset's name begins with a dot."""
+        return Path(self.daemon.data_dir) / ".proxy"
 
 
 def load(path: Path) -> Config:
@@ -132,9 +189,7 @@ def load(path: Path) -> Config:
     table, faults = read_toml(path)
     config = None
     if table is not None:
-        config = table.convert(
-            Config, faults, {DatasetConfig: check_dataset, ServeConfig: check_serve, Config: check_whole}
-        )
+        config = table.convert(Config, faults, CHECKS)
     if faults or config is None:
         lines = tuple(str(fault) for fault in sorted(faults, key=lambda fault: fault.line))
         more = f" (and {len(lines) - 1} more; `edged check` shows all)" if len(lines) > 1 else ""
@@ -178,15 +233,47 @@ def check_whole(config: Config, table: Table, key: Key) -> list[Fault]:
     ]
 
 
-EXAMPLE_DATASET = """\
-# [[datasets]]
-# name = "catalog"
-# origin = ["https://origin.example/catalog"]
-# trust = "/etc/edged/catalog.trust"
-# slices = ["core"]
-# seed = ""
-# poll_s = 30
-"""
+def check_route(route: RouteConfig, table: Table, key: Key) -> list[Fault]:
+    """Keys that go together, and files that must be there."""
+    faults: list[Fault] = []
+    if bool(route.cert) != bool(route.key):
+        faults.append(table.fault((*key, "cert"), "cert and key go together; set both or neither"))
+    for name in ("ca", "cert", "key"):
+        file = getattr(route, name)
+        if file and not Path(file).is_file():
+            faults.append(table.fault((*key, name), f"{file!r} is not a file"))
+    return faults
+
+
+def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
+    """Each prefix once, and room for the database."""
+    prefixes = [route.prefix.rstrip("/") for route in proxy.routes]
+    faults = [
+        table.fault((*key, "routes", index, "prefix"), f"prefix {prefix or '/'!r} is there twice; remove one")
+        for index, prefix in enumerate(prefixes)
+        if prefix in prefixes[:index]
+    ]
+    if size_bytes(proxy.quota) < SMALLEST_QUOTA:
+        faults.append(table.fault((*key, "quota"), f"at least {SMALLEST_QUOTA} B are needed; got {proxy.quota!r}"))
+    return faults
+
+
+CHECKS: Mapping[type, Check] = {
+    DatasetConfig: check_dataset,
+    ServeConfig: check_serve,
+    RouteConfig: check_route,
+    ProxyConfig: check_proxy,
+    Config: check_whole,
+}
+
+EXAMPLES: Mapping[str, Mapping[str, object]] = {
+    "datasets": {
+        "name": "catalog",
+        "origin": ["https://origin.example/catalog"],
+        "trust": "/etc/edged/catalog.trust",
+    },
+    "proxy.routes": {"prefix": "/api", "upstream": "https://services.example"},
+}
 
 
 def render_default() -> str:
@@ -195,18 +282,30 @@ def render_default() -> str:
         "# edged: the daemon's configuration. Every key is shown at its default; unknown keys are refused.",
         "# `edged check --config FILE` names every fault in a file, its line and the fix.",
     ]
+    default = Config()
     for name in Config.__struct_fields__:
-        if name == "datasets":
-            lines += ["", *comment(DatasetConfig.__doc__ or "")]
-            for item in msgspec.structs.fields(DatasetConfig):
-                lines += [f"# {item.encode_name}: {describe(item)}"]
-            lines += EXAMPLE_DATASET.splitlines()
+        section = getattr(default, name)
+        if isinstance(section, list):
+            lines += render_example(name, DatasetConfig)
             continue
-        section = getattr(Config(), name)
         lines += ["", *comment(type(section).__doc__ or ""), f"[{name}]"]
         for item in msgspec.structs.fields(type(section)):
-            lines += [f"# {describe(item)}", f"{item.encode_name} = {toml_value(getattr(section, item.name))}"]
+            if name == "proxy" and item.name == "routes":
+                lines += render_example("proxy.routes", RouteConfig)
+            else:
+                lines += [f"# {describe(item)}", f"{item.encode_name} = {toml_value(getattr(section, item.name))}"]
     return "\n".join(lines) + "\n"
+
+
+def render_example(name: str, kind: type[Struct]) -> list[str]:
+    """A section that may be repeated, or left out: commented, with example values where there is no default."""
+    lines = ["", *comment(kind.__doc__ or ""), f"# [[{name}]]"]
+    for item in msgspec.structs.fields(kind):
+        made = item.default if item.default is not msgspec.NODEFAULT else None
+        made = item.default_factory() if item.default_factory is not msgspec.NODEFAULT else made
+        value = EXAMPLES[name].get(item.encode_name, made)
+        lines += [f"#   {describe(item)}", f"# {item.encode_name} = {toml_value(value)}"]
+    return lines
 
 
 def describe(item: msgspec.structs.FieldInfo) -> str:

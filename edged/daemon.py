@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec import structs
 
 import edged
-from edged.config import Config, DatasetConfig
+from edged.config import Config, DatasetConfig, size_bytes
 from edged.errors import EdgedError, RequestError, StoreError
 from edged.ops.admin import AdminApp
 from edged.ops.clock import Clock
@@ -34,6 +35,9 @@ from edged.sync import task
 from edged.sync.control import Control
 from edged.sync.status import DatasetStatus
 from edged.version import VERSION
+
+if TYPE_CHECKING:
+    from edged.proxy.app import ProxyApp
 
 logger = logging.getLogger("edged.daemon")
 
@@ -66,6 +70,7 @@ class Daemon:
         self.app_urls: list[str] = []
         self.admin_urls: list[str] = []
         self.stopping = trio.Event()
+        self.proxy = make_proxy(config, self.clock) if config.proxy.routes else None
 
     def stop(self) -> None:
         """Let `run` end: sync first, then answers under way, then the replicas."""
@@ -74,20 +79,27 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sync and serve until `stop`. Raises ConfigError, BusyError or StoreError where it cannot begin."""
         with ExitStack() as stack:
-            catalog = self.catalog = self.open_replicas(stack)
-            async with trio.open_nursery() as servers:
-                await self.start_servers(servers, catalog)
-                async with trio.open_nursery() as syncs:
-                    for station in self.stations.values():
-                        await syncs.start(self.start_sync(station))
-                    if self.notifier.watchdog_s is not None:
-                        syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
-                    self.notifier.ready(f"serving {len(catalog)} datasets at {' '.join(self.app_urls)}")
-                    task_status.started()
-                    await self.stopping.wait()
-                    self.notifier.stopping()
-                    syncs.cancel_scope.cancel()
+            self.catalog = self.open_replicas(stack)
+            async with trio.open_nursery() as stores:
+                if self.proxy is not None:
+                    await stores.start(self.proxy.run)
+                async with trio.open_nursery() as servers:
+                    await self.start_servers(servers)
+                    await self.sync_until_stopped(task_status)
+                stores.cancel_scope.cancel()
         logger.info("stopped")
+
+    async def sync_until_stopped(self, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as syncs:
+            for station in self.stations.values():
+                await syncs.start(self.start_sync(station))
+            if self.notifier.watchdog_s is not None:
+                syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
+            self.notifier.ready(f"serving {len(self.catalog)} datasets at {' '.join(self.app_urls)}")
+            task_status.started()
+            await self.stopping.wait()
+            self.notifier.stopping()
+            syncs.cancel_scope.cancel()
 
     def open_replicas(self, stack: ExitStack) -> dict[str, Dataset]:
         """The writer first, which makes the directory; then the reader that serving uses."""
@@ -103,10 +115,10 @@ class Daemon:
             self.stations[name].status.version = dataset.version  # until the sync task has looked for itself
         return catalog
 
-    async def start_servers(self, servers: trio.Nursery, catalog: dict[str, Dataset]) -> None:
-        self.news = news = News(catalog)
-        apps = partial(serve_apps, catalog, self.config.serve, clock=self.clock, meter=self.meter, news=news)
-        self.app_urls = await servers.start(partial(apps, stop=self.stopping))
+    async def start_servers(self, servers: trio.Nursery) -> None:
+        self.news = News(self.catalog)
+        apps = partial(serve_apps, self.catalog, self.config.serve, clock=self.clock, meter=self.meter, news=self.news)
+        self.app_urls = await servers.start(partial(apps, stop=self.stopping, fallback=self.proxy))
         for url in self.app_urls:
             logger.info("serving apps", extra={"fields": {"url": url}})
         admin = partial(serve, AdminApp(self), self.config.admin.bind, limits=Limits(connections=ADMIN_CONNECTIONS))
@@ -134,6 +146,7 @@ class Daemon:
             "apps": self.app_urls,
             "requests_served": self.requests_served(),
             "datasets": {name: station.status.document(now_s) for name, station in self.stations.items()},
+            "proxy": None if self.proxy is None else self.proxy.status(),
         }
 
     def requests_served(self) -> int:
@@ -158,6 +171,15 @@ class Daemon:
             if self.catalog[dataset].version >= version:
                 return
             await self.news.wait(generation)
+
+
+def make_proxy(config: Config, clock: Clock) -> ProxyApp:
+    """What `[proxy]` says, in the proxy's own words."""
+    from edged.proxy.app import ProxyApp  # here, so that a device without routes does not load it
+    from edged.proxy.settings import ProxySettings, Route
+
+    routes = tuple(Route(**structs.asdict(route)) for route in config.proxy.routes)
+    return ProxyApp(ProxySettings(routes, config.proxy_directory, size_bytes(config.proxy.quota)), clock)
 
 
 async def run_until_signal(config: Config) -> None:

@@ -115,6 +115,26 @@ def test_an_endless_file_is_not_read(tmp_path: Path) -> None:
         load(path)
 
 
+def test_routes_of_the_proxy(tmp_path: Path) -> None:
+    path = tmp_path / "edged.toml"
+    path.write_text(
+        '[proxy]\nquota = "64MiB"\n[[proxy.routes]]\nprefix = "/api"\nupstream = "https://services.example"\n'
+    )
+    proxy = load(path).proxy
+    assert (proxy.quota, proxy.routes[0].prefix, proxy.routes[0].offline_s) == ("64MiB", "/api", 86_400)
+    faults = faults_of(
+        tmp_path,
+        '[proxy]\nquota = "1kB"\n[[proxy.routes]]\nprefix = "/api"\nupstream = "https://services.example"\n'
+        '[[proxy.routes]]\nprefix = "/api/"\nupstream = "http://b.example/x"\n',
+    )
+    assert [fault.split(":")[0] for fault in faults] == ["line 2", "line 7"]
+    bad = '[[proxy.routes]]\nprefix = "/v1/x"\nupstream = "ftp://x"\ncert = "/nonexistent"\n'
+    assert [fault.split(": ")[1] for fault in faults_of(tmp_path, bad)] == [
+        "proxy.routes.prefix",
+        "proxy.routes.upstream",
+    ]
+
+
 @pytest.mark.parametrize(("text", "count"), [("1GiB", 1 << 30), ("256MiB", 256 << 20), ("5kB", 5000), ("7B", 7)])
 def test_sizes(text: str, count: int) -> None:
     assert size_bytes(text) == count

@@ -19,6 +19,7 @@ GROUPS = {
     "edged.cli.control": ("status", "pin", "unpin"),
     "edged.cli.replica": ("get", "ls", "search", "verify"),
     "edged.cli.bundle": ("bundle",),
+    "edged.cli.cache": ("cache",),
     "edged.cli.origin": ("origin",),
 }
 

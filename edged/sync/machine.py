@@ -176,9 +176,7 @@ class Machine:
         expired = judge.expired_fault(self.floor.head, self.clock)
         fault = self.refused or expired or self.missing_slices(self.floor.head)
         self.tell(events.Settled(self.origin, self.held.version, self.floor.head.signed_at, fault))
-        if self.origin == SEED:
-            self.go_to(0)
-        elif expired is not None:
+        if expired is not None and self.origin != SEED:
             self.go_to((self.origin + 1) % self.settings.origins)
 
     def missing_slices(self, head: Head) -> ChainError | None:
@@ -298,6 +296,10 @@ class Machine:
         self.losses.succeed()
         if self.retry_at is None:
             self.refusals.succeed()
+        if self.origin == SEED:
+            self.report()
+            self.go_to(0)
+            return self.poll()
         return self.next_poll()
 
     def blob_arrived(self, event: events.BlobArrived) -> Effect:
@@ -374,7 +376,7 @@ class Machine:
     def go_to(self, origin: int) -> None:
         if origin != self.origin:
             if self.origin == SEED:
-                self.roots_checked_at = None
+                self.roots_checked_at, self.settled = None, False
             # An ETag means nothing at another origin.
             self.origin, self.etag, self.away_since = origin, None, self.now.elapsed_s
             self.static_until = 0.0

@@ -68,15 +68,16 @@ async def run(
     *,
     clock: Clock,
     control: Control,
+    origins: Origins | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Keep the replica at the live version for ever. Started when what is held is known.
 
-    Raises ConfigError, WireError or TrustError if the trust file cannot be used, and whatever is unexpected.
+    origins: instead of those of the configuration. Raises ConfigError, WireError or TrustError if the trust file cannot
+    be used, and whatever is unexpected.
     """
-    async with Origins.of(source.origin, source.seed, status.traffic) as origins:
-        shell = Shell(settings_of(source, control.slices), origins, writer, status, clock, control)
-        with shell:
+    async with origins or Origins.of(source.origin, source.seed, status.traffic) as found:
+        with Shell(settings_of(source, control.slices, found), found, writer, status, clock, control) as shell:
             event = await shell.step(events.Started())
             task_status.started()
             while True:
@@ -103,7 +104,7 @@ async def sync_once(
     return SyncOutcome(source.name, status.version, shell.before or 0, status.bytes_received, status.bytes_sent, error)
 
 
-def settings_of(source: Source, slices: frozenset[str], origins: Origins | None = None) -> Settings:
+def settings_of(source: Source, slices: frozenset[str], origins: Origins) -> Settings:
     """Raises ConfigError if the trust file cannot be read."""
     try:
         with open(source.trust, "rb") as file:
@@ -118,8 +119,8 @@ def settings_of(source: Source, slices: frozenset[str], origins: Origins | None 
         trust_file=trust_file,
         slices=slices,
         built_at=BUILD_TIME_S,
-        origins=len(source.origin) if origins is None else len(origins.transports),
-        seed=bool(source.seed) if origins is None else origins.seed is not None,
+        origins=len(origins.transports),
+        seed=origins.seed is not None,
         poll_s=float(source.poll_s),
     )
 

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
 from edged.replica.writer import Writer
+from edged.sync.control import Control
 from edged.sync.origins import Origins
 from edged.sync.status import DatasetStatus
-from edged.sync.task import SyncOutcome, sync_once
+from edged.sync.task import SyncOutcome, run, sync_once
 from edged.sync.transport import Transport
 from tests.sync.simulator import Device, Feed, Origin, Records
 
@@ -44,10 +51,53 @@ def held(device: Device, slice_name: str = "core") -> Records:
 
 
 def on_disk(device: Device) -> dict[str, bytes]:
-    """Every file of the replica with its bytes. Verified parts of a snapshot under way are no state: nothing reads them."""
+    """Every file of the replica with its bytes. Parts of a snapshot under way are no state: nobody reads them."""
     root = device.directory / device.name
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
         if path.is_file() and path.name not in NOT_CONTENT and path.parent.name != "staging"
     }
+
+
+@dataclass
+class Running:
+    """A synchronisation that goes on in the background."""
+
+    status: DatasetStatus
+    control: Control
+    scope: trio.CancelScope
+
+    async def until(self, version: int, within_s: float = 3600.0) -> None:
+        """Wait (in the clock of the test) until `version` is held."""
+        with trio.fail_after(within_s):
+            while self.status.version != version:  # noqa: ASYNC110 - the status has no event, and needs none but here
+                await trio.sleep(0.05)
+
+    async def until_error(self, words: str, within_s: float = 3600.0) -> None:
+        with trio.fail_after(within_s):
+            while words not in (self.status.last_error or ""):  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running(device: Device, *origins: Transport, seed: Transport | None = None) -> AsyncIterator[Running]:
+    """The device's sync task, ended at the end of the block."""
+    status, control = DatasetStatus(device.name), Control(device.slices)
+    with Writer.open(device.directory, device.name) as writer:
+        async with trio.open_nursery() as nursery:
+
+            async def start(task_status: trio.TaskStatus[None]) -> None:
+                await run(
+                    device,
+                    writer,
+                    status,
+                    clock=device.clock(),
+                    control=control,
+                    origins=Origins(origins, seed),
+                    task_status=task_status,
+                )
+
+            await nursery.start(start)
+            yield Running(status, control, nursery.cancel_scope)
+            nursery.cancel_scope.cancel()

@@ -248,7 +248,7 @@ def blob_faults() -> dict[str, tuple[Callable[[bytes], bytes], type[EdgedError]]
 
 
 @pytest.mark.parametrize("name", blob_faults())
-async def test_blob_on_the_way(tmp_path: Path, feed: Feed, name: str, autojump_clock: object) -> None:
+async def test_blob_on_the_way(tmp_path: Path, feed: Feed, name: str, jumping: object) -> None:
     device = Device.of(tmp_path, feed)
     origin = await first_sync(device, feed)
     feed.inline_bytes = 0
@@ -261,7 +261,7 @@ async def test_blob_on_the_way(tmp_path: Path, feed: Feed, name: str, autojump_c
     assert held(device) == feed.slices["core"].records
 
 
-async def test_missing_blob(tmp_path: Path, feed: Feed, autojump_clock: object) -> None:
+async def test_missing_blob(tmp_path: Path, feed: Feed, jumping: object) -> None:
     device = Device.of(tmp_path, feed)
     origin = await first_sync(device, feed)
     feed.inline_bytes = 0

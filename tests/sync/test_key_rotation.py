@@ -24,6 +24,10 @@ def feed() -> Feed:
     return feed
 
 
+def install(device: Device, trust_file: bytes) -> None:
+    Path(device.trust).write_bytes(trust_file)
+
+
 def roots_kept(device: Device) -> list[bytes]:
     with Writer.open(device.directory, device.name) as writer:
         kept = writer.status().roots
@@ -205,7 +209,7 @@ async def test_another_trust_file_is_installed(tmp_path: Path, feed: Feed) -> No
     root = trust.Root(1, other.now, Feed.role(other.root_keys), Feed.role([other.head_key]))
     other.roots = [trust.sign_root(root, other.root_keys)]
     other.publish({"t001": {"title": "From elsewhere"}})
-    Path(device.trust).write_bytes(other.roots[0])
+    install(device, other.roots[0])
     assert isinstance((await sync(device, Origin(feed))).error, TrustError)
     outcome = await sync(device, Origin(other))
     assert outcome.error is None
@@ -220,7 +224,7 @@ async def test_newer_trust_file_of_the_same_succession(tmp_path: Path, feed: Fee
     feed.rotate(heads="head 3")
     feed.publish(EDIT)
     assert (await sync(device, origin)).error is None
-    Path(device.trust).write_bytes(feed.roots[1])
+    install(device, feed.roots[1])
     origin.requests.clear()
     assert (await sync(device, origin)).error is None
     assert origin.requests["trust"] == 1
@@ -230,7 +234,7 @@ async def test_newer_trust_file_of_the_same_succession(tmp_path: Path, feed: Fee
 @pytest.mark.parametrize("content", [b"", b"not a root", bytes(70_000)])
 async def test_unusable_trust_file(tmp_path: Path, feed: Feed, content: bytes) -> None:
     device = Device.of(tmp_path, feed)
-    Path(device.trust).write_bytes(content)
+    install(device, content)
     with pytest.raises(WireError, match="trust file of catalog"):
         await sync(device, Origin(feed))
 
@@ -238,6 +242,6 @@ async def test_unusable_trust_file(tmp_path: Path, feed: Feed, content: bytes) -
 async def test_trust_file_signed_by_someone_else(tmp_path: Path, feed: Feed) -> None:
     device = Device.of(tmp_path, feed)
     root = trust.Root(1, feed.now, Feed.role([key("root 1")]), Feed.role([key("mallory")]))
-    Path(device.trust).write_bytes(trust.sign_root(root, [key("mallory")]))
+    install(device, trust.sign_root(root, [key("mallory")]))
     with pytest.raises(TrustError, match="of its own"):
         await sync(device, Origin(feed))

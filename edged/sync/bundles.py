@@ -1,0 +1,154 @@
+"""Making bundles of a feed and taking them into a replica: `edged bundle export` and `import`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.errors import ChainError, MissingError, OriginError, StoreError
+from edged.feed import limits, roots
+from edged.feed.blob import BlobRef
+from edged.feed.bundle import Bundle
+from edged.feed.chain import SliceChain, decode_chain
+from edged.feed.head import Head
+from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag, tag_of
+from edged.feed.names import check_name
+from edged.feed.plan import plan
+from edged.feed.snapshotcoding import unpack_dictionary
+from edged.feed.trust import verify_head
+from edged.ops.clock import Clock
+from edged.replica.writer import Writer
+from edged.sync.bundle import BundleTransport
+from edged.sync.file import read_file
+from edged.sync.origins import Origins
+from edged.sync.status import DatasetStatus
+from edged.sync.task import SyncOutcome, sync_once
+
+ReadBlob = Callable[[BlobRef], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a bundle holds. size: of the file in bytes."""
+
+    dataset: str
+    version: int
+    slices: tuple[str, ...]
+    blobs: int
+    size: int
+
+
+def export_bundle(feed_dir: Path, out: Path, dataset: str, slices: Iterable[str] = ()) -> Exported:
+    """Write the live head of `dataset` and what leads to it from nothing into the file `out`.
+
+    slices: beside core; none: core alone. Raises OriginError if FEED_DIR has no such feed or slice, WireError or
+    TrustError if what it has is damaged, StoreError if `out` cannot be written; `out` is then as it was.
+    """
+    base = feed_dir / "public" / check_name(dataset, "dataset")
+    try:
+        head = read_file(base / "head", limits.HEAD_BYTES, "head")
+        documents = [read_file(base / "trust" / "1", limits.TRUST_BYTES, "root of trust 1")]
+    except MissingError as fault:
+        raise OriginError(f"export {dataset} from {feed_dir}: {fault}; is it published there?") from fault
+    while (path := base / "trust" / str(len(documents) + 1)).exists():
+        documents.append(read_file(path, limits.TRUST_BYTES, f"root of trust {len(documents) + 1}"))
+    numbered = dict(enumerate(documents, 1))
+
+    def read_blob(ref: BlobRef) -> bytes:
+        return ref.check(read_file(base / "blobs" / ref.name, ref.size, "blob"), dataset)
+
+    return write_bundle(out, dataset, head, numbered, frozenset(slices), read_blob)
+
+
+def write_bundle(
+    out: Path, dataset: str, data: bytes, numbered: dict[int, bytes], slices: frozenset[str], read_blob: ReadBlob
+) -> Exported:
+    """As `export_bundle`, from a head, its roots by number from 1 on, and a way to read verified blobs."""
+    known = roots.restore(numbered[1], None, "root of trust 1")
+    for number in range(2, len(numbered) + 1):
+        known = known.followed_by(numbered[number])
+    head = verify_head(data, known.newest, dataset).head
+    carried = slices | {"core"}
+    missing = sorted(carried - head.slices.keys())
+    if missing:
+        raise OriginError(f"export {dataset}: no slice {', '.join(missing)}; it has {', '.join(sorted(head.slices))}")
+    refs = needed_blobs(head, carried, read_blob)
+    bundle = Bundle(dataset, carried, data, numbered, refs)
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(bundle.encode())
+            for ref in refs:
+                file.write(read_blob(ref))
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        temporary.replace(out)
+    except OSError as fault:
+        raise StoreError(f"write bundle {out}: {fault.strerror}; free space, or name another file") from fault
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Exported(dataset, head.version, tuple(sorted(carried)), len(refs), size)
+
+
+def needed_blobs(head: Head, carried: frozenset[str], read_blob: ReadBlob) -> tuple[BlobRef, ...]:
+    """Everything that a device asks for on its way from nothing to `head`, each blob once, in that order."""
+    chain = decode_chain(read_blob(head.chain))
+    refs = [head.chain]
+    if head.takedowns is not None:
+        refs.append(head.takedowns)
+    for name in sorted(carried):
+        entry, live = chain.slices.get(name), head.slices[name]
+        if entry is None:
+            raise ChainError(f"export {head.dataset}: the chain lacks slice {name}; publish again")
+        path = plan(entry, None, live.version, inlined=live.hops)
+        refs.extend(path.blobs)
+        snapshot = None if path.snapshot is None else path.snapshot.dictionary
+        for hop in path.hops:
+            content = hop.inline if hop.inline is not None else read_blob(hop.blob)
+            refs.extend(dictionaries_for(dictionary_tag(content), snapshot, entry, read_blob))
+    return tuple(dict.fromkeys(refs))
+
+
+def dictionaries_for(tag: bytes, held: BlobRef | None, entry: SliceChain, read_blob: ReadBlob) -> list[BlobRef]:
+    """The dictionaries that a device tries, in its order, until it has the one of a hop with this `tag`."""
+    if tag == NO_DICTIONARY_TAG or (held is not None and tag_of(unpack_dictionary(read_blob(held))) == tag):
+        return []
+    tried: list[BlobRef] = []
+    for ref in entry.dictionary_refs():
+        tried.append(ref)
+        if tag_of(unpack_dictionary(read_blob(ref))) == tag:
+            break
+    return tried
+
+
+@dataclass(frozen=True, slots=True)
+class BundleSource:
+    """What task.Source asks for, of a device that has only a bundle."""
+
+    name: str
+    trust: str
+    slices: tuple[str, ...]
+    origin: tuple[str, ...] = ()
+    seed: str = ""
+    poll_s: int = 30
+
+
+async def import_bundle(data_dir: Path, bundle: Path, trust_file: Path) -> SyncOutcome:
+    """Bring the replica below `data_dir` to the bundle's version, or make it, judging it like any origin.
+
+    A replica keeps the slices that it has and gets those of the bundle. What is refused is in the outcome; raises
+    ConfigError, WireError or TrustError for the trust file, MissingError, TransportError or WireError for a file that
+    is no bundle, BusyError while a daemon is running on the same directory.
+    """
+    status = DatasetStatus("")
+    transport = BundleTransport(bundle, status.traffic)
+    described = transport.open().bundle
+    status.dataset = described.dataset
+    with Writer.open(data_dir, described.dataset) as writer:
+        held = writer.status()
+        carried = described.slices | held.slices.keys()
+        source = BundleSource(described.dataset, str(trust_file), tuple(sorted(carried)))
+        return await sync_once(source, writer, status, clock=Clock(), origins=Origins([transport]))

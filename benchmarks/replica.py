@@ -10,6 +10,7 @@ against the number of records instead, and draws them if matplotlib is there.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -256,7 +257,7 @@ def gets(records: list[Record], dictionary: bytes, root: Path, hops: int, edits:
             decoded = best_us(decoding(get), keys, 1)
             rounds[store.name].append((raw, decoded))
     times = {
-        name: [sorted(column)[REPEATS // 2] for column in zip(*found, strict=True)] for name, taken in rounds.items()
+        name: [sorted(column)[REPEATS // 2] for column in zip(*taken, strict=True)] for name, taken in rounds.items()
     }
     ours = edged.open(root / "edged")["catalog"]["titles"]
     decoded = best_us(ours.get, keys)
@@ -412,23 +413,21 @@ def fill_one(name: str, place: str, count: int) -> None:
     store.fill(made_up(count), dictionary)
     taken = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    numbers = [random.Random(6).randrange(count) for _ in range(5000)]
+    chance = random.Random(6)
+    numbers = [chance.randrange(count) for _ in range(5000)]
     keys = [f"{1950 + number * 70 // count}/{number:08d}" for number in numbers]
     print(taken, peak, disk_bytes(store.root) / 1e6, best_us(store.getter(), keys, 3))
     store.close()
 
 
 def draw(series: dict[str, list[tuple[int, list[float]]]], plot: str) -> None:
-    from matplotlib import pyplot  # not needed for anything else, so not a dependency
-
-    figure, panels = pyplot.subplots(1, 4, figsize=(16, 4))
-    for column, (panel, name) in enumerate(
-        zip(panels, ("fill, s", "peak memory, MB", "disk, MB", "get, µs"), strict=True)
-    ):
+    pyplot = importlib.import_module("matplotlib.pyplot")  # for this alone, so not a dependency
+    names = ("fill, s", "peak memory, MB", "disk, MB", "get, µs")
+    figure, panels = pyplot.subplots(1, len(names), figsize=(16, 4))
+    for column, (panel, name) in enumerate(zip(panels, names, strict=True)):
         for store, points in series.items():
-            panel.plot(
-                [count for count, _ in points], [values[column] for _, values in points], "o-", label=store.lower()
-            )
+            counts, values = [count for count, _ in points], [found[column] for _, found in points]
+            panel.plot(counts, values, "o-", label=store.lower())
         panel.set(xlabel="records", title=name, xscale="log", yscale="log")
         panel.legend()
     figure.tight_layout()

@@ -1,0 +1,154 @@
+"""Power loss, kill, full disk and failing disk at every call that changes the disk."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edged.errors import StoreError
+from edged.replica import disk
+from edged.replica.writer import Writer
+from tests.replica.faults import FaultyOs, Killed
+from tests.replica.scenario import check_survivor, read_everything, scenario
+
+Run = Callable[[FaultyOs], list[int]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs the scenario over a faulty disk until it ends or is killed; the versions whose commit returned."""
+
+    def runs(faulty: FaultyOs) -> list[int]:
+        committed: list[int] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(disk, "os", faulty)
+            try:
+                with Writer.open(faulty.root, "catalog") as writer:
+                    scenario().run(writer, committed)
+            except Killed:
+                pass
+        return committed
+
+    return runs
+
+
+@pytest.fixture
+def calls(run: Run, tmp_path: Path) -> int:
+    """How many calls of the scenario change the disk."""
+    whole = FaultyOs(tmp_path / "whole")
+    assert run(whole) == list(scenario().steps)
+    assert whole.log.count("fsync") > 20
+    return whole.calls
+
+
+def kill_at(run: Run, place: Path, at: int) -> None:
+    chance = random.Random(at)
+    faulty = FaultyOs(place / "disk", at=at, chance=chance)
+    committed = run(faulty)
+    assert faulty.dead
+    faulty.after_power_loss(place / "lost")
+    check_survivor(place / "lost", committed)
+    check_survivor(faulty.root, committed)  # killed, but the machine went on
+    shutil.rmtree(place)
+
+
+def test_killed_or_without_power_at_seeded_calls(run: Run, calls: int, tmp_path: Path) -> None:
+    for at in sorted(random.Random(1).sample(range(1, calls + 1), 8)):
+        kill_at(run, tmp_path / str(at), at)
+
+
+@pytest.mark.slow
+def test_killed_or_without_power_at_every_call(run: Run, calls: int, tmp_path: Path) -> None:
+    for at in range(1, calls + 1):
+        kill_at(run, tmp_path / str(at), at)
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, root: Path, mode: str, at: int) -> None:
+    """A fault that the writer survives: reading goes on, and so does writing when the fault is over."""
+    faulty = FaultyOs(root, mode=mode, at=at)
+    committed: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "os", faulty)
+        said = ""
+        try:
+            with Writer.open(root, "catalog") as writer:
+                said = go_on_after_fault(writer, faulty, committed)
+        except StoreError as fault:  # while opening
+            said = str(fault)
+            assert committed == []
+    if said:
+        assert ("disk is full" if mode == "full" else "disk reports a fault") in said
+    check_survivor(root, committed)
+    shutil.rmtree(root)
+
+
+def go_on_after_fault(writer: Writer, faulty: FaultyOs, committed: list[int]) -> str:
+    """What was said of the fault, if it was not one that the writer could pass over."""
+    try:
+        scenario().run(writer, committed)
+    except StoreError as fault:
+        version, found = read_everything(faulty.root)
+        assert version >= max(committed, default=0)
+        assert found == scenario().states[version]
+        faulty.at = 0
+        scenario().run(writer, committed)
+        return str(fault)
+    return ""
+
+
+@pytest.mark.parametrize("mode", ["full", "eio"])
+def test_full_or_failing_disk_at_seeded_calls(
+    monkeypatch: pytest.MonkeyPatch, calls: int, tmp_path: Path, mode: str
+) -> None:
+    for at in sorted(random.Random(2).sample(range(1, calls + 1), 8)):
+        fail_at(monkeypatch, tmp_path / str(at), mode, at)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["full", "eio"])
+def test_full_or_failing_disk_at_every_call(
+    monkeypatch: pytest.MonkeyPatch, calls: int, tmp_path: Path, mode: str
+) -> None:
+    for at in range(1, calls + 1):
+        fail_at(monkeypatch, tmp_path / str(at), mode, at)
+
+
+CHILD = "import sys; from tests.replica.test_faults import live; live(sys.argv[1])"
+
+
+def live(root: str) -> None:
+    """For the child that is killed: says each version whose commit has returned."""
+    committed: list[int] = []
+
+    class Said(list[int]):
+        def append(self, version: int) -> None:
+            print(version, flush=True)
+
+    scenario()
+    with Writer.open(root, "catalog") as writer:
+        scenario().run(writer, Said(committed))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("strace") is None, reason="needs strace")
+def test_sigkill_at_system_calls_by_strace(tmp_path: Path) -> None:
+    """Real kills of a real process, at the n-th of each kind of system call; 1,000 seeded runs."""
+    chance = random.Random(4)
+    for number in range(1000):
+        root = tmp_path / str(number)
+        call = chance.choice(["fsync", "rename", "link", "unlink", "write", "openat", "pwrite64", "flock", "mkdir"])
+        when = chance.randint(1, {"fsync": 60, "rename": 45, "link": 16, "unlink": 40, "write": 45}.get(call, 4))
+        done = subprocess.run(
+            ["strace", "-qq", "-f", "-o", "/dev/null", "-e", f"trace={call}",
+             "-e", f"inject={call}:signal=SIGKILL:when={when}", sys.executable, "-c", CHILD, str(root)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        if (root / "catalog").is_dir():
+            check_survivor(root, [int(line) for line in done.stdout.split()])
+        shutil.rmtree(root, ignore_errors=True)

@@ -277,6 +277,7 @@ class Shell:
         for request in requests:
             try:
                 await self.write(partial(self.writer.pin, request.version))
+                self.status.pinned = request.version
             except StoreError as fault:
                 request.error = fault
             request.done.set()

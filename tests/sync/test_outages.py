@@ -11,7 +11,10 @@ import trio
 from edged.errors import DamageError, MissingError, StoreError, TransportError
 from edged.replica.disk import Disk
 from edged.replica.writer import Writer
+from edged.sync.origins import Origins
 from edged.sync.retry import CAP_S
+from edged.sync.status import DatasetStatus
+from edged.sync.task import sync_once
 from edged.sync.transport import BusyOriginError
 from tests.sync.driving import first_sync, held, on_disk, running, sync
 from tests.sync.simulator import Device, Feed, Origin, failing, flip, swapping
@@ -345,21 +348,25 @@ def on_disk_now(device: Device) -> dict[str, bytes]:
     return on_disk(device)
 
 
-async def test_damaged_pack_is_fetched_anew_without_the_other_slices(tmp_path: Path) -> None:
+async def test_damaged_slice_is_fetched_anew_without_the_other_slices(tmp_path: Path) -> None:
     feed = Feed(slices=("core", "kids"))
     feed.publish(FILMS, "core")
+    feed.dictionary = b""
     feed.publish(FILMS, "kids")
     device = Device.of(tmp_path, feed, slices=("core", "kids"))
     origin = await first_sync(device, feed)
     with Writer.open(device.directory, device.name) as writer:
-        file = writer.manifest.slices["kids"].dictionaries[0].hex()
-    damage(device, f"packs/{file}.dict")
-    with Writer.open(device.directory, device.name) as writer:
-        assert writer.status().slices["kids"].damaged is not None
-    outcome = await sync(device, origin)
-    assert outcome.error is None
-    assert held(device, "kids") == feed.slices["kids"].records
+        dictionary = writer.manifest.slices["core"].dictionaries[0]
+        damage(device, f"packs/{dictionary.hex()}.dict")
+        writer.mark_damaged("core", "read a record: its dictionary is damaged")
+        status = DatasetStatus(device.name)
+        outcome = await sync_once(device, writer, status, clock=device.clock(), origins=Origins([origin]))
+        assert outcome.error is None
+        assert writer.status().slices["core"].damaged is None
+    assert status.last_update is not None
+    assert set(status.last_update.kinds) == {"core"}
     assert held(device) == feed.slices["core"].records
+    assert held(device, "kids") == feed.slices["kids"].records
 
 
 def damage(device: Device, name: str) -> None:

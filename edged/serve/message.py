@@ -14,22 +14,28 @@ State = Literal["fresh", "stale", "expired"]
 Fields = tuple[tuple[bytes, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Request:
     """target: as on the wire (origin-form or absolute-form); version "1.0", "1.1" or "2"; unix: by Unix socket."""
 
-    method: str
-    target: bytes
-    fields: Fields
-    version: str = "1.1"
-    unix: bool = False
+    __slots__ = ("fields", "method", "target", "unix", "values", "version")
+
+    def __init__(self, method: str, target: bytes, fields: Fields, version: str = "1.1", unix: bool = False) -> None:
+        self.method = method
+        self.target = target
+        self.fields = fields
+        self.version = version
+        self.unix = unix
+        self.values = dict(fields)
+        if len(self.values) != len(fields):  # several lines of one name are a list (RFC 9110 section 5.2)
+            joined: dict[bytes, list[bytes]] = {}
+            for name, value in fields:
+                joined.setdefault(name, []).append(value)
+            self.values = {name: b", ".join(several) for name, several in joined.items()}
 
     def get(self, name: bytes) -> str | None:
-        """A field's value, several lines joined by commas (RFC 9110 section 5.2); None where it is absent."""
-        values = [value for field, value in self.fields if field == name]
-        if not values:
-            return None
-        return (values[0] if len(values) == 1 else b", ".join(values)).decode("latin-1")
+        """A field's value; None where it is absent."""
+        value = self.values.get(name)
+        return None if value is None else value.decode("latin-1")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ version renders only what has changed.
 from __future__ import annotations
 
 import gzip
-from base64 import urlsafe_b64encode
 from hashlib import blake2b
 from threading import Lock
 from typing import Any
@@ -17,12 +16,15 @@ import msgspec
 import zstandard
 
 from edged.serve.memo import Memo
-from edged.serve.negotiate import CBOR, CBOR_SEQ, Format
+from edged.serve.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
 from edged.serve.shape import Shape
 
 LEAST_CODED_BYTES = 256  # below that a coding saves nothing that loopback would notice
 ZSTD_LEVEL = 3
 GZIP_LEVEL = 6
+
+FORMS = ("json", "cbor", "ndjson", "cbor-seq", "openapi", "problem")
+PERSONS = {(form, coding): f"{form}+{coding}"[:16].encode() for form in FORMS for coding in CODINGS}
 
 encode_json = msgspec.json.encode
 
@@ -68,8 +70,7 @@ class Renderer:
 
 def entity_tag(body: bytes, form: str, coding: str) -> str:
     """A strong tag: equal only for equal bodies in the same format and coding."""
-    digest = blake2b(body, digest_size=12, person=f"{form}+{coding}"[:16].encode()).digest()
-    return f'"{urlsafe_b64encode(digest).decode()}"'
+    return f'"{blake2b(body, digest_size=10, person=PERSONS[form, coding]).hexdigest()}"'
 
 
 def is_binary(form: Format) -> bool:

@@ -1,0 +1,320 @@
+"""Serving next to nginx (proxy_cache and static files) and Varnish: one run, the same answers, ratios first.
+
+    python -m benchmarks.serve [--data movies.ndjson.zst] [--seconds 4] [--rounds 3] [--quick]
+
+Each server runs on one core and wrk on another (taskset); all are warm; the servers take turns within each round, and
+the table gives the median of the rounds. Needs wrk; peers that are not installed are left out. Everything listens on
+loopback, on ports that were free. Without --data the records are made up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import cbor2
+import trio
+
+import edged
+from benchmarks.replica import Edged, edits_of, films
+from edged.config import ServeConfig
+from edged.feed.snapshotcoding import train_dictionary
+from edged.serve.app_server import serve_apps
+from edged.serve.meter import Meter
+from edged.serve.news import News
+
+HOT = 500
+BATCH = 20
+SERVER_CORE, CLIENT_CORE = "0", "1"
+
+NGINX = """
+worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log;
+events {{ worker_connections 4096; }}
+http {{
+  access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; open_file_cache max=10000 inactive=1h;
+  default_type application/json;
+  proxy_cache_path {dir}/cache levels=1:2 keys_zone=answers:64m max_size=4g inactive=1h use_temp_path=off;
+  client_body_temp_path {dir}/t1; proxy_temp_path {dir}/t2; fastcgi_temp_path {dir}/t3; uwsgi_temp_path {dir}/t4;
+  scgi_temp_path {dir}/t5;
+  server {{ listen 127.0.0.1:{cache}; location / {{
+    proxy_pass {upstream}; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host localhost;
+    proxy_cache answers; proxy_cache_valid 200 1h; proxy_ignore_headers Cache-Control Vary; }} }}
+  server {{ listen 127.0.0.1:{static}; root {files}; }}
+}}
+"""
+VCL = """vcl 4.1;
+backend edged {{ .host = "127.0.0.1"; .port = "{port}"; }}
+sub vcl_backend_response {{ set beresp.ttl = 1h; unset beresp.http.Vary; unset beresp.http.Cache-Control; }}
+"""
+LUA = """
+local requests = {{}}
+init = function(args)
+  for path in io.lines("{paths}") do requests[#requests + 1] = wrk.format("GET", path, {{Host = "localhost"}}) end
+  math.randomseed({seed})
+end
+local n = 0
+request = function() n = n + 1; return requests[{choice}] end
+"""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A mix of requests from so many connections. records: in each answer."""
+
+    name: str
+    paths: Path
+    connections: int
+    shuffled: bool = False
+    records: int = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    per_s: float
+    p50_us: float
+    p99_us: float
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def process(*arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A server on the server's core, ended with the block."""
+    running = subprocess.Popen(
+        ["taskset", "-c", SERVER_CORE, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    try:
+        yield running
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.wait(20)
+        if running.stdout:
+            running.stdout.close()
+
+
+def wait_for(port: int) -> None:
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+            return
+        except OSError:
+            time.sleep(0.05)
+    raise SystemExit(f"nothing listens on port {port}")
+
+
+@contextmanager
+def edged_server(data_dir: Path, *options: str) -> Iterator[tuple[str, int]]:
+    with process(sys.executable, "-m", "benchmarks.serve", "--serve", str(data_dir), *options) as server:
+        assert server.stdout is not None
+        yield server.stdout.readline().decode().strip(), server.pid
+
+
+def wrk(url: str, load: Load, seconds: int, scratch: Path) -> Measured:
+    """One run. Raises SystemExit if any answer was not 200: then the figures would mean nothing."""
+    choice = "math.random(#requests)" if load.shuffled else "n % #requests + 1"
+    script = scratch / "load.lua"
+    script.write_text(LUA.format(paths=load.paths, choice=choice, seed=random.randrange(1 << 30)))
+    command = ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "--latency"]
+    text = subprocess.run([*command, "-s", str(script), url], check=True, capture_output=True, text=True).stdout
+    if "Non-2xx" in text or "Socket errors" in text:
+        raise SystemExit(f"{url}: {text}")
+    found = re.search(r"Requests/sec:\s+([0-9.]+)", text)
+    assert found is not None
+    return Measured(float(found[1]), percentile(text, "50"), percentile(text, "99"))
+
+
+def percentile(text: str, which: str) -> float:
+    """Microseconds."""
+    found = re.search(rf"\s{which}%\s+([0-9.]+)(us|ms|s)\b", text)
+    assert found is not None
+    return float(found[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[found[2]]
+
+
+def prepare(records: Sequence[tuple[str, str, bytes]], scratch: Path) -> dict[str, Path]:
+    """A replica, the same answers as static files, and the lists of paths."""
+    replica = Edged(scratch / "data")
+    replica.fill(records, train_dictionary(records))
+    replica.close()
+    files = scratch / "files"
+    for number, (_, _, value) in enumerate(records):
+        place = files / f"{number % 256:02x}"
+        place.mkdir(parents=True, exist_ok=True)
+        (place / f"{number}.json").write_text(json.dumps(cbor2.loads(value), ensure_ascii=False))
+    urls = [f"/v1/catalog/{name}/{quote(key, safe='/')}" for name, key, _ in records]
+    static = [f"/{number % 256:02x}/{number}.json" for number in range(len(records))]
+    hot = random.Random(7).sample(range(len(records)), min(HOT, len(records)))
+    keys = [quote(records[number][1], safe="/") for number in hot]
+    collection = records[0][0]
+    batches = [f"/v1/catalog/{collection}?keys={','.join(keys[n : n + BATCH])}" for n in range(0, len(keys), BATCH)]
+    mixed = random.Random(8)
+    fresh = [f"/v1/catalog/{collection}?keys={','.join(mixed.sample(keys, BATCH))}" for _ in range(20_000)]
+    lists = {
+        "hot": [urls[number] for number in hot],
+        "all": urls,
+        "static-hot": [static[number] for number in hot],
+        "static-all": static,
+        "batches": batches,
+        "fresh-batches": fresh,
+    }
+    for name, lines in lists.items():
+        (scratch / name).write_text("\n".join(lines) + "\n")
+    return {name: scratch / name for name in lists}
+
+
+def start_peers(stack: ExitStack, upstream: str, scratch: Path) -> dict[str, str]:
+    """URLs of the peers that are installed, by name."""
+    urls = {}
+    if shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
+        cache, static = free_port(), free_port()
+        config = scratch / "nginx.conf"
+        config.write_text(
+            NGINX.format(dir=scratch, cache=cache, static=static, upstream=upstream, files=scratch / "files")
+        )
+        scratch.chmod(0o755)
+        stack.enter_context(process("nginx", "-c", str(config), "-p", str(scratch)))
+        urls["nginx proxy_cache"] = f"http://127.0.0.1:{cache}"
+        urls["nginx static"] = f"http://127.0.0.1:{static}"
+        wait_for(cache)
+    if shutil.which("varnishd", path=os.environ.get("PATH", "") + ":/usr/sbin"):
+        port, vcl = free_port(), scratch / "edged.vcl"
+        vcl.write_text(VCL.format(port=upstream.rpartition(":")[2]))
+        arguments = ["-F", "-a", f"127.0.0.1:{port}", "-f", str(vcl), "-n", str(scratch / "varnish")]
+        stack.enter_context(process("varnishd", *arguments, "-s", "malloc,1g"))
+        urls["varnish"] = f"http://127.0.0.1:{port}"
+        wait_for(port)
+    return urls
+
+
+def compare(urls: dict[str, str], loads: Sequence[Load], paths: dict[str, Path], options: argparse.Namespace) -> None:
+    """All servers in turn under each load; prints ratios to nginx proxy_cache, and the medians."""
+    scratch = paths["hot"].parent
+    for name, url in urls.items():
+        which = "static-all" if "static" in name else "all"
+        load, count = Load("warm", paths[which], 8), len(paths[which].read_text().splitlines())
+        rate = wrk(url, load, 2, scratch).per_s
+        wrk(url, load, min(60, int(count / rate * 1.3) + 1), scratch)
+    for load in loads:
+        runs: dict[str, list[Measured]] = {name: [] for name in urls}
+        for _ in range(options.rounds):
+            for name, url in urls.items():
+                used = load
+                if "static" in name:
+                    used = Load(load.name, paths[f"static-{load.paths.name}"], load.connections, load.shuffled)
+                runs[name].append(wrk(url, used, options.seconds, scratch))
+        show(load, runs)
+
+
+def show(load: Load, runs: dict[str, list[Measured]]) -> None:
+    base = runs.get("nginx proxy_cache") or runs["edged"]
+    print(f"\n{load.name}\n{'':20}{'requests':>10}{'median latency':>16}{'requests/s':>12}{'p50 µs':>9}{'p99 µs':>9}")
+    for name, found in runs.items():
+        faster = statistics.median(mine.per_s / other.per_s for mine, other in zip(found, base, strict=True))
+        slower = statistics.median(mine.p50_us / other.p50_us for mine, other in zip(found, base, strict=True))
+        per_s, p50, p99 = (statistics.median(getattr(m, f) for m in found) for f in ("per_s", "p50_us", "p99_us"))
+        print(f"{name:20}{faster:9.2f}x{slower:15.2f}x{per_s:12,.0f}{p50:9,.0f}{p99:9,.0f}", flush=True)
+
+
+def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -> None:
+    """What needs no peer: batches, and the price of hops."""
+    scratch = paths["hot"].parent
+    hot = Load("hot", paths["hot"], 16)
+    with edged_server(data_dir) as (url, _):
+        rows = [hot, Load("batches seen before", paths["batches"], 16, records=BATCH)]
+        rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH))
+        found = {load.name: wrk(url, load, options.seconds, scratch) for load in rows}
+        single = 1e6 / found["hot"].per_s
+        print(f"\nbatches of {BATCH}{'':10}{'times fewer µs a record':>28}{'µs a record':>14}")
+        for load in rows:
+            each = 1e6 / found[load.name].per_s / load.records
+            print(f"{load.name:20}{single / each:27.1f}x{each:14.2f}")
+    with edged_server(data_dir, "--hops") as (url, _):
+        busy = [wrk(url, hot, max(options.seconds, 3), scratch) for _ in range(options.rounds)]
+    with edged_server(data_dir) as (url, _):
+        calm = [wrk(url, hot, max(options.seconds, 3), scratch) for _ in range(options.rounds)]
+    p99 = [statistics.median(m.p99_us for m in runs) for runs in (busy, calm)]
+    rate = [statistics.median(m.per_s for m in runs) for runs in (busy, calm)]
+    print(
+        f"\na hop of 20 edits every second: p99 {p99[0] / p99[1]:.2f}x ({p99[0]:,.0f} µs, without {p99[1]:,.0f} µs), "
+    )
+    print(f"requests {rate[0] / rate[1]:.2f}x")
+
+
+async def serve_replica(data_dir: Path, hops: bool) -> None:
+    """The server under measurement: what `edged run` serves with, and, with hops, what sync does to the replica."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    with edged.open(data_dir / "edged") as replica:
+        catalog = {"catalog": replica.follow("catalog")}
+        news = News(catalog)
+        config = ServeConfig(bind=["127.0.0.1:0"], hosts=["localhost", "127.0.0.1"])
+        async with trio.open_nursery() as nursery:
+            start = partial(serve_apps, catalog, config, clock=time.time, meter=Meter(), news=news)
+            print((await nursery.start(start))[0], flush=True)
+            if hops:
+                await apply_hops(data_dir, news)
+
+
+async def apply_hops(data_dir: Path, news: News) -> None:
+    writer = Edged(data_dir)
+    view = news.catalog["catalog"].view()
+    writer.version = view.version
+    collection = next(iter(view.collections))
+    records = [(collection, key, value) for key, value in view.scan(collection)]
+    chance = random.Random(5)
+    for number in range(1 << 30):
+        await trio.sleep(1)
+        changed = edits_of(records, 20, chance, number)
+        await trio.to_thread.run_sync(writer.apply, changed)
+        news.look()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="NDJSON, zstd-compressed, as edged origin publish takes it")
+    parser.add_argument("--seconds", type=int, default=4, help="of each run")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")
+    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--hops", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        trio.run(serve_replica, options.serve, options.hops)
+        return
+    if options.quick:
+        options.seconds, options.rounds = 1, 1
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        scratch = Path(directory)
+        paths = prepare(films(options.data), scratch)
+        url, _ = stack.enter_context(edged_server(scratch / "data"))
+        urls = {"edged": url, **start_peers(stack, url, scratch)}
+        loads = [
+            Load(f"{HOT} hot keys, 16 connections", paths["hot"], 16),
+            Load("all keys at random, 16 connections", paths["all"], 16, shuffled=True),
+            Load(f"{HOT} hot keys, one connection", paths["hot"], 1),
+        ]
+        compare(urls, loads, paths, options)
+        alone(scratch / "data", paths, options)
+
+
+if __name__ == "__main__":
+    main()

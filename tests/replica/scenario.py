@@ -49,7 +49,7 @@ def commit(staging: Staging, version: int) -> None:
 
 @cache
 def scenario() -> Scenario:
-    publisher = Publisher({"core": made_up(40), "region-br": made_up(30, seed=2)})
+    publisher = Publisher({"core": made_up(40), "region-br": made_up(30, seed=2, mark="br")})
     chance = random.Random(3)
     made = Scenario()
     parts = {

@@ -29,7 +29,7 @@ def signed(publisher: Publisher, *, records_off: int = 0) -> bytes:
 
 
 def synced(data_dir: Path, *, records_off: int = 0) -> Publisher:
-    publisher = Publisher({"core": made_up(300), "region-br": made_up(100, seed=2)})
+    publisher = Publisher({"core": made_up(300), "region-br": made_up(100, seed=2, mark="br")})
     with Writer.open(data_dir, "catalog") as writer:
         document = trust.sign_root(trust.Root(1, 1, ROLE, ROLE), [KEY])
         writer.set_roots(roots.Roots((document,), trust.read_root(document, "test")).encode())

@@ -1,0 +1,212 @@
+"""Flipped, cut, zeroed and missing files: never a wrong byte, noticed, and only the slice is fetched again."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import edged
+from edged.errors import DamageError, EdgedError
+from edged.feed.blob import BlobRef
+from edged.replica.audit import verify
+from edged.replica.compaction import Policy
+from edged.replica.manifest import dictionary_name, file_name
+from edged.replica.view import View
+from edged.replica.writer import Writer
+from tests.replica.feeds import Publisher, Records, made_up
+
+SLICES = ("core", "region-br")
+
+
+class Damaged:
+    """A replica with every kind of file, and what is to be read from its last two versions."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.publisher = Publisher({"core": made_up(150), "region-br": made_up(90, seed=2, mark="br")})
+        chance = random.Random(3)
+        self.states: dict[int, Records] = {}
+        with Writer.open(root, "catalog") as writer:
+            self.publisher.snapshot_into(writer)
+            for number in range(6):
+                self.publisher.hop_into(writer, 6, chance)
+                self.keep()
+                if number == 3:
+                    writer.compact(policy=Policy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
+            self.manifest = writer.manifest
+
+    def keep(self) -> None:
+        core, region = (self.publisher.slices[name] for name in SLICES)
+        self.states[self.publisher.version] = {**region, **core}
+
+    def files(self) -> list[str]:
+        return sorted(
+            str(path.relative_to(self.root))
+            for path in self.root.rglob("*")
+            if path.is_file() and path.name not in ("lock", "counter")
+        )
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Damaged:
+    return Damaged(tmp_path_factory.mktemp("whole"))
+
+
+def mutate(path: Path, chance: random.Random) -> str:
+    """Damage a file in one of the ways in which flash and power losses do."""
+    data = bytearray(path.read_bytes())
+    kind = chance.choice(["flip", "flip", "flip", "cut", "zero page", "zero", "swap", "gone", "longer"])
+    place = chance.randrange(len(data))
+    match kind:
+        case "flip":
+            data[place] ^= 1 << chance.randrange(8)
+        case "cut":
+            del data[place:]
+        case "zero page":
+            start = place & ~4095
+            data[start : start + 4096] = bytes(len(data[start : start + 4096]))
+        case "zero":
+            data = bytearray(len(data))
+        case "swap":
+            data[place:] = bytes(chance.randbytes(len(data) - place))
+        case "longer":
+            data += bytes(4096)
+    path.unlink()
+    if kind != "gone":
+        path.write_bytes(data)
+    return f"{kind} at {place} of {path.name}"
+
+
+def everything(view: View, collection: str) -> dict[str, bytes]:
+    return dict(view.scan(collection))
+
+
+def read_right_or_not_at_all(view: View, expected: Records) -> Iterator[str]:
+    """Every way of reading gives what is expected or raises DamageError, of which it says so."""
+    attempts: list[tuple[str, Callable[[], Any], Any]] = [
+        (f"get {name}", partial(view.get_raw, *name), value) for name, value in expected.items()
+    ]
+    attempts += [("get a missing one", partial(view.get_raw, "titles", "1950/none"), None)]
+    for collection in ("titles", "people"):
+        of_it = {key: value for (name, key), value in sorted(expected.items()) if name == collection}
+        attempts.append((f"list {collection}", partial(everything, view, collection), of_it))
+    for what, read, right in attempts:
+        try:
+            found = read()
+        except DamageError:
+            yield what
+        else:
+            assert found == right, what
+    try:
+        for key, value in (*view.where("titles", {"year": 1960}), *view.search("titles", "pulp", limit=999)):
+            assert value == expected["titles", key]
+    except DamageError:
+        yield "query"
+
+
+def strike(damaged: Damaged, place: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    shutil.copytree(damaged.root, place)
+    said = mutate(place / chance.choice(damaged.files()), chance)
+    try:
+        with edged.open(place) as replica:
+            view = replica["catalog"].view()
+            complaints = list(read_right_or_not_at_all(view, damaged.states[view.version]))
+    except EdgedError:
+        complaints = ["open"]
+    if complaints:
+        assert verify(place).faults, said
+    with Writer.open(place, "catalog") as writer:  # opens whatever it finds
+        held = writer.status()
+        assert held.version in (0, *damaged.states), said
+    shutil.rmtree(place)
+
+
+def test_seeded_mutations_of_every_kind_of_file(damaged: Damaged, tmp_path: Path) -> None:
+    for seed in range(50):
+        strike(damaged, tmp_path / str(seed), seed)
+
+
+@pytest.mark.slow
+def test_ten_thousand_mutations(damaged: Damaged, tmp_path: Path) -> None:
+    for seed in range(1000, 11_000):
+        strike(damaged, tmp_path / str(seed), seed)
+
+
+def kinds(damaged: Damaged) -> dict[str, str]:
+    """One file of each kind that only the slice region-br uses."""
+    state = damaged.manifest.slices["region-br"]
+    return {
+        "base": file_name(state.base[0].number),
+        "middle": file_name(state.middle[0].number),
+        "dictionary": dictionary_name(state.dictionaries[0]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["base", "middle", "dictionary"])
+@pytest.mark.parametrize("how", ["flip", "zero", "gone"])
+def test_only_the_damaged_slice_is_fetched_again(damaged: Damaged, tmp_path: Path, kind: str, how: str) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(damaged.root, root)
+    path = root / "catalog/packs" / kinds(damaged)[kind]
+    data = bytearray(path.read_bytes())
+    path.unlink()
+    if how != "gone":
+        data[len(data) // 2] ^= 1
+        path.write_bytes(bytes(len(data)) if how == "zero" else data)
+    with edged.open(root) as replica, Writer.open(root, "catalog") as writer:
+        view = replica["catalog"].view()
+        core = damaged.publisher.slices["core"]
+        assert {name: view.get_raw(*name) for name in core} == core
+        faults = verify(root).faults
+        assert {fault.slice_name for fault in faults if fault.slice_name} == {"region-br"}
+        with pytest.raises(DamageError):
+            list(chain(view.scan("titles"), view.scan("people")))
+        if writer.status().slices["region-br"].damaged is None:  # not seen by opening: what the audit tells
+            writer.mark_damaged("region-br", str(faults[0]))
+        held = writer.status()
+        assert held.slices["region-br"].damaged
+        assert held.slices["core"].damaged is None
+        core_packs = writer.manifest.slices["core"]
+        repair(writer, damaged.publisher)
+        assert writer.manifest.slices["core"] == core_packs
+        assert writer.status().slices["region-br"].damaged is None
+        view = replica["catalog"].view()
+        expected = damaged.states[damaged.publisher.version]
+        assert list(read_right_or_not_at_all(view, expected)) == []
+        assert sum(view.collections.values()) == len(expected)
+
+
+def repair(writer: Writer, publisher: Publisher) -> None:
+    """As sync does: the snapshot of one slice, at the version that is held."""
+    with writer.stage() as staging:
+        staging.begin_snapshot("region-br", publisher.version, publisher.dictionaries["region-br"])
+        for part in publisher.parts("region-br"):
+            staging.add_part("region-br", BlobRef.of(part), part)
+        assert staging.digest("region-br") == publisher.digest("region-br")
+        staging.commit(publisher.version, b"head", as_of=1, fresh_s=1, expires_s=1)
+
+
+def test_a_damaged_manifest_falls_back_to_the_version_before(damaged: Damaged, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(damaged.root, root)
+    (root / "catalog/manifest").write_bytes(b"nonsense")
+    with edged.open(root) as replica:
+        view = replica["catalog"].view()
+        assert view.version == damaged.publisher.version - 1
+        assert view.fault is not None
+        assert list(read_right_or_not_at_all(view, damaged.states[view.version])) == []
+    (root / "catalog/manifest").unlink()
+    with edged.open(root) as replica, Writer.open(root, "catalog") as writer:
+        assert replica["catalog"].version == writer.status().version == damaged.publisher.version - 1
+        damaged_version = damaged.publisher.version
+        with writer.stage() as staging:
+            staging.commit(damaged_version, b"h", as_of=1, fresh_s=1, expires_s=1)
+        assert replica["catalog"].version == damaged_version

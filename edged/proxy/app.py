@@ -11,7 +11,7 @@ from edged.access.identity import Identity
 from edged.errors import TransportError
 from edged.ops.clock import Clock
 from edged.proxy.cache import PURGE_CHECK_S, Cache
-from edged.proxy.context import Context, Receive, Scope, Send, read_context, send_problem
+from edged.proxy.context import Context, Receive, Scope, Send, read_context, send_problem, who_asks
 from edged.proxy.exchange import ClientGoneError, Exchange, host_of, length_of, pass_on, watched
 from edged.proxy.fastlane import FastLane
 from edged.proxy.flight import Body
@@ -30,13 +30,20 @@ from edged.proxy.websocket import bridge
 class ProxyApp:
     """Answers what lies under a route, from the store or from its upstream; 404 for everything else.
 
-    Start `run` before the first request: `await nursery.start(app.run)`. Raises ConfigError for settings that cannot
-    be served, StoreError from `run` where the store's directory cannot be used.
+    Start `run` before the first request: `await nursery.start(app.run)`. who: the identity behind a scope. Raises
+    ConfigError for settings that cannot be served, StoreError from `run` where the store's directory cannot be used.
     """
 
-    def __init__(self, settings: ProxySettings, clock: Clock | None = None, timeline: Timeline | None = None) -> None:
+    def __init__(
+        self,
+        settings: ProxySettings,
+        clock: Clock | None = None,
+        *,
+        who: Callable[[Scope], Identity] = who_asks,
+        timeline: Timeline | None = None,
+    ) -> None:
         settings.check()
-        self.settings = settings
+        self.settings, self.who = settings, who
         self.timeline = timeline or Timeline(clock)
         self.cache = Cache(settings, self.timeline)
         self.upstreams = [Upstream(route, settings, self.look) for route in settings.routes]
@@ -129,7 +136,7 @@ class ProxyApp:
             await send_problem(send, 503, "the proxy is starting or stopping", CacheStatus())
             return
         try:
-            context = read_context(scope, upstream, receive, send)
+            context = read_context(scope, self.who(scope), upstream, receive, send)
             if context.request.method in (b"GET", b"HEAD") and not context.body:
                 await exchange.retrieve(context)
             elif context.request.method in (b"CONNECT", b"TRACE"):

@@ -71,6 +71,7 @@ class Cache:
         self.worker: Worker | None = None
         self.order = 1
         self.purge_order = 0
+        self.saved: list[bytes] = []  # keys written since another process was last seen to purge, or not to
         self.verified: dict[str, int] = {}
         self.purged = 0
         self.lost = 0
@@ -284,6 +285,7 @@ class Cache:
         saved = await self.in_store(self.save, primary, held, variants, gone, spool)
         if saved:
             held.saved_s = self.timeline.now_s()
+            self.saved.append(key)
         return bool(saved) or held.alive
 
     async def discard(self, spool: Spool | None) -> None:
@@ -401,11 +403,15 @@ class Cache:
             return
         if self.timeline.note():
             await self.in_store(self.store.put, BOOTS, encode(self.timeline.dump()))
-        mark = purge_mark(self.settings.directory)
+        mark, saved = purge_mark(self.settings.directory), self.saved
+        self.saved = []
         if mark != self.purged:
             self.purged = mark
             self.purge_order = self.next_order()
             self.memory.clear()
+            # What was written since may have been asked for before the purge.
+            await self.in_store(self.store.delete, saved)
+            await self.in_store(self.store.recount)
 
 
 def purge_mark(directory: Path) -> int:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import trio
 
-from edged.access.identity import LOCAL, Identity
+from edged.access.identity import LOCAL, Identity, Peer, identify
 from edged.errors import DamageError
 from edged.proxy.cache import Cache
 from edged.proxy.disk import read_block
@@ -20,7 +21,7 @@ from edged.proxy.memory import Held
 from edged.proxy.record import BLOCK_BYTES, primary_key, scope_of
 from edged.proxy.rules import Request, read_request
 from edged.proxy.rules_answer import StoredAnswer
-from edged.proxy.rules_fields import Fields, values_of
+from edged.proxy.rules_fields import Fields, values_of, write_date
 from edged.proxy.rules_forward import check_fields, check_target
 from edged.proxy.rules_range import Span
 from edged.proxy.rules_status import CacheStatus
@@ -30,8 +31,8 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-# What the serving side puts into scope["state"]: who asks, and the names of fields that were meant for edged alone.
-IDENTITY, CREDENTIALS = "identity", "credentials"
+# What the serving side puts into scope["state"]: the peer, and the names of fields that were meant for edged alone.
+PEER, CREDENTIALS = "peer", "credentials"
 
 
 @dataclass(slots=True)
@@ -66,17 +67,21 @@ def is_known(who: Identity) -> bool:
     return who.name != LOCAL.name or who.uid is not None
 
 
-def read_context(scope: Scope, upstream: Upstream, receive: Receive, send: Send) -> Context:
+def read_context(scope: Scope, who: Identity, upstream: Upstream, receive: Receive, send: Send) -> Context:
     """The request of an ASGI scope. Raises Refused for one that is not forwarded."""
     fields: Fields = tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"])
     path = bytes(scope.get("raw_path") or scope["path"].encode())
     query = bytes(scope.get("query_string", b""))
     check_target(path + (b"?" + query if query else b""))
     check_fields(fields)
-    state = scope.get("state") or {}
-    who: Identity = state.get(IDENTITY, LOCAL)
-    credentials: frozenset[bytes] = state.get(CREDENTIALS, frozenset())
+    credentials: frozenset[bytes] = (scope.get("state") or {}).get(CREDENTIALS, frozenset())
     return make_context(upstream, scope["method"].encode(), path, query, fields, who, credentials, receive, send)
+
+
+def who_asks(scope: Scope) -> Identity:
+    """The identity of a scope's peer; without one, as in a test, any program on the device."""
+    peer: Peer | None = (scope.get("state") or {}).get(PEER)
+    return LOCAL if peer is None else identify(peer)
 
 
 def make_context(
@@ -138,6 +143,7 @@ async def send_problem(send: Send, status: int, detail: str, cache_status: Cache
     phrase = HTTPStatus(status).phrase
     body = json.dumps({"type": "about:blank", "title": phrase, "status": status, "detail": detail}).encode()
     fields: list[tuple[bytes, bytes]] = [
+        (b"date", write_date(time.time())),
         (b"content-type", b"application/problem+json"),
         (b"content-length", b"%d" % len(body)),
         (b"cache-control", b"no-store"),
@@ -163,8 +169,9 @@ async def send_stored(send: Send, answer: StoredAnswer, held: Held, cache: Cache
     async with open_body(held) as fd:
         await send_head(send, answer.status, answer.fields)
         try:
-            async for piece in read_span(fd, held, answer.span):
-                await send_piece(send, piece)
+            async with aclosing(read_span(fd, held, answer.span)) as pieces:
+                async for piece in pieces:
+                    await send_piece(send, piece)
         except DamageError:
             await cache.drop(held)
             return  # without an end the client knows that the body is not whole
@@ -181,7 +188,7 @@ async def open_body(held: Held) -> AsyncIterator[int]:
         os.close(fd)
 
 
-async def read_span(fd: int, held: Held, span: Span) -> AsyncIterator[bytes]:
+async def read_span(fd: int, held: Held, span: Span) -> AsyncGenerator[bytes, None]:
     """The bytes of a span, every block checked before any of it goes out. Raises DamageError."""
     for number in range(span.first // BLOCK_BYTES, span.last // BLOCK_BYTES + 1):
         block = await trio.to_thread.run_sync(read_block, fd, number, held.entry.size, held.sums)

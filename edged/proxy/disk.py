@@ -23,7 +23,6 @@ INLINE_BYTES = 4 << 10  # a smaller body lies in the database: a file takes a wh
 FOLDERS = 64  # of one hexadecimal pair each
 MODE_RAW, MODE_BINARY = 1, 2
 NAME = re.compile(r"[0-3][0-9a-f]/[0-9a-f]{30}\.val")
-SPOOLS = "spool"
 
 
 def allocated(path: str) -> int:
@@ -35,11 +34,14 @@ def allocated(path: str) -> int:
 
 
 class Spool:
-    """A body on its way to the disk. `sums` grows with each block; `size` counts what was written."""
+    """A body on its way to the disk. `sums` grows with each block; `size` counts what was written.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.file: BinaryIO = path.open("xb", buffering=0)
+    It lies under its last name from the start: a file that is renamed is seen twice by who counts at that moment.
+    """
+
+    def __init__(self, directory: Path, filename: str) -> None:
+        self.filename, self.path = filename, directory / filename
+        self.file: BinaryIO = self.path.open("xb", buffering=0)
         self.size = 0
         self.sums = bytearray()
         self.rest = 0  # bytes of the block under way
@@ -81,12 +83,12 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is stored under a key: a head, and a body inside, in a spool, or in the file that the key has already."""
+    """What is stored under a key: a head, and a body inside, in a spool's file, or in the one that the key has."""
 
     head: bytes
     body: bytes = b""
-    spool: Path | None = None
-    keep: str = ""  # a file's name
+    spool: str = ""  # a file's name
+    keep: str = ""  # likewise
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +123,14 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]  # diskcache ships no typ
         if type(value) is not Record:
             raise TypeError("values of the proxy's store are records")
         sealed = memoryview(seal(value.head, value.body))
-        if value.spool is None and not value.keep:
-            return 0, MODE_RAW, None, sealed
-        filename, path = self.filename()
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        if value.spool is not None:
-            os.rename(value.spool, path)
+        if value.spool:
+            filename, path = value.spool, self.path_of(value.spool)
             self.used += allocated(path)
-        else:
+        elif value.keep:
+            filename, path = self.filename()
             self.link(value.keep, path)
+        else:
+            return 0, MODE_RAW, None, sealed
         self.newest = filename
         return os.stat(path).st_size, MODE_BINARY, filename, sealed
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -402,8 +403,9 @@ class Exchange:
         head = with_age(entry, self.now_s()) if fields is None else fields
         await send_head(context.send, entry.status, with_status(head, status))
         try:
-            async for piece in body.read():
-                await send_piece(context.send, piece)
+            async with aclosing(body.read()) as pieces:
+                async for piece in pieces:
+                    await send_piece(context.send, piece)
         except TransportError:
             return
         await send_last(context.send)
@@ -430,8 +432,9 @@ async def pass_on(context: Context, answer: Answer, fields: Fields, status: Cach
 
     async def pass_body() -> bool:
         await send_head(context.send, answer.status, with_status(fields, status))
-        async for chunk in answer.chunks():
-            await send_piece(context.send, chunk)
+        async with aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                await send_piece(context.send, chunk)
         return True
 
     try:

@@ -8,7 +8,8 @@ slowest client: where nothing spools, the upstream is read no faster than that c
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import BinaryIO
 
 import trio
@@ -61,9 +62,10 @@ class Body:
         """Read the whole answer. Readers find the fault, if there is one, in its place in the body."""
         try:
             with self.pumping:
-                async for chunk in answer.chunks():
-                    digests.update(chunk)
-                    await self.add(chunk)
+                async with aclosing(answer.chunks()) as chunks:
+                    async for chunk in chunks:
+                        digests.update(chunk)
+                        await self.add(chunk)
                 if self.spool is not None and self.storable:
                     await self.flush()
                 self.done = True
@@ -121,7 +123,7 @@ class Body:
         """The body, where memory has all of it."""
         return b"".join(self.pieces) if self.done and self.start == 0 else None
 
-    async def read(self) -> AsyncIterator[bytes]:
+    async def read(self) -> AsyncGenerator[bytes, None]:
         """The body from its first byte on. Raises TransportError where it breaks off."""
         me = object()
         offset = 0

@@ -7,9 +7,9 @@ may be lost at any time without harm: on damage the value goes, on a broken data
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import diskcache
 
 from edged.errors import DamageError, StoreError
-from edged.proxy.disk import FOLDERS, INLINE_BYTES, NAME, SPOOLS, BytesDisk, Record, Row, Spool, allocated, check_body
+from edged.proxy.disk import FOLDERS, INLINE_BYTES, BytesDisk, Record, Row, Spool, allocated, check_body
 
 T = TypeVar("T")
 
@@ -27,6 +27,7 @@ DATABASE = "cache.db"
 PAGE_BYTES = 4096
 PURGED = "purged"  # its modification tells a running daemon that another process has purged
 BATCH = 64  # rows evicted at once
+VACUUM_PAGES = 64
 MEASURE_EVERY = 512  # files written between two looks at the folders themselves
 SETTINGS: dict[str, Any] = {
     "eviction_policy": "none",  # with any other a read writes, or a write evicts behind our back
@@ -44,6 +45,7 @@ SETTINGS: dict[str, Any] = {
     "disk_min_file_size": 0,
     "disk_pickle_protocol": 0,
 }
+PLAIN = re.compile(r"[a-z-]*")
 KNOWN_SETTINGS = frozenset(SETTINGS) | {"count", "size", "hits", "misses"}
 
 
@@ -110,11 +112,8 @@ class Store:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
             rows = database.execute("SELECT key, value FROM Settings").fetchall()
         for key, value in rows:
-            if (
-                key not in KNOWN_SETTINGS
-                or not isinstance(value, int | str)
-                or value not in (SETTINGS.get(key, value),)
-            ):
+            plain = isinstance(value, int) or (isinstance(value, str) and PLAIN.fullmatch(value))
+            if key not in KNOWN_SETTINGS or not plain:
                 raise DamageError(f"open {path}: setting {key!r} is not one that edged writes; it is rebuilt")
 
     def rebuild(self) -> None:
@@ -132,9 +131,7 @@ class Store:
         self.sweep()
 
     def sweep(self) -> None:
-        """Remove what a kill has left behind: spools, files without a row. Count the others."""
-        shutil.rmtree(self.directory / SPOOLS, ignore_errors=True)
-        (self.directory / SPOOLS).mkdir(mode=0o700)
+        """Remove what a kill has left behind: files without a row. Count the others."""
         with closing(sqlite3.connect(f"file:{self.directory / DATABASE}?mode=ro", uri=True, timeout=5)) as database:
             known = {name for (name,) in database.execute("SELECT filename FROM Cache WHERE filename IS NOT NULL")}
         used = 0
@@ -149,7 +146,15 @@ class Store:
                         os.unlink(file.path)
         self.disk.used = used
         self.measure_folders()
-        self.shrink()
+
+    def recount(self) -> None:
+        """Count the files anew: another process has removed some."""
+        used = 0
+        for number in range(FOLDERS):
+            with os.scandir(self.directory / f"{number:02x}") as files:
+                used += sum(allocated(file.path) for file in files)
+        self.disk.used = used
+        self.measure_folders()
 
     @property
     def disk(self) -> BytesDisk:
@@ -162,7 +167,7 @@ class Store:
     # --- room --------------------------------------------------------------------------------------------------------
 
     def measure_folders(self) -> None:
-        folders = [str(self.directory), str(self.directory / SPOOLS)]
+        folders = [str(self.directory)]
         folders += [str(self.directory / f"{number:02x}") for number in range(FOLDERS)]
         self.folder_bytes = sum(allocated(folder) for folder in folders)
         self.until_measure = MEASURE_EVERY
@@ -173,17 +178,28 @@ class Store:
         files = sum(allocated(database + suffix) for suffix in ("", "-wal", "-shm"))
         return files + self.folder_bytes + self.disk.used + sum(self.spooled.values())
 
-    def make_room(self, need_bytes: int) -> bool:
-        """Evict until `need_bytes` more fit. Returns False where they cannot."""
+    def make_room(self, need_bytes: int, *, inside: bool = False) -> bool:
+        """Evict until `need_bytes` more fit: of a file, or inside the database, where free pages count as room.
+
+        Returns False where they cannot.
+        """
         if need_bytes > self.quota_bytes - self.margin_bytes:
             return False
-        while self.used_bytes() + need_bytes + self.margin_bytes > self.quota_bytes:
-            if not self.evict():
-                return False
-        return True
+        while True:
+            free = self.free_pages()
+            need = max(0, need_bytes - free * PAGE_BYTES) if inside else need_bytes
+            short = self.used_bytes() + need + self.margin_bytes - self.quota_bytes
+            if short <= 0:
+                return True
+            if free > VACUUM_PAGES and not inside:
+                self.vacuum()
+            elif not self.evict(short):
+                if not free:
+                    return False
+                self.vacuum()
 
-    def evict(self) -> bool:
-        """Remove some of the rows that were stored first; those used since are passed over once. Shrink the database.
+    def evict(self, short_bytes: int) -> bool:
+        """Remove some of the rows that were stored first; those used since are passed over while there are others.
 
         Returns False where nothing is left.
         """
@@ -193,23 +209,30 @@ class Store:
             if len(oldest) == 4 * BATCH:
                 break
         if not oldest:
-            return self.shrink()
+            return False
         idle = [key for key in oldest if not self.recently_used(key)]
+        before = self.disk.used
         with self.cache.transact():
             for key in (idle or oldest)[:BATCH]:
                 self.cache.delete(key)
-        self.shrink()
+                if before - self.disk.used >= short_bytes:
+                    break
+        self.empty_log()
         return True
 
-    def shrink(self) -> bool:
-        """Give free pages of the database back to the disk; empty a log that has grown. Returns whether it could."""
-        sql = self.connection()
-        free = sql.execute("PRAGMA freelist_count").fetchone()[0]
-        if free > 256:
-            sql.execute(f"PRAGMA incremental_vacuum({min(free, 1024)})").fetchall()
+    def free_pages(self) -> int:
+        count: int = self.connection().execute("PRAGMA freelist_count").fetchone()[0]
+        return count
+
+    def vacuum(self) -> None:
+        """Give some free pages of the database back to the disk. A few at a time: they pass through the log."""
+        self.connection().execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        self.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def empty_log(self) -> None:
+        """Empty the write-ahead log where a large transaction has made it grow."""
         if allocated(str(self.directory / DATABASE) + "-wal") > self.margin_bytes // 4:
-            sql.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        return bool(free > 256)
+            self.connection().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def connection(self) -> sqlite3.Connection:
         connection: sqlite3.Connection = self.cache._con  # the one of this thread; diskcache has no public name for it
@@ -261,23 +284,27 @@ class Store:
         """Store a record, atomically. A spool is taken over. Returns False where there is no room for it."""
         try:
             with self.guarded():
-                need = (0 if spool is not None else 2 * len(body)) + 2 * len(head) + 4 * PAGE_BYTES
+                if len(body) > self.quota_bytes - self.margin_bytes:
+                    return False
                 if len(body) > INLINE_BYTES and spool is None:
                     spool = self.spool(body)
+                need = (0 if spool is not None else len(body)) + len(head) + 4 * PAGE_BYTES
                 if spool is not None:
                     spool.finish()
-                if not self.make_room(need):
+                if not self.make_room(need, inside=True):
                     return False
-                record = Record(head, b"" if spool else body, spool=spool.path if spool else None)
-                self.write(key, record)
-                if spool is not None:
-                    self.spooled.pop(spool.path, None)
+                if spool is None:
+                    self.write(key, Record(head, body))
+                else:
+                    del self.spooled[spool.path]  # it counts among the files from here on
+                    self.write(key, Record(head, spool=spool.filename))
+                    spool = None
+                self.empty_log()
                 self.count_file()
                 return True
         finally:
             if spool is not None:
-                self.spooled.pop(spool.path, None)
-                spool.discard()
+                self.drop(spool)
 
     def write(self, key: bytes, record: Record) -> None:
         """Replace the row, so that a row's number tells its age; a file that got no row goes again."""
@@ -301,7 +328,7 @@ class Store:
         """A new head for a record that keeps its body (after a 304). Returns False where it has gone."""
         with self.guarded():
             row: Row | None = self.cache.get(key)
-            if row is None or not self.make_room(2 * len(head) + 4 * PAGE_BYTES):
+            if row is None or not self.make_room(len(head) + 4 * PAGE_BYTES, inside=True):
                 return False
             self.write(key, Record(head, row.body, keep=row.filename))
             return True
@@ -325,7 +352,9 @@ class Store:
     def spool(self, body: bytes = b"") -> Spool:
         """A new spool, holding `body`. Raises StoreError, also where there is no room."""
         with self.guarded():
-            spool = Spool(self.directory / SPOOLS / f"{time.monotonic_ns():x}-{os.urandom(4).hex()}")
+            filename, path = self.disk.filename()
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            spool = Spool(self.directory, filename)
             self.spooled[spool.path] = 0
             self.append(spool, body)
             return spool
@@ -346,8 +375,3 @@ class Store:
     def drop(self, spool: Spool) -> None:
         spool.discard()
         self.spooled.pop(spool.path, None)
-
-
-def is_body(name: str) -> bool:
-    """Whether a path below the directory is that of a body."""
-    return NAME.fullmatch(name) is not None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -150,11 +151,12 @@ class Answer:
         """The connection, after a 101."""
         return self.response.extensions["network_stream"]
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The body in pieces. Raises UnreachableError or AnswerError where it breaks off."""
         try:
-            async for chunk in self.response.aiter_stream():
-                yield chunk
+            async with aclosing(self.response.aiter_stream()) as pieces:
+                async for piece in pieces:
+                    yield piece
         except FAULTS as fault:
             raise translate(fault, "read the answer") from fault
         guard = self.response.extensions.get("network_stream")

@@ -19,6 +19,8 @@ from edged.feed.head import HopRef
 REQUEST_BYTES = 300  # what one more request and its answer cost besides the body
 RESTART_BYTES = 8192  # what it costs to write a slice anew rather than add to it, flash wear included
 
+WHOLE_HOP_BYTES = 256 << 10  # a larger hop from nothing would have to be decoded in one piece: a snapshot has parts
+
 EMPTY_SNAPSHOT = SnapshotRef(0, EMPTY_DIGEST, 0, None, ())  # every slice begins empty, so no blob is needed for that
 
 
@@ -79,7 +81,8 @@ def plan(
             reach(snapshot.version, restart_bytes + sum(map(price, refs)), 1, snapshot)
     onward: dict[int, list[HopRef]] = {}
     for hop in (*inlined, *chain.hops):
-        if hop.blob.sha256 not in without:
+        whole = hop.from_version == 0 and hop.blob.size > WHOLE_HOP_BYTES and chain.snapshots
+        if hop.blob.sha256 not in without and not whole:
             onward.setdefault(hop.from_version, []).append(hop)
     while queue:
         cost, steps, version = heapq.heappop(queue)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
@@ -21,7 +21,7 @@ from edged.sync.network import Network
 from edged.sync.transport import BusyOriginError, HeadReply, Traffic
 
 CONNECT_S = 15.0  # to a TCP connection, and again to TLS on it
-GRACE_S = 10.0  # to the answer's head, beyond what the origin was asked to hold it
+GRACE_S = 10.0  # for a poll's answer, beyond what the origin was asked to hold it
 STALL_S = 30.0  # without a byte
 LEAST_BYTES_PER_S = 200  # over a whole body, once STALL_S are over: slower, and another origin is tried
 REDIRECTS = 3
@@ -99,7 +99,9 @@ class HttpTransport:
                 elif content_range_start(response) != len(data):
                     data = bytearray()
                     raise TransportError(f"fetch {what}: {url}: answered with another range than asked for")
-                await collect(response, pace, data, ref, what)
+                if not await receive(response, pace, data, ref.size):
+                    data.clear()
+                    raise HashError(f"fetch {what}: {url}: more than its {ref.size} bytes came")
         except TransportError:
             if KEEP_PARTIAL_BYTES <= len(data) < ref.size:
                 self.partial = Partial(ref.sha256, data)
@@ -155,7 +157,7 @@ class HttpTransport:
             "GET",
             url,
             headers=[(b"Host", host_of(url)), (b"User-Agent", USER_AGENT), *headers],
-            extensions={"timeout": {"connect": CONNECT_S, "write": STALL_S, "read": wait_s + GRACE_S, "pool": GRACE_S}},
+            extensions={"timeout": {"connect": CONNECT_S, "write": STALL_S, "read": wait_s + STALL_S, "pool": GRACE_S}},
         )
         began = trio.current_time()
         try:
@@ -207,41 +209,29 @@ def declared_length(response: httpcore2.Response) -> int:
     return int(header(response, b"content-length") or "0")
 
 
-async def chunks(response: httpcore2.Response, pace: trio.CancelScope) -> AsyncIterator[bytes]:
-    """The body, moving the deadline on by what has come: no stall over STALL_S, no trickle below LEAST_BYTES_PER_S."""
+async def receive(response: httpcore2.Response, pace: trio.CancelScope, data: bytearray, most: int) -> bool:
+    """Append the body to `data`, moving the deadline on by what has come: no stall over STALL_S, no trickle below
+    LEAST_BYTES_PER_S. False as soon as `data` would grow over `most` bytes, before it does."""
+    if declared_length(response) > most - len(data):
+        return False
     began, received = trio.current_time(), 0
     pace.deadline = began + STALL_S
-    async for chunk in response.aiter_stream():
-        received += len(chunk)
-        earned = began + STALL_S + received / LEAST_BYTES_PER_S
-        pace.deadline = min(earned, trio.current_time() + STALL_S)
-        yield chunk
+    async with aclosing(response.aiter_stream()) as stream:
+        async for chunk in stream:
+            if len(data) + len(chunk) > most:
+                return False
+            data += chunk
+            received += len(chunk)
+            earned = began + STALL_S + received / LEAST_BYTES_PER_S
+            pace.deadline = min(earned, trio.current_time() + STALL_S)
+    return True
 
 
 async def read_body(response: httpcore2.Response, pace: trio.CancelScope, max_bytes: int) -> bytes:
-    """Raises WireError over `max_bytes`, which is found out before more than that is kept."""
+    """Raises WireError over `max_bytes`."""
     data = bytearray()
-    if declared_length(response) <= max_bytes:
-        async for chunk in chunks(response, pace):
-            if len(data) + len(chunk) > max_bytes:
-                break
-            data += chunk
-        else:
-            return bytes(data)
-    raise WireError(f"answer over {max_bytes} bytes where a head or a root of trust was expected; not a feed's file")
-
-
-async def collect(
-    response: httpcore2.Response, pace: trio.CancelScope, data: bytearray, ref: BlobRef, what: str
-) -> None:
-    """Append the body to `data`. Raises HashError as soon as it would be larger than the blob."""
-    room = ref.size - len(data)
-    if declared_length(response) <= room:
-        async for chunk in chunks(response, pace):
-            if len(data) + len(chunk) > ref.size:
-                break
-            data += chunk
-        else:
-            return
-    data.clear()
-    raise HashError(f"fetch {what}: blob {ref.name[:16]}: more than its {ref.size} bytes came")
+    if not await receive(response, pace, data, max_bytes):
+        raise WireError(
+            f"answer over {max_bytes} bytes where a head or a root of trust was expected; not a feed's file"
+        )
+    return bytes(data)

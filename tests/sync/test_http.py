@@ -1,0 +1,348 @@
+"""The HTTP transport against peers that stall, trickle, lie, cut and redirect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from edged.errors import HashError, MissingError, TransportError, WireError
+from edged.feed import limits
+from edged.feed.blob import BlobRef
+from edged.sync import http
+from edged.sync.transport import BusyOriginError
+from tests.sync.wire import Peer, Script, transport_to
+
+DATA = bytes(range(256)) * 2000
+REF = BlobRef.of(DATA)
+
+
+async def fetch(script: Script) -> tuple[bytes, Peer]:
+    """A blob by way of a peer with this script."""
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(script, nursery)
+        try:
+            data = await transport.blob(REF, "test")
+        finally:
+            await transport.aclose()
+            nursery.cancel_scope.cancel()
+    return data, peer
+
+
+async def refused(script: Script, kind: type[Exception], words: str) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(kind, match=words)):
+        await fetch(script)
+
+
+def request_range(head: bytes) -> int:
+    return int(head.partition(b"Range: bytes=")[2].partition(b"-")[0] or b"0")
+
+
+async def test_a_blob() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(DATA)
+
+    data, peer = await fetch(script)
+    assert data == DATA
+    assert peer.requests[0].splitlines() == [
+        b"GET /catalog/blobs/" + REF.name.encode() + b" HTTP/1.1",
+        b"Host: origin.test",
+        b"User-Agent: edged",
+    ]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000, 65_536])
+async def test_any_chunking_gives_the_same(size: int) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for at in range(0, 3000, size) if size < 1000 else range(0, len(DATA), size):
+            piece = DATA[at : at + size] if size >= 1000 else DATA[at : min(at + size, 3000)]
+            await peer.send(b"%x\r\n%b\r\n" % (len(piece), piece))
+        rest = b"" if size >= 1000 else DATA[3000:]
+        if rest:
+            await peer.send(b"%x\r\n%b\r\n" % (len(rest), rest))
+        await peer.send(b"0\r\n\r\n")
+
+    assert (await fetch(script))[0] == DATA
+
+
+async def test_endless_blob_is_cut_off_at_its_size() -> None:
+    sent = 0
+
+    async def script(peer: Peer, head: bytes) -> None:
+        nonlocal sent
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await peer.send(b"10000\r\n" + bytes(65_536) + b"\r\n")
+            sent += 65_536
+
+    await refused(script, HashError, "more than its 512000 bytes came")
+    assert sent < 4 * len(DATA)
+
+
+async def test_blob_that_declares_too_much_is_refused_before_a_byte_of_it() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(b"", length=1 << 40)
+        await trio.sleep_forever()
+
+    await refused(script, HashError, "more than its 512000 bytes")
+
+
+async def test_blob_that_is_too_short() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(DATA[:-1])
+
+    await refused(script, HashError, "expected 512000 bytes, got 511999")
+
+
+async def test_silence(autojump_clock: Any) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    await refused(script, TransportError, "ReadTimeout")
+    assert trio.current_time() - began <= http.STALL_S + 1
+
+
+async def test_stall_in_the_middle(autojump_clock: Any) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(DATA[:1000], length=len(DATA))
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    await refused(script, TransportError, "ReadTimeout|too slow")
+    assert trio.current_time() - began <= http.STALL_S + 1
+
+
+async def test_slow_retrieval_by_a_trickle(autojump_clock: Any) -> None:
+    """A byte now and then is never silent, and would keep a device for weeks."""
+
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(b"", length=len(DATA))
+        for at in range(len(DATA)):
+            await trio.sleep(1)
+            await peer.send(DATA[at : at + 1])
+
+    began = trio.current_time()
+    await refused(script, TransportError, "too slow")
+    assert trio.current_time() - began < 2 * http.STALL_S
+
+
+async def test_slow_but_steady_link_is_given_its_time(autojump_clock: Any) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(b"", length=len(DATA))
+        for at in range(0, len(DATA), 5000):
+            await trio.sleep(10)
+            await peer.send(DATA[at : at + 5000])
+
+    began = trio.current_time()
+    assert (await fetch(script))[0] == DATA
+    assert trio.current_time() - began > 1000
+
+
+async def test_broken_transfer_goes_on_where_it_broke() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        start = request_range(head)
+        if start == 0:
+            await peer.answer(DATA[:300_000], length=len(DATA))
+            await peer.hang_up()
+        rest = DATA[start:]
+        where = f"Content-Range: bytes {start}-{len(DATA) - 1}/{len(DATA)}"
+        await peer.answer(rest, where, status="206 Partial Content")
+
+    async with trio.open_nursery() as nursery:
+        transport, peer, traffic = transport_to(script, nursery)
+        with pytest.raises(TransportError):
+            await transport.blob(REF, "test")
+        assert await transport.blob(REF, "test") == DATA
+        assert request_range(peer.requests[-1]) == 300_000
+        assert traffic.received < len(DATA) + 1000
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("where", ["bytes 5-9/10", "bytes x", "lines 300000-1/2", ""])
+async def test_another_range_than_asked_for(where: str) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        if not request_range(head):
+            await peer.answer(DATA[:300_000], length=len(DATA))
+            await peer.hang_up()
+        await peer.answer(bytes(len(DATA) - 300_000), f"Content-Range: {where}", status="206 Partial Content")
+
+    async with trio.open_nursery() as nursery:
+        transport, _, _ = transport_to(script, nursery)
+        with pytest.raises(TransportError):
+            await transport.blob(REF, "test")
+        with pytest.raises(TransportError, match="another range"):
+            await transport.blob(REF, "test")
+        assert transport.partial is None  # the next attempt begins at the beginning
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_origin_that_ignores_ranges() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        if len(peer.requests) == 1:
+            await peer.answer(DATA[:300_000], length=len(DATA))
+            await peer.hang_up()
+        await peer.answer(DATA)
+
+    async with trio.open_nursery() as nursery:
+        transport, _, _ = transport_to(script, nursery)
+        with pytest.raises(TransportError):
+            await transport.blob(REF, "test")
+        assert await transport.blob(REF, "test") == DATA
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "kind", "words"),
+    [
+        ("404 Not Found", [], MissingError, "status 404"),
+        ("410 Gone", [], MissingError, "status 410"),
+        ("403 Forbidden", [], MissingError, "status 403"),
+        ("500 Oops", [], TransportError, "status 500, expected 200"),
+        ("503 Busy", ["Retry-After: 120"], BusyOriginError, "asks to wait 120 s"),
+        ("429 Slow Down", ["Retry-After: 999999999"], BusyOriginError, "asks to wait 3600 s"),
+        ("503 Busy", ["Retry-After: Fri, 31 Dec 1999 23:59:59 GMT"], TransportError, "status 503"),
+        ("200 OK", ["Content-Encoding: gzip"], TransportError, "which was not asked for"),
+        ("302 Found", ["Location: https://origin.test/catalog/x"], TransportError, "another scheme"),
+        ("302 Found", ["Location: file:///etc/passwd"], TransportError, "another scheme"),
+        ("302 Found", ["Location: /catalog/again"], TransportError, "more than 3 redirects"),
+        ("302 Found", [], TransportError, "more than 3 redirects"),
+    ],
+)
+async def test_answers_that_are_no_blob(status: str, headers: list[str], kind: type[Exception], words: str) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(b"", *headers, status=status)
+
+    await refused(script, kind, words)
+
+
+async def test_redirect_within_the_scheme() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        if b"mirror.test" in head:
+            await peer.answer(DATA)
+        else:
+            await peer.answer(b"", "Location: http://mirror.test/b?token=a", status="307 Temporary Redirect")
+
+    data, peer = await fetch(script)
+    assert data == DATA
+    assert peer.requests[1].splitlines()[:2] == [b"GET /b?token=a HTTP/1.1", b"Host: mirror.test"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\0" * 100,
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50_000,
+        b"\n",
+    ],
+)
+async def test_what_is_no_http(answer: bytes, autojump_clock: Any) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.send(answer)
+        await peer.hang_up()
+
+    await refused(script, TransportError, "RemoteProtocolError|ReadError")
+
+
+async def test_idle_connection_that_the_peer_closed_meanwhile() -> None:
+    """As by a keep-alive timeout at the origin: the request is sent again, once, and nobody notices."""
+
+    async def script(peer: Peer, head: bytes) -> None:
+        if len(peer.requests) == 2:
+            await peer.hang_up()
+        await peer.answer(DATA)
+
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(script, nursery)
+        assert await transport.blob(REF, "test") == DATA
+        assert await transport.blob(REF, "test") == DATA
+        assert (peer.connections, len(peer.requests)) == (2, 3)
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
+
+
+# ---- heads
+
+
+async def head_from(script: Script, after: int | None, wait_s: int, etag: str | None) -> tuple[Any, Peer]:
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(script, nursery)
+        try:
+            reply = await transport.head(after, wait_s, etag)
+        finally:
+            await transport.aclose()
+            nursery.cancel_scope.cancel()
+    return reply, peer
+
+
+async def test_a_poll_is_held_longer_than_any_other_deadline(autojump_clock: Any) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await trio.sleep(238)
+        await peer.answer(b"a head", 'ETag: "abc"')
+
+    reply, peer = await head_from(script, 7, 240, '"old"')
+    assert (reply.data, reply.etag) == (b"a head", '"abc"')
+    assert peer.requests[0].splitlines() == [
+        b"GET /catalog/head?after=7&wait=240 HTTP/1.1",
+        b"Host: origin.test",
+        b"User-Agent: edged",
+        b'If-None-Match: "old"',
+    ]
+
+
+async def test_a_poll_that_is_held_for_ever_is_given_up(autojump_clock: Any) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await trio.sleep_forever()
+
+    began = trio.current_time()
+    with pytest.RaisesGroup(TransportError):
+        await head_from(script, 7, 240, None)
+    assert 240 < trio.current_time() - began < 300
+
+
+@pytest.mark.parametrize("status", ["304 Not Modified", "204 No Content"])
+async def test_nothing_new(status: str) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.send(f"HTTP/1.1 {status}\r\n\r\n".encode())
+
+    assert (await head_from(script, 7, 10, None))[0] is None
+
+
+async def test_head_without_poll_asks_for_none() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(b"a head", "ETag: " + "x" * 500)
+
+    reply, peer = await head_from(script, 7, 0, None)
+    assert peer.requests[0].startswith(b"GET /catalog/head HTTP/1.1")
+    assert reply.etag is None  # too long to be sent back all day
+
+
+async def test_endless_head() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await peer.send(b"10000\r\n" + bytes(65_536) + b"\r\n")
+
+    with pytest.RaisesGroup(pytest.RaisesExc(WireError, match=f"over {limits.HEAD_BYTES} bytes")):
+        await head_from(script, None, 0, None)
+
+
+async def test_root_of_trust() -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        if b"/trust/2 " in head:
+            await peer.answer(b"a root")
+        else:
+            await peer.answer(b"no", status="404 Not Found")
+
+    async with trio.open_nursery() as nursery:
+        transport, _, _ = transport_to(script, nursery)
+        assert await transport.trust(2) == b"a root"
+        assert await transport.trust(3) is None
+        await transport.aclose()
+        nursery.cancel_scope.cancel()

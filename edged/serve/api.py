@@ -64,9 +64,9 @@ def answer(request: Request, who: Identity, service: Service, now: float, *, may
         if request.method == "OPTIONS":
             return service.web.options(request)
         if request.method not in ("GET", "HEAD"):
-            raise RequestError(
-                405, f"{request.method:.40} is not answered here", headers=(("Allow", METHODS.decode()),)
-            )
+            methods = METHODS.decode()
+            what = f"{request.method:.40} is not answered here, only {methods}"
+            raise RequestError(405, what, headers=(("Allow", methods),))
         if not is_own(path):
             raise RequestError(404, f"nothing at {path[:200].decode('ascii', 'replace')}; the API is below /v1")
         if path == b"/openapi.json":

@@ -14,7 +14,26 @@ import cbor2
 import pytest
 
 from edged.errors import ChainError, EdgedError, TrustError, WireError
-from edged.feed import bundle, cbor, chain, cose, digest, head, hop, limits, snapshotcoding, takedowns, trust, zstd
+from edged.feed import (
+    arithmetic,
+    bundle,
+    cbor,
+    chain,
+    cose,
+    digest,
+    head,
+    hop,
+    knowledge,
+    limits,
+    modelledhop,
+    snapshotcoding,
+    takedowns,
+    textmodel,
+    treecoding,
+    trust,
+    wholehop,
+    zstd,
+)
 from edged.feed.blob import BlobRef
 from edged.feed.hopcoding import Change
 from tests.cddl import Cddl
@@ -258,6 +277,31 @@ def test_the_published_limits_are_those_of_the_code() -> None:
     rows = dict(re.findall(r"^\| `([A-Z_]+)` \| ([0-9,]+) \|", DOCUMENT, re.MULTILINE))
     code = {name: value for name, value in vars(limits).items() if name.isupper()}
     assert {name: int(value.replace(",", "")) for name, value in rows.items()} == code
+
+
+def test_the_published_constants_of_the_model_are_those_of_the_code() -> None:
+    # Change one and every hop of this coding means something else: then the coding byte must change too.
+    text = " ".join(DOCUMENT.split())
+    for said in (
+        f"hops of at most {modelledhop.CHANGES_MOST:,} changes",
+        f"refuses another end, and more than {arithmetic.BITS_MOST:,} bits",
+        f"from -{arithmetic.LOGIT_MOST:,} to {arithmetic.LOGIT_MOST:,}",
+        f"is the lesser of {arithmetic.ONE - arithmetic.SURE:,}",
+        f"at most {textmodel.CONTEXTS_MOST:,} contexts are remembered",
+        f"grows by 1, up to {textmodel.SEEN_MOST}",
+        f"up to {textmodel.LENGTH_MOST}; then the bits",
+        f"the first {textmodel.FOLLOWERS} at or after `last - {textmodel.NEAREST_BYTES} * max(1, z * z)`",
+        f"with `d` {', '.join(map(str, textmodel.DOUBT))} by order",
+        f"all {textmodel.WEIGHT:,} at first",
+        f"- probability) * {textmodel.RATE} >> 16`",
+        f"field names, the first {knowledge.NAMES} met",
+        f"each collection the last {knowledge.PRIMERS} values",
+        f"had {knowledge.PATH_CHARACTERS} characters or more",
+        f"up to {treecoding.LEARN_BYTES} bytes of each",
+        f"these would exceed {wholehop.CONTEXT_BYTES:,} bytes",
+        f"whole numbers of up to {modelledhop.DIGITS} digits",
+    ):
+        assert said.lower() in text.lower(), f"docs/feed.md does not say: {said}"
 
 
 def test_a_blob_is_refused_unless_it_is_what_its_name_says() -> None:

@@ -18,9 +18,24 @@ from typing import Any
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.feed import bundle, cbor, chain, cose, digest, head, hop, schema, snapshotcoding, takedowns, trust, zstd
+from edged.feed import (
+    bundle,
+    cbor,
+    chain,
+    cose,
+    digest,
+    head,
+    hop,
+    hopcoding,
+    schema,
+    snapshotcoding,
+    takedowns,
+    trust,
+    zstd,
+)
 from edged.feed.blob import BlobRef
 from edged.feed.hopcoding import Change
+from edged.feed.wholehop import encode_whole
 
 HERE = Path(__file__).parent
 ZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))
@@ -235,7 +250,11 @@ def hop_blob(dictionary_used: bytes = b"") -> bytes:
 
 
 def hop_file() -> Json:
-    cases = {"without a dictionary": b"", "with a dictionary": dictionary()}
+    cases = []
+    for name, used in (("without a dictionary", b""), ("with a dictionary", dictionary())):
+        tag = hop.tag_of(used).hex()
+        cases.append({"name": f"patches {name}", "dictionary": used.hex(), "tag": tag, "blob": hop_blob(used).hex()})
+        cases.append({"name": f"whole records {name}", "dictionary": used.hex(), "tag": tag, "blob": whole(used).hex()})
     return {
         "zstd": ZSTD,
         "old": records_json(OLD),
@@ -244,11 +263,15 @@ def hop_file() -> Json:
             {"collection": c.collection, "key": c.key, "value": None if c.value is None else c.value.hex()}
             for c in CHANGES
         ],
-        "cases": [
-            {"name": name, "dictionary": used.hex(), "tag": hop.tag_of(used).hex(), "blob": hop_blob(used).hex()}
-            for name, used in cases.items()
-        ],
+        "cases": cases,
     }
+
+
+def whole(dictionary_used: bytes) -> bytes:
+    """The same hop in coding 1, which a publisher takes for large ones."""
+    entries = [(change.collection, change.key, change.value) for change in CHANGES]
+    coded = bytes([hopcoding.WHOLE]) + encode_whole(entries, Held(OLD), dictionary_used)
+    return bytes([hop.FORMAT]) + hop.tag_of(dictionary_used) + coded
 
 
 def example_schema() -> schema.Schema:

@@ -151,4 +151,4 @@ async def import_bundle(data_dir: Path, bundle: Path, trust_file: Path) -> SyncO
         held = writer.status()
         carried = described.slices | held.slices.keys()
         source = BundleSource(described.dataset, str(trust_file), tuple(sorted(carried)))
-        return await sync_once(source, writer, status, clock=Clock(), origins=Origins([transport]))
+        return await sync_once(source, writer, status, clock=Clock(), origins=Origins([transport]), rests=0)

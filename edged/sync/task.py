@@ -91,16 +91,17 @@ async def sync_once(
     *,
     clock: Clock,
     origins: Origins | None = None,
-    slices: frozenset[str] | None = None,
+    rests: int = ONCE_RESTS,
 ) -> SyncOutcome:
-    """Bring the replica to the live version once. origins: instead of those of the configuration, for a bundle.
+    """Bring the replica to the live version once.
 
-    Raises as `run` does; what the origin or its data are to blame for is in the outcome.
+    origins: instead of those of the configuration, for a bundle; rests: how often to wait and try again where nothing
+    can be had. Raises as `run` does; what the origin or its data are to blame for is in the outcome.
     """
-    control = Control(source.slices if slices is None else slices)
+    control = Control(source.slices)
     async with origins or Origins.of(source.origin, source.seed, status.traffic) as found:
         with Shell(settings_of(source, control.slices, found), found, writer, status, clock, control) as shell:
-            error = await shell.until_settled()
+            error = await shell.until_settled(rests)
     return SyncOutcome(source.name, status.version, shell.before or 0, status.bytes_received, status.bytes_sent, error)
 
 
@@ -173,10 +174,9 @@ class Shell:
         assert answer is not None, f"{effects[-1]} was not answered"
         return answer
 
-    async def until_settled(self) -> EdgedError | None:
+    async def until_settled(self, rests: int) -> EdgedError | None:
         """For one synchronisation: until nothing is left to do or nothing can be done. Returns what was the matter."""
         event: Event = events.Started()
-        rests = 0
         while True:
             effects = self.decide(event)
             for effect in effects:
@@ -186,9 +186,9 @@ class Shell:
                         return effect.news.fault
             effects = [effect for effect in effects if not isinstance(effect, events.Tell)]
             if isinstance(effects[-1], events.Rest):
-                rests += 1
-                if rests > ONCE_RESTS or (self.trouble is not None and self.trouble.recovery != "retry"):
+                if not rests or (self.trouble is not None and self.trouble.recovery != "retry"):
                     return self.trouble
+                rests -= 1
                 effects[-1] = events.Rest(min(effects[-1].seconds, ONCE_REST_S))
             event = await self.perform_all(effects)
 

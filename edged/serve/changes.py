@@ -36,6 +36,11 @@ class Wanted:
     collections: frozenset[str]
     shapes: dict[str, Shape]
 
+    @property
+    def key(self) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
+        """Equal for who wants the same events."""
+        return self.collections, tuple((name, shape.name) for name, shape in sorted(self.shapes.items()))
+
     def of(self, view: View, since: int) -> Iterator[ChangedRecord]:
         for change in view.changes(since):
             if not self.collections or change.collection in self.collections:
@@ -187,14 +192,25 @@ class Follower:
             yield b"event: reset\nid: %d\ndata: %b\n\n" % (view.version, reset(self.wanted.form, view))
             self.sent = view.version
             return
-        piece = bytearray()
+        # a thousand listeners at the same place hear the same bytes, made once
+        memo_key = (view.dataset, self.sent, view.version, self.wanted.key)
+        known = self.wanted.renderer.events.get(memo_key)
+        if known is not None:
+            self.sent = view.version
+            yield known
+            return
+        piece, parts = bytearray(), 1
         for change in self.wanted.of(view, self.sent):
             piece += b"data: " + self.wanted.render(change) + b"\n\n"
             if len(piece) >= PIECE_BYTES:
                 yield bytes(piece)
                 piece.clear()
+                parts += 1
         self.sent = view.version
-        yield bytes(piece) + b'event: version\nid: %d\ndata: {"version":%d}\n\n' % (view.version, view.version)
+        last = bytes(piece) + b'event: version\nid: %d\ndata: {"version":%d}\n\n' % (view.version, view.version)
+        if parts == 1:
+            self.wanted.renderer.events.put(memo_key, last, len(last))
+        yield last
 
 
 def event_stream(

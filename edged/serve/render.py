@@ -7,6 +7,7 @@ version renders only what has changed.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Hashable
 from hashlib import blake2b
 from threading import Lock
 from typing import Any
@@ -23,6 +24,7 @@ LEAST_CODED_BYTES = 256  # below that a coding saves nothing that loopback would
 ZSTD_LEVEL = 3
 GZIP_LEVEL = 6
 
+EVENTS_BYTES = 1 << 20  # of event streams' latest events
 FORMS = ("json", "cbor", "ndjson", "cbor-seq", "openapi", "problem")
 PERSONS = {(form, coding): f"{form}+{coding}"[:16].encode() for form in FORMS for coding in CODINGS}
 
@@ -30,11 +32,12 @@ encode_json = msgspec.json.encode
 
 
 class Renderer:
-    """Bodies and their tags. budget_bytes bounds what is remembered, in all."""
+    """Values, coded bodies and events. budget_bytes bounds the first two together."""
 
     def __init__(self, budget_bytes: int) -> None:
         self.values: Memo[tuple[bool, str, bytes], bytes] = Memo(budget_bytes // 2)
         self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 2)
+        self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES)
         self.lock = Lock()  # a compressor serves one thread at a time
         self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
 

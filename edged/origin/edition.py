@@ -18,6 +18,8 @@ from edged.origin.snapshots import SnapshotMaker, dictionary_of, is_due, newest_
 from edged.origin.state import HIDDEN, State, VersionRow
 from edged.origin.validate import Validator
 
+SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
+
 
 class Counter(Protocol):
     """Progress that somebody may watch."""
@@ -88,7 +90,9 @@ class Edition:
         self.state: State = place.state
         self.slicer = Slicer(place.rules.slices)
         self.before = self.state.version_row(self.state.live)
-        self.waiting: list[str] = []  # slices whose snapshot can wait until the version is live
+        # What can wait until the version is live: slices that are due a snapshot, and those due long skip hops.
+        self.due_snapshot: list[str] = []
+        self.due_skips: list[str] = []
 
     def release(
         self, rows: Callable[[], Iterable[Row]], *, validated: bool, force_change: bool = False
@@ -98,7 +102,7 @@ class Edition:
         with releasing(self.place, what):
             applied, made = self.prepare(rows, validated, force_change)
         result = self.result(applied, made)
-        if self.waiting:
+        if self.due_snapshot or self.due_skips:
             self.refresh(what)
             result = self.result(applied, made)
         return result
@@ -171,22 +175,27 @@ class Edition:
 
     def code(self, applied: Applied, row: VersionRow) -> None:
         """Hops for every touched slice, and snapshots where no hop leads to the new version."""
-        state, blobs = self.state, self.place.blobs
-        hops = HopMaker(state, row.version, lambda name: dictionary_of(state, name))
-        oldest = max(self.place.keep.oldest(row.version), int(state.meta("journal_from") or 1))
+        state, hops = self.state, self.hop_maker(row.version)
         urgent: list[str] = []
         with self.watch("making hops", len(applied.touched)) as counter:
             for name, before in sorted(applied.touched.items()):
                 last = newest_snapshot(state, name)
                 size = snapshot_bytes(state, name, last[0]) if last else 0
-                made = last and hops.make(name, before, oldest, size, blobs.store)
+                made = last is not None and hops.make_plain(name, before, size)
+                if made:
+                    hops.make_skips(name, 2, SOON_STEPS)
+                    self.due_skips += [name] if (before.counter + 1) % (2 * SOON_STEPS) == 0 else []
                 if name in row.declared and is_due(state, name, self.place.keep.versions):
-                    (self.waiting if made else urgent).append(name)
+                    (self.due_snapshot if made else urgent).append(name)
                 counter.advance()
         for name in row.declared:
             if name not in applied.touched and is_due(state, name, self.place.keep.versions):
                 urgent.append(name)
         self.snapshots(urgent)
+
+    def hop_maker(self, version: int) -> HopMaker:
+        oldest = max(self.place.keep.oldest(version), int(self.state.meta("journal_from") or 1))
+        return HopMaker(self.state, oldest, lambda name: dictionary_of(self.state, name), self.place.blobs.store)
 
     def snapshots(self, names: list[str]) -> None:
         for name in names:
@@ -197,14 +206,19 @@ class Edition:
             self.place.blobs.sweep()
 
     def refresh(self, what: str) -> None:
-        """Snapshots that the edit did not have to wait for: same version, new chain."""
+        """What the edit did not have to wait for: same version, new chain."""
         try:
             with releasing(self.place, what):
-                self.snapshots(self.waiting)
+                hops = self.hop_maker(self.state.live)
+                with self.watch("making skip hops", len(self.due_skips)) as counter:
+                    for name in self.due_skips:
+                        hops.make_skips(name, 2 * SOON_STEPS, 1 << 62)
+                        counter.advance()
+                self.snapshots(self.due_snapshot)
         except EdgedError as fault:
             raise OriginError(
-                f"{what}: version {self.state.live} is live, but its new snapshot failed: {fault}; "
-                "the next publish makes it"
+                f"{what}: version {self.state.live} is live, but its snapshot and skip hops failed: {fault}; "
+                "devices come by other ways, and the next publish makes the snapshot"
             ) from fault
 
     def result(self, applied: Applied, made: bool) -> PublishResult:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import limits
@@ -20,17 +19,6 @@ SKIP_SHARE = 0.5  # a skip hop that touches more of the slice than this is no ch
 SKIP_FREE_BYTES = 64 << 10  # below this it is not worth asking
 
 StoreBlob = Callable[[str, bytes], BlobRef]  # (kind, bytes) to the blob, written durably
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """A hop that was made. data: the blob's bytes."""
-
-    slice: str
-    from_version: int
-    to_version: int
-    data: bytes
-    blob: BlobRef
 
 
 class OldSlice:
@@ -175,48 +163,56 @@ def prove(
 
 
 class HopMaker:
-    """Makes the hops that lead to the newest version of each touched slice."""
+    """Makes the hops that lead to the newest version of each touched slice.
 
-    def __init__(self, state: State, version: int, dictionary_of: Callable[[str], tuple[bytes | None, bytes]]) -> None:
-        self.state, self.version, self.dictionary_of = state, version, dictionary_of
+    oldest: the dataset version from which on the journal can tell what records were.
+    """
 
-    def make(self, name: str, before: SliceState, oldest: int, snapshot_bytes: int, store: StoreBlob) -> Hop | None:
-        """Write the plain hop from `before` and the skip hops; returns the plain one, None if only a snapshot will do.
+    def __init__(
+        self,
+        state: State,
+        oldest: int,
+        dictionary_of: Callable[[str], tuple[bytes | None, bytes]],
+        store: StoreBlob,
+    ) -> None:
+        self.state, self.oldest, self.dictionary_of, self.store = state, oldest, dictionary_of, store
 
-        oldest: the dataset version from which on versions are retained.
-        """
+    def make_plain(self, name: str, before: SliceState, snapshot_bytes: int) -> bool:
+        """Write the hop from `before`. False where there is none and only a snapshot will do."""
         now = self.state.slice_state(name)
-        if not before.counter or now.version != self.version:
-            return None
+        if not before.counter:
+            return False
         blob_name, dictionary = self.dictionary_of(name)
         data = make_hop(self.state, name, before, now, dictionary, most_content=HOP_CONTENT_BYTES)
         if data is None or len(data) > min(limits.BLOB_BYTES, snapshot_bytes + REQUEST_BYTES):
-            return None
-        plain = self.keep(name, before, now, data, blob_name, store)
-        step = 2
-        while now.counter % step == 0 and now.counter > step:
+            return False
+        self.keep(name, before, now, data, blob_name)
+        return True
+
+    def make_skips(self, name: str, least: int, most: int) -> None:
+        """Write the skip hops from `least` to `most` changes back, those that are cheaper than the shorter ones."""
+        now = self.state.slice_state(name)
+        blob_name, dictionary = self.dictionary_of(name)
+        step = least
+        while step <= most and now.counter % step == 0 and now.counter > step:
             since = self.state.slice_version_at(name, now.counter - step)
             step *= 2
-            if since is None or since.version < oldest or since.state is None:
-                break
+            if since is None or since.version < self.oldest or since.state is None:
+                return
             path = self.path_bytes(name, since, now)
-            most = max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
-            data = make_hop(self.state, name, since, now, dictionary, most_content=most)
+            content = max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
+            data = make_hop(self.state, name, since, now, dictionary, most_content=content)
             if data is None:
-                break  # longer ones touch more
+                return  # longer ones touch more
             if path is None or len(data) + REQUEST_BYTES < path:
-                self.keep(name, since, now, data, blob_name, store)
-        return plain
+                self.keep(name, since, now, data, blob_name)
 
-    def keep(
-        self, name: str, since: SliceState, now: SliceState, data: bytes, dictionary: bytes | None, store: StoreBlob
-    ) -> Hop:
-        ref = store("hop", data)
+    def keep(self, name: str, since: SliceState, now: SliceState, data: bytes, dictionary: bytes | None) -> None:
+        ref = self.store("hop", data)
         self.state.run(
             "INSERT OR REPLACE INTO hops VALUES(?,?,?,?,?,?)",
             (name, now.version, since.version, ref.size, ref.sha256, dictionary),
         )
-        return Hop(name, since.version, now.version, data, ref)
 
     def path_bytes(self, name: str, since: SliceState, now: SliceState) -> int | None:
         """What the shorter hops from `since` to `now` cost, requests included; None if they do not lead there."""

@@ -103,5 +103,5 @@ def forget_sums(state: State, name: str) -> None:
     """Drop LtHash sums (2 kB each) where no later hop can start: change c starts hops up to c + its lowest bit."""
     newest = state.slice_state(name).counter
     rows = state.rows("SELECT version, counter FROM slices WHERE slice = ? AND state NOT NULL", (name,))
-    done = [(name, version) for version, counter in rows if counter + (counter & -counter) <= newest]
+    done = [(name, version) for version, counter in rows if counter + (counter & -counter) < newest]
     state.run_many("UPDATE slices SET state = NULL WHERE slice = ? AND version = ?", done)

@@ -16,7 +16,9 @@ import pytest
 from edged.cli.main import main
 from tests.origin.devices import Device
 
-LINES: list[dict[str, Any]] = [{"collection": "titles", "key": f"k{n}", "value": {"title": f"T{n}", "seen": "2026-01-01"}} for n in range(50)]
+LINES: list[dict[str, Any]] = [
+    {"collection": "titles", "key": f"k{n}", "value": {"title": f"T{n}", "seen": "2026-01-01"}} for n in range(50)
+]
 
 
 @pytest.fixture
@@ -50,7 +52,10 @@ def test_a_feed_through_all_its_commands(feed: Path, tmp_path: Path, capsys: pyt
     on = [str(feed), "--dataset", "catalog"]
     whole = ndjson(tmp_path / "whole.ndjson", LINES)
     assert run(capsys, "origin", "publish", *on, whole)["added"] == 50
-    edits: list[dict[str, Any]] = [{"collection": "titles", "key": "k1", "deleted": True}, LINES[2] | {"value": {"title": "new"}}]
+    edits: list[dict[str, Any]] = [
+        {"collection": "titles", "key": "k1", "deleted": True},
+        LINES[2] | {"value": {"title": "new"}},
+    ]
     edited = run(capsys, "origin", "publish", *on, ndjson(tmp_path / "edits", edits), "--changes")
     assert (edited["version"], edited["changed"], edited["removed"]) == (2, 1, 1)
     assert run(capsys, "origin", "takedown", *on, "titles", "k3", "k4")["removed"] == 2

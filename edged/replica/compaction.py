@@ -42,7 +42,7 @@ class Policy:
 
     fresh_packs: int = 128
     fresh_entries: int = 16384
-    base_share: float = 1.0
+    base_share: float = 1.5
     keep_bytes: int = 32 << 10
     pack_bytes: int = 16 << 20
     least_bytes: int = 256 << 10
@@ -136,6 +136,7 @@ class Merge:
             for file in self.fresh_files:
                 if file not in self.writer.manifest.files():
                     self.writer.disk.remove(f"{files.PACKS}/{file}")
+            self.pool.keep(self.writer.manifest)  # the numbers of the files just removed will be used again
             raise
 
     def collections(self) -> list[str]:

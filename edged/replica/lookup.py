@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from edged.errors import DamageError
+from edged.feed import limits
 from edged.replica.frames import MAGIC, DamagedFrame
 from edged.replica.layers import Layers
-from edged.replica.pack import KEY_PREFIX, PAGE_SHIFT, Pack
+from edged.replica.pack import KEY_PREFIX, PAGE_SHIFT, REMOTE_BIT, REMOTE_ENTRY, Pack
 
 Getter = Callable[[str], bytes | None]
 STILL = (0,)  # a counter that never moves
+ELSEWHERE = -1 << 40  # a slot on no page: a fingerprint was met, so what its entry says has to be checked too
 
 
 def getter(
@@ -58,7 +60,7 @@ def getter(
 
 
 def probe_of(pack: Pack) -> tuple[Any, ...]:
-    """What a probe needs of a pack, in the order in which it unpacks it."""
+    """What a probe needs of a pack, in the order in which it unpacks it. The last: from a slot's byte to its page."""
     shift = pack.table_at - (pack.first_page << PAGE_SHIFT)
     return (
         pack.table, pack.slots, pack.bits, (1 << pack.bits) - 1, pack.offsets, pack.buffer, pack.frames.local,
@@ -66,23 +68,107 @@ def probe_of(pack: Pack) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def of_slice(  # noqa: C901  # one function because each call inside it costs a tenth of a get
+def plain(pack: Pack) -> bool:
+    """Whether a pack can be probed in place: a file of its own with a hash table."""
+    return pack.table is not None and not pack.at
+
+
+def of_slice(
     layers: Layers, collection: str, hidden: Iterable[str], counter: Any, seen: int, moved: Getter | None
 ) -> Getter:
-    """The getter of one slice: a dictionary of fresh entries, then the middle packs, then one base pack."""
+    """The getter of one slice: a dictionary of fresh entries, then the middle pack, then one base pack."""
     fresh: dict[str, Any] = {**layers.overlay.get(collection, {}), **dict.fromkeys(hidden, False)}
     chain = layers.chains.get(collection)
     packs = chain.packs if chain is not None else []
-    firsts = chain.firsts if chain is not None else []
-    middles = [pack for pack in layers.middle if collection in pack.meta.spans]
-    plain = bool(packs) and all(pack.table is not None and not pack.at for pack in packs)
-    base = [probe_of(pack) for pack in packs] if plain else []
-    seed = zlib.crc32(collection.encode())
-    crc32, prefixes, below, fetch = zlib.crc32, KEY_PREFIX, layers.locate_below, fresh.get
+    middle = [pack for pack in layers.middle if collection in pack.meta.spans]
+    below = layers.locate_below
 
     def thorough(key: str) -> bytes | None:
         found = below(collection, key)
         return None if found is None else found[0].value(found[1])
+
+    upper: Callable[[str, bytes, int], Any] = not_here
+    if len(middle) == 1 and plain(middle[0]):
+        upper = middle_getter(middle[0], thorough)
+    if chain is not None and all(map(plain, packs)) and (not middle or upper is not not_here):
+        return fast(fresh, upper, chain.firsts, packs, collection, thorough, counter, seen, moved)
+
+    def get(key: str) -> bytes | None:
+        if counter[0] != seen and moved is not None:
+            return moved(key)
+        hit = fresh.get(key)
+        if hit is not None:
+            return (hit and hit[0].value_after(hit[1], key)) or None
+        try:
+            return thorough(key) if len(key.encode()) <= limits.KEY_BYTES else None
+        except UnicodeEncodeError:  # in no key
+            return None
+
+    return get
+
+
+MISSED = object()
+
+
+def not_here(key: str, word: bytes, value: int) -> Any:
+    """Stands for a middle pack where there is none."""
+    return MISSED
+
+
+def middle_getter(pack: Pack, thorough: Getter) -> Callable[[str, bytes, int], Any]:
+    """The value of the entry that begins with `word` and hashes to `value`; MISSED where there is none."""
+    table, slots, bits, mask, offsets, buffer, local, checked, shift = probe_of(pack)
+    remotes = [(buffer, frames.local) for buffer, frames in pack.remotes]
+    unpack, size, first_page = REMOTE_ENTRY.unpack, REMOTE_ENTRY.size, pack.first_page
+
+    def get(key: str, word: bytes, value: int) -> Any:
+        slot = first = value % slots
+        found = table[slot]
+        while found:
+            if found >> bits == value >> bits:
+                place = (found & mask) - 1
+                start = offsets[place]
+                middle = start + len(word)
+                if buffer[start:middle] == word:
+                    frame = buffer[middle : offsets[place + 1]]
+                    try:
+                        if len(frame) != size or not frame[0] & REMOTE_BIT:
+                            return local.decompress(MAGIC + frame)
+                        # A pointer proves nothing of itself, so the pages that it lies on have to be known as whole.
+                        page = (middle >> PAGE_SHIFT) - first_page
+                        if checked[page] and checked[(middle + size - 1 >> PAGE_SHIFT) - first_page]:
+                            _, ordinal, begin, end = unpack(frame)
+                            data, frames = remotes[ordinal]
+                            return frames.decompress(MAGIC + data[begin:end])
+                    except (DamagedFrame, MemoryError, IndexError):  # a tombstone or damage
+                        pass
+                    return thorough(key)
+                first = ELSEWHERE
+            slot += 1
+            if slot == slots:
+                return thorough(key)
+            found = table[slot]
+        page = shift + 4 * slot >> PAGE_SHIFT
+        return MISSED if checked[page] and page == shift + 4 * first >> PAGE_SHIFT else thorough(key)
+
+    return get
+
+
+def fast(
+    fresh: dict[str, Any],
+    upper: Callable[[str, bytes, int], Any],
+    firsts: list[str],
+    packs: list[Pack],
+    collection: str,
+    thorough: Getter,
+    counter: Any,
+    seen: int,
+    moved: Getter | None,
+) -> Getter:
+    """The getter where all packs can be probed in place."""
+    base = [probe_of(pack) for pack in packs]
+    seed = zlib.crc32(collection.encode())
+    crc32, prefixes, fetch, has_upper = zlib.crc32, KEY_PREFIX, fresh.get, upper is not not_here
 
     def get(key: str) -> bytes | None:
         if counter[0] != seen and moved is not None:
@@ -96,12 +182,10 @@ def of_slice(  # noqa: C901  # one function because each call inside it costs a 
         except (UnicodeEncodeError, IndexError):  # in no key
             return None
         value = crc32(word, seed)
-        for pack in middles:
-            place = pack.probe(collection, word, value)
-            if place >= 0:
-                return pack.value(place)
-        if not base:
-            return thorough(key)
+        if has_upper:
+            data = upper(key, word, value)
+            if data is not MISSED:
+                return data  # type: ignore[no-any-return]
         table, slots, bits, mask, offsets, buffer, local, checked, shift = base[bisect_right(firsts, key) - 1]
         slot = first = value % slots
         found = table[slot]
@@ -115,16 +199,13 @@ def of_slice(  # noqa: C901  # one function because each call inside it costs a 
                         return local.decompress(MAGIC + buffer[middle : offsets[place + 1]])  # type: ignore[no-any-return]
                     except (DamagedFrame, MemoryError):  # a tombstone, a pointer or damage
                         return thorough(key)
-                first = -1 << 40
+                first = ELSEWHERE
             slot += 1
             if slot == slots:
-                break
+                return thorough(key)
             found = table[slot]
-        else:
-            # A miss stands if the page of the table that says so is known to be whole.
-            page = shift + 4 * slot >> PAGE_SHIFT
-            if page == shift + 4 * first >> PAGE_SHIFT and checked[page]:
-                return None
-        return thorough(key)
+        # A miss stands if the page of the table that says so is known to be whole.
+        page = shift + 4 * slot >> PAGE_SHIFT
+        return None if checked[page] and page == shift + 4 * first >> PAGE_SHIFT else thorough(key)
 
     return get

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -36,9 +37,10 @@ def load_key(path: Path) -> Ed25519PrivateKey:
     try:
         handle = os.open(path, os.O_RDONLY | NO_FOLLOW)
     except OSError as fault:
-        raise ConfigError(
-            f"read key {path}: {fault.strerror}; a key is a plain file, not a symbolic link: put the file itself there"
-        ) from fault
+        advice = "a key is a plain file, not a symbolic link: put the file itself there"
+        if fault.errno != errno.ELOOP:
+            advice = "it must be there, and belong to the user that publishes"
+        raise ConfigError(f"read key {path}: {fault.strerror}; {advice}") from fault
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         mode = stat.S_IMODE(status.st_mode)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import zstandard
+
 from edged.errors import OriginError, StoreError, TrustError
 from edged.feed import cbor, limits, trust
 from edged.feed.blob import BlobRef
@@ -82,9 +84,26 @@ def recover(place: Workplace) -> None:
                 state.undo_after(live)
 
 
-def build_chain(place: Workplace, row: VersionRow) -> Chain:
-    """How devices reach version `row`, from what the state retains."""
-    state, oldest = place.state, place.keep.oldest(row.version)
+def fit_chain(place: Workplace, row: VersionRow) -> tuple[Chain, bytes]:
+    """The chain of version `row` and its blob; of fewer versions back where all would be too much for a device."""
+    versions = place.keep.versions
+    while True:
+        chain = build_chain(place, row, max(1, row.version - versions))
+        data = encode_chain(chain)
+        size = zstandard.get_frame_parameters(data).content_size
+        if size <= limits.CHAIN_BYTES:
+            return chain, data
+        if versions == 1:
+            raise OriginError(
+                f"publish dataset {place.dataset}: its chain takes {size} bytes, at most {limits.CHAIN_BYTES} are "
+                "allowed; declare fewer slices"
+            )
+        versions //= 2
+
+
+def build_chain(place: Workplace, row: VersionRow, oldest: int) -> Chain:
+    """How devices reach version `row` from `oldest` or a later version, from what the state retains."""
+    state = place.state
     slices: dict[str, SliceChain] = {}
     for name in row.declared:
         snapshots = listed_snapshots(place, name)
@@ -120,8 +139,8 @@ def dictionary_ref(state: State, sha256: bytes) -> BlobRef:
     return BlobRef(sha256, next(state.rows("SELECT size FROM dictionaries WHERE sha256 = ?", (sha256,)))[0])
 
 
-def build_head(place: Workplace, row: VersionRow, chain: Chain) -> Head:
-    """The head for version `row`; writes the blobs of the chain and the takedowns."""
+def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobRef) -> Head:
+    """The head for version `row`; writes the blob of the takedowns."""
     state = place.state
     hidden = state.hidden()
     takedowns = place.blobs.store("takedowns", encode_takedowns(hidden)) if hidden else None
@@ -141,7 +160,7 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain) -> Head:
         expires_s=duration_s(freshness.expires),
         root=place.roots.newest.number,
         schema_version=row.schema_version,
-        chain=place.blobs.store("chain", encode_chain(chain)),
+        chain=chain_ref,
         slices=slices,
         takedowns=takedowns,
     )
@@ -178,8 +197,8 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
             row = place.state.version_row(place.state.newest())
             if row is None:
                 raise OriginError(f"{what}: the dataset has no version yet; publish to it first")
-            chain = build_chain(place, row)
-            head = build_head(place, row, chain)
+            chain, chain_data = fit_chain(place, row)
+            head = build_head(place, row, chain, place.blobs.store("chain", chain_data))
             data = trust.sign_head(head, place.roots.head_key())
             trust.verify_head(data, place.roots.newest, place.dataset)
             place.state.set_meta("signed_at", head.signed_at)

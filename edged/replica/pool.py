@@ -11,7 +11,7 @@ from edged.errors import DamageError
 from edged.feed import limits
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.disk import PACKS, explained, map_file
-from edged.replica.frames import Frames
+from edged.replica.frames import DamagedFrame, Frames
 from edged.replica.index import Index, build_index
 from edged.replica.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.pack import Buffer, Pack
@@ -59,9 +59,18 @@ class Pool:
         """Frames with the dictionary of that name (b"" for none). Raises DamageError."""
         found = self.frames.get(sha256)
         if found is None:
-            # Its SHA-256 is for the audit: a frame that was made with another dictionary fails its own checksum.
-            found = self.frames[sha256] = Frames(self.dictionary(sha256))
+            # Its SHA-256 is for writers and the audit; a frame of another dictionary fails its own checksum.
+            try:
+                found = self.frames[sha256] = Frames(self.dictionary(sha256))
+            except DamagedFrame as fault:
+                name = dictionary_name(sha256)
+                raise DamageError(f"read {self.root.name}/{PACKS}/{name}: {fault}; fetch its slice again") from fault
         return found
+
+    def forget_dictionary(self, sha256: bytes) -> None:
+        """Have a dictionary and the packs that use it read anew."""
+        self.frames.pop(sha256, None)
+        self.packs = {ref: pack for ref, pack in self.packs.items() if pack.meta.dictionary != sha256}
 
     def dictionary(self, sha256: bytes) -> bytes:
         path = self.root / PACKS / dictionary_name(sha256)

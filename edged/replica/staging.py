@@ -28,6 +28,7 @@ from edged.replica.pack import Pack
 from edged.replica.packbuilder import PackBuilder
 from edged.replica.pool import Pool
 from edged.replica.settings import Settings, encode_settings
+from edged.replica.writerpool import WriterPool
 
 if TYPE_CHECKING:
     from edged.replica.writer import Writer
@@ -65,7 +66,7 @@ class Staging:
         self.unpack = unpack
         self.decode = decode
         self.base = writer.manifest
-        self.pool = Pool(writer.root)
+        self.pool = WriterPool(writer.root)
         for mine, theirs in ((self.pool.files, writer.pool.files), (self.pool.packs, writer.pool.packs)):
             mine.update(theirs)  # type: ignore[arg-type]
         self.pool.frames.update(writer.pool.frames)
@@ -120,21 +121,16 @@ class Staging:
             raise ChainError(f"dictionary of {len(data)} bytes: expected 1 to {limits.DICTIONARY_BYTES}")
         sha256 = hashlib.sha256(data).digest()
         name = dictionary_name(sha256)
+        path = f"{files.PACKS}/{name}"
         fresh = name not in self.writer.disk.names(files.PACKS)
-        if fresh or self.is_damaged(sha256):
-            self.writer.disk.write(f"{files.PACKS}/{name}", data)
+        if fresh or self.writer.disk.read(path, limits.DICTIONARY_BYTES) != data:  # damaged: written anew
+            self.writer.disk.write(path, data)
+            self.writer.pool.forget_dictionary(sha256)
+            self.pool.forget_dictionary(sha256)
         if fresh:
             self.fresh_files.append(name)
         self.pool.frames_of(sha256)
         return sha256
-
-    def is_damaged(self, dictionary: bytes) -> bool:
-        """Whether the dictionary on disk with this SHA-256 cannot be used."""
-        try:
-            self.pool.frames_of(dictionary)
-        except DamageError:
-            return True
-        return False
 
     def begin_snapshot(self, slice_name: str, version: int, dictionary: bytes | None) -> None:
         """Build the slice anew from the snapshot of `version`, whose parts follow. dictionary: as records use it."""

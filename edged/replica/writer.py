@@ -18,10 +18,10 @@ from edged.replica.disk import Disk
 from edged.replica.layers import Layers
 from edged.replica.loading import read_manifest
 from edged.replica.manifest import HEADER, Manifest, decode_commit, encode_commit, file_name
-from edged.replica.pool import Pool
 from edged.replica.settings import Settings
 from edged.replica.staging import Staging
 from edged.replica.touched import encode_touched, read_touched
+from edged.replica.writerpool import WriterPool
 
 DEFAULT_POLICY = Policy()
 
@@ -60,7 +60,7 @@ class Writer:
         self.lock = lock
         self.disk = Disk(root)
         self.counter = files.Counter(root, write=True)
-        self.pool = Pool(root)
+        self.pool = WriterPool(root)
         self.manifest = Manifest(root.name)
         self.previous = Manifest(root.name)
         self.marked: dict[str, str] = {}

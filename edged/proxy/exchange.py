@@ -102,6 +102,8 @@ class Exchange:
         """Answer a GET or HEAD without a body."""
         alone = not self.collapsible(context)
         while True:
+            # Looked up before the disk is: what ends while the disk is read would be in neither.
+            flight = None if alone else self.flights.get(context.primary(b""))
             held = await self.find(context)
             decision = decide(context.request, held.entry if held else None, self.now_s())
             if isinstance(decision, Serve):
@@ -117,7 +119,8 @@ class Exchange:
                 fault = UnreachableError(f"ask {context.upstream.route.upstream}: it could not be reached a moment ago")
                 await self.fail(context, held, fault)
                 return
-            flight = None if alone else self.flights.get(context.primary(b""))
+            if flight is None and not alone:
+                flight = self.flights.get(context.primary(b""))
             if flight is None or (held is None and is_conditional(context.request.fields)):
                 await self.fetch(context, held, decision, alone=alone)
                 return
@@ -152,7 +155,7 @@ class Exchange:
         if decide(context.request, entry, self.now_s()) != Serve():
             return False
         self.collapsed += 1
-        status = CacheStatus(forward="uri-miss", collapsed=True, ttl_s=int(entry.ttl_s(self.now_s())))
+        status = CacheStatus(forward="uri-miss", collapsed=True, ttl_s=entry.whole_ttl_s(self.now_s()))
         await self.send_body(context, entry, body, status)
         return True
 
@@ -286,7 +289,7 @@ class Exchange:
         fresh = await self.cache.freshen(held, entry)
         await self.settle(context, flight)
         forward: Forward = "stale" if ask.why == "stale" else "request"
-        status = CacheStatus(forward=forward, status=304, ttl_s=int(entry.ttl_s(self.now_s())))
+        status = CacheStatus(forward=forward, status=304, ttl_s=entry.whole_ttl_s(self.now_s()))
         return Landed(status, held=fresh)
 
     async def update_by_head(self, held: Held | None, answer: Answer, begun: int, sent_s: float) -> None:
@@ -334,7 +337,7 @@ class Exchange:
             flight = None
         primary = context.primary(context.storing_scope(scope))
         self.nursery.start_soon(self.pump, context, answer, entry, body, primary, flight)
-        return Landed(replace(status, ttl_s=int(entry.ttl_s(self.now_s()))), entry=entry, body=body, fields=fields)
+        return Landed(replace(status, ttl_s=entry.whole_ttl_s(self.now_s())), entry=entry, body=body, fields=fields)
 
     async def set_alone(self, context: Context, flight: Flight | None) -> None:
         """What came is for its owner alone: let those who wait go, and the next ones not wait at all."""

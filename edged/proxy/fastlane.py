@@ -110,8 +110,7 @@ class FastLane:
         answer = answer_from(entry, request, now_s, hit_status(entry, now_s))
         data = encode_answer(answer, held.body)
         age_s = entry.age_s(now_s)
-        # Age and ttl are whole numbers that change at different moments; freshness ends at a third.
-        next_s = min(math.floor(age_s) + 1 - age_s, entry.ttl_s(now_s) - math.ceil(entry.ttl_s(now_s)) + 1)
+        next_s = math.floor(age_s) + 1 - age_s  # when Age and ttl change; freshness ends at such a moment too
         if len(self.heads) >= MAX_HEADS or self.cost_bytes + len(data) > self.limit_bytes:
             self.heads.clear()
             self.cost_bytes = 0

@@ -76,6 +76,10 @@ class Entry:
         """Freshness left; negative once stale."""
         return self.lifetime_s - self.age_s(now_s)
 
+    def whole_ttl_s(self, now_s: float) -> int:
+        """Freshness left in whole seconds; with the whole Age it adds up to the lifetime at any moment."""
+        return self.lifetime_s - int(self.age_s(now_s))
+
     def validators(self) -> Fields:
         return validators(self.fields)
 

@@ -57,5 +57,5 @@ def with_age(entry: Entry, now_s: float) -> Fields:
 
 def hit_status(entry: Entry, now_s: float, *, detail: str = "") -> CacheStatus:
     """Cache-Status of an answer from the store. An unknown age has no ttl."""
-    ttl = None if entry.received_s is None else int(entry.ttl_s(now_s))
+    ttl = None if entry.received_s is None else entry.whole_ttl_s(now_s)
     return CacheStatus(hit=True, ttl_s=ttl, detail=detail)

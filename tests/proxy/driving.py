@@ -198,7 +198,7 @@ class Time:
 
 
 async def listen(origin: Origin, *, task_status: trio.TaskStatus[list[trio.SocketListener]]) -> None:
-    await trio.serve_tcp(origin.serve, 0, host="127.0.0.1", task_status=task_status)
+    await trio.serve_tcp(origin.serve, origin.port, host="127.0.0.1", task_status=task_status)
 
 
 @asynccontextmanager
@@ -210,15 +210,18 @@ async def running(
     time: Time | None = None,
     boot: bytes = b"boot",
     origin: Origin | None = None,
+    serve: bool = True,
     settings: dict[str, Any] | None = None,
     **route: Any,
 ) -> AsyncIterator[tuple[ProxyApp, Origin]]:
-    """A proxy before an upstream. directory: where it keeps answers; None: in memory. Other arguments: the route's."""
+    """A proxy before an upstream. directory: where it keeps answers; None: in memory. origin: one of before,
+    which listens again if `serve`. Other arguments: the route's."""
     time = time or Time()
     timeline = Timeline(Clock(time), up=trio.current_time, boot=boot)
     async with trio.open_nursery() as nursery:
         if origin is None:
             origin = Origin(says if callable(says) else lambda asked: says)
+        if serve:
             listeners = await nursery.start(listen, origin)
             origin.port = listeners[0].socket.getsockname()[1]
         routes = (Route(**{"prefix": "/", "upstream": origin.url} | route),)

@@ -289,7 +289,7 @@ async def test_the_circuit_opens_fails_fast_and_closes_by_itself(autojump_clock:
     origin = Origin(lambda asked: Says(fields=FRESH))
     async with trio.open_nursery() as nursery:
         up = await serve_on(nursery, origin)
-        async with running(origin.says, origin=origin) as (app, _):
+        async with running(origin.says, origin=origin, serve=False) as (app, _):
             assert (await call(app, "/a")).status == 200
             up.cancel()
             await app.upstreams[0].pool.aclose()

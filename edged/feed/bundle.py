@@ -20,8 +20,8 @@ from edged.feed.names import check_name
 FORMAT = 1
 MAGIC = b"edged bundle\n"
 LENGTH_BYTES = 4
-HEADER_BYTES = 16 << 20
-BLOBS = 1 << 17  # in one bundle
+HEADER_BYTES = 4 << 20
+BLOBS = 1 << 16  # in one bundle
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,15 +47,50 @@ def verify1(data: bytes, keys: Mapping[KeyId, bytes], aad: bytes, what: str) -> 
     Raises WireError for a malformed envelope, UnknownKeyError for a key that is not in `keys`, TrustError for a
     signature that does not hold.
     """
-    match envelope(data, SIGN1_TAG, what):
-        case [bytes() as protected, dict() as unprotected, bytes() as payload, bytes() as signature] if not unprotected:
-            signer = signer_of(protected, what)
-        case _:
-            raise WireError(f"{what}: not a COSE_Sign1 of four fields")
+    protected, payload, signature = open_sign1(data, what)
+    signer = signer_of(protected, what)
     if signer not in keys:
         raise UnknownKeyError(f"{what}: signed by key {signer.hex()}, which the root of trust does not name")
     check_signature(keys[signer], signature, ["Signature1", protected, aad, payload], what)
     return payload
+
+
+def open_sign1(data: bytes, what: str) -> tuple[bytes, bytes, bytes]:
+    """(protected header, payload, signature) of a COSE_Sign1, nothing of it checked. Raises WireError.
+
+    Read byte by byte rather than by the CBOR decoder: of the 1 MiB that a head may have, a stranger could make a
+    decoder build a million objects before the signature is looked at.
+    """
+    refuse_tag(data, SIGN1_TAG, what)
+    if data[1:2] != b"\x84":
+        raise WireError(f"{what}: not a COSE_Sign1 of four fields")
+    protected, at = read_bytes(data, 2, what)
+    if data[at : at + 1] != b"\xa0":
+        raise WireError(f"{what}: expected an empty unprotected header")
+    payload, at = read_bytes(data, at + 1, what)
+    signature, at = read_bytes(data, at, what)
+    if at != len(data):
+        raise WireError(f"{what}: {len(data) - at} bytes follow it")
+    return protected, payload, signature
+
+
+def read_bytes(data: bytes, at: int, what: str) -> tuple[bytes, int]:
+    """The byte string (major type 2, RFC 8949 section 3.1) at `at`, and where it ends. Raises WireError."""
+    first = data[at] if at < len(data) else 0
+    if first >> 5 != 2:
+        raise WireError(f"{what}: expected a byte string at {at}")
+    extra = {24: 1, 25: 2, 26: 4}.get(first & 31, 0)
+    size = int.from_bytes(data[at + 1 : at + 1 + extra], "big") if extra else first & 31
+    least = {0: 0, 1: 24, 2: 1 << 8, 4: 1 << 16}[extra]
+    start = at + 1 + extra
+    if (not extra and first & 31 > 23) or size < least or start + size > len(data):
+        raise WireError(f"{what}: a byte string that is cut short, or not in its shortest form")
+    return data[start : start + size], start + size
+
+
+def refuse_tag(data: bytes, tag: bytes, what: str) -> None:
+    if not data.startswith(tag):
+        raise WireError(f"{what}: does not begin with CBOR tag {tag.hex()}; not a signed edged document")
 
 
 def sign_many(payload: bytes, keys: list[Ed25519PrivateKey], aad: bytes) -> bytes:
@@ -95,8 +130,7 @@ def verify_many(data: bytes, keys: Mapping[KeyId, bytes], aad: bytes, what: str)
 
 
 def envelope(data: bytes, tag: bytes, what: str) -> Any:
-    if not data.startswith(tag):
-        raise WireError(f"{what}: does not begin with CBOR tag {tag.hex()}; not a signed edged document")
+    refuse_tag(data, tag, what)
     return cbor.decode(data[len(tag) :], what, depth=8)
 
 

@@ -112,7 +112,12 @@ def decode_head(payload: bytes) -> Head:
             7: dict() as slices,
             8: chain,
             9: int() as schema_version,
-        } if min(version, root, signed_at) >= 1 and 0 <= fresh_s <= expires_s and len(slices) <= limits.SLICES:
+        } if (
+            min(version, root, signed_at) >= 1
+            and 0 <= fresh_s <= expires_s
+            and 0 <= schema_version <= version
+            and len(slices) <= limits.SLICES
+        ):
             takedowns = document.get(10)
             return Head(
                 dataset=check_name(dataset, "dataset"),

@@ -360,8 +360,7 @@ async def rest(seconds: float) -> Event:
 
 def freshness_of(head: bytes) -> tuple[int, int]:
     """(fresh_s, expires_s) of a head that was verified before it was kept. Raises WireError."""
-    envelope = cose.envelope(head, cose.SIGN1_TAG, "head as kept")
-    document = decode_head(envelope[2])
+    document = decode_head(cose.open_sign1(head, "head as kept")[1])
     return document.fresh_s, document.expires_s
 
 

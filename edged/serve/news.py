@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from operator import is_
-
 import trio
 
 from edged.serve.source import Catalog, View
@@ -31,10 +29,12 @@ class News:
         """Wake those who wait if a view has moved: to a new version, or by a newer head of the same one (it changes
         how old the data is). Returns whether it had.
         """
-        views = self.read()
-        if all(map(is_, views, self.views)):
+        for dataset, view in zip(self.catalog.values(), self.views, strict=True):
+            if dataset.view() is not view:
+                break
+        else:
             return False
-        self.views = views
+        self.views = self.read()
         self.generation += 1
         self.changed.set()
         self.changed = trio.Event()

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.access.identity import Identity, Peer
+from edged.serve import fastlane
 from tests.serve.lanes import Client, Lanes, Reply, ask_once, client, head, running_lanes
 from tests.serve.memory import NOW, make_dataset
 
@@ -147,7 +148,8 @@ async def test_what_is_remembered_is_bounded_in_bytes() -> None:
 
 
 @pytest.mark.trio
-async def test_age_and_state_go_on_while_an_answer_is_remembered() -> None:
+async def test_age_and_state_go_on_while_an_answer_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastlane, "CLOCK_S", 0)
     data = head("GET", "/v1/catalog/titles/1997/Film_0007")
     time = [NOW]
     async with running_lanes(clock=lambda: time[0]) as lanes, client(lanes.fast) as asker:

@@ -1,0 +1,45 @@
+"""The station over the real replica, from before its first version on."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+import edged
+from edged.config import ServeConfig
+from edged.replica.writer import Writer
+from edged.serve.app_server import serve_apps
+from edged.serve.meter import Meter
+from tests.replica.feeds import Publisher, made_up
+from tests.serve.lanes import ask_once, head
+
+
+@pytest.mark.trio
+async def test_the_real_replica_is_served_and_followed(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(50)})
+    stop = trio.Event()
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        dataset = replica.follow("catalog")
+        config = ServeConfig(bind=["127.0.0.1:0"])
+        with trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                serve = partial(serve_apps, {"catalog": dataset}, config, clock=lambda: 100.0, meter=Meter(), stop=stop)
+                url = (await nursery.start(serve))[0]
+                assert (await ask_once(url, head("GET", "/v1/catalog"))).status == 503
+                publisher.snapshot_into(writer)
+                (collection, key), raw = next(iter(publisher.slices["core"].items()))
+                for _ in range(2):
+                    data = head("GET", f"/v1/catalog/{collection}/{key}", {"Accept": "application/cbor"})
+                    reply = await ask_once(url, data)
+                    assert (reply.status, reply.body, reply.fields["age"]) == (200, raw, "99")
+                    assert reply.fields["edged-state"] == "stale"
+                found = await ask_once(url, head("GET", "/v1/catalog/titles?where.year=1950&limit=1"))
+                assert found.status == 200
+                assert b'"year":1950' in found.body
+                writer.touch_head(b"head again", as_of=90, fresh_s=60, expires_s=600)
+                reply = await ask_once(url, data)
+                assert (reply.fields["age"], reply.fields["edged-state"]) == ("10", "fresh")
+                stop.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import mmap
+import os
 import zlib
 from pathlib import Path
 
@@ -30,6 +31,7 @@ class Pool:
         self.indexes: dict[tuple[Pack, int], tuple[dict[str, CollectionSchema], Index]] = {}
         self.frames: dict[bytes, Frames] = {NO_DICTIONARY: Frames(b"")}
         self.settings: dict[FileRef, Settings] = {}
+        self.inodes: dict[bytes, int] = {NO_DICTIONARY: 0}
 
     def map(self, name: str) -> mmap.mmap:
         found = self.files.get(name)
@@ -58,19 +60,23 @@ class Pool:
     def frames_of(self, sha256: bytes) -> Frames:
         """Frames with the dictionary of that name (b"" for none). Raises DamageError."""
         found = self.frames.get(sha256)
-        if found is None:
+        inode = self.inode_of(sha256)
+        if found is None or self.inodes.get(sha256, inode) != inode:
             # Its SHA-256 is for writers and the audit; a frame of another dictionary fails its own checksum.
             try:
                 found = self.frames[sha256] = Frames(self.dictionary(sha256))
             except DamagedFrame as fault:
                 name = dictionary_name(sha256)
                 raise DamageError(f"read {self.root.name}/{PACKS}/{name}: {fault}; fetch its slice again") from fault
+            self.inodes[sha256] = inode
         return found
 
-    def forget_dictionary(self, sha256: bytes) -> None:
-        """Have a dictionary and the packs that use it read anew."""
-        self.frames.pop(sha256, None)
-        self.packs = {ref: pack for ref, pack in self.packs.items() if pack.meta.dictionary != sha256}
+    def inode_of(self, sha256: bytes) -> int:
+        """By which a dictionary that was damaged and has been written anew is told from the one in memory."""
+        try:
+            return os.stat(self.root / PACKS / dictionary_name(sha256)).st_ino if sha256 else 0
+        except FileNotFoundError:
+            return 0
 
     def dictionary(self, sha256: bytes) -> bytes:
         path = self.root / PACKS / dictionary_name(sha256)

@@ -70,6 +70,7 @@ class Staging:
         for mine, theirs in ((self.pool.files, writer.pool.files), (self.pool.packs, writer.pool.packs)):
             mine.update(theirs)  # type: ignore[arg-type]
         self.pool.frames.update(writer.pool.frames)
+        self.pool.inodes.update(writer.pool.inodes)
         self.slices: dict[str, Staged] = {name: Staged(state) for name, state in self.base.slices.items()}
         self.next_file = self.base.next_file + 1
         self.commit_file = self.base.next_file
@@ -125,8 +126,6 @@ class Staging:
         fresh = name not in self.writer.disk.names(files.PACKS)
         if fresh or self.writer.disk.read(path, limits.DICTIONARY_BYTES) != data:  # damaged: written anew
             self.writer.disk.write(path, data)
-            self.writer.pool.forget_dictionary(sha256)
-            self.pool.forget_dictionary(sha256)
         if fresh:
             self.fresh_files.append(name)
         self.pool.frames_of(sha256)

@@ -56,6 +56,7 @@ async def running_lanes(
     limits: Limits = Limits(),  # noqa: B008  frozen
     origins: tuple[str, ...] = (),
     unix: str = "",
+    patience_s: float = 3 * PATIENCE_S,
     who: Callable[[Peer], Identity] = identify,
     clock: Clock = lambda: NOW,
 ) -> AsyncIterator[Lanes]:
@@ -65,7 +66,7 @@ async def running_lanes(
     app = App(service, clock, news, stop=stop, meter=meter)
     answers = LaneAnswers(service, clock, meter, 1 << 20, False, limits.head_bytes)
     front = FastLane(answers, news, meter, limits, who)
-    with trio.fail_after(PATIENCE_S * 3):
+    with trio.fail_after(patience_s):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(news.run)
             start = partial(serve, app, limits=limits, stop=stop, date=False, socket_mode=0o666)

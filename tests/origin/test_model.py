@@ -56,14 +56,16 @@ class Play:
         return sorted({f"k{self.chance.randrange(25)}" for _ in range(self.chance.randrange(1, most))})
 
     def step(self) -> None:
-        name = self.chance.choice(["edits", "edits", "whole", "takedown", "restore", "rollback", "resign"])
+        name = self.chance.choice(
+            ["edits", "edits", "whole", "takedown", "restore", "restore", "rollback", "rollback", "resign"]
+        )
         version = getattr(self, name)()
         if version == len(self.model.history):
             self.model.history.append(self.model.state())
         assert version == len(self.model.history) - 1
 
     def edits(self) -> int:
-        edits = [("t", key, None if self.chance.random() < 0.3 else self.value()) for key in self.keys(6)]
+        edits = [("t", key, None if self.chance.random() < 0.2 else self.value()) for key in self.keys(6)]
         for _, key, value in edits:
             self.model.put(key, value)
         return self.publisher.publish_changes("d", edits).version
@@ -92,7 +94,7 @@ class Play:
         return self.publisher.restore("d", "t", keys).version if keys else self.resign()
 
     def rollback(self) -> int:
-        to = self.chance.randrange(max(1, len(self.model.history) - 6), len(self.model.history))
+        to = self.chance.randrange(max(1, len(self.model.history) - 8), len(self.model.history))
         old = {key: value for key, value in self.model.history[to].items() if key not in self.model.hidden}
         self.model.seen = old
         return self.publisher.rollback("d", to).version
@@ -110,10 +112,12 @@ def test_devices_have_what_the_model_says_after_any_operations(publisher: Publis
     (publisher.path / "d.toml").write_text(RULES)
     chance = random.Random(seed)
     play = Play(publisher, chance)
-    play.edits()
+    for number in range(25):
+        play.model.put(f"k{number}", play.value())
+    publisher.publish("d", [("t", key, value) for key, value in play.model.seen.items()])
     play.model.history.append(play.model.state())
     devices = [Device(publisher.path, "d", slices) for slices in (("core",), ("a", "b", "c", "core"), ("c",))]
-    for _ in range(20):
+    for _ in range(24):
         clock.now += chance.randrange(100_000)
         play.step()
         for device in devices:

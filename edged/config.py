@@ -224,9 +224,13 @@ def check_serve(serve: ServeConfig, table: Table, key: Key) -> list[Fault]:
 
 
 def check_whole(config: Config, table: Table, key: Key) -> list[Fault]:
-    """Each dataset once."""
+    """Each dataset once; what cannot go together."""
     names = [dataset.name for dataset in config.datasets]
-    return [
+    alone: list[Fault] = []
+    if config.serve.workers > 1 and config.proxy.routes:
+        what = "the proxy's cache has one owner: with [[proxy.routes]], serve.workers is 1"
+        alone.append(table.fault((*key, "serve", "workers"), what))
+    return alone + [
         table.fault((*key, "datasets", index, "name"), f"dataset {name!r} is there twice; remove one")
         for index, name in enumerate(names)
         if name in names[:index]

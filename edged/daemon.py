@@ -31,6 +31,7 @@ from edged.serve.limits import Limits
 from edged.serve.meter import Meter
 from edged.serve.news import News
 from edged.serve.server import serve
+from edged.serve.workers import Workers
 from edged.sync import task
 from edged.sync.control import Control
 from edged.sync.status import DatasetStatus
@@ -58,8 +59,17 @@ class Station:
 class Daemon:
     """One daemon. `app_urls` and `admin_urls` say where it answers once `run` has started."""
 
-    def __init__(self, config: Config, *, clock: Clock | None = None, notifier: Notifier = SILENT) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        config_path: Path | None = None,
+        clock: Clock | None = None,
+        notifier: Notifier = SILENT,
+    ) -> None:
+        """config_path: the file that further serving processes read; without one there are none."""
         self.config = config
+        self.workers = Workers(config_path, config.serve.workers - 1) if config_path is not None else None
         self.clock = clock or Clock()
         self.notifier = notifier
         self.meter = Meter()
@@ -85,6 +95,8 @@ class Daemon:
                     await stores.start(self.proxy.run)
                 async with trio.open_nursery() as servers:
                     await self.start_servers(servers)
+                    if self.workers is not None:
+                        await stores.start(self.workers.run)
                     await self.sync_until_stopped(task_status)
                 stores.cancel_scope.cancel()
         logger.info("stopped")
@@ -150,7 +162,7 @@ class Daemon:
         }
 
     def requests_served(self) -> int:
-        return self.meter.requests
+        return self.meter.requests + (0 if self.workers is None else self.workers.served)
 
     def not_ready(self) -> list[str]:
         return [name for name, station in self.stations.items() if not station.status.version]
@@ -182,9 +194,9 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApp:
     return ProxyApp(ProxySettings(routes, config.proxy_directory, size_bytes(config.proxy.quota)), clock)
 
 
-async def run_until_signal(config: Config) -> None:
+async def run_until_signal(config: Config, config_path: Path) -> None:
     """`edged run`: the daemon until SIGTERM or SIGINT."""
-    daemon = Daemon(config, notifier=Notifier.from_environment())
+    daemon = Daemon(config, config_path=config_path, notifier=Notifier.from_environment())
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
 

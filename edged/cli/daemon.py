@@ -33,7 +33,7 @@ def run_command(args: argparse.Namespace) -> int:
     from edged.ops import logs
 
     logs.setup(config.daemon.log_level)
-    trio.run(partial(run_until_signal, config))
+    trio.run(partial(run_until_signal, config, args.config))
     return 0
 
 

@@ -43,6 +43,9 @@ def daemon_registry(daemon: Counted) -> Registry:
         *(dataset_gauge(daemon, *row) for row in PER_DATASET),
         Gauge("edged_dataset_state", "1 for the state that the dataset is in.", lambda: states(daemon)),
         Gauge("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
+        Gauge(
+            "edged_served_total", "Answers to apps by all serving processes.", lambda: [((), served(daemon))], "counter"
+        ),
         meter_gauge(daemon, "remembered", "edged_answers_remembered_total", "Fast answers from memory.", "counter"),
         meter_gauge(daemon, "streams", "edged_change_streams", "Open change streams.", "gauge"),
         meter_gauge(daemon, "memo_bytes", "edged_answer_memory_bytes", "Bytes that remembered answers take.", "gauge"),
@@ -76,6 +79,11 @@ def answers(daemon: Counted) -> Iterable[tuple[Labels, float]]:
     return [
         ((("lane", lane), ("status", str(status))), count) for (lane, status), count in daemon.meter.by_status().items()
     ]
+
+
+def served(daemon: Counted) -> float:
+    count: float = daemon.status()["requests_served"]
+    return count
 
 
 def resident_bytes() -> Iterable[tuple[Labels, float]]:

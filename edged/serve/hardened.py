@@ -246,6 +246,7 @@ class Connection(TCPServer):
         self.initial = initial
         self.socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
         self.busy = busy
+        self.ended = False
 
     def abort(self) -> None:
         """Close the socket under whatever waits on it; the tasks of the connection then end by themselves."""
@@ -291,6 +292,8 @@ class Connection(TCPServer):
                 await self.protocol.handle(RawData(self.initial))
                 self.initial = b""
             await self._read_data()
+            self.ended = True
+            await self.idle_task.stop()
             await self._close()
 
     async def protocol_send(self, event: Event) -> None:
@@ -303,6 +306,8 @@ class Connection(TCPServer):
             return
         if isinstance(event, Updated):
             self.busy.discard(self) if event.idle else self.busy.add(self)
+            if self.ended:
+                return  # the idle timer would keep a connection that is gone among the open ones
         await super().protocol_send(event)
 
     async def send_pieces(self, data: bytes) -> bool:

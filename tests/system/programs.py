@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -216,7 +216,9 @@ class Running:
     dataset: str
 
     def status(self) -> dict[str, Any]:
-        document: dict[str, Any] = get(f"{self.admin}/status").json["datasets"][self.dataset]
+        answer = get(f"{self.admin}/status")
+        assert answer.status == 200, (answer, self.program.lines)
+        document: dict[str, Any] = answer.json["datasets"][self.dataset]
         return document
 
     def wait_version(self, version: int) -> dict[str, Any]:
@@ -231,6 +233,18 @@ class Running:
                 return status
             assert time.monotonic() < deadline, f"still {status}; said {self.program.lines}"
             assert self.program.process.poll() is None, f"ended: {self.program.lines}"
+            time.sleep(0.02)
+
+    def wait_document(self, good: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The whole /status once `good` holds for it."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            answer = get(f"{self.admin}/status")
+            assert answer.status == 200, (answer, self.program.lines)
+            document: dict[str, Any] = answer.json
+            if good(document):
+                return document
+            assert time.monotonic() < deadline, f"still {document}; said {self.program.lines}"
             time.sleep(0.02)
 
     def record(self, key: str, **headers: str) -> Answer:

@@ -14,6 +14,8 @@ import json
 import os
 import random
 import re
+import resource
+import select
 import shutil
 import signal
 import socket
@@ -23,26 +25,33 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
 import cbor2
+import h2.config
+import h2.connection
+import h2.events
 import trio
 
 import edged
 from benchmarks.replica import Edged, edits_of, films
 from edged.config import ServeConfig
 from edged.feed.snapshotcoding import train_dictionary
-from edged.serve.app_server import serve_apps
+from edged.serve.app_server import MEMO_BYTES, serve_apps
 from edged.serve.meter import Meter
 from edged.serve.news import News
 
 HOT = 500
 BATCH = 20
+SLOW, LISTENERS = 200, 1000
 SERVER_CORE, CLIENT_CORE = "0", "1"
+
+LISTEN = b"GET /v1/catalog/changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+LARGE_MEMO_MIB = 128  # holds the answers for all films, as the peers' caches do
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log;
@@ -239,7 +248,10 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
     """What needs no peer: batches, and the price of hops."""
     scratch = paths["hot"].parent
     hot = Load("hot", paths["hot"], 16)
+    every = Load("all keys", paths["all"], 16, shuffled=True)
     with edged_server(data_dir) as (url, _):
+        wrk(url, every, options.seconds * 2, scratch)
+        print(f"\nall keys at random in the default memory: {wrk(url, every, options.seconds, scratch).per_s:,.0f}/s")
         rows = [hot, Load("batches seen before", paths["batches"], 16, records=BATCH)]
         rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH))
         found = {load.name: wrk(url, load, options.seconds, scratch) for load in rows}
@@ -260,15 +272,89 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
     print(f"requests {rate[0] / rate[1]:.2f}x")
 
 
-async def serve_replica(data_dir: Path, hops: bool) -> None:
+def crowds(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -> None:
+    """Slow clients beside a normal one, and listeners to changes."""
+    scratch = paths["hot"].parent
+    one = Load("hot", paths["hot"], 1)
+    with edged_server(data_dir) as (url, pid), ExitStack() as stack:
+        port = int(url.rpartition(":")[2])
+        calm = wrk(url, one, options.seconds, scratch)
+        for _ in range(SLOW):
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            slow.sendall(b"GET /v1 HTTP/1.1\r\nHost: loc")
+        busy = wrk(url, one, options.seconds, scratch)
+        print(f"\n{SLOW} slow clients beside one: p99 {busy.p99_us / calm.p99_us:.2f}x ({busy.p99_us:,.0f} µs)")
+    with edged_server(data_dir, "--hops") as (url, pid), ExitStack() as stack:
+        port = int(url.rpartition(":")[2])
+        before = resident_kib(pid)
+        listeners = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(LISTENERS)]
+        for listener in listeners:
+            listener.sendall(
+                b"GET /v1/catalog/changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+            )
+        time.sleep(1.5)
+        after = resident_kib(pid)
+        spread = [spread_of_news(listeners) for _ in range(options.rounds)]
+        print(f"{LISTENERS} listeners to changes: {(after - before) / 1024:.1f} MB; ", end="")
+        print(f"from the first to hear of a hop to the last {statistics.median(spread) * 1e3:.0f} ms")
+
+
+def resident_kib(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4
+
+
+def spread_of_news(listeners: Sequence[socket.socket]) -> float:
+    """Seconds between the first and the last listener's getting the next news."""
+    with select.epoll() as epoll:
+        waiting = {listener.fileno(): listener for listener in listeners}
+        for fd, listener in waiting.items():
+            listener.setblocking(False)
+            with suppress(BlockingIOError):
+                while listener.recv(1 << 16):
+                    pass
+            epoll.register(fd, select.EPOLLIN)
+        first = 0.0
+        while waiting:
+            for fd, _ in epoll.poll(10):
+                first = first or time.perf_counter()
+                epoll.unregister(fd)
+                del waiting[fd]
+        return time.perf_counter() - first
+
+
+def http2_rate(url: str, paths: Path, seconds: int) -> float:
+    """Requests/s over one HTTP/2 connection with 50 streams at once, by a client in Python (so a lower bound)."""
+    lines = paths.read_text().split()
+    pseudo = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost")]
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    connection.initiate_connection()
+    connection.increment_flow_control_window((1 << 31) - 1 - 65_535)
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        done, stream, until = 0, 1, time.perf_counter() + seconds
+        for _ in range(50):
+            connection.send_headers(stream, [*pseudo, (":path", lines[stream % len(lines)])], end_stream=True)
+            stream += 2
+        while time.perf_counter() < until:
+            sock.sendall(connection.data_to_send())
+            for event in connection.receive_data(sock.recv(1 << 18)):
+                if isinstance(event, h2.events.StreamEnded):
+                    done += 1
+                    connection.send_headers(stream, [*pseudo, (":path", lines[stream % len(lines)])], end_stream=True)
+                    stream += 2
+    return done / seconds
+
+
+async def serve_replica(data_dir: Path, hops: bool, memo_mib: int) -> None:
     """The server under measurement: what `edged run` serves with, and, with hops, what sync does to the replica."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     with edged.open(data_dir / "edged") as replica:
         catalog = {"catalog": replica.follow("catalog")}
         news = News(catalog)
-        config = ServeConfig(bind=["127.0.0.1:0"], hosts=["localhost", "127.0.0.1"])
+        config = ServeConfig(bind=["127.0.0.1:0"], max_connections=4096, hosts=["localhost", "127.0.0.1"])
         async with trio.open_nursery() as nursery:
             start = partial(serve_apps, catalog, config, clock=time.time, meter=Meter(), news=news)
+            start = partial(start, memo_bytes=memo_mib << 20 if memo_mib else MEMO_BYTES)
             print((await nursery.start(start))[0], flush=True)
             if hops:
                 await apply_hops(data_dir, news)
@@ -295,17 +381,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--memo-mib", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--hops", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        trio.run(serve_replica, options.serve, options.hops)
+        trio.run(serve_replica, options.serve, options.hops, options.memo_mib)
         return
     if options.quick:
         options.seconds, options.rounds = 1, 1
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
         scratch = Path(directory)
         paths = prepare(films(options.data), scratch)
-        url, _ = stack.enter_context(edged_server(scratch / "data"))
+        url, _ = stack.enter_context(edged_server(scratch / "data", "--memo-mib", str(LARGE_MEMO_MIB)))
+        print(f"edged remembers answers in {LARGE_MEMO_MIB} MiB here; below, in its default {MEMO_BYTES >> 20} MiB")
         urls = {"edged": url, **start_peers(stack, url, scratch)}
         loads = [
             Load(f"{HOT} hot keys, 16 connections", paths["hot"], 16),
@@ -313,7 +403,12 @@ def main() -> None:
             Load(f"{HOT} hot keys, one connection", paths["hot"], 1),
         ]
         compare(urls, loads, paths, options)
+        os.sched_setaffinity(0, {int(CLIENT_CORE)})
+        rate = http2_rate(urls["edged"], paths["hot"], options.seconds)
+        print(f"\nHTTP/2 over Hypercorn, one connection, 50 streams: {rate:,.0f} requests/s")
+        stack.close()
         alone(scratch / "data", paths, options)
+        crowds(scratch / "data", paths, options)
 
 
 if __name__ == "__main__":

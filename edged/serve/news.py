@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import trio
 
+from edged.errors import StoreError
 from edged.serve.source import Catalog, View
+
+logger = logging.getLogger("edged.serve")
 
 POLL_S = 0.05
 
@@ -16,29 +21,39 @@ class News:
 
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
-        self.views = self.read()
+        self.views: dict[str, View] = {}
+        self.faults: dict[str, str] = {}
         self.changed = trio.Event()
         self.wanted = trio.Event()
         self.waiting = 0
         self.generation = 0  # how often a view has moved
-
-    def read(self) -> list[View]:
-        return [dataset.view() for dataset in self.catalog.values()]
+        self.look()
 
     def look(self) -> bool:
         """Wake those who wait if a view has moved: to a new version, or by a newer head of the same one (it changes
-        how old the data is). Returns whether it had.
+        how old the data is). Returns whether it had. A replica that cannot be read has not moved.
         """
-        for dataset, view in zip(self.catalog.values(), self.views, strict=True):
-            if dataset.view() is not view:
-                break
-        else:
-            return False
-        self.views = self.read()
-        self.generation += 1
-        self.changed.set()
-        self.changed = trio.Event()
-        return True
+        moved = False
+        for name, dataset in self.catalog.items():
+            try:
+                view = dataset.view()
+            except StoreError as fault:
+                self.complain(name, str(fault))
+                continue
+            if view is not self.views.get(name):
+                self.views[name] = view
+                moved = True
+        if moved:
+            self.generation += 1
+            self.changed.set()
+            self.changed = trio.Event()
+        return moved
+
+    def complain(self, name: str, fault: str) -> None:
+        """Once for each fault: it is met at every look."""
+        if self.faults.get(name) != fault:
+            self.faults[name] = fault
+            logger.error("read dataset %s: %s; the last good version is still answered from memory", name, fault)
 
     async def wait(self, generation: int) -> None:
         """Until any dataset has a newer view than when `generation` was read."""

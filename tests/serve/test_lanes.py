@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.access.identity import Identity, Peer
+from edged.errors import DamageError
 from edged.serve import fastlane
 from tests.serve.lanes import Client, Lanes, Reply, ask_once, client, head, running_lanes
-from tests.serve.memory import NOW, make_dataset
+from tests.serve.memory import NOW, MemoryView, make_dataset
 
 KEYS = ["1997/Film_0007", "1997%2FFilm_0007", "1993/Film_0003", "none", "%C3%BC/1%25", "%", "%ff", "", "a" * 513]
 COLLECTIONS = ["titles", "people", "none", "%74itles"]
@@ -165,3 +166,24 @@ async def test_age_and_state_go_on_while_an_answer_is_remembered(monkeypatch: py
             ("3610", "stale", "09:00:00 GMT"),
         ]
         assert lanes.meter.remembered == 2
+
+
+@pytest.mark.trio
+async def test_a_replica_that_breaks_while_serving_costs_503s_and_not_the_server(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> MemoryView:
+        raise DamageError("read manifest: checksum differs")
+
+    data = head("GET", "/v1/catalog/titles/1997/Film_0007")
+    async with running_lanes() as lanes, client(lanes.fast) as asker:
+        await asker.send(data)
+        whole = await asker.reply()
+        with monkeypatch.context() as patch:
+            patch.setattr(lanes.dataset, "view", broken)
+            await asker.send(data + head("GET", "/v1/catalog/titles/1993/Film_0003"))
+            assert (await asker.reply()).body == whole.body  # remembered, of the last good version
+            assert (await asker.reply()).status == 503
+        await asker.send(head("GET", "/v1/catalog/titles/1993/Film_0003"))
+        assert (await asker.reply()).status == 200
+    assert caplog.text.count("checksum differs; the last good version is still") == 1

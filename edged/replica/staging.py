@@ -20,6 +20,7 @@ from edged.feed.names import check_name
 from edged.feed.schema import Schema
 from edged.feed.snapshotcoding import decode_part
 from edged.replica import disk as files
+from edged.replica.counting import count_all, count_changes
 from edged.replica.frames import HOP_LEVEL, SNAPSHOT_LEVEL
 from edged.replica.indexing import with_indexes
 from edged.replica.layers import Layers
@@ -41,13 +42,17 @@ CAREFUL_RECORDS = 2048  # hops up to here are compressed at the higher level
 
 @dataclass
 class Staged:
-    """A slice under way. parts: staged files by final number; snapshot: the version of one that is being taken."""
+    """A slice under way. parts: staged files by final number; snapshot: the version of one that is being taken;
+
+    touched: records that hops have added or removed.
+    """
 
     state: SliceState
     layers: Layers | None = None
     parts: dict[int, str] = field(default_factory=dict)
     snapshot: int | None = None
     dictionary: bytes = b""
+    touched: set[tuple[str, str]] = field(default_factory=set)
 
 
 class Staging:
@@ -226,7 +231,8 @@ class Staging:
         """The slice as staged so far. Raises DamageError if what is held of it cannot be read."""
         staged = self.staged(slice_name)
         if staged.layers is None:
-            staged.layers = Layers(slice_name, staged.state, self.pool)
+            former = self.writer.layers(slice_name) if self.base.slices.get(slice_name) == staged.state else None
+            staged.layers = former or Layers(slice_name, staged.state, self.pool)
         return staged.layers
 
     def apply_hop(self, slice_name: str, to_version: int, data: bytes) -> None:
@@ -263,6 +269,8 @@ class Staging:
             if old == change.value:
                 continue
             step = (change.value is not None) - (old is not None)
+            if step:
+                staged.touched.add((change.collection, change.key))
             if old is not None:
                 total.remove(change.collection, change.key, old)
             if change.value is not None:
@@ -374,14 +382,10 @@ class Staging:
         if writer.manifest is not self.base:
             raise StoreError(f"commit {self.base.dataset}: another version was committed meanwhile; stage again")
         before = writer.flash_bytes_written
-        for slice_name in self.slices:
-            self.current(slice_name)
+        self.readable(self.slices)
         self.link_parts()
         settings_ref, settings = self.write_settings(version)
-        slices = {
-            name: with_indexes(self.slices[name].state, self.pool, settings.schema, self.write_file)
-            for name in sorted(self.slices)
-        }
+        slices = self.indexed(settings.schema)
         if set(slices) != set(self.base.slices) or version < self.base.version:
             # Records came or went with a slice, and no hop says which: `changes` can only begin here. So too when the
             # version goes back: to a pin, or because a stolen key had signed numbers that bind no longer.
@@ -407,19 +411,47 @@ class Staging:
         self.clear_parts()
         return writer.flash_bytes_written - before
 
+    def is_changed(self, name: str) -> bool:
+        return self.slices[name].state != self.base.slices.get(name)
+
+    def readable(self, names: Iterable[str]) -> dict[str, Layers]:
+        """Those of the slices that are staged or can be read; damage elsewhere must not hold up a commit."""
+        found: dict[str, Layers] = {}
+        for name in names:
+            try:
+                found[name] = self.current(name)
+            except DamageError:
+                if self.is_changed(name):
+                    raise
+        return found
+
+    def indexed(self, schema: Schema) -> dict[str, SliceState]:
+        """The slices as they go into the manifest, with an index file for each pack that needs one."""
+        held = self.writer.settings()
+        anew = held is None or held.schema != schema
+        states: dict[str, SliceState] = {}
+        readable = self.readable(self.slices)
+        for name in sorted(self.slices):
+            state = self.slices[name].state
+            if name in readable and (anew or self.is_changed(name)):
+                state = with_indexes(state, self.pool, schema, self.write_file)
+            states[name] = state
+        return states
+
     def count(self, settings: Settings) -> dict[str, int]:
-        """Records by collection over all slices, each counted once, those taken down not at all."""
-        counts: dict[str, int] = {}
-        layers = [self.current(name) for name in self.slices]
-        for collection in sorted(set().union(*(one.state.counts for one in layers))):
-            if len(layers) == 1:
-                counts[collection] = layers[0].state.counts[collection]
-            else:
-                counts[collection] = len({found[0] for one in layers for found in one.scan(collection)})
-        for collection, key in settings.hidden:
-            if any(one.get(collection, key) is not None for one in layers):
-                counts[collection] -= 1
-        return counts
+        """Records by collection over all slices."""
+        held = self.writer.settings()
+        readable = self.readable(self.slices)
+        damaged = [name for name in self.base.slices if self.writer.damage_of(name) is not None]
+        same = set(self.slices) == set(self.base.slices) and len(readable) == len(self.slices)
+        if not same or held is None or damaged or any(one.snapshot is not None for one in self.slices.values()):
+            return count_all(list(readable.values()), settings.hidden)
+        touched = {name for one in self.slices.values() for name in one.touched}
+        touched.update(set(held.hidden) ^ set(settings.hidden))
+        before = [self.writer.layers(name) for name in self.base.slices]
+        return count_changes(
+            self.base.collections, touched, (before, held.hidden), (list(readable.values()), settings.hidden)
+        )
 
 
 def in_order(refs: Iterable[PackRef], pool: Pool) -> tuple[PackRef, ...]:

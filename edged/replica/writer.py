@@ -64,6 +64,7 @@ class Writer:
         self.manifest = Manifest(root.name)
         self.previous = Manifest(root.name)
         self.marked: dict[str, str] = {}
+        self.held: dict[str, Layers] = {}
         self.mended: set[str] = set()  # slices whose index files were looked at
         self.fault: DamageError | None = None
         self.read_state()
@@ -135,7 +136,10 @@ class Writer:
 
     def layers(self, name: str) -> Layers:
         """A slice as it is held. Raises DamageError."""
-        return Layers(name, self.manifest.slices[name], self.pool)
+        state, known = self.manifest.slices[name], self.held.get(name)
+        if known is None or known.state != state:
+            known = self.held[name] = Layers(name, state, self.pool, known)
+        return known
 
     def damage_of(self, name: str) -> str | None:
         """Why a slice's files cannot be used: what was marked, or what opening them tells."""
@@ -254,6 +258,7 @@ class Writer:
         self.fault = None
         self.clean()
         self.pool.keep(self.manifest)
+        self.held = {name: layers for name, layers in self.held.items() if name in manifest.slices}
 
     def is_live(self, manifest: Manifest) -> bool:
         """Whether the swap has happened in spite of a fault after it (the directory's fsync, say)."""

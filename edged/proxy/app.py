@@ -11,8 +11,9 @@ from edged.access.identity import Identity
 from edged.errors import TransportError
 from edged.ops.clock import Clock
 from edged.proxy.cache import PURGE_CHECK_S, Cache
+from edged.proxy.clients import ClientGoneError, pass_on, watched
 from edged.proxy.context import Context, Receive, Scope, Send, read_context, send_problem, who_asks
-from edged.proxy.exchange import ClientGoneError, Exchange, host_of, length_of, pass_on, watched
+from edged.proxy.exchange import Exchange, host_of, length_of
 from edged.proxy.fastlane import FastLane
 from edged.proxy.flight import Body
 from edged.proxy.rules import Receipt, make_entry, received_fields, storing_scope
@@ -49,6 +50,8 @@ class ProxyApp:
         self.upstreams = [Upstream(route, settings, self.look) for route in settings.routes]
         self.upstreams.sort(key=lambda upstream: len(upstream.route.prefix.rstrip("/")), reverse=True)
         self.prefixes = [(upstream.route.prefix.encode(), upstream) for upstream in self.upstreams]
+        self.lanes: dict[Identity, FastLane] = {}
+        self.lane_bytes = 0
         self.exchange: Exchange | None = None
         self.nursery: trio.Nursery | None = None
 
@@ -89,7 +92,25 @@ class ProxyApp:
 
     def fast_lane(self, who: Identity, accepts_host: Callable[[bytes], bool]) -> FastLane:
         """Answers from memory for one identity, by the bytes of a request's head; see `FastLane.lookup`."""
-        return FastLane(self, who, accepts_host)
+        lane = self.lanes.get(who)
+        if lane is None or lane.accepts_host != accepts_host:
+            lane = self.lanes[who] = FastLane(self, who, accepts_host)
+        return lane
+
+    def take_lane_bytes(self, count: int) -> bool:
+        """Count what the fast lanes remember, all together; forget it all where it would be over half of the memory.
+
+        Returns False for a single answer that is too large to be remembered.
+        """
+        limit = self.settings.memory_bytes // 2
+        if count > limit // 4:
+            return False
+        if self.lane_bytes + count > limit:
+            for lane in self.lanes.values():
+                lane.heads.clear()
+            self.lane_bytes = 0
+        self.lane_bytes += count
+        return True
 
     def status(self) -> dict[str, object]:
         """Numbers for operators."""
@@ -165,7 +186,10 @@ class ProxyApp:
                 answer = await upstream.send(request.method, context.target, fields, read_body(context.receive))
             else:
                 answer = await watched(
-                    context.receive, None, lambda: upstream.send(request.method, context.target, fields)
+                    context.receive,
+                    None,
+                    lambda: upstream.send(request.method, context.target, fields),
+                    lambda late: exchange.nursery.start_soon(late.aclose),
                 )
         except ClientGoneError:
             return
@@ -209,9 +233,10 @@ class ProxyApp:
             request, answer.status, fields, receipt, size=size or 0, order=begun, private=scope == "private"
         )
         primary = context.primary(context.storing_scope(scope))
+        reader = body.open_reader()
         exchange.nursery.start_soon(exchange.pump, context, answer, entry, body, primary, None)
         status = CacheStatus(forward="method", status=answer.status, stored=True)
-        await exchange.send_body(context, entry, body, status, fields)
+        await exchange.send_body(context, entry, reader, status, fields)
         return True
 
 

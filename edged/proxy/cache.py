@@ -30,7 +30,7 @@ from edged.proxy.record import (
     response_key,
     variant_name,
 )
-from edged.proxy.rules import Entry
+from edged.proxy.rules import Entry, is_worth_keeping
 from edged.proxy.rules_fields import Fields
 from edged.proxy.rules_invalidation import GroupLedger, origin_of
 from edged.proxy.rules_vary import Variant, add_variant, choose
@@ -273,7 +273,7 @@ class Cache:
             self.memory.put(held)
         for dead in gone:
             self.memory.drop(dead)
-        worth = entry.lifetime_s > 0 or bool(entry.validators()) or body is None
+        worth = is_worth_keeping(entry) or body is None
         unchanged = old is not None and old.saved_s is not None and old.body is not None and old.body == body
         if self.store is None or not worth:
             await self.discard(spool)

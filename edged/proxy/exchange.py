@@ -7,25 +7,23 @@ takes its place; whoever waits for what turns out not to be shared goes alone, a
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import trio
 
 from edged.errors import TransportError
 from edged.proxy.cache import Cache
+from edged.proxy.clients import ClientGoneError, pass_on, watched
 from edged.proxy.context import (
     Context,
-    Receive,
     send_head,
     send_last,
     send_piece,
     send_problem,
     send_stored,
 )
-from edged.proxy.flight import Body, Flight
+from edged.proxy.flight import Body, Flight, Reader
 from edged.proxy.memory import Held
 from edged.proxy.rules import (
     FAILING_STATUSES,
@@ -38,6 +36,7 @@ from edged.proxy.rules import (
     decide,
     freshen,
     is_shareable,
+    is_worth_keeping,
     make_entry,
     may_serve_failing,
     received_fields,
@@ -53,14 +52,8 @@ from edged.proxy.rules_validation import CONDITIONS, is_conditional, same_length
 from edged.proxy.rules_vary import matches
 from edged.proxy.upstream import Answer, AnswerError, UnreachableError
 
-T = TypeVar("T")
-
 UNSHARED_S = 10.0  # how long requests for what was not shared do not wait for one another
 MAX_UNSHARED = 4096
-
-
-class ClientGoneError(Exception):
-    """Nobody waits for the answer any more."""
 
 
 @dataclass(slots=True)
@@ -70,7 +63,7 @@ class Landed:
     status: CacheStatus
     held: Held | None = None
     entry: Entry | None = None
-    body: Body | None = None
+    reader: Reader | None = None
     answer: Answer | None = None
     fields: Fields = ()
 
@@ -156,7 +149,7 @@ class Exchange:
             return False
         self.collapsed += 1
         status = CacheStatus(forward="uri-miss", collapsed=True, ttl_s=entry.whole_ttl_s(self.now_s()))
-        await self.send_body(context, entry, body, status)
+        await self.send_body(context, entry, body.open_reader(), status)
         return True
 
     async def serve(self, context: Context, held: Held, how: Serve) -> bool:
@@ -206,7 +199,7 @@ class Exchange:
         if not alone and (held is not None or not is_conditional(context.request.fields)):
             flight = self.flights[context.primary(b"")] = Flight()
         try:
-            landed = await watched(context.receive, flight, lambda: self.land(context, held, ask, flight))
+            landed = await watched(context.receive, flight, lambda: self.land(context, held, ask, flight), self.abandon)
         except TransportError as fault:
             if flight is not None:
                 flight.failure = fault
@@ -322,6 +315,8 @@ class Exchange:
             forward = "vary-miss"
         expected = length_of(fields)
         status = CacheStatus(forward=forward, status=answer.status, stored=scope != "no")
+        if is_endless(fields):
+            scope = "no"
         body = Body(self.cache, expected)
         if scope == "no" or not body.storable:
             await self.set_alone(context, flight)
@@ -329,6 +324,8 @@ class Exchange:
         entry = make_entry(
             request, answer.status, fields, receipt, size=expected or 0, order=begun, private=scope == "private"
         )
+        body.worth = is_worth_keeping(entry)
+        reader = body.open_reader()
         if flight is not None and scope == "shared" and is_shareable(entry):
             flight.entry, flight.body = entry, body
             flight.head.set()
@@ -337,7 +334,14 @@ class Exchange:
             flight = None
         primary = context.primary(context.storing_scope(scope))
         self.nursery.start_soon(self.pump, context, answer, entry, body, primary, flight)
-        return Landed(replace(status, ttl_s=entry.whole_ttl_s(self.now_s())), entry=entry, body=body, fields=fields)
+        return Landed(replace(status, ttl_s=entry.whole_ttl_s(self.now_s())), entry=entry, reader=reader, fields=fields)
+
+    def abandon(self, landed: Landed) -> None:
+        """Nobody takes what has landed; what is worth it is stored all the same."""
+        if landed.reader is not None:
+            landed.reader.close()
+        if landed.answer is not None:
+            self.nursery.start_soon(landed.answer.aclose)
 
     async def set_alone(self, context: Context, flight: Flight | None) -> None:
         """What came is for its owner alone: let those who wait go, and the next ones not wait at all."""
@@ -381,9 +385,7 @@ class Exchange:
 
     async def refresh_now(self, context: Context, held: Held) -> None:
         try:
-            landed = await self.land(context, held, Ask("stale", held.entry.validators()), None)
-            if landed.answer is not None:
-                await landed.answer.aclose()
+            self.abandon(await self.land(context, held, Ask("stale", held.entry.validators()), None))
         except TransportError:
             return  # it stays stale; the next request within its window asks again
         finally:
@@ -394,24 +396,32 @@ class Exchange:
     async def send_landed(self, context: Context, landed: Landed) -> None:
         if landed.held is not None:
             await self.send_held(context, landed.held, landed.status)
-        elif landed.entry is not None and landed.body is not None:
-            await self.send_body(context, landed.entry, landed.body, landed.status, landed.fields)
+        elif landed.entry is not None and landed.reader is not None:
+            await self.send_body(context, landed.entry, landed.reader, landed.status, landed.fields)
         elif landed.answer is not None:
             await pass_on(context, landed.answer, landed.fields, landed.status)
 
     async def send_body(
-        self, context: Context, entry: Entry, body: Body, status: CacheStatus, fields: Fields | None = None
+        self, context: Context, entry: Entry, reader: Reader, status: CacheStatus, fields: Fields | None = None
     ) -> None:
         """A body under way. Where it breaks off, so does the answer."""
         head = with_age(entry, self.now_s()) if fields is None else fields
-        await send_head(context.send, entry.status, with_status(head, status))
         try:
-            async with aclosing(body.read()) as pieces:
+            await send_head(context.send, entry.status, with_status(head, status))
+            async with aclosing(reader.pieces()) as pieces:
                 async for piece in pieces:
                     await send_piece(context.send, piece)
         except TransportError:
             return
+        finally:
+            reader.close()
         await send_last(context.send)
+
+
+def is_endless(fields: Fields) -> bool:
+    """Whether an answer is a stream of events, which each client gets for itself."""
+    kind = (value_of(fields, b"content-type") or b"").lower()
+    return kind.startswith((b"text/event-stream", b"multipart/x-mixed-replace"))
 
 
 def host_of(context: Context) -> bytes:
@@ -428,55 +438,3 @@ def windows_of(context: Context) -> Windows:
 def length_of(fields: Fields) -> int | None:
     length = value_of(fields, b"content-length")
     return int(length) if length is not None and DIGITS.fullmatch(length) else None
-
-
-async def pass_on(context: Context, answer: Answer, fields: Fields, status: CacheStatus) -> None:
-    """Send an answer on as it comes: nothing of it is kept. It ends when the client goes."""
-
-    async def pass_body() -> bool:
-        await send_head(context.send, answer.status, with_status(fields, status))
-        async with aclosing(answer.chunks()) as chunks:
-            async for chunk in chunks:
-                await send_piece(context.send, chunk)
-        return True
-
-    try:
-        await watched(context.receive, None, pass_body)
-    except (TransportError, ClientGoneError):
-        return  # without its end the client knows that the answer is not whole
-    finally:
-        await answer.aclose()
-    await send_last(context.send)
-
-
-async def watched(receive: Receive, flight: Flight | None, work: Callable[[], Awaitable[T]]) -> T:
-    """Do something for a client until it goes; while others wait for the same, go on without it.
-
-    Raises what the work raises, and ClientGoneError.
-    """
-    result: list[T] = []
-    failure: list[TransportError | Refused] = []
-
-    async def do() -> None:
-        try:
-            result.append(await work())
-        except (TransportError, Refused) as fault:
-            failure.append(fault)
-        finally:
-            nursery.cancel_scope.cancel()
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-        while flight is not None and flight.waiting:
-            await flight.left.park()
-        nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        await do()
-    if failure:
-        raise failure[0]
-    if not result:
-        raise ClientGoneError
-    return result[0]

@@ -44,17 +44,19 @@ class FastLane:
     def __init__(self, app: ProxyApp, who: Identity, accepts_host: Callable[[bytes], bool]) -> None:
         self.app, self.who, self.accepts_host = app, who, accepts_host
         self.heads: dict[bytes, Remembered] = {}
-        self.cost_bytes = 0
-        self.limit_bytes = app.settings.memory_bytes // 2
         self.now_s = app.timeline.now_s
 
     def lookup(self, head: bytes) -> bytes | None:
         """The whole answer (head and body) to a request's head, blank line included; None where the slow lane must
         answer. Only for requests without edged's own credentials, from this lane's identity.
         """
+        return self.remembered(head) or self.first(head)
+
+    def remembered(self, head: bytes) -> bytes | None:
+        """As `lookup`, but only for heads that were answered before: one look into a dictionary for any other."""
         known = self.heads.get(head)
         if known is None:
-            return self.first(head)
+            return None
         if known.held.alive and self.now_s() < known.until_s:
             return known.data
         return self.renew(head, known)
@@ -111,17 +113,15 @@ class FastLane:
         data = encode_answer(answer, held.body)
         age_s = entry.age_s(now_s)
         next_s = math.floor(age_s) + 1 - age_s  # when Age and ttl change; freshness ends at such a moment too
-        if len(self.heads) >= MAX_HEADS or self.cost_bytes + len(data) > self.limit_bytes:
+        if len(self.heads) >= MAX_HEADS:
             self.heads.clear()
-            self.cost_bytes = 0
-        if len(data) <= self.limit_bytes:
+        if self.app.take_lane_bytes(len(head) + len(data)):
             self.heads[head] = Remembered(data, now_s + next_s, held, request)
-            self.cost_bytes += len(head) + len(data)
         self.app.count_hit()
         return data
 
     def renew(self, head: bytes, known: Remembered) -> bytes | None:
-        self.cost_bytes -= len(head) + len(known.data)
+        self.app.lane_bytes -= len(head) + len(known.data)
         del self.heads[head]
         if known.held.alive:
             return self.remember(head, known.held, known.request)

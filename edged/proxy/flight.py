@@ -30,11 +30,12 @@ PIECE_BYTES = 128 << 10
 class Body:
     """A body as it comes. Several `read` at once, each from its own offset; one `pump` fills it.
 
-    storable: it may still be stored whole. spooled: how many of its first bytes the disk has.
+    storable: it may still be stored whole. worth: so much so that it is fetched to its end although its readers have
+    gone. spooled: how many of its first bytes the disk has.
     """
 
-    def __init__(self, cache: Cache, expected_bytes: int | None) -> None:
-        self.cache = cache
+    def __init__(self, cache: Cache, expected_bytes: int | None, *, worth: bool = True) -> None:
+        self.cache, self.worth = cache, worth
         self.pieces: list[bytes] = []
         self.start = 0  # offset of the first piece in memory
         self.end = 0
@@ -47,7 +48,7 @@ class Body:
         self.storable = expected_bytes is None or expected_bytes <= limit
         self.done = False
         self.fault: TransportError | None = None
-        self.readers: dict[object, int] = {}
+        self.readers: dict[Reader, int] = {}
         self.changed = trio.lowlevel.ParkingLot()
         self.room = trio.lowlevel.ParkingLot()
         self.pumping = trio.CancelScope()
@@ -87,7 +88,7 @@ class Body:
             if self.spool is None or len(self.unspooled) >= PIECE_BYTES:
                 await self.flush()
         if not self.storable and not self.readers:
-            self.pumping.cancel()  # nobody reads it and nobody will be able to: leave it
+            self.pumping.cancel()
         while not self.trim():
             await self.room.park()
 
@@ -123,34 +124,17 @@ class Body:
         """The body, where memory has all of it."""
         return b"".join(self.pieces) if self.done and self.start == 0 else None
 
-    async def read(self) -> AsyncGenerator[bytes, None]:
-        """The body from its first byte on. Raises TransportError where it breaks off."""
-        me = object()
-        offset = 0
-        self.readers[me] = 0
-        try:
-            while True:
-                if offset < self.start:
-                    piece = await self.read_spool(offset)
-                elif offset < self.end:
-                    piece = self.piece_at(offset)
-                elif self.fault is not None:
-                    raise self.fault
-                elif self.done:
-                    return
-                else:
-                    await self.changed.park()
-                    continue
-                yield piece
-                offset += len(piece)
-                self.readers[me] = offset
-                self.room.unpark_all()
-        finally:
-            del self.readers[me]
-            self.room.unpark_all()
-            if not self.readers and not self.storable and not self.done:
-                self.pumping.cancel()
-            self.release()
+    def open_reader(self) -> Reader:
+        """One that will read from the first byte on; until it is closed the body is fetched for it."""
+        return Reader(self)
+
+    def left(self, reader: Reader) -> None:
+        """A reader has gone. What nobody reads and nobody may read later is not fetched to its end."""
+        del self.readers[reader]
+        self.room.unpark_all()
+        if not self.readers and not self.done and not (self.storable and self.worth):
+            self.pumping.cancel()
+        self.release()
 
     def piece_at(self, offset: int) -> bytes:
         place = self.start
@@ -178,6 +162,40 @@ class Body:
         if self.closed and not self.readers and self.file is not None:
             self.file.close()
             self.file = None
+
+
+class Reader:
+    """One client's way through a body."""
+
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        self.closed = False
+        body.readers[self] = 0
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """The body from its first byte on. Raises TransportError where it breaks off."""
+        body, offset = self.body, 0
+        while True:
+            if offset < body.start:
+                piece = await body.read_spool(offset)
+            elif offset < body.end:
+                piece = body.piece_at(offset)
+            elif body.fault is not None:
+                raise body.fault
+            elif body.done:
+                return
+            else:
+                await body.changed.park()
+                continue
+            yield piece
+            offset += len(piece)
+            body.readers[self] = offset
+            body.room.unpark_all()
+
+    def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            self.body.left(self)
 
 
 class Flight:

@@ -257,6 +257,11 @@ def freshen(entry: Entry, fields: Fields, receipt: Receipt) -> Entry:
     )
 
 
+def is_worth_keeping(entry: Entry) -> bool:
+    """Whether it saves anything later: it is fresh for a while, or can be asked about. Else flash is spared."""
+    return entry.lifetime_s > 0 or bool(entry.validators())
+
+
 def is_shareable(entry: Entry) -> bool:
     """Whether requests that came while it was fetched may have it too (RFC 9111 section 4, collapsed requests)."""
     return not entry.policy.no_cache and entry.lifetime_s > entry.initial_age_s

@@ -38,8 +38,8 @@ async def serve_apps(
 ) -> None:
     """Serve until `stop` is set or it is cancelled; reports the bound URLs. meter: counts into it. news: one to which
     commits in this process are told (`news.look()`), so that event streams follow at once; own polling otherwise.
-    fallback: what answers paths outside the API. memo_bytes: for remembered answers. Raises ConfigError where an
-    address cannot be used.
+    fallback: what answers paths outside the API; its `fast_lane`, if it has one, answers in the fast lane too.
+    memo_bytes: for remembered answers. Raises ConfigError where an address cannot be used.
     """
     stop = trio.Event() if stop is None else stop
     news = News(datasets) if news is None else news
@@ -57,7 +57,7 @@ async def serve_apps(
             tls_key=config.tls_key,
             limits=limits,
             stop=stop,
-            front=FastLane(answers, news, meter, limits),
+            front=FastLane(answers, news, meter, limits, proxied=getattr(fallback, "fast_lane", None)),
             socket_mode=int(config.socket_mode, 8),
             reuse_port=config.workers > 1,
             date=False,

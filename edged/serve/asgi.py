@@ -48,11 +48,13 @@ class App:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """One HTTP request; no other kind of scope comes, for the server neither upgrades nor runs a lifespan."""
         path = scope["raw_path"]
-        if self.fallback is not None and path.startswith(b"/") and not is_own(path):
-            await self.fallback(scope, receive, send)
-            return
         peer: Peer = scope["state"]["peer"]
         request = to_request(scope, peer)
+        foreign = path.startswith(b"/") and not is_own(path)
+        # With a Host that is not answered nothing is, whoever would: the API's own answer is the 421.
+        if foreign and self.fallback is not None and self.service.web.admits(request):
+            await self.fallback(scope, receive, send)
+            return
         who = self.who(peer)
         await discard_body(receive)
         if may_be_slow(scope["query_string"]):

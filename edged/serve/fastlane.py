@@ -19,7 +19,7 @@ import trio
 from edged.access.identity import Identity, Peer, identify
 from edged.serve.api import answer_contained
 from edged.serve.laneanswers import LaneAnswers
-from edged.serve.laneconn import Flow, Job, LaneConnection
+from edged.serve.laneconn import Flow, Job, LaneConnection, Lanes
 from edged.serve.limits import Limits
 from edged.serve.meter import Meter
 from edged.serve.news import News
@@ -50,8 +50,10 @@ class FastLane:
         meter: Meter,
         limits: Limits,
         who: Callable[[Peer], Identity] = identify,
+        proxied: Lanes | None = None,
     ) -> None:
         self.answers = answers
+        self.proxied = proxied
         self.news = news
         self.meter = meter
         self.limits = limits
@@ -123,6 +125,8 @@ class FastLane:
     def adopt(self, sock: socket.socket, peer: Peer) -> None:
         who = self.who(peer)
         connection = LaneConnection(sock, peer, who, self.answers.mark_of(who, peer.unix), monotonic())
+        if self.proxied is not None:
+            connection.proxied = self.proxied(who, self.answers.accepts_host)
         self.connections[connection.fd] = connection
         self.meter.fast_connections = len(self.connections)
         self.epoll.register(connection.fd, READ)
@@ -146,12 +150,23 @@ class FastLane:
                 self.proceed(connection)
         elif not data:
             self.on_end(connection)
+        elif self.proxied is not None and (answer := self.proxied_answer(connection, data)) is not None:
+            self.meter.remembered += 1
+            self.write(connection, answer)
+            if self.draining:
+                self.proceed(connection)
         elif not connection.lingering:
             connection.inbox += data
             if len(connection.inbox) > 2 * RECEIVE_BYTES:
                 self.close(connection)  # sends requests without end while one is being answered
             elif not connection.is_waiting():
                 self.proceed(connection)
+
+    def proxied_answer(self, connection: LaneConnection, data: bytes) -> bytes | None:
+        """What the proxy remembers for exactly these bytes, where nothing comes before them."""
+        if connection.proxied is None or connection.inbox or connection.is_waiting():
+            return None
+        return connection.proxied.remembered(data)
 
     def on_end(self, connection: LaneConnection) -> None:
         """The peer will send no more: whatever it was whole requests for has been answered."""

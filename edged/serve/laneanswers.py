@@ -47,6 +47,10 @@ class LaneAnswers:
         """Four bytes before each key of the memory, the same only for the same identity and kind of listener."""
         return self.marks.setdefault((who, unix), len(self.marks).to_bytes(4, "big"))
 
+    def accepts_host(self, host: bytes) -> bool:
+        """Whether a Host value is one of `hosts`; what is proxied is behind the same check as the API."""
+        return self.service.web.knows(host.decode("latin-1").lower())
+
     def renew(self, generation: int) -> None:
         """Before each batch of requests. generation: of the news; another one means that a version has moved."""
         if generation != self.generation:
@@ -98,6 +102,12 @@ class LaneAnswers:
     def find(self, connection: LaneConnection, raw: bytes, head: Head, now: float) -> bytes | None:
         """Answer a request that is not remembered, and remember it if it may be."""
         foreign = self.others and is_origin_form(head.target) and not is_own(head.target.partition(b"?")[0])
+        if foreign and connection.proxied is not None:
+            answer = connection.proxied.lookup(raw)
+            if answer is not None:
+                connection.inbox = connection.inbox[len(raw) :]
+                self.meter.remembered += 1
+                return answer
         if head.body or head.expects or foreign:
             connection.handing = True
             return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from edged.access.identity import Identity, Peer
 from edged.serve.message import Held, Request, Stream
@@ -44,8 +45,24 @@ class Job:
     started: bool = False
 
 
+class Proxied(Protocol):
+    """Whole answers from the proxy's memory, for one identity, by the bytes of a request's head."""
+
+    def remembered(self, head: bytes) -> bytes | None:
+        """The answer to a head that was answered before, while it holds."""
+
+    def lookup(self, head: bytes) -> bytes | None:
+        """The answer to a head that `read_head` has accepted; None where the slow lane must answer."""
+
+
+# The proxy's answers for an identity; the function says whether a Host value is answered at all.
+Lanes = Callable[[Identity, Callable[[bytes], bool]], Proxied]
+
+
 class LaneConnection:
-    """mark: four bytes before each of its requests in the memory, the same only for the same identity by the same kind
+    """proxied: None where nothing is proxied.
+
+    mark: four bytes before each of its requests in the memory, the same only for the same identity by the same kind
     of listener. outbox: bytes that the kernel did not take. touched: when it last got on (the lane's clock).
     """
 
@@ -62,6 +79,7 @@ class LaneConnection:
         "mark",
         "outbox",
         "peer",
+        "proxied",
         "sock",
         "touched",
         "wait",
@@ -74,6 +92,7 @@ class LaneConnection:
         self.peer = peer
         self.who = who
         self.mark = mark
+        self.proxied: Proxied | None = None
         self.inbox = b""
         self.outbox: memoryview | None = None
         self.flow: Flow | None = None

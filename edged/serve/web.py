@@ -44,6 +44,14 @@ class Web:
         if host is None or not self.knows(host.lower()):
             raise RequestError(421, f"Host {host!r:.200} is not answered here; add it to `hosts` if it should be")
 
+    def admits(self, request: Request) -> bool:
+        """Whether a request in origin form passes `check_host`."""
+        try:
+            self.check_host(request, None)
+        except RequestError:
+            return False
+        return True
+
     def knows(self, host: str) -> bool:
         if host in self.hosts:
             return True

@@ -320,5 +320,6 @@ async def test_the_memory_of_the_fast_lane_is_bounded(autojump_clock: trio.testi
         for number in range(60):
             await call(app, f"/{number}")
             assert lane.lookup(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number) is not None
-            assert lane.cost_bytes <= 1 << 20
+            assert app.lane_bytes <= 1 << 20
+            assert sum(len(known.data) for known in lane.heads.values()) <= 1 << 20
             assert app.cache.memory.cost_bytes <= 2 << 20

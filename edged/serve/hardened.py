@@ -22,6 +22,8 @@ from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body
+from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
 from hypercorn.trio.task_group import TaskGroup
@@ -162,9 +164,23 @@ class StrictH11(H11Protocol):
 class StrictH2(H2Protocol):
     """HTTP/2 without CONNECT, with a bound on resets, and with bodies that may outlast their answer."""
 
-    def __init__(self, resets: int, *args: Any) -> None:
+    def __init__(self, limits: Limits, *args: Any) -> None:
         super().__init__(*args)
-        self.resets_left = resets
+        self.resets_left = limits.resets
+        self.stall_s = limits.write_s
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """A client that never opens its window would hold its answer for ever: no piece waits longer than stall_s."""
+        pieces: list[StreamEvent] = [event]
+        if isinstance(event, Body):
+            steps = range(0, len(event.data), SEND_BYTES)
+            pieces = [Body(stream_id=event.stream_id, data=event.data[at : at + SEND_BYTES]) for at in steps]
+        for piece in pieces:
+            with trio.move_on_after(self.stall_s) as limit:
+                await super().stream_send(piece)
+            if limit.cancelled_caught:
+                await self.send(Closed())
+                return
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         fields = dict(cast("list[tuple[bytes, bytes]]", request.headers or []))
@@ -211,7 +227,7 @@ class StrictProtocol(ProtocolWrapper):
             self.send,
         )
         if isinstance(self.protocol, H2Protocol):
-            self.protocol = StrictH2(limits.resets, *self.arguments)
+            self.protocol = StrictH2(limits, *self.arguments)
         else:
             self.protocol = StrictH11(*self.arguments)
 
@@ -219,7 +235,7 @@ class StrictProtocol(ProtocolWrapper):
         try:
             await self.protocol.handle(event)
         except H2ProtocolAssumedError as switch:
-            self.protocol = StrictH2(self.limits.resets, *self.arguments)
+            self.protocol = StrictH2(self.limits, *self.arguments)
             await self.protocol.initiate()
             await self.protocol.handle(RawData(data=switch.data))
 

@@ -21,7 +21,7 @@ class Limits:
     idle_s: float = 75.0
     handshake_s: float = 10.0
     graceful_s: float = 5.0
-    head_bytes: int = 16 << 10
+    head_bytes: int = 32 << 10  # room for 500 keys of 60 characters
     streams: int = 100  # HTTP/2 streams at once on one connection
     resets: int = 200  # streams that one HTTP/2 connection may reset (CVE-2023-44487)
     backlog: int = 1024

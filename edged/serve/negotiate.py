@@ -28,6 +28,7 @@ LIST_FORMATS = (JSON, CBOR, NDJSON, CBOR_SEQ)
 CHANGE_FORMATS = (NDJSON, EVENTS, CBOR_SEQ, JSON, CBOR)
 
 CODINGS = ("zstd", "gzip", "identity")  # in order of preference where the asker has none
+LONG = 500  # characters; longer values of Accept are not worth remembering
 QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
@@ -50,9 +51,18 @@ def weigh(value: str) -> list[tuple[str, float]]:
     return members
 
 
-@lru_cache(maxsize=512)
 def choose_format(accept: str | None, offered: tuple[Format, ...]) -> Format:
     """The offered format that Accept likes best, ties in the order offered. Raises RequestError 406."""
+    return (remembered_format if accept is None or len(accept) < LONG else find_format)(accept, offered)
+
+
+def choose_coding(accept_encoding: str | None) -> str:
+    """zstd, gzip or identity. Raises RequestError 406 where even identity is refused (RFC 9110 section 12.5.3)."""
+    short = accept_encoding is None or len(accept_encoding) < LONG
+    return (remembered_coding if short else find_coding)(accept_encoding)
+
+
+def find_format(accept: str | None, offered: tuple[Format, ...]) -> Format:
     if accept is None or not accept.strip():
         return offered[0]
     members = weigh(accept)
@@ -76,9 +86,7 @@ def quality_of(media: str, members: list[tuple[str, float]]) -> float:
     return 0.0
 
 
-@lru_cache(maxsize=512)
-def choose_coding(accept_encoding: str | None) -> str:
-    """zstd, gzip or identity. Raises RequestError 406 where even identity is refused (RFC 9110 section 12.5.3)."""
+def find_coding(accept_encoding: str | None) -> str:
     if accept_encoding is None:
         return "identity"
     weights = dict(reversed(weigh(accept_encoding)))
@@ -97,6 +105,10 @@ def choose_coding(accept_encoding: str | None) -> str:
             406, f"Accept-Encoding {accept_encoding[:200]!r} takes none of what there is: {', '.join(CODINGS)}"
         )
     return best
+
+
+remembered_format = lru_cache(maxsize=256)(find_format)
+remembered_coding = lru_cache(maxsize=256)(find_coding)
 
 
 def refuses_identity(accept_encoding: str | None) -> bool:

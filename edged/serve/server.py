@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import ip_address
@@ -52,6 +53,7 @@ FULL = (
 )
 ACCEPT_PAUSE_S = 0.1
 ACCEPT_BATCH = 64
+WARN_S = 10.0
 
 
 class Front(Protocol):
@@ -94,6 +96,7 @@ class Server:
         self.open: set[Connection] = set()
         self.busy: set[Connection] = set()
         self.total = 0
+        self.warned_at = -WARN_S
         self.peers: Counter[str] = Counter()
         self.empty = trio.Event()
 
@@ -122,7 +125,9 @@ class Server:
             return
         key = cap_key(peer)
         if self.total >= self.limits.connections or (key and self.peers[key] >= self.limits.per_peer):
-            logger.warning("connection from %s refused: %d are open", peer.address, self.total)
+            if time.monotonic() - self.warned_at > WARN_S:  # a flood of them is no reason to flood the log
+                self.warned_at = time.monotonic()
+                logger.warning("connection from %s refused: %d are open", peer.address, self.total)
             refuse(sock, plain=self.tls is None)
             return
         self.total += 1

@@ -18,6 +18,7 @@ import h2.config
 import h2.connection
 import h2.errors
 import h2.events
+import h2.settings
 import pytest
 import trio
 import trio.testing
@@ -223,6 +224,32 @@ async def test_a_flood_of_http2_resets_ends_only_its_own_connection() -> None:
             h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
         ]
         assert (await ask_once(urls[0], head("GET", "/ok"))).status == 200
+
+
+@pytest.mark.trio
+async def test_an_http2_client_that_never_opens_its_window_is_cut() -> None:
+    async with running(limits=Limits(write_s=0.1)) as (urls, _), client(urls[0]) as asker:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        connection.initiate_connection()
+        fields = [(":method", "GET"), (":path", "/big"), (":scheme", "http"), (":authority", "a")]
+        connection.send_headers(1, fields, end_stream=True)
+        await asker.send(connection.data_to_send())
+        assert len(await asker.end()) < 1 << 17
+        assert (await ask_once(urls[0], head("GET", "/ok"))).status == 200
+
+
+@pytest.mark.trio
+async def test_a_large_http2_answer_arrives_whole() -> None:
+    async with running() as (urls, _), client(urls[0]) as asker:
+        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+        connection.initiate_connection()
+        connection.increment_flow_control_window((1 << 31) - 1 - 65_535)
+        connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30})
+        fields = [(":method", "GET"), (":path", "/big"), (":scheme", "http"), (":authority", "a")]
+        connection.send_headers(1, fields, end_stream=True)
+        await asker.send(connection.data_to_send())
+        events = await http2_events(asker, connection, h2.events.StreamEnded)
+        assert sum(len(e.data) for e in events if isinstance(e, h2.events.DataReceived)) == 16 * len(BIG) + len("/big")
 
 
 async def http2_events(asker: Client, connection: h2.connection.H2Connection, last: type) -> list[h2.events.Event]:

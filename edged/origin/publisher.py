@@ -63,8 +63,8 @@ class Publisher:
         return self.path / "root.trust"
 
     def datasets(self) -> list[str]:
-        """The datasets that have a version."""
-        return sorted(path.parent.name for path in self.public.glob("*/head"))
+        """The datasets that were published to."""
+        return sorted(path.stem for path in (self.private / "state").glob("*.db"))
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
@@ -171,8 +171,10 @@ class Publisher:
             self.roots = next_root(self.roots, int(self.clock()), where, new_root_keys=new_root_keys)
             write_durable(self.trust_path, self.roots.documents[-1])
             for dataset in self.datasets():
-                with self.workplace(dataset) as place, releasing(place, f"sign the head of dataset {dataset} anew"):
-                    pass
+                with self.workplace(dataset) as place:
+                    if place.state.live:
+                        with releasing(place, f"sign the head of dataset {dataset} anew"):
+                            pass
             return self.roots, put_aside(self.roots)
 
     @contextmanager
@@ -200,7 +202,10 @@ class Publisher:
             self.roots = load_roots(self.private)
             if not create:
                 self.require(dataset)
-            yield stack.enter_context(self.workplace(dataset))
+            place = stack.enter_context(self.workplace(dataset))
+            if not create and not place.state.live:  # its first publish was killed
+                raise OriginError(f"open dataset {dataset}: it has no version yet; publish to it first")
+            yield place
 
     def require(self, dataset: str) -> None:
         """Raises OriginError if nothing was ever published to `dataset`."""

@@ -275,3 +275,37 @@ def test_a_snapshot_that_fails_after_an_edit_leaves_the_edit_live(
     Publisher.open(feed, clock=Clock()).publish_changes("catalog", [edit(1, again=1)])
     fresh = state_of(feed)
     assert fresh.chain(fresh.head()).slices["core"].snapshots[0].version == 5
+
+
+def test_a_first_publish_that_was_killed_leaves_a_feed_that_goes_on(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, at_death = tmp_path / "feed", tmp_path / "death"
+    shutil.copytree(published, feed)
+    from edged.origin import release
+
+    def die(*_: object) -> None:
+        shutil.copytree(feed, at_death)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(release, "swap", die)
+        with pytest.raises(Killed):
+            Publisher.open(feed, clock=Clock()).publish("fresh", films(5))
+    with pytest.raises(OriginError, match="no version yet"):
+        Publisher.open(at_death, clock=Clock()).rollback("fresh", 1)
+    assert Publisher.open(at_death, clock=Clock()).datasets() == ["catalog"]
+    assert Publisher.open(at_death, clock=Clock()).publish("fresh", films(6)).version == 1
+    Publisher.open(at_death, clock=Clock()).rotate_key()
+    device = Device(at_death, "fresh")
+    device.sync()
+    assert len(device.keys()) == 6
+
+
+def test_a_head_that_was_deleted_by_hand_is_made_again(published: Path, tmp_path: Path) -> None:
+    feed = tmp_path / "feed"
+    shutil.copytree(published, feed)
+    before = state_of(feed).held
+    (feed / "public" / "catalog" / "head").unlink()
+    assert Publisher.open(feed, clock=Clock()).resign("catalog") == 3
+    assert state_of(feed).held == before

@@ -108,7 +108,7 @@ def test_random_edits_over_slices_always_reach_devices_of_any_slices(publisher: 
     chance = random.Random(11)
     state: dict[str, dict[str, Any]] = {}
     devices = [Device(publisher.path, "catalog", slices) for slices in (("core",), ("br",), ("br", "core", "kids"))]
-    for number in range(28):
+    for number in range(20):
         edits: list[tuple[str, str, dict[str, Any] | None]] = []
         for key in sorted({f"k{chance.randrange(60)}" for _ in range(chance.randrange(1, 9))}):
             value = None

@@ -101,7 +101,7 @@ def test_parts_in_which_nothing_changed_are_the_same_blobs_in_the_next_snapshot(
 ) -> None:
     from edged.origin import snapshots
 
-    monkeypatch.setattr(snapshots, "PART_CONTENT_BYTES", 10_000)
+    monkeypatch.setattr(snapshots, "PART_CONTENT_BYTES", 5_000)
     publisher.publish("catalog", films(400))
     device = Device(publisher.path, "catalog")
     before = device.chain(device.head()).slices["core"].snapshots[0]

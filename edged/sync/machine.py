@@ -101,6 +101,11 @@ class Machine:
                 self.origin = SEED if self.held.version == 0 else 0
         return self.poll()
 
+    def load_failed(self, event: events.Failed) -> Effect:
+        if isinstance(event.error, StoreError):
+            return self.storage_failed(event)
+        raise event.error
+
     def restore_roots(self) -> None:
         what = f"trust file of {self.settings.dataset}"
         try:
@@ -159,6 +164,9 @@ class Machine:
         elapsed = self.now.elapsed_s
         if self.asked_wait_s and elapsed - self.asked_at < AT_ONCE_S:
             self.static_until = elapsed + PROBE_S
+        elif self.asked_wait_s:
+            # What was cut by a restart of the origin, rather than by something on the way, may be long again.
+            self.wait_s = min(self.settings.wait_s, self.wait_s + 1)
         return self.next_poll()
 
     def next_poll(self) -> Effect:
@@ -404,6 +412,8 @@ class Machine:
         return events.Rest(self.losses.fail())
 
     def again(self, phase: Phase) -> Effect:
+        if phase is Phase.LOADING:
+            return events.Load()
         return self.advance() if phase is Phase.FETCHING else self.poll()
 
     def let_go(self) -> None:
@@ -432,7 +442,8 @@ class Machine:
     def storage_failed(self, event: events.Failed) -> Effect:
         """The disk is full or broken: what is held is served on; try again later."""
         self.tell(events.Trouble(event.error, final=True))
-        self.resume = Phase.POLLING
+        # What is held is looked at again then: a commit may have come to pass before the fault.
+        self.resume = Phase.LOADING
         self.let_go()
         return events.Rest(self.losses.fail(BUSY_DISK_S))
 
@@ -449,6 +460,7 @@ class Machine:
 TRANSITIONS: dict[tuple[Phase, type[Event]], Callable[..., Effect]] = {
     (Phase.NEW, events.Started): Machine.load,
     (Phase.LOADING, events.HeldLoaded): Machine.loaded_again,
+    (Phase.LOADING, events.Failed): Machine.load_failed,
     (Phase.TRUST, events.TrustArrived): Machine.root_arrived,
     (Phase.TRUST, events.TrustMissing): Machine.root_missing,
     (Phase.TRUST, events.Failed): Machine.root_failed,

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar, assert_never
 
 import trio
 
-from edged.errors import ConfigError, EdgedError, StoreError, TransportError
+from edged.errors import ConfigError, EdgedError, StoreError, TransportError, TrustError, WireError
 from edged.feed import cose, limits
 from edged.feed.head import decode_head
 from edged.ops.clock import BUILD_TIME_S, Clock
@@ -20,14 +20,15 @@ from edged.sync.control import Control
 from edged.sync.events import Effect, Event, Instant
 from edged.sync.machine import Machine
 from edged.sync.origins import Origins
-from edged.sync.phase import Phase, Settings
+from edged.sync.phase import Settings
 from edged.sync.status import DatasetStatus, LastUpdate
-from edged.sync.store import Staging, Writer, held_state
+from edged.sync.store import HeldLike, Staging, Writer, held_state
 
 T = TypeVar("T")
 log = logging.getLogger("edged.sync")
 
 COMPACT_BYTES = 8 << 20  # written by compaction after one update at most, so that wear and load are spread
+TRUST_FILE_S = 300.0  # between attempts to use a trust file that cannot be used
 ONCE_RESTS = 2  # how often `sync_once` waits and tries again when nothing can be reached
 ONCE_REST_S = 5.0
 
@@ -73,15 +74,24 @@ async def run(
 ) -> None:
     """Keep the replica at the live version for ever. Started when what is held is known.
 
-    origins: instead of those of the configuration. Raises ConfigError, WireError or TrustError if the trust file cannot
-    be used, and whatever is unexpected.
+    origins: instead of those of the configuration. Where the trust file cannot be used, nothing is fetched and the
+    status says why, until it can: what is held is still served. Raises ConfigError for an origin's URL, and whatever
+    is unexpected.
     """
     async with origins or Origins.of(source.origin, source.seed, status.traffic) as found:
-        with Shell(settings_of(source, control.slices, found), found, writer, status, clock, control) as shell:
-            event = await shell.step(events.Started())
-            task_status.started()
-            while True:
-                event = await shell.step(event)
+        note_held(await trio.to_thread.run_sync(writer.status), status, clock)
+        task_status.started()
+        while True:
+            try:
+                settings = settings_of(source, control.slices, found)
+                with Shell(settings, found, writer, status, clock, control) as shell:
+                    await shell.run()
+            except (ConfigError, WireError, TrustError) as fault:
+                status.last_error = " ".join(str(fault).split())
+                log.error("%s: %s", source.name, status.last_error)
+            with trio.move_on_after(TRUST_FILE_S):
+                await control.event.wait()
+            control.event = trio.Event()
 
 
 async def sync_once(
@@ -155,9 +165,12 @@ class Shell:
 
     # ---- driving the machine
 
-    async def step(self, event: Event) -> Event:
-        """Hand `event` to the machine, do what it asks, return what came of it."""
-        return await self.perform_all(self.decide(event))
+    async def run(self) -> None:
+        """For ever: hand what happened to the machine, do what it asks. Raises WireError or TrustError for the trust
+        file."""
+        event: Event = events.Started()
+        while True:
+            event = await self.perform_all(self.decide(event))
 
     def decide(self, event: Event) -> list[Effect]:
         return self.machine.handle(event, Instant(self.clock.source(), trio.current_time()))
@@ -168,8 +181,6 @@ class Shell:
             for effect in effects:
                 answer = await self.perform(effect)
         except EdgedError as fault:
-            if self.machine.phase is Phase.LOADING:
-                raise  # without the replica there is nothing to go on with
             return events.Failed(fault)
         assert answer is not None, f"{effects[-1]} was not answered"
         return answer
@@ -227,7 +238,10 @@ class Shell:
                 await self.write(lambda: touch(head, as_of=as_of, fresh_s=fresh_s, expires_s=expires_s))
                 return events.Committed()
             case events.Abandon():
-                await self.write(self.abandon)
+                try:
+                    await self.write(self.abandon)
+                except StoreError as fault:  # what could not be removed is removed when the writer next opens
+                    self.note(fault)
             case events.Tell(news):
                 self.tell(news)
             case _:
@@ -282,14 +296,7 @@ class Shell:
                 request.error = fault
             request.done.set()
         held = await self.write(self.writer.status)
-        status = self.status
-        status.version, status.pinned = held.version, held.pinned
-        status.flash_bytes_written = held.flash_bytes_written
-        status.slices = {name: item.version for name, item in held.slices.items()}
-        status.as_of = held.last_signed_at
-        if held.head is not None:
-            status.fresh_s, status.expires_s = freshness_of(held.head)
-        self.clock.seen(held.last_signed_at)
+        note_held(held, self.status, self.clock)
         if self.before is None:
             self.before = held.version
         return events.HeldLoaded(held_state(held))
@@ -356,6 +363,17 @@ class Shell:
 async def rest(seconds: float) -> Event:
     await trio.sleep(seconds)
     return events.Woken()
+
+
+def note_held(held: HeldLike, status: DatasetStatus, clock: Clock) -> None:
+    """What the replica holds, for the status and for the clock that may be 1970."""
+    status.version, status.pinned = held.version, held.pinned
+    status.flash_bytes_written = held.flash_bytes_written
+    status.slices = {name: item.version for name, item in held.slices.items()}
+    status.as_of = held.last_signed_at
+    if held.head is not None:
+        status.fresh_s, status.expires_s = freshness_of(held.head)
+    clock.seen(held.last_signed_at)
 
 
 def freshness_of(head: bytes) -> tuple[int, int]:

@@ -380,6 +380,42 @@ def opening(records: list[Record], dictionary: bytes, root: Path) -> None:
     table("A new process", [names, [f"{value:.1f}" for value in found]])
 
 
+WATCHER = """
+import sys, time, edged
+catalog = edged.open(sys.argv[1])["catalog"]
+print("ready", flush=True)
+seen, last = catalog.version, int(sys.argv[2])
+while seen < last:
+    version = catalog.view().version
+    if version != seen:
+        print(version, time.monotonic(), flush=True)
+        seen = version
+"""
+
+
+def following(records: list[Record], dictionary: bytes, root: Path) -> None:
+    """How long after a commit another process reads the new version."""
+    store = Edged(root, INDEXED)
+    store.fill(records, dictionary)
+    child = subprocess.Popen(
+        [sys.executable, "-c", WATCHER, str(store.root), "51"], stdout=subprocess.PIPE, text=True, cwd=Path.cwd()
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    committed: dict[int, float] = {}
+    chance = random.Random(7)
+    for number in range(50):
+        store.apply(edits_of(records, 20, chance, number))
+        committed[store.version] = time.monotonic()
+        time.sleep(0.02)
+    said = [line.split() for line in child.stdout]
+    delays = sorted((float(when) - committed[int(version)]) * 1e3 for version, when in said)
+    store.close()
+    names = ["versions seen", "median, ms", "worst, ms"]
+    row = [str(len(delays)), f"{delays[len(delays) // 2]:.2f}", f"{delays[-1]:.2f}"]
+    table("A new version in another process, after the commit has returned (below 0: before)", [names, row])
+
+
 def growth(counts: list[int], plot: str | None, root: Path) -> None:
     """Time and memory against the number of records, every store filled by a process of its own."""
     rows = [["records", "store", "fill, s", "peak, MB", "disk, MB", "get, µs", "open, ms", "RssAnon reading, MB"]]
@@ -434,10 +470,13 @@ def draw(series: dict[str, list[tuple[int, list[float]]]], plot: str) -> None:
     figure.savefig(plot, dpi=110)
 
 
+STEPS = {"sizes": sizes, "opening": opening, "queries": queries, "following": following}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", help="NDJSON.zst as `edged origin publish` reads it; made up without")
-    parser.add_argument("--only", choices=["gets", "sizes", "flash", "queries", "opening"])
+    parser.add_argument("--only", choices=["gets", "sizes", "flash", "queries", "opening", "following"])
     parser.add_argument("--hops", type=int, default=1000)
     parser.add_argument("--edits", default="10,200", help="records a hop, for flash")
     parser.add_argument("--get-edits", type=int, default=10, help="records a hop, before the gets")
@@ -456,7 +495,7 @@ def main() -> None:
             return
         records = films(options.data)
         dictionary = train_dictionary(records)
-        wanted = [options.only] if options.only else ["sizes", "opening", "gets", "queries", "flash"]
+        wanted = [options.only] if options.only else ["sizes", "opening", "following", "gets", "queries", "flash"]
         for step in wanted:
             for number, edits in enumerate(map(int, options.edits.split(",")) if step == "flash" else [0]):
                 place = root / f"{step}{number}"
@@ -467,7 +506,7 @@ def main() -> None:
                     case "flash":
                         flash(records, dictionary, place, options.hops, edits)
                     case _:
-                        {"sizes": sizes, "opening": opening, "queries": queries}[step](records, dictionary, place)
+                        STEPS[step](records, dictionary, place)
                 shutil.rmtree(place)
 
 

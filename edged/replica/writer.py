@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -68,6 +69,7 @@ class Writer:
         self.mended: set[str] = set()  # slices whose index files were looked at
         self.fault: DamageError | None = None
         self.read_state()
+        self.skip_numbers()
         self.clean()
         self.bump()  # a former writer may have been killed between its rename and its bump
 
@@ -109,6 +111,12 @@ class Writer:
             self.previous = decode_commit(files.map_file(self.root / files.PREVIOUS), files.PREVIOUS)
         except DamageError:  # missing, or not needed any more once the next version is there
             self.previous = self.manifest
+
+    def skip_numbers(self) -> None:
+        """Number new files past all that are there: after a fall back, readers may still hold later ones by name."""
+        stems = (name.partition(".")[0] for name in self.disk.names(files.PACKS) if name.endswith(".pack"))
+        numbers = (int(stem, 16) for stem in stems if re.fullmatch("[0-9a-f]{8,16}", stem))
+        self.manifest = replace(self.manifest, next_file=max(self.manifest.next_file, *(n + 1 for n in numbers), 1))
 
     def clean(self) -> None:
         """Remove what a killed writer left behind. Parts of a snapshot under way are kept."""

@@ -15,6 +15,7 @@ import pytest
 import edged
 from edged.errors import DamageError, EdgedError
 from edged.feed.blob import BlobRef
+from edged.feed.hopcoding import Change
 from edged.replica.audit import verify
 from edged.replica.compaction import Policy
 from edged.replica.manifest import dictionary_name, file_name
@@ -210,3 +211,19 @@ def test_a_damaged_manifest_falls_back_to_the_version_before(damaged: Damaged, t
         with writer.stage() as staging:
             staging.commit(damaged_version, b"h", as_of=1, fresh_s=1, expires_s=1)
         assert replica["catalog"].version == damaged_version
+
+
+def test_a_reader_that_saw_the_lost_version_follows_the_one_that_replaces_it(damaged: Damaged, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(damaged.root, root)
+    with edged.open(root) as replica:
+        version = damaged.publisher.version
+        assert replica["catalog"].version == version
+        (root / "catalog/manifest").unlink()
+        (root / "catalog/manifest").write_bytes(b"nonsense")
+        with Writer.open(root, "catalog") as writer, writer.stage() as staging:
+            changes = [Change("titles", "1950/instead", b"\x01")]
+            staging.apply_changes("core", version, changes)
+            staging.commit(version, b"h", as_of=1, fresh_s=1, expires_s=1)
+        expected = {**damaged.states[version - 1], ("titles", "1950/instead"): b"\x01"}
+        assert list(read_right_or_not_at_all(replica["catalog"].view(), expected)) == []

@@ -10,6 +10,7 @@ import trio
 
 from edged.errors import ChainError, ConfigError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
+from edged.replica.audit import verify
 from edged.replica.writer import Held, Writer
 from edged.sync.bundle import BundleTransport
 from edged.sync.bundles import write_bundle
@@ -178,6 +179,7 @@ async def test_pinned_ahead_follows_up_to_the_pin_and_no_further(tmp_path: Path,
     outcome = await sync(device, origin)
     assert (outcome.version, outcome.error) == (4, None)
     assert held(device) == feed.slices["core"].history[4]
+    assert verify(device.directory).faults == []
     pin(device, None)
     assert (await sync(device, origin)).version == 6
 
@@ -224,6 +226,7 @@ async def test_takedown_applies_while_pinned(tmp_path: Path, feed: Feed) -> None
     assert (outcome.version, outcome.error) == (2, None)
     assert state(device).takedowns is not None
     assert held(device) == feed.slices["core"].history[1]
+    assert verify(device.directory).faults == []
     # The head of version 3 has been seen, so an older one is still a rollback.
     old = Feed(slices=("core", "kids", "region-br"))
     old.publish(FILMS, "core")

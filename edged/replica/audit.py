@@ -109,7 +109,7 @@ class DatasetAudit:
             ReadPool(self.root).settings_of(manifest.settings)
         except EdgedError as gone:
             self.fault("", f"{files.PACKS}/{file_name(manifest.settings.number if manifest.settings else 0)}", gone)
-        # Held back by a pin, the newest head is kept all the same, against rollback; it signs another version's content.
+        # Held back by a pin, the newest head is kept all the same, against rollback; it signs a later one's content.
         pinned = head is not None and manifest.pinned is not None and manifest.version < head.version
         total = sum(state.records for state in manifest.slices.values())
         for name, state in manifest.slices.items():

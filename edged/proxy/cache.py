@@ -13,6 +13,7 @@ from edged.errors import DamageError, StoreError
 from edged.feed.cbor import encode
 from edged.proxy.disk import Spool
 from edged.proxy.memory import Held, MemoryTier
+from edged.proxy.presence import Presence
 from edged.proxy.record import (
     BOOTS,
     LEDGER,
@@ -27,6 +28,7 @@ from edged.proxy.record import (
     encode_index,
     index_key,
     primary_key,
+    primary_of_key,
     response_key,
     variant_name,
 )
@@ -70,6 +72,8 @@ class Cache:
         self.store: Store | None = None
         self.worker: Worker | None = None
         self.order = 1
+        self.presence = Presence()
+        self.added: list[bytes] | None = None  # to it while it is made anew
         self.purge_order = 0
         self.saved: list[bytes] = []  # keys written since another process was last seen to purge, or not to
         self.verified: dict[str, int] = {}
@@ -107,7 +111,19 @@ class Cache:
         self.order = ((starts + 1) << 32) + 1
         store.put(STARTS, encode([starts + 1]))
         self.purged = purge_mark(directory)
+        self.presence = find_present(store)
         return store
+
+    async def renew_presence(self) -> None:
+        """Make the bitmap anew from what there is; what is written meanwhile is added to both."""
+        assert self.store is not None
+        self.added = []
+        presence: Presence | None = await self.in_store(find_present, self.store)
+        if presence is not None:
+            for primary in self.added:
+                presence.add(primary)
+            self.presence = presence
+        self.added = None
 
     def load_ledgers(self, data: list[object]) -> None:
         groups, urls = data
@@ -172,6 +188,8 @@ class Cache:
         held = self.peek(primary, request)
         if held is not None or self.store is None:
             return held
+        if not self.presence.may_have(primary):
+            return None
         begun = self.next_order()
         loaded: Loaded | None = await self.in_store(self.load, primary, request)
         held = self.peek(primary, request)
@@ -282,6 +300,9 @@ class Cache:
             held.saved_s = old.saved_s
             await self.discard(spool)
             return True
+        self.presence.add(primary)
+        if self.added is not None:
+            self.added.append(primary)
         saved = await self.in_store(self.save, primary, held, variants, gone, spool)
         if saved:
             held.saved_s = self.timeline.now_s()
@@ -401,6 +422,8 @@ class Cache:
         """Each second: note the clock, and forget what is in memory when another process has purged."""
         if self.store is None or self.settings.directory is None:
             return
+        if self.presence.is_full:
+            await self.renew_presence()
         if self.timeline.note():
             await self.in_store(self.store.put, BOOTS, encode(self.timeline.dump()))
         mark, saved = purge_mark(self.settings.directory), self.saved
@@ -412,6 +435,16 @@ class Cache:
             # What was written since may have been asked for before the purge.
             await self.in_store(self.store.delete, saved)
             await self.in_store(self.store.recount)
+
+
+def find_present(store: Store) -> Presence:
+    """In the store's thread: the primary keys of what lies there."""
+    presence = Presence()
+    for key in store.list_keys():
+        primary = primary_of_key(key)
+        if primary is not None:
+            presence.add(primary)
+    return presence
 
 
 def purge_mark(directory: Path) -> int:

@@ -322,7 +322,14 @@ class Exchange:
             await self.set_alone(context, flight)
             return Landed(replace(status, stored=False), answer=answer, fields=fields)
         entry = make_entry(
-            request, answer.status, fields, receipt, size=expected or 0, order=begun, private=scope == "private"
+            request,
+            answer.status,
+            fields,
+            receipt,
+            size=expected or 0,
+            order=begun,
+            private=scope == "private",
+            policy=policy,
         )
         body.worth = is_worth_keeping(entry)
         reader = body.open_reader()

@@ -217,10 +217,18 @@ def received_fields(fields: Fields, receipt: Receipt) -> Fields:
 
 
 def make_entry(
-    request: Request, status: int, fields: Fields, receipt: Receipt, *, size: int, order: int, private: bool
+    request: Request,
+    status: int,
+    fields: Fields,
+    receipt: Receipt,
+    *,
+    size: int,
+    order: int,
+    private: bool,
+    policy: Policy | None = None,
 ) -> Entry:
-    """The entry of an answer that may be stored. fields: as received, with a Date."""
-    policy = read_policy(status, fields)
+    """The entry of an answer that may be stored. fields: as received, with a Date. policy: theirs, where known."""
+    policy = policy or read_policy(status, fields)
     lifetime, explicit = lifetime_s(status, fields, policy, receipt.wall_s)
     dropped = {b"age", b"cache-status", *policy.listed}
     return Entry(

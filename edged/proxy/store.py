@@ -342,7 +342,7 @@ class Store:
                     gone += sum(bool(self.cache.delete(key)) for key in keys[start : start + BATCH])
             return gone
 
-    def keys(self) -> list[bytes]:
+    def list_keys(self) -> list[bytes]:
         """Every key, the first stored first."""
         with self.guarded():
             return list(self.cache)

@@ -53,7 +53,7 @@ async def stored_on_disk(app: ProxyApp, count: int) -> None:
     assert store is not None
     with trio.fail_after(10):
         for _ in range(1000):
-            keys: list[bytes] = await app.cache.in_store(store.keys)
+            keys: list[bytes] = await app.cache.in_store(store.list_keys)
             if sum(key[:1] == RESPONSE for key in keys) >= count:
                 return
             await trio.sleep(0.01)
@@ -127,6 +127,22 @@ async def test_an_answer_that_no_longer_varies_replaces_its_variants(tmp_path: P
         await stored_on_disk(app, 2)
     async with running(says, directory=directory, origin=origin) as (app, _):
         assert "hit" in (await call(app, "/a", [("Accept", "z")]))["Cache-Status"]
+
+
+async def test_the_bitmap_of_what_the_disk_has_can_be_made_anew(tmp_path: Path) -> None:
+    async with running(Says(fields=FRESH), directory=tmp_path / "proxy") as (app, origin):
+        for number in range(30):
+            await call(app, f"/{number}")
+        await stored_on_disk(app, 30)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(app.cache.renew_presence)
+            nursery.start_soon(lambda: call(app, "/late"))
+        await stored_on_disk(app, 31)
+        app.cache.memory.clear()
+        for name in [*(str(number) for number in range(30)), "late"]:
+            assert "hit" in (await call(app, f"/{name}"))["Cache-Status"], name
+        assert not app.cache.presence.may_have(b"never stored, and no collision either")
+    assert len(origin.asked) == 31
 
 
 # --- the clock -------------------------------------------------------------------------------------------------------

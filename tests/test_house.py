@@ -99,7 +99,9 @@ def test_no_code_is_made_from_data_and_no_shell_is_started() -> None:
         faults += [f"{name_of(path)} imports {module}" for module in sorted(unpicklers)]
         for name, call in calls(tree):
             shell = any(word.arg == "shell" and ast.unparse(word.value) != "False" for word in call.keywords)
-            if shell or name in {"eval", "exec", "compile", "os.system", "os.popen"}:
+            # A test may run the examples of a document, which is our own code.
+            made = name in {"eval", "exec", "compile"} and path in MODULES
+            if shell or made or name in {"os.system", "os.popen"}:
                 faults.append(f"{name_of(path)}:{call.lineno} {name}")
     assert faults == []
 

@@ -286,6 +286,7 @@ def crowds(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) 
         print(f"\n{SLOW} slow clients beside one: p99 {busy.p99_us / calm.p99_us:.2f}x ({busy.p99_us:,.0f} µs)")
     with edged_server(data_dir, "--hops") as (url, pid), ExitStack() as stack:
         port = int(url.rpartition(":")[2])
+        time.sleep(3)  # the side that makes hops has its records in memory by then
         before = resident_kib(pid)
         listeners = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(LISTENERS)]
         for listener in listeners:
@@ -305,6 +306,8 @@ def resident_kib(pid: int) -> int:
 
 def spread_of_news(listeners: Sequence[socket.socket]) -> float:
     """Seconds between the first and the last listener's getting the next news."""
+    select.select([listeners[0]], [], [], 10)
+    time.sleep(0.5)  # hops are a second apart: between two of them everybody has heard of the one and not of the next
     with select.epoll() as epoll:
         waiting = {listener.fileno(): listener for listener in listeners}
         for fd, listener in waiting.items():

@@ -142,8 +142,8 @@ class FastLane:
         connection.touched = self.now
         known = self.entries.get(connection.mark + data)
         if known is not None and not connection.inbox and not connection.is_waiting():
-            line, number, rest, connection.closing, counter = known[0]
-            counter[0] += 1
+            line, number, rest, connection.closing, status = known[0]
+            self.meter.fast_answers[status] += 1
             self.meter.remembered += 1
             self.write(connection, b"".join((line, self.answers.moving[number], rest)))
             if connection.closing or self.draining:

@@ -18,8 +18,9 @@ from edged.serve.wire import CLOSE, STATUS_LINES, join_fields, refusal, rest_of
 
 logger = logging.getLogger("edged.serve")
 
-# status line, number of the moving fields, the rest, whether to close, the counter of its status
-Remembered = tuple[bytes, int, bytes, bool, list[int]]
+# Status line, number of the moving fields, the rest, whether to close, status. Nothing in it can refer to anything, so
+# the garbage collector forgets it: else each of its full rounds would go through every remembered answer.
+Remembered = tuple[bytes, int, bytes, bool, int]
 
 
 class LaneAnswers:
@@ -68,8 +69,8 @@ class LaneAnswers:
         entry = self.memo.entries.get(key)
         if entry is None:
             return None
-        line, number, rest, connection.closing, counter = entry[0]
-        counter[0] += 1
+        line, number, rest, connection.closing, status = entry[0]
+        self.meter.fast_answers[status] += 1
         self.meter.remembered += 1
         return line + self.moving[number] + rest
 
@@ -133,7 +134,7 @@ class LaneAnswers:
         if isinstance(found, Response) and found.keep:
             rest = rest_of(found, request.method == "HEAD", close)
             line, number = STATUS_LINES[found.status], self.number_of(found.timed)
-            entry = (line, number, rest, close, self.counter(found.status))
+            entry = (line, number, rest, close, found.status)
             self.memo.put(connection.mark + raw, entry, len(raw) + len(rest))
             self.meter.memo_bytes = self.memo.used_bytes
 
@@ -144,7 +145,7 @@ class LaneAnswers:
         if isinstance(found, Held):
             connection.wait = Wait(found, request, close, now + found.wait_s)
             return None
-        self.counter(found.status)[0] += 1
+        self.meter.fast_answers[found.status] += 1
         before = STATUS_LINES[found.status] + self.moving[self.number_of(found.timed)]
         if isinstance(found, Response):
             connection.closing = close
@@ -173,7 +174,7 @@ class LaneAnswers:
         logger.info("request from %s refused: %s", connection.peer.address, fault)
         connection.inbox = b""
         connection.closing = True
-        self.counter(fault.status)[0] += 1
+        self.meter.fast_answers[fault.status] += 1
         fields, body = refusal(fault.status)
         return STATUS_LINES[fault.status] + self.moving[0] + join_fields(fields + CLOSE) + b"\r\n" + body
 
@@ -185,6 +186,3 @@ class LaneAnswers:
         self.timed.append(timed)
         self.moving.append(join_fields(moving_fields(timed, self.clock())))
         return len(self.timed) - 1
-
-    def counter(self, status: int) -> list[int]:
-        return self.meter.fast_answers.setdefault(status, [0])

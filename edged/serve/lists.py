@@ -12,7 +12,7 @@ import cbor2
 
 from edged.errors import RequestError
 from edged.serve.message import Request, Response
-from edged.serve.negotiate import JSON, LIST_FORMATS, NDJSON, Format, choose_format
+from edged.serve.negotiate import CBOR, CBOR_SEQ, LIST_FORMATS, NDJSON, Format, choose_format
 from edged.serve.query import Query, readings
 from edged.serve.render import cbor_head, cbor_text, encode_json, is_binary
 from edged.serve.service import Service, respond
@@ -22,7 +22,7 @@ from edged.serve.target import encode
 
 MAX_ANSWER_BYTES = 32 << 20
 
-Items = list[tuple[str, bytes | None]]
+Found = list[tuple[str, bytes]]
 
 
 def answer_list(
@@ -30,16 +30,33 @@ def answer_list(
 ) -> Response:
     """A list as asked. Raises RequestError."""
     form = choose_format(request.get(b"accept"), LIST_FORMATS)
-    items, following = find(view, collection, query)
-    body = render_items(service, items, form, shape, view.version, following)
-    extra = ((b"Link", link(path, query, following)),) if following is not None else ()
-    return respond(service, request, body, form, view, extra=extra)
-
-
-def find(view: View, collection: str, query: Query) -> tuple[Items, str | None]:
-    """The records asked for, and the key after which the next page begins (None on the last)."""
+    binary, following = is_binary(form), None
     if query.keys is not None:
-        return batch(view, collection, query.keys), None
+        items = batch(service, view, collection, query.keys, binary, shape)
+    else:
+        found, following = find(view, collection, query)
+        items = [service.renderer.pair(key, raw, binary, shape) for key, raw in found]
+    extra = ((b"Link", link(path, query, following)),) if following is not None else ()
+    return respond(service, request, wrap(items, form, view.version, following), form, view, extra=extra)
+
+
+def batch(
+    service: Service, view: View, collection: str, keys: Sequence[str], binary: bool, shape: Shape | None
+) -> list[bytes]:
+    """In the order asked for, null where missing or taken down. Raises RequestError where it would be too large."""
+    item = service.renderer.item
+    items: list[bytes] = []
+    left = MAX_ANSWER_BYTES
+    for key in keys:
+        items.append(item(view, collection, key, binary, shape))
+        left -= len(items[-1])
+        if left < 0:
+            raise RequestError(400, f"these {len(keys)} records are over {MAX_ANSWER_BYTES} bytes; ask for fewer")
+    return items
+
+
+def find(view: View, collection: str, query: Query) -> tuple[Found, str | None]:
+    """The records asked for, and the key after which the next page begins (None on the last)."""
     if query.q is not None:
         if not view.schema.collections.get(collection) or not view.schema.collections[collection].text:
             raise RequestError(400, f"collection {collection!r} declares no text fields to search; see [collections]")
@@ -50,20 +67,9 @@ def find(view: View, collection: str, query: Query) -> tuple[Items, str | None]:
     return bounded(view.scan(collection, after=query.after, prefix=query.prefix, limit=query.limit + 1), query.limit)
 
 
-def batch(view: View, collection: str, keys: Sequence[str]) -> Items:
-    """In the order asked for, None where missing or taken down."""
-    values = view.get_many_raw(collection, keys)
-    if sum(len(value) for value in values if value is not None) > MAX_ANSWER_BYTES:
-        raise RequestError(400, f"these {len(keys)} records are over {MAX_ANSWER_BYTES} bytes; ask for fewer at once")
-    return [
-        (key, None if value is None or view.is_taken_down(collection, key) else value)
-        for key, value in zip(keys, values, strict=True)
-    ]
-
-
-def bounded(found: Iterator[tuple[str, bytes]], limit: int) -> tuple[Items, str | None]:
+def bounded(found: Iterator[tuple[str, bytes]], limit: int) -> tuple[Found, str | None]:
     """At most `limit` records and MAX_ANSWER_BYTES (but at least one record), and where the next page begins."""
-    items: Items = []
+    items: Found = []
     size = 0
     for key, value in found:
         if len(items) == limit or (items and size + len(value) > MAX_ANSWER_BYTES):
@@ -100,30 +106,17 @@ def byte_order(item: tuple[str, bytes]) -> bytes:
     return item[0].encode()
 
 
-def render_items(
-    service: Service, items: Items, form: Format, shape: Shape | None, version: int, following: str | None
-) -> bytes:
-    """The list's body, put together from values that are rendered once each."""
-    binary = is_binary(form)
-    null = b"\xf6" if binary else b"null"
-    value = service.renderer.value
-    values = [null if raw is None else value(raw, binary, shape) for _, raw in items]
-    if binary:
-        pairs = [
-            b"\xa2\x63key" + cbor_text(key) + b"\x65value" + body for (key, _), body in zip(items, values, strict=True)
-        ]
-        if form.name == "cbor-seq":
-            return b"".join(pairs)
+def wrap(items: list[bytes], form: Format, version: int, following: str | None) -> bytes:
+    """The list's body, put together from items that are rendered once each."""
+    if form is CBOR:
         end = b"\xf6" if following is None else cbor_text(following)
-        count = cbor_head(4, len(pairs))
-        return b"\xa3\x64next" + end + b"\x65items" + count + b"".join(pairs) + b"\x67version" + cbor2.dumps(version)
-    lines = [
-        b'{"key":' + encode_json(key) + b',"value":' + body + b"}" for (key, _), body in zip(items, values, strict=True)
-    ]
+        count = cbor_head(4, len(items))
+        return b"\xa3\x64next" + end + b"\x65items" + count + b"".join(items) + b"\x67version" + cbor2.dumps(version)
+    if form is CBOR_SEQ:
+        return b"".join(items)
     if form is NDJSON:
-        return b"".join(line + b"\n" for line in lines)
-    assert form is JSON
-    return b'{"items":[' + b",".join(lines) + b'],"version":%d,"next":%b}' % (version, encode_json(following))
+        return b"".join([item + b"\n" for item in items])
+    return b'{"items":[%b],"version":%d,"next":%b}' % (b",".join(items), version, encode_json(following))
 
 
 def link(path: str, query: Query, following: str) -> bytes:

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Meter:
-    """fast_answers: by status, each a cell of one number that remembered answers share; slow_answers: by status;
-    remembered: of the fast lane's answers, those from its memory; streams: open event streams and long answers;
-    sent_bytes: by the fast lane.
+    """fast_answers, slow_answers: by status, in the fast lane and in Hypercorn; remembered: of the fast lane's answers,
+    those from its memory; streams: open event streams and long answers; sent_bytes: by the fast lane.
     """
 
-    fast_answers: dict[int, list[int]] = field(default_factory=dict)
+    fast_answers: Counter[int] = field(default_factory=Counter)
     slow_answers: Counter[int] = field(default_factory=Counter)
     remembered: int = 0
     streams: int = 0
@@ -24,9 +23,9 @@ class Meter:
     @property
     def requests(self) -> int:
         """Answers so far, in both lanes."""
-        return sum(cell[0] for cell in self.fast_answers.values()) + self.slow_answers.total()
+        return self.fast_answers.total() + self.slow_answers.total()
 
     def by_status(self) -> dict[tuple[str, int], int]:
         """(lane, status) to answers."""
-        fast = {("fast", status): cell[0] for status, cell in self.fast_answers.items()}
+        fast = {("fast", status): count for status, count in self.fast_answers.items()}
         return fast | {("hypercorn", status): count for status, count in self.slow_answers.items()}

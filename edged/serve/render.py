@@ -19,6 +19,7 @@ import zstandard
 from edged.serve.memo import Memo
 from edged.serve.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
 from edged.serve.shape import Shape
+from edged.serve.source import View
 
 LEAST_CODED_BYTES = 256  # below that a coding saves nothing that loopback would notice
 ZSTD_LEVEL = 3
@@ -32,11 +33,13 @@ encode_json = msgspec.json.encode
 
 
 class Renderer:
-    """Values, coded bodies and events. budget_bytes bounds the first two together."""
+    """Values, coded bodies, items of lists, and events. budget_bytes bounds all but the last."""
 
     def __init__(self, budget_bytes: int) -> None:
-        self.values: Memo[tuple[bool, str, bytes], bytes] = Memo(budget_bytes // 2)
-        self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 2)
+        self.values: Memo[tuple[bool, str, bytes], bytes] = Memo(budget_bytes // 3)
+        self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 3)
+        self.items: Memo[tuple[str, int, str, str, bool, str], bytes] = Memo(budget_bytes // 3)
+        self.views: dict[str, View] = {}  # of which the items are
         self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES)
         self.lock = Lock()  # a compressor serves one thread at a time
         self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
@@ -55,6 +58,31 @@ class Renderer:
         body = cbor2.dumps(value, canonical=True) if binary else encode_json(value)
         self.values.put(memo_key, body, len(raw) + len(body))
         return body
+
+    def item(self, view: View, collection: str, key: str, binary: bool, shape: Shape | None) -> bytes:
+        """A list's item, {"key", "value"}, of this view; null as value where there is no such record."""
+        if self.views.get(view.dataset) is not view:
+            self.items.clear()
+            self.views[view.dataset] = view
+        memo_key = (view.dataset, view.version, collection, key, binary, shape.name if shape else "")
+        known = self.items.get(memo_key)
+        if known is None:
+            raw = None if view.is_taken_down(collection, key) else view.get_raw(collection, key)
+            known = self.pair(key, raw, binary, shape)
+            self.items.put(memo_key, known, len(known) + len(key))
+        return known
+
+    def pair(self, key: str, raw: bytes | None, binary: bool, shape: Shape | None) -> bytes:
+        """The same of a value at hand."""
+        if binary:
+            return (
+                b"\xa2\x63key"
+                + cbor_text(key)
+                + b"\x65value"
+                + (b"\xf6" if raw is None else self.value(raw, True, shape))
+            )
+        body = b"null" if raw is None else self.value(raw, False, shape)
+        return b'{"key":%b,"value":%b}' % (encode_json(key), body)
 
     def coded(self, body: bytes, tag: str, coding: str) -> bytes:
         """`body` in a content coding. tag: the entity tag of that representation."""

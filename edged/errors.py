@@ -6,6 +6,8 @@ root, so that nothing which retries a broken connection can ever retry a bad sig
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal
 
 Recovery = Literal["stop", "retry", "reject", "repair", "hold"]
@@ -124,3 +126,18 @@ class RequestError(EdgedError):
         super().__init__(detail)
         self.status = status
         self.headers = headers
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Raise the EdgedError that ended a nursery by itself, out of the groups that trio wraps it in."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        errors, others = group.split(EdgedError)
+        if errors is None or others is not None:
+            raise
+        error: BaseException = errors
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from error.__cause__

@@ -10,6 +10,7 @@ from typing import Any
 
 from edged.cli.output import add_json_flag, emit, size, table
 from edged.config import DEFAULT_PATH, load
+from edged.errors import ConfigError
 
 
 def add_commands(commands: Any) -> None:
@@ -39,7 +40,12 @@ def run_command(args: argparse.Namespace) -> int:
 
 def check_command(args: argparse.Namespace) -> int:
     """Name every fault in a configuration, its line and the fix; say what would run if there is none."""
-    config = load(args.config)
+    try:
+        config = load(args.config)
+    except ConfigError as fault:
+        if not args.json:  # whose error document lists the faults anyway
+            print("\n".join(fault.faults))
+        raise
     data = {
         "config": str(args.config),
         "datasets": [dataset.name for dataset in config.datasets],

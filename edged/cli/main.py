@@ -9,7 +9,7 @@ import os
 import sys
 from importlib import import_module
 
-from edged.errors import ConfigError, EdgedError
+from edged.errors import EdgedError, plain_errors
 from edged.version import VERSION
 
 # Each group is imported only when one of its commands is asked for: a box starts `edged get` in a tenth of a second.
@@ -45,7 +45,8 @@ def main(words: list[str] | None = None) -> int:
     logging.getLogger("edged").addHandler(logging.NullHandler())  # commands report by their one line; the daemon logs
     args = build_parser(words).parse_args(words)
     try:
-        code: int = args.run(args)
+        with plain_errors():
+            code: int = args.run(args)
     except EdgedError as fault:
         return report(fault, as_json=getattr(args, "json", False))
     except BrokenPipeError:
@@ -62,8 +63,8 @@ def report(fault: EdgedError, *, as_json: bool) -> int:
     line = " ".join(str(fault).split())
     if as_json:
         document: dict[str, object] = {"error": line, "kind": type(fault).__name__}
-        if isinstance(fault, ConfigError):
-            document["faults"] = list(fault.faults)
+        if faults := getattr(fault, "faults", ()):
+            document["faults"] = list(faults)
         print(json.dumps(document, ensure_ascii=False))
     print(f"edged: {line}", file=sys.stderr)
     return fault.exit_code

@@ -240,10 +240,10 @@ def serve_command(args: argparse.Namespace) -> int:
 async def serve_until_stopped(args: argparse.Namespace) -> None:
     import trio
 
-    from edged.origin.serve import plain_errors, serve_feed
+    from edged.origin.serve import serve_feed
 
     stop = trio.Event()
-    with plain_errors(), trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             urls = await nursery.start(partial(serve_feed, args.feed_dir, args.bind or [BIND], stop=stop))
             emit(args, {"urls": urls}, "\n".join(f"serving {args.feed_dir} at {url}" for url in urls))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import trio
 
-from edged.errors import BusyError, ConfigError, EdgedError
+from edged.errors import BusyError, ConfigError, EdgedError, plain_errors
 from edged.origin.feedapp import FeedApp
 from edged.origin.heads import Heads
 from edged.origin.publisher import Clock, Publisher
@@ -43,21 +41,6 @@ async def serve_feed(
     heads = Heads(public)
     with plain_errors():
         await run_station(feed_dir, heads, bind, stop, clock, task_status)
-
-
-@contextmanager
-def plain_errors() -> Iterator[None]:
-    """Raise the EdgedError that ended a nursery by itself, out of the groups that trio wraps it in."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        errors, others = group.split(EdgedError)
-        if errors is None or others is not None:
-            raise
-        error: BaseException = errors
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from error.__cause__
 
 
 async def run_station(

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -266,10 +267,32 @@ def test_the_log_tells_what_each_version_cost(origin: Origin) -> None:
 
 
 def test_check_names_faults_and_exits_2(origin: Origin, device: Device) -> None:
-    config = device.configure("ftp://nowhere")
+    config = device.configure("ftp://nowhere", slices=("../etc",))
     refused = edged("check", "--config", config, code=2)
-    assert "line 5" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert ["line 5" in refused.stdout, "line 8" in refused.stdout] == [True, True]
+    assert len(json.loads(edged("check", "--config", config, "--json", code=2).stdout)["faults"]) == 2
     assert "edged" in edged("check", "--config", device.configure(origin.public.as_uri())).stdout
+
+
+def test_an_address_in_use_is_one_clear_line(origin: Origin, device: Device) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        config = device.configure(origin.public.as_uri())
+        config.write_text(config.read_text().replace("127.0.0.1:0", address))
+        for words in (["run", "--config", config], ["origin", "serve", origin.feed, "--bind", address]):
+            refused = edged(*words, code=2)
+            assert address in refused.stderr.splitlines()[-1]
+            assert "Traceback" not in refused.stderr
+
+
+def test_a_second_daemon_on_the_same_replica_is_refused(origin: Origin, device: Device) -> None:
+    config = device.configure(origin.public.as_uri())
+    with device.running(config) as daemon:
+        daemon.wait_version(1)
+        refused = edged("run", "--config", config, code=1)
+        assert str(device.data_dir) in refused.stderr.splitlines()[-1]
+        assert edged("sync", "--config", config, code=1).stderr.startswith("edged: ")
 
 
 def test_wrong_usage_is_2() -> None:

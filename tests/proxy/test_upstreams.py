@@ -1,0 +1,259 @@
+"""Upstreams of other kinds: HTTP/2 over TLS with a pinned authority and a client certificate, and WebSockets."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from hypercorn.config import Config
+from hypercorn.trio import serve
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, Request, TextMessage
+
+from edged.errors import ConfigError
+from edged.proxy.app import ProxyApp
+from edged.proxy.settings import ProxySettings, Route
+from tests.proxy.driving import Origin, Says, call, running
+
+pytestmark = pytest.mark.trio
+
+
+def make_authority(directory: Path, name: str) -> tuple[Path, Path, Path]:
+    """An authority, and a certificate and key of its for 127.0.0.1."""
+    key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+
+    def builder(public: Any) -> x509.CertificateBuilder:
+        return (
+            x509.CertificateBuilder()
+            .issuer_name(subject)
+            .public_key(public)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - datetime.timedelta(days=1))
+            .not_valid_after(now + datetime.timedelta(days=1))
+        )
+
+    authority = (
+        builder(key.public_key())
+        .subject_name(subject)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    leaf = (
+        builder(own.public_key())
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "leaf")]))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = directory / f"{name}.ca", directory / f"{name}.pem", directory / f"{name}.key"
+    files[0].write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    files[2].write_bytes(
+        own.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    return files
+
+
+@asynccontextmanager
+async def tls_upstream(ca: Path, cert: Path, key: Path) -> AsyncIterator[tuple[int, list[str]]]:
+    """An upstream over TLS that wants a client certificate; the HTTP versions of its requests."""
+    versions: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                message = await receive()
+                await send({"type": message["type"] + ".complete"})
+        versions.append(scope["http_version"])
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        fields = [(b"cache-control", b"max-age=60"), (b"content-length", b"%d" % max(5, len(body)))]
+        await send({"type": "http.response.start", "status": 200, "headers": fields})
+        await send({"type": "http.response.body", "body": body or b"hello"})
+
+    config = Config()
+    config.bind = ["127.0.0.1:0"]
+    config.certfile, config.keyfile, config.ca_certs = str(cert), str(key), str(ca)
+    config.verify_mode = ssl.CERT_REQUIRED
+    config.errorlog = None
+    async with trio.open_nursery() as nursery:
+        urls: Any = await nursery.start(serve, app, config)
+        yield int(urls[0].rpartition(":")[2]), versions
+        nursery.cancel_scope.cancel()
+
+
+async def test_http2_with_a_pinned_authority_and_a_client_certificate(tmp_path: Path) -> None:
+    ca, cert, key = make_authority(tmp_path, "ours")
+    other_ca, _, _ = make_authority(tmp_path, "other")
+    async with tls_upstream(ca, cert, key) as (port, versions):
+        upstream = f"https://127.0.0.1:{port}"
+        trusted: dict[str, Any] = {"upstream": upstream, "ca": str(ca), "cert": str(cert), "key": str(key)}
+        async with running(Says(), **trusted) as (app, _):
+            with trio.fail_after(20):
+                assert (await call(app, "/a")).body == b"hello"
+                body = bytes(range(256)) * 2_000
+                assert (await call(app, "/a", method="PUT", body=body)).body == body
+                async with trio.open_nursery() as nursery:
+                    for number in range(20):
+                        nursery.start_soon(call, app, f"/{number}")
+            assert len(app.upstreams[0].pool.connections) == 1
+        assert set(versions) == {"2"}
+        count = len(versions)
+        for wrong in ({"ca": str(other_ca)}, {"cert": "", "key": ""}, {"ca": ""}):
+            async with running(Says(), **(trusted | wrong)) as (app, _):
+                with trio.fail_after(20):
+                    assert (await call(app, "/a")).status == 504
+        assert len(versions) == count
+
+
+async def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("nonsense")
+    with pytest.raises(ConfigError, match="name PEM files"):
+        ProxyApp(ProxySettings(routes=(Route("/", "https://x", ca=str(tmp_path / "ca")),)))
+
+
+# --- WebSockets ------------------------------------------------------------------------------------------------------
+
+
+class SocketUpstream:
+    """Accepts WebSockets unless `reject`; answers text with text, bytes with bytes; closes with 4000 on "bye"."""
+
+    def __init__(self, *, reject: bool = False) -> None:
+        self.reject = reject
+        self.requests: list[Request] = []
+        self.closed: list[int] = []
+        self.parts = b""
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        connection = WSConnection(ConnectionType.SERVER)
+        async with stream:
+            while True:
+                try:
+                    data = await stream.receive_some(65536)
+                except trio.BrokenResourceError:
+                    return
+                connection.receive_data(data or None)
+                for event in connection.events():
+                    await self.handle(stream, connection, event)
+                if not data or self.closed:
+                    return
+
+    async def handle(self, stream: trio.SocketStream, connection: WSConnection, event: Any) -> None:
+        if isinstance(event, Request):
+            self.requests.append(event)
+            answer: Any = RejectConnection(status_code=403) if self.reject else AcceptConnection(subprotocol="chat")
+            await stream.send_all(connection.send(answer))
+            if not self.reject:
+                await stream.send_all(connection.send(Ping(b"alive?")))
+        elif isinstance(event, TextMessage) and event.data == "bye":
+            await stream.send_all(connection.send(CloseConnection(code=4000, reason="done")))
+        elif isinstance(event, TextMessage):
+            await stream.send_all(connection.send(TextMessage(data=event.data.upper())))
+        elif isinstance(event, BytesMessage):
+            self.parts += bytes(event.data)
+            if event.message_finished:
+                await stream.send_all(connection.send(BytesMessage(data=self.parts[::-1])))
+        elif isinstance(event, CloseConnection):
+            self.closed.append(event.code)
+
+
+@asynccontextmanager
+async def socket_upstream(upstream: SocketUpstream) -> AsyncIterator[ProxyApp]:
+    origin = Origin(lambda asked: Says())
+    async with trio.open_nursery() as nursery:
+        listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+        origin.port = listener.socket.getsockname()[1]
+        nursery.start_soon(trio.serve_listeners, upstream.serve, [listener])
+        async with running(Says(), origin=origin, serve=False) as (app, _):
+            with trio.fail_after(10):
+                yield app
+        nursery.cancel_scope.cancel()
+
+
+async def talk(app: ProxyApp, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A client that sends the next of its messages on each thing that it gets."""
+    got: list[dict[str, Any]] = []
+    to_app, from_client = trio.open_memory_channel[dict[str, Any]](10)
+    to_app.send_nowait({"type": "websocket.connect"})
+
+    async def send(message: dict[str, Any]) -> None:
+        got.append(message)
+        if messages and message["type"] != "websocket.close":
+            await to_app.send(messages.pop(0))
+
+    fields = [
+        (b"host", b"localhost"),
+        (b"connection", b"Upgrade"),
+        (b"upgrade", b"websocket"),
+        (b"sec-websocket-key", b"of the client"),
+        (b"sec-websocket-version", b"13"),
+        (b"sec-websocket-extensions", b"permessage-deflate"),
+        (b"sec-websocket-protocol", b"chat"),
+        (b"authorization", b"Bearer of-edged"),
+    ]
+    scope = {
+        "type": "websocket",
+        "path": "/ws",
+        "raw_path": b"/ws",
+        "query_string": b"a=b",
+        "headers": fields,
+        "state": {"credentials": frozenset((b"authorization",))},
+    }
+    await app(scope, from_client.receive, send)
+    return got
+
+
+async def test_a_websocket_passes_messages_both_ways() -> None:
+    upstream = SocketUpstream()
+    large = b"ab" * 200_000
+    async with socket_upstream(upstream) as app:
+        got = await talk(
+            app,
+            [
+                {"type": "websocket.receive", "text": "hello"},
+                {"type": "websocket.receive", "bytes": large},
+                {"type": "websocket.receive", "text": "bye"},
+            ],
+        )
+    assert got == [
+        {"type": "websocket.accept", "subprotocol": "chat"},
+        {"type": "websocket.send", "text": "HELLO"},
+        {"type": "websocket.send", "bytes": large[::-1]},
+        {"type": "websocket.close", "code": 4000, "reason": "done"},
+    ]
+    names = {bytes(name) for name, _ in upstream.requests[0].extra_headers}
+    assert b"authorization" not in names
+    assert upstream.requests[0].target == "/ws?a=b"
+    assert upstream.requests[0].extensions == []
+
+
+async def test_a_client_that_leaves_closes_upstream_too() -> None:
+    upstream = SocketUpstream()
+    async with socket_upstream(upstream) as app:
+        await talk(app, [{"type": "websocket.disconnect", "code": 1001}])
+        for _ in range(100):
+            if upstream.closed:
+                break
+            await trio.sleep(0.01)
+    assert upstream.closed == [1001]
+
+
+async def test_a_websocket_that_upstream_refuses_is_refused() -> None:
+    async with socket_upstream(SocketUpstream(reject=True)) as app:
+        assert await talk(app, []) == [{"type": "websocket.close", "code": 1014}]

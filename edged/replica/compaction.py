@@ -34,6 +34,7 @@ ENTRY_BYTES = 60  # of a pointing entry in a middle pack: key, pointer, offset, 
 class Policy:
     """When to merge. fresh_*: more than that many fresh packs or entries go into the middle pack;
 
+    tiny_*: where the fresh packs are small, merge earlier, so that hop, manifest and its references fit in one page;
     base_share: the upper layers' bytes, as a share of the base's, from which the base is written anew; keep_bytes: a
     file with at least that many is kept for the values in it; pack_bytes: about the size of a base pack;
     least_bytes: upper layers below that never make a base merge due; always_packs: fresh packs from which a merge is
@@ -41,6 +42,8 @@ class Policy:
     """
 
     fresh_packs: int = 128
+    tiny_packs: int = 64
+    tiny_bytes: int = 64 << 10
     fresh_entries: int = 16384
     base_share: float = 1.5
     keep_bytes: int = 32 << 10
@@ -67,7 +70,8 @@ def due(state: SliceState, pool: Pool, policy: Policy) -> tuple[str, int]:
     above, below = upper_bytes(state, pool), base_bytes(state)
     if above >= policy.least_bytes and above >= policy.base_share * below:
         return "base", above + below
-    if len(state.fresh) > policy.fresh_packs or entries > policy.fresh_entries or len(state.middle) > 1:
+    tiny = len(state.fresh) > policy.tiny_packs and sum(ref.size for ref in state.fresh) < policy.tiny_bytes
+    if tiny or len(state.fresh) > policy.fresh_packs or entries > policy.fresh_entries or len(state.middle) > 1:
         held = entries + sum(len(pool.pack(ref)) for ref in state.middle)
         return "upper", held * ENTRY_BYTES + sum(ref.size for ref in state.fresh if ref.size < policy.keep_bytes)
     return "", 0

@@ -24,6 +24,7 @@ class Control:
         self.slices = frozenset(slices)
         self.event = trio.Event()
         self.pins: list[PinRequest] = []
+        self.damages: dict[str, str] = {}
 
     def nudge(self) -> None:
         """Ask the origin again now."""
@@ -32,6 +33,11 @@ class Control:
     def reconfigure(self, slices: Iterable[str]) -> None:
         """Carry these slices from now on: others are dropped, missing ones fetched."""
         self.slices = frozenset(slices)
+        self.nudge()
+
+    def damaged(self, slice_name: str, reason: str) -> None:
+        """Whoever reads found a slice damaged: it is fetched anew from its snapshot."""
+        self.damages[slice_name] = reason
         self.nudge()
 
     async def pin(self, version: int | None) -> None:

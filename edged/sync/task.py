@@ -286,7 +286,10 @@ class Shell:
         return events.HeadArrived(reply.data, reply.etag, reply.carries)
 
     async def load(self) -> Event:
-        """What is held; before that, pins that were asked for, for which no other write may be under way."""
+        """What is held; before that, pins that were asked for, for which no other write may be under way, and damage."""
+        damages, self.control.damages = self.control.damages, {}
+        for name, reason in damages.items():
+            self.writer.mark_damaged(name, reason)
         requests, self.control.pins = self.control.pins, []
         for request in requests:
             try:

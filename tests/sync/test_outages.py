@@ -388,6 +388,21 @@ async def test_damaged_slice_is_fetched_anew_without_the_other_slices(tmp_path: 
     assert held(device, "kids") == feed.slices["kids"].records
 
 
+async def test_damage_that_a_reader_finds_is_mended_while_running(tmp_path: Path, feed: Feed, jumping: Any) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(1)
+        snapshots = sync_task.status.snapshots_applied
+        sync_task.control.damaged("core", "read titles/t001: checksum")
+        await trio.sleep(5)
+        assert sync_task.status.snapshots_applied == snapshots + 1
+        assert sync_task.status.last_error is None
+        await trio.sleep(1000)
+        assert sync_task.status.snapshots_applied == snapshots + 1
+    assert held(device) == feed.slices["core"].records
+
+
 def damage(device: Device, name: str) -> None:
     path = device.directory / device.name / name
     data = path.read_bytes()

@@ -286,7 +286,7 @@ class Shell:
         return events.HeadArrived(reply.data, reply.etag, reply.carries)
 
     async def load(self) -> Event:
-        """What is held; before that, pins that were asked for, for which no other write may be under way, and damage."""
+        """What is held; before that, pins asked for and damage found, as no other write is open here."""
         damages, self.control.damages = self.control.damages, {}
         for name, reason in damages.items():
             self.writer.mark_damaged(name, reason)

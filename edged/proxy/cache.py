@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -277,8 +277,18 @@ class Cache:
 
     # --- keep --------------------------------------------------------------------------------------------------------
 
-    async def keep(self, primary: bytes, entry: Entry, body: bytes | None, spool: Spool | None) -> bool:
-        """Store a response whose body has come whole: in memory (body), spooled on the disk. Returns whether it is."""
+    async def keep(
+        self,
+        primary: bytes,
+        entry: Entry,
+        body: bytes | None,
+        spool: Spool | None,
+        ready: Callable[[], Awaitable[object]],
+    ) -> bool:
+        """Store a response whose body has come whole: in memory (body), spooled on the disk. Returns whether it is.
+
+        ready: awaited before the disk is written, which takes the processor from whoever waits for the answer.
+        """
         if not self.unharmed(entry.url, entry.groups, entry.order):
             await self.discard(spool)
             return False
@@ -303,6 +313,10 @@ class Cache:
         self.presence.add(primary)
         if self.added is not None:
             self.added.append(primary)
+        await ready()
+        if not self.unharmed(entry.url, entry.groups, entry.order):
+            await self.discard(spool)
+            return False
         saved = await self.in_store(self.save, primary, held, variants, gone, spool)
         if saved:
             held.saved_s = self.timeline.now_s()

@@ -346,6 +346,7 @@ class Exchange:
     def abandon(self, landed: Landed) -> None:
         """Nobody takes what has landed; what is worth it is stored all the same."""
         if landed.reader is not None:
+            landed.reader.body.head_sent.set()
             landed.reader.close()
         if landed.answer is not None:
             self.nursery.start_soon(landed.answer.aclose)
@@ -374,7 +375,7 @@ class Exchange:
             if body.done and body.storable and digests.holds():
                 spool, body.spool = body.spool, None
                 whole = body.whole()
-                await self.cache.keep(primary, replace(entry, size=body.end), whole, spool)
+                await self.cache.keep(primary, replace(entry, size=body.end), whole, spool, body.wait_for_readers)
         finally:
             if flight is not None:
                 self.end_flight(context, flight)
@@ -415,6 +416,7 @@ class Exchange:
         head = with_age(entry, self.now_s()) if fields is None else fields
         try:
             await send_head(context.send, entry.status, with_status(head, status))
+            reader.body.head_sent.set()
             async with aclosing(reader.pieces()) as pieces:
                 async for piece in pieces:
                     await send_piece(context.send, piece)

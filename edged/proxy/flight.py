@@ -25,6 +25,8 @@ from edged.proxy.upstream import Answer
 SPOOL_AFTER_BYTES = 64 << 10
 WINDOW_BYTES = (1 << 20) + (128 << 10)
 PIECE_BYTES = 128 << 10
+READERS_FIRST_S = 0.05
+HEAD_FIRST_S = 0.02
 
 
 class Body:
@@ -53,6 +55,7 @@ class Body:
         self.room = trio.lowlevel.ParkingLot()
         self.pumping = trio.CancelScope()
         self.closed = False
+        self.head_sent = trio.Event()
 
     @property
     def joinable(self) -> bool:
@@ -63,6 +66,9 @@ class Body:
         """Read the whole answer. Readers find the fault, if there is one, in its place in the body."""
         try:
             with self.pumping:
+                # The first client gets the head first; the processor is not busy with the body at that moment.
+                with trio.move_on_after(HEAD_FIRST_S):
+                    await self.head_sent.wait()
                 async with aclosing(answer.chunks()) as chunks:
                     async for chunk in chunks:
                         digests.update(chunk)
@@ -135,6 +141,12 @@ class Body:
         if not self.readers and not self.done and not (self.storable and self.worth):
             self.pumping.cancel()
         self.release()
+
+    async def wait_for_readers(self) -> None:
+        """Until all have what they came for, but not long."""
+        with trio.move_on_after(READERS_FIRST_S):
+            while self.readers:
+                await self.room.park()
 
     def piece_at(self, offset: int) -> bytes:
         place = self.start

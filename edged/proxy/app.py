@@ -186,10 +186,10 @@ class ProxyApp:
                 answer = await upstream.send(request.method, context.target, fields, read_body(context.receive))
             else:
                 answer = await watched(
+                    exchange.nursery,
                     context.receive,
                     None,
                     lambda: upstream.send(request.method, context.target, fields),
-                    lambda late: exchange.nursery.start_soon(late.aclose),
                 )
         except ClientGoneError:
             return
@@ -206,7 +206,9 @@ class ProxyApp:
             begun = self.cache.next_order()
         if await self.store_post(exchange, context, answer, passed, receipt, begun):
             return
-        await pass_on(context, answer, passed, CacheStatus(forward=status.forward, status=answer.status))
+        await pass_on(
+            exchange.nursery, context, answer, passed, CacheStatus(forward=status.forward, status=answer.status)
+        )
 
     async def invalidate(self, context: Context, fields: Fields) -> None:
         url = context.request.url

@@ -199,7 +199,7 @@ class Exchange:
         if not alone and (held is not None or not is_conditional(context.request.fields)):
             flight = self.flights[context.primary(b"")] = Flight()
         try:
-            landed = await watched(context.receive, flight, lambda: self.land(context, held, ask, flight), self.abandon)
+            landed = await watched(self.nursery, context.receive, flight, lambda: self.land(context, held, ask, flight))
         except TransportError as fault:
             if flight is not None:
                 flight.failure = fault
@@ -407,7 +407,7 @@ class Exchange:
         elif landed.entry is not None and landed.reader is not None:
             await self.send_body(context, landed.entry, landed.reader, landed.status, landed.fields)
         elif landed.answer is not None:
-            await pass_on(context, landed.answer, landed.fields, landed.status)
+            await pass_on(self.nursery, context, landed.answer, landed.fields, landed.status)
 
     async def send_body(
         self, context: Context, entry: Entry, reader: Reader, status: CacheStatus, fields: Fields | None = None

@@ -102,6 +102,9 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: Annotated[int, Meta(ge=8, le=65_536, description="Connections at once, over all addresses.")] = (
         1024
     )
+    memory: Annotated[
+        Size, Meta(description="For remembered answers; where it holds all hot ones, they cost least.")
+    ] = "32MiB"
     socket_mode: Annotated[
         str,
         Meta(

@@ -18,7 +18,7 @@ import trio
 from msgspec import structs
 
 import edged
-from edged.config import Config, load
+from edged.config import Config, load, size_bytes
 from edged.ops import logs
 from edged.ops.clock import Clock
 from edged.replica.reader import Dataset
@@ -39,7 +39,8 @@ async def work(config: Config) -> None:
             nursery.start_soon(report, catalog, clock, meter)
             nursery.start_soon(stop_at_end_of_input, stop)
             nursery.start_soon(stop_on_signal, stop)
-            await serve_apps(catalog, serving, clock=clock, meter=meter, stop=stop)
+            memory = size_bytes(config.serve.memory)
+            await serve_apps(catalog, serving, clock=clock, meter=meter, stop=stop, memo_bytes=memory)
             nursery.cancel_scope.cancel()
 
 

@@ -127,7 +127,7 @@ class DatasetAudit:
 
     def check_head(self, manifest: Manifest) -> Head | None:
         """The head that is stored, if its signature holds under the stored root of trust."""
-        from edged.feed import roots, trust  # load cryptography, which reading does without
+        from edged.feed import rollout, roots, trust  # load cryptography, which reading does without
 
         data = files.Disk(self.root).read(files.ROOTS, files.ROOTS_BYTES)
         if data is None:
@@ -140,7 +140,8 @@ class DatasetAudit:
             what = f"{self.root.name}/{files.ROOTS}"
             trust_file, *_ = roots.decode_roots(data[4:], what)
             known = roots.restore(trust_file, data[4:], what)
-            return trust.verify_head(manifest.head, known.newest, self.root.name).head
+            signed = trust.verify_head(manifest.head, known.newest, self.root.name).head
+            return rollout.head_for(signed, "", manifest.version)  # who holds more than the live version took the offer
         except (TrustError, WireError) as fault:
             self.fault("", files.MANIFEST, fault)
             return None

@@ -156,6 +156,7 @@ class Merge:
         self.pool.equip(pack)
         self.pool.packs[ref] = pack
         self.refs.append(ref)
+        self.pool.relax()
 
     def write_file(self, data: bytes) -> FileRef:
         number, self.next_file = self.next_file, self.next_file + 1

@@ -23,6 +23,7 @@ def with_indexes(state: SliceState, pool: Pool, schema: Schema, write: WriteFile
         if is_indexed(ref, pack, pool, schema):
             return ref
         data = build_index(pack, schema)
+        pool.relax()
         return replace(ref, index=None if data is None else write(data))
 
     base, middle = tuple(map(indexed, state.base)), tuple(map(indexed, state.middle))

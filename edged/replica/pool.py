@@ -39,6 +39,11 @@ class Pool:
             found = self.files[name] = map_file(self.root / PACKS / name)
         return found
 
+    def relax(self) -> None:
+        """Give back the memory of mapped pages that have been read; they come from the disk's cache again if needed."""
+        for file in self.files.values():
+            file.madvise(mmap.MADV_DONTNEED)
+
     def pack(self, ref: PackRef) -> Pack:
         """The pack, its header checked against `ref`. Raises DamageError."""
         place = ref.place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import signal
 from contextlib import AbstractContextManager
@@ -19,6 +20,8 @@ from edged.origin.publisher import Publisher
 from edged.origin.reading import Inputs
 
 BIND = "127.0.0.1:8486"
+SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9])?)%")
+EVERYBODY = 1000  # permille
 FILES = 131_072  # descriptors that `serve` asks for: each device that waits for news holds one
 
 
@@ -27,6 +30,7 @@ def add_commands(commands: Any) -> None:
     kinds = origin.add_subparsers(dest="origin_command", metavar="COMMAND", required=True)
     add_init(kinds)
     add_publish(kinds)
+    add_rollout(kinds)
     add_corrections(kinds)
     add_rotate(kinds)
     log = add(kinds, "log", log_command, "versions, what changed, bytes per field and collection", dataset=True)
@@ -64,6 +68,9 @@ def add_publish(kinds: Any) -> None:
     publish.add_argument("--key", metavar="FIELD", help="the field of plain objects that is the key")
     publish.add_argument("--changes", action="store_true", help="lines are edits; what they do not name stays")
     publish.add_argument("--force-change", action="store_true", help="validate.max_change does not hold this time")
+    publish.add_argument(
+        "--rollout", type=share, metavar="SHARE", help="offer the version to such a share of the devices, as in 5%%"
+    )
     publish.add_argument("--allow-empty", action="store_true", help="an input without records removes all of them")
 
 
@@ -79,6 +86,24 @@ def add_corrections(kinds: Any) -> None:
         parser = add(kinds, name, run, text, dataset=True, wait=True)
         parser.add_argument("collection", metavar="COLLECTION")
         parser.add_argument("keys", nargs="+", metavar="KEY")
+
+
+def add_rollout(kinds: Any) -> None:
+    rollout = add(
+        kinds, "rollout", rollout_command, "show, raise or withdraw the rollout under way", dataset=True, wait=True
+    )
+    how = rollout.add_mutually_exclusive_group()
+    how.add_argument("--share", type=share, metavar="SHARE", help="the larger share, as in 25%%; 100%% makes it live")
+    how.add_argument("--withdraw", action="store_true", help="publish the stable content again for those who took it")
+
+
+def share(text: str) -> int:
+    """ "2.5%" as permille. Raises argparse.ArgumentTypeError."""
+    match = SHARE.fullmatch(text)
+    permille = round(float(match[1]) * 10) if match else 0
+    if not 1 <= permille <= 1000:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a share from 0.1% to 100%, as in 5%")
+    return permille
 
 
 def add_rotate(kinds: Any) -> None:
@@ -122,9 +147,30 @@ def publish_command(args: argparse.Namespace) -> int:
         edits=args.changes,
         force_change=args.force_change,
         allow_empty=args.allow_empty,
+        permille=args.rollout if args.rollout != EVERYBODY else None,
         watch=watch(args),
     )
     return show(args, result)
+
+
+def rollout_command(args: argparse.Namespace) -> int:
+    """Without an option say what is under way. A raised share keeps the devices that have the version already."""
+    publisher = open_feed(args)
+    if args.withdraw:
+        return show(args, publisher.withdraw(args.dataset, watch=watch(args)))
+    found = publisher.rollout(args.dataset, args.share)
+    with publisher.reading(args.dataset) as state:
+        newest = state.live
+    data = {"dataset": args.dataset, "version": newest, "permille": 1000, "stable": newest}
+    text = f"{args.dataset}: version {newest} is live for all devices"
+    if found is not None:
+        data |= {"permille": found.permille, "stable": found.stable}
+        text = (
+            f"{args.dataset}: version {newest} is offered to {found.permille / 10:g}% of the devices, "
+            f"version {found.stable} is live for the others"
+        )
+    emit(args, data, text)
+    return 0
 
 
 def rollback_command(args: argparse.Namespace) -> int:
@@ -152,6 +198,8 @@ def show(args: argparse.Namespace, result: PublishResult) -> int:
             f"{result.dataset} version {result.version}: {result.added} added, {result.changed} changed, "
             f"{result.removed} removed; head {size(result.head_bytes)}"
         ]
+        if result.permille is not None:
+            lines.append(f"  offered to {result.permille / 10:g}% of the devices")
         for name, item in result.slices.items():
             hop = "no hop" if item.hop_bytes is None else f"hop {size(item.hop_bytes)}"
             if item.version == result.version:

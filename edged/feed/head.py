@@ -14,6 +14,7 @@ from edged.feed.names import check_name
 
 FORMAT = 1
 AAD = b"edged/1 head"
+SALT_BYTES = (8, 32)  # the least and the most of an offer's salt
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,29 @@ class SliceHead:
 
 
 @dataclass(frozen=True, slots=True)
+class Offer:
+    """A later version for a share of the devices, beside the stable one: a rollout (feed/rollout.py says to which).
+
+    salt: 8 to 32 bytes, drawn anew for each rollout; permille: the share, 1 to 1000; the rest as in Head. Its hops are
+    never inlined, since most devices do not take them.
+    """
+
+    salt: bytes
+    permille: int
+    version: int
+    slices: Mapping[str, SliceHead]
+    chain: BlobRef
+    schema_version: int
+
+
+@dataclass(frozen=True, slots=True)
 class Head:
     """The live version of a dataset. Times in seconds (signed_at since 1970 UTC, the others from signed_at on).
 
     chain: the blob that lists snapshots, dictionaries, the schema and all hops (feed/chain.py);
     schema_version: the version at which the schema last changed, so that a device that takes an inlined hop knows
-    whether it needs the chain; takedowns: the blob of records that must not be shown in any version.
+    whether it needs the chain; takedowns: the blob of records that must not be shown in any version; offer: a rollout
+    that is under way.
     """
 
     dataset: str
@@ -73,6 +91,12 @@ class Head:
     chain: BlobRef
     slices: Mapping[str, SliceHead] = field(default_factory=dict)
     takedowns: BlobRef | None = None
+    offer: Offer | None = None
+
+    @property
+    def newest_version(self) -> int:
+        """The greatest version number that the head names, offered or live."""
+        return self.version if self.offer is None else self.offer.version
 
 
 def encode_head(head: Head) -> bytes:
@@ -84,16 +108,30 @@ def encode_head(head: Head) -> bytes:
         4: head.signed_at,
         5: [head.fresh_s, head.expires_s],
         6: head.root,
-        7: {
-            name: [item.version, item.digest, item.records, [hop.to_cbor() for hop in item.hops]]
-            for name, item in head.slices.items()
-        },
+        7: slices_to_cbor(head.slices),
         8: head.chain.to_cbor(),
         9: head.schema_version,
     }
     if head.takedowns is not None:
         document[10] = head.takedowns.to_cbor()
+    if head.offer is not None:
+        offer = head.offer
+        document[11] = [
+            offer.salt,
+            offer.permille,
+            offer.version,
+            slices_to_cbor(offer.slices),
+            offer.chain.to_cbor(),
+            offer.schema_version,
+        ]
     return cbor.encode(document)
+
+
+def slices_to_cbor(slices: Mapping[str, SliceHead]) -> dict[str, Any]:
+    return {
+        name: [item.version, item.digest, item.records, [hop.to_cbor() for hop in item.hops]]
+        for name, item in slices.items()
+    }
 
 
 def decode_head(payload: bytes) -> Head:
@@ -128,10 +166,36 @@ def decode_head(payload: bytes) -> Head:
                 root=root,
                 schema_version=schema_version,
                 chain=BlobRef.from_cbor(chain, "head, chain"),
-                slices={check_name(name, "slice"): decode_slice(name, item, version) for name, item in slices.items()},
+                slices=decode_slices(slices, version),
                 takedowns=None if takedowns is None else BlobRef.from_cbor(takedowns, "head, takedowns"),
+                offer=None if document.get(11) is None else decode_offer(document[11], version),
             )
     raise WireError("decode head: a field is missing or of another kind than docs/feed.md says")
+
+
+def decode_offer(item: object, stable_version: int) -> Offer:
+    match item:
+        case [
+            bytes() as salt,
+            int() as permille,
+            int() as version,
+            dict() as slices,
+            chain,
+            int() as schema_version,
+        ] if (
+            SALT_BYTES[0] <= len(salt) <= SALT_BYTES[1]
+            and 1 <= permille <= 1000
+            and stable_version < version
+            and 0 <= schema_version <= version
+            and len(slices) <= limits.SLICES
+        ):
+            ref = BlobRef.from_cbor(chain, "head, offered chain")
+            return Offer(salt, permille, version, decode_slices(slices, version), ref, schema_version)
+    raise WireError("decode head: its offer is not [salt, permille, later version, slices, chain, schema version]")
+
+
+def decode_slices(slices: Mapping[Any, object], live_version: int) -> dict[str, SliceHead]:
+    return {check_name(name, "slice"): decode_slice(name, item, live_version) for name, item in slices.items()}
 
 
 def decode_slice(name: str, item: object, live_version: int) -> SliceHead:

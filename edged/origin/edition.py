@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -11,13 +12,14 @@ from edged.errors import EdgedError, OriginError
 from edged.feed import cbor
 from edged.origin.applying import Applied, Applier, Row
 from edged.origin.hops import HopMaker
-from edged.origin.release import Workplace, releasing
+from edged.origin.release import Rollout, Workplace, releasing
 from edged.origin.rules import fingerprint, schema_of
 from edged.origin.slicing import CORE, Slicer
 from edged.origin.snapshots import SnapshotMaker, dictionary_of, is_due, newest_snapshot, snapshot_bytes
-from edged.origin.state import HIDDEN, State, VersionRow
+from edged.origin.state import HIDDEN, SliceState, State, VersionRow
 from edged.origin.validate import Validator
 
+SALT_BYTES = 8  # of a rollout
 SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
 
 
@@ -61,7 +63,10 @@ class SliceResult:
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """What an operation made live. unchanged: the version is the one before, only its head was signed anew."""
+    """What an operation made live. unchanged: the version is the one before, only its head was signed anew.
+
+    permille: the share of devices that the version is offered to; None: all.
+    """
 
     dataset: str
     version: int
@@ -70,6 +75,7 @@ class PublishResult:
     changed: int = 0
     removed: int = 0
     head_bytes: int = 0
+    permille: int | None = None
     slices: dict[str, SliceResult] = field(default_factory=dict)
 
     @property
@@ -83,10 +89,13 @@ class PublishResult:
 
 
 class Edition:
-    """One run of one operation. rows: the changes to make, asked for inside the transaction."""
+    """One run of one operation. permille: offer the version to such a share instead of making it live.
 
-    def __init__(self, place: Workplace, kind: str, watch: Watch = unwatched) -> None:
-        self.place, self.kind, self.watch = place, kind, watch
+    During a rollout only takedowns, which apply to both versions, and its withdrawal make a version.
+    """
+
+    def __init__(self, place: Workplace, kind: str, watch: Watch = unwatched, *, permille: int | None = None) -> None:
+        self.place, self.kind, self.watch, self.permille = place, kind, watch, permille
         self.state: State = place.state
         self.slicer = Slicer(place.rules.slices)
         self.before = self.state.version_row(self.state.live)
@@ -97,15 +106,35 @@ class Edition:
     def release(
         self, rows: Callable[[], Iterable[Row]], *, validated: bool, force_change: bool = False
     ) -> PublishResult:
-        """Publish the changes; without any, sign the head anew. Raises EdgedError, and then nothing has changed."""
+        """Publish the changes; without any, sign the head anew. Raises EdgedError, and then nothing has changed.
+
+        rows: the changes to make, asked for inside the transaction.
+        """
         what = f"{self.kind} dataset {self.place.dataset}"
         with releasing(self.place, what):
             applied, made = self.prepare(rows, validated, force_change)
+            if made:
+                self.place_rollout(what)
         result = self.result(applied, made)
         if self.due_snapshot or self.due_skips:
             self.refresh(what)
             result = self.result(applied, made)
         return result
+
+    def place_rollout(self, what: str) -> None:
+        """Who gets the new version. Raises OriginError where a rollout under way is in its way."""
+        place = self.place
+        if place.rollout is not None and self.kind == "withdraw":
+            place.since, place.rollout = place.rollout.stable, None
+        elif place.rollout is not None and self.kind != "takedown":
+            raise OriginError(
+                f"{what}: version {self.state.live} is being rolled out to {place.rollout.permille / 10:g}% of the "
+                "devices; complete that (rollout --share 100%) or withdraw it (rollout --withdraw) first"
+            )
+        elif self.permille is not None:
+            if self.before is None:
+                raise OriginError(f"{what}: the first version cannot be offered to a share; publish it to all")
+            place.rollout = Rollout(self.before.version, secrets.token_bytes(SALT_BYTES), self.permille)
 
     def prepare(self, rows: Callable[[], Iterable[Row]], validated: bool, force_change: bool) -> tuple[Applied, bool]:
         """Everything of the next version but its head. Whether there is a next version is the second value."""
@@ -131,7 +160,8 @@ class Edition:
             validator.claim()
         self.state.set_meta("rules_slices", marks["slices"])
         row = self.version_row(version, applied)
-        if not applied.rows and self.before is not None and self.same(row, self.before):
+        nothing = not applied.rows and self.before is not None and self.same(row, self.before)
+        if nothing and self.kind != "withdraw":  # which those who took the offer must see as a later version
             return applied, False
         self.state.add_version(row)
         self.code(applied, row)
@@ -182,6 +212,7 @@ class Edition:
                 last = newest_snapshot(state, name)
                 size = snapshot_bytes(state, name, last[0]) if last else 0
                 made = last is not None and hops.make_plain(name, before, size)
+                self.code_from_stable(hops, name, before, size)
                 if made:
                     hops.make_skips(name, 2, SOON_STEPS)
                     self.due_skips += [name] if (before.counter + 1) % (2 * SOON_STEPS) == 0 else []
@@ -192,6 +223,13 @@ class Edition:
             if name not in applied.touched and is_due(state, name, self.place.keep.versions):
                 urgent.append(name)
         self.snapshots(urgent)
+
+    def code_from_stable(self, hops: HopMaker, name: str, before: SliceState, snapshot_bytes: int) -> None:
+        """During a rollout most devices come from the stable version, past the one that was offered."""
+        if self.place.rollout is not None:
+            stable = self.state.slice_state(name, at=self.place.rollout.stable)
+            if stable.version != before.version:
+                hops.make_plain(name, stable, snapshot_bytes)
 
     def hop_maker(self, version: int) -> HopMaker:
         oldest = max(self.place.keep.oldest(version), int(self.state.meta("journal_from") or 1))
@@ -228,7 +266,10 @@ class Edition:
         slices = {name: slice_result(state, name, live) for name in names}
         counts = (applied.added, applied.changed, applied.removed)
         size = self.place.head_path.stat().st_size
-        return PublishResult(self.place.dataset, live, not made, *counts, head_bytes=size, slices=slices)
+        permille = None if self.place.rollout is None else self.place.rollout.permille
+        return PublishResult(
+            self.place.dataset, live, not made, *counts, head_bytes=size, permille=permille, slices=slices
+        )
 
 
 def slice_result(state: State, name: str, version: int) -> SliceResult:

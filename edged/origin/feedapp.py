@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl
 
 import trio
 
+from edged.feed.head import Head
 from edged.feed.names import NAME
 from edged.origin.heads import Heads, PublicHead
 
@@ -89,7 +90,12 @@ class FeedApp:
         """What there is, for people and probes."""
         found = {name: self.heads.current(name) for name in self.heads.datasets()}
         datasets = {
-            name: {"version": head.version, "signed_at": head.document.signed_at, "head": f"/{name}/head"}
+            name: {
+                "version": head.version,
+                "signed_at": head.document.signed_at,
+                "head": f"/{name}/head",
+                "offered": offered(head.document),
+            }
             for name, head in found.items()
             if head is not None
         }
@@ -104,7 +110,7 @@ class FeedApp:
         if after is None:
             found = self.heads.current(dataset)
         else:
-            arrived, found = await self.held(dataset, after, wait_s, receive)
+            arrived, found = await self.held(dataset, after, wait_s, headers.get(b"if-none-match"), receive)
             if not arrived:
                 return None
         if found is None:
@@ -113,12 +119,19 @@ class FeedApp:
         common = [(b"etag", found.etag), (b"cache-control", BRIEF)]
         if same:
             return Answer(304, common)
-        if after is not None and found.version <= after and b"if-none-match" not in headers:
+        if after is not None and found.newest_version <= after and b"if-none-match" not in headers:
             return Answer(204, common)
         return Answer(200, [(b"content-type", b"application/cose"), *common], found.data)
 
-    async def held(self, dataset: str, after: int, wait_s: int, receive: Receive) -> tuple[bool, PublicHead | None]:
-        """(whether the client is still there, the head): as soon as it is newer than `after`, or after `wait_s`."""
+    async def held(
+        self, dataset: str, after: int, wait_s: int, tags: bytes | None, receive: Receive
+    ) -> tuple[bool, PublicHead | None]:
+        """(whether the client is still there, the head): as soon as it has news, or after `wait_s`. tags: of the
+        heads that the client has; None: it did not say."""
+
+        def is_known(head: PublicHead) -> bool:
+            return tags is None or names_tag(tags, head.etag)
+
         result: tuple[bool, PublicHead | None] = (False, None)
 
         async def leave() -> None:
@@ -128,9 +141,13 @@ class FeedApp:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(leave)
-            result = (True, await self.heads.newer(dataset, after, wait_s))
+            result = (True, await self.heads.newer(dataset, after, wait_s, is_known))
             nursery.cancel_scope.cancel()
         return result
+
+
+def offered(head: Head) -> dict[str, Any] | None:
+    return None if head.offer is None else {"version": head.offer.version, "permille": head.offer.permille}
 
 
 def read_poll(query: bytes) -> tuple[int | None, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,15 @@ class PublicHead:
     @property
     def version(self) -> int:
         return self.document.version
+
+    @property
+    def newest_version(self) -> int:
+        return self.document.newest_version
+
+    @property
+    def news(self) -> object:
+        """What waiting devices must hear of: a head that was only signed anew can wait for the end of their polls."""
+        return self.version, self.document.offer, self.document.takedowns
 
 
 class Heads:
@@ -84,13 +94,23 @@ class Heads:
             root = trust.verify_root(read_bounded(path, limits.TRUST_BYTES), root)
         return root
 
-    async def newer(self, dataset: str, after: int, wait_s: float) -> PublicHead | None:
-        """The head as soon as its version is above `after`; whatever it is once `wait_s` are over."""
+    async def newer(
+        self, dataset: str, after: int, wait_s: float, is_known: Callable[[PublicHead], bool] = lambda head: True
+    ) -> PublicHead | None:
+        """The head as soon as it has news; whatever it is once `wait_s` are over.
+
+        after: the newest version, offered ones included, that the device has seen; is_known: whether the device has
+        this very head. News are a later version, a rollout that moves, and takedowns.
+        """
+        before: PublicHead | None = None
         with trio.move_on_after(wait_s):
             while not self.closed:
                 found = self.current(dataset)
-                if found is None or found.version > after:
+                if found is None or found.newest_version > after:
                     return found
+                if found.news != before.news if before is not None else not is_known(found):
+                    return found
+                before = found
                 await self.next_change(dataset)
         return self.current(dataset)
 

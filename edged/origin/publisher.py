@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from edged.origin.files import make_directory, write_durable
 from edged.origin.incoming import Source
 from edged.origin.locks import locked
 from edged.origin.reading import Values
-from edged.origin.release import Workplace, recover, releasing
+from edged.origin.release import Rollout, Workplace, recover, releasing
 from edged.origin.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
 from edged.origin.rules import load_rules
 from edged.origin.state import HIDDEN, State, guarded
@@ -86,15 +87,17 @@ class Publisher:
         edits: bool = False,
         force_change: bool = False,
         allow_empty: bool = False,
+        permille: int | None = None,
         watch: Watch = unwatched,
     ) -> PublishResult:
         """Publish what `source` holds: the whole new state, or with `edits` only the changes to it.
 
+        permille: offer the version to such a share of the devices, 1 to 999, instead of making it live for all.
         force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant.
         Raises InputError naming bad lines and broken rules, ConfigError for `<dataset>.toml`, BusyError, StoreError.
         """
         with self.at_work(dataset, create=True) as place:
-            edition = Edition(place, "publish", watch)
+            edition = Edition(place, "publish", watch, permille=permille)
             incoming.attach_scratch(place.state)
 
             def rows() -> Iterable[Row]:
@@ -124,6 +127,33 @@ class Publisher:
                 )
             edition = Edition(place, "rollback", watch)
             return edition.release(lambda: older_rows(state, to, edition), validated=False)
+
+    def rollout(self, dataset: str, permille: int | None = None) -> Rollout | None:
+        """The rollout under way, None if there is none. permille: raise its share; 1000 makes its version live."""
+        if permille is None:
+            with self.at_work(dataset) as place:
+                return place.rollout
+        with self.at_work(dataset) as place:
+            found = standing(place, "raise")
+            if not found.permille <= permille <= 1000:
+                raise OriginError(
+                    f"raise the rollout of dataset {dataset} to {permille / 10:g}%: it is at "
+                    f"{found.permille / 10:g}%; name a larger share up to 100%, or withdraw it"
+                )
+            if permille == 1000:
+                place.rollout, place.since = None, found.stable
+            else:
+                place.rollout = replace(found, permille=permille)
+            with releasing(place, f"roll out version {place.state.live} of dataset {dataset}"):
+                pass
+            return place.rollout
+
+    def withdraw(self, dataset: str, *, watch: Watch = unwatched) -> PublishResult:
+        """End a rollout: the stable version's content again, as a version above the one that was offered."""
+        with self.at_work(dataset) as place:
+            stable = standing(place, "withdraw").stable
+            edition = Edition(place, "withdraw", watch)
+            return edition.release(lambda: older_rows(place.state, stable, edition), validated=False)
 
     def takedown(self, dataset: str, collection: str, keys: Sequence[str]) -> PublishResult:
         """Remove records from every slice and version at once, until `restore`."""
@@ -234,6 +264,13 @@ class Publisher:
                 shutil.rmtree(base)
                 for suffix in ("", "-wal", "-shm"):
                     Path(f"{state.path}{suffix}").unlink(missing_ok=True)
+
+
+def standing(place: Workplace, what: str) -> Rollout:
+    """The rollout under way. Raises OriginError if there is none."""
+    if place.rollout is None:
+        raise OriginError(f"{what} the rollout of dataset {place.dataset}: none is under way; publish with --rollout")
+    return place.rollout
 
 
 def older_rows(state: State, to: int, edition: Edition) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from edged.feed import cbor, limits, trust
 from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain
 from edged.feed.digest import EMPTY_DIGEST
-from edged.feed.head import Head, HopRef, SliceHead
+from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
 from edged.feed.takedowns import encode_takedowns
 from edged.origin import retention
@@ -27,9 +27,22 @@ from edged.origin.snapshots import snapshot_ref
 from edged.origin.state import State, VersionRow
 
 
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """A rollout under way: the newest version is offered to a share, `stable` is what all others have."""
+
+    stable: int
+    salt: bytes
+    permille: int
+
+
 @dataclass(slots=True)
 class Workplace:
-    """All that an operation on one dataset needs. now: seconds since 1970, UTC."""
+    """All that an operation on one dataset needs. now: seconds since 1970, UTC.
+
+    rollout: as the public head has it, or as the operation under way will have it. since: the version that most
+    devices hold when a rollout ends, whose hop to the new one is worth inlining.
+    """
 
     dataset: str
     base: Path
@@ -38,6 +51,8 @@ class Workplace:
     rules: Rules
     roots: Roots
     now: int
+    rollout: Rollout | None = None
+    since: int | None = None
 
     @property
     def keep(self) -> Keep:
@@ -69,7 +84,10 @@ def recover(place: Workplace) -> None:
     state = place.state
     live, newest = state.live, state.newest()
     head = public_head(place)
-    shown = 0 if head is None else head.head.version
+    shown = 0 if head is None else head.head.newest_version
+    if head is not None and head.head.offer is not None:
+        offer = head.head.offer
+        place.rollout = Rollout(head.head.version, offer.salt, offer.permille)
     if shown > newest:
         raise StoreError(
             f"open dataset {place.dataset}: its public head is version {shown}, the publisher's state ends at "
@@ -106,14 +124,14 @@ def build_chain(place: Workplace, row: VersionRow, oldest: int) -> Chain:
     state = place.state
     slices: dict[str, SliceChain] = {}
     for name in row.declared:
-        snapshots = listed_snapshots(place, name)
+        snapshots = listed_snapshots(place, name, row.version)
         first = min((snapshot.version for snapshot in snapshots), default=0)
         bottom = retention.bottom_of(state, name, oldest, first)
         rows = list(
             state.rows(
                 "SELECT from_version, to_version, size, sha256, dictionary FROM hops"
-                " WHERE slice = ? AND from_version >= ? ORDER BY from_version, to_version",
-                (name, bottom),
+                " WHERE slice = ? AND from_version >= ? AND to_version <= ? ORDER BY from_version, to_version",
+                (name, bottom, row.version),
             )
         )
         hops = tuple(HopRef(low, high, BlobRef(sha256, size)) for low, high, size, sha256, _ in rows)
@@ -123,11 +141,13 @@ def build_chain(place: Workplace, row: VersionRow, oldest: int) -> Chain:
     return Chain(place.dataset, row.version, Schema.from_cbor(cbor.decode(row.schema, "schema")), slices)
 
 
-def listed_snapshots(place: Workplace, name: str) -> tuple[SnapshotRef, ...]:
-    """The newest snapshot, and for a grace period the one before it, which devices may be fetching."""
+def listed_snapshots(place: Workplace, name: str, version: int) -> tuple[SnapshotRef, ...]:
+    """The newest snapshot up to `version`, and for a grace period the one before it, which devices may be fetching."""
     rows = list(
         place.state.rows(
-            "SELECT version, made_at, dictionary FROM snapshots WHERE slice = ? ORDER BY version DESC LIMIT 2", (name,)
+            "SELECT version, made_at, dictionary FROM snapshots WHERE slice = ? AND version <= ?"
+            " ORDER BY version DESC LIMIT 2",
+            (name, version),
         )
     )
     if len(rows) == 2 and rows[0][1] < place.now - place.keep.grace_s:
@@ -139,17 +159,12 @@ def dictionary_ref(state: State, sha256: bytes) -> BlobRef:
     return BlobRef(sha256, next(state.rows("SELECT size FROM dictionaries WHERE sha256 = ?", (sha256,)))[0])
 
 
-def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobRef) -> Head:
+def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobRef, offer: Offer | None) -> Head:
     """The head for version `row`; writes the blob of the takedowns."""
     state = place.state
     hidden = state.hidden()
     takedowns = place.blobs.store("takedowns", encode_takedowns(hidden)) if hidden else None
-    slices: dict[str, SliceHead] = {}
-    for name in row.declared:
-        item = state.slice_state(name)
-        # A slice that was never published to has version 0 and nothing to fetch.
-        leading = tuple(hop for hop in chain.slices[name].hops if hop.to_version == item.version)
-        slices[name] = SliceHead(item.version, item.digest if item.version else EMPTY_DIGEST, item.records, leading)
+    slices = slice_heads(state, row, chain)
     inline(place, slices, row.version)
     freshness = place.rules.freshness
     return Head(
@@ -163,7 +178,19 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobR
         chain=chain_ref,
         slices=slices,
         takedowns=takedowns,
+        offer=offer,
     )
+
+
+def slice_heads(state: State, row: VersionRow, chain: Chain) -> dict[str, SliceHead]:
+    """The slices as they were at version `row`, with the hops that lead there."""
+    slices: dict[str, SliceHead] = {}
+    for name in row.declared:
+        item = state.slice_state(name, at=row.version)
+        # A slice that was never published to has version 0 and nothing to fetch.
+        leading = tuple(hop for hop in chain.slices[name].hops if hop.to_version == item.version)
+        slices[name] = SliceHead(item.version, item.digest if item.version else EMPTY_DIGEST, item.records, leading)
+    return slices
 
 
 def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None:
@@ -173,6 +200,15 @@ def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None
         for name, item in slices.items()
         if item.hops and item.version == version
     ]
+    if place.since is not None:
+        # A rollout has ended: most devices come from the version that was stable until then.
+        held = {name: place.state.slice_state(name, at=place.since).version for name in slices}
+        plain += [
+            (hop, name)
+            for name, item in slices.items()
+            for hop in item.hops
+            if hop.from_version == held[name] and (hop, name) not in plain
+        ]
     room = place.rules.inline.max
     for hop, name in sorted(plain, key=lambda found: (found[0].blob.size, found[1])):
         if hop.blob.size > room:
@@ -197,8 +233,7 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
             row = place.state.version_row(place.state.newest())
             if row is None:
                 raise OriginError(f"{what}: the dataset has no version yet; publish to it first")
-            chain, chain_data = fit_chain(place, row)
-            head = build_head(place, row, chain, place.blobs.store("chain", chain_data))
+            head, chains = compose_head(place, row)
             data = trust.sign_head(head, place.roots.head_key())
             trust.verify_head(data, place.roots.newest, place.dataset)
             place.state.set_meta("signed_at", head.signed_at)
@@ -215,21 +250,43 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
         place.blobs.take_back()
         raise
     place.blobs.fresh.clear()
-    settle(place, head, chain, what)
+    settle(place, head, chains, what)
 
 
-def settle(place: Workplace, head: Head, chain: Chain, what: str) -> None:
+def compose_head(place: Workplace, newest: VersionRow) -> tuple[Head, list[Chain]]:
+    """The head of the newest version, or with a rollout that of the stable one which offers it; and their chains."""
+    row, offer, chains = newest, None, []
+    rollout = place.rollout
+    if rollout is not None:
+        stable = place.state.version_row(rollout.stable)
+        if stable is None:
+            raise OriginError(
+                f"offer version {newest.version} of dataset {place.dataset}: version {rollout.stable}, the stable one, "
+                "is no longer remembered; complete or withdraw the rollout"
+            )
+        chain, data = fit_chain(place, newest)
+        chains.append(chain)
+        ref = place.blobs.store("chain", data)
+        slices = slice_heads(place.state, newest, chain)
+        offer = Offer(rollout.salt, rollout.permille, newest.version, slices, ref, newest.schema_version)
+        row = stable
+    chain, data = fit_chain(place, row)
+    chains.append(chain)
+    return build_head(place, row, chain, place.blobs.store("chain", data), offer), chains
+
+
+def settle(place: Workplace, head: Head, chains: list[Chain], what: str) -> None:
     """The head is in place: note that, and delete what nothing leads to any more."""
     try:
         sync_directory(place.base)
         with place.state.transaction(what):
-            place.state.set_meta("live", head.version)
-            retention.forget(place.state, chain, place.keep, head.version)
-            retention.mark_unnamed(place.state, head, chain, place.now)
+            place.state.set_meta("live", head.newest_version)
+            retention.forget(place.state, chains, place.keep, head.version)
+            retention.mark_unnamed(place.state, head, chains, place.now)
         with place.state.transaction(what):
             retention.collect(place.state, place.blobs.directory, place.keep, place.now)
     except (OSError, StoreError) as fault:
         raise StoreError(
-            f"{what}: version {head.version} is live, but tidying up after it failed: {fault}; "
+            f"{what}: version {head.newest_version} is live, but tidying up after it failed: {fault}; "
             "the next operation on the dataset does it"
         ) from fault

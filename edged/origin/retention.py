@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,14 +30,16 @@ class Keep:
         return max(1, live - self.versions)
 
 
-def named_blobs(head: Head, chain: Chain) -> Iterator[bytes]:
+def named_blobs(head: Head, chains: Iterable[Chain]) -> Iterator[bytes]:
     """SHA-256 of every blob that a device may be led to by this head."""
     yield head.chain.sha256
     if head.takedowns is not None:
         yield head.takedowns.sha256
-    for item in head.slices.values():
+    if head.offer is not None:
+        yield head.offer.chain.sha256
+    for item in (*head.slices.values(), *(head.offer.slices.values() if head.offer is not None else ())):
         yield from (hop.blob.sha256 for hop in item.hops)
-    for entry in chain.slices.values():
+    for entry in (entry for chain in chains for entry in chain.slices.values()):
         for snapshot in entry.snapshots:
             yield from (part.sha256 for part in snapshot.parts)
             if snapshot.dictionary is not None:
@@ -46,9 +48,9 @@ def named_blobs(head: Head, chain: Chain) -> Iterator[bytes]:
         yield from (ref.sha256 for ref in entry.dictionaries)
 
 
-def mark_unnamed(state: State, head: Head, chain: Chain, now: int) -> None:
-    """Note which blobs the live head and chain no longer lead to, and since when."""
-    named = set(named_blobs(head, chain))
+def mark_unnamed(state: State, head: Head, chains: Iterable[Chain], now: int) -> None:
+    """Note which blobs the live head and its chains no longer lead to, and since when."""
+    named = set(named_blobs(head, chains))
     rows = list(state.rows("SELECT sha256, unnamed_since FROM blobs"))
     state.run_many(
         "UPDATE blobs SET unnamed_since = ? WHERE sha256 = ?",
@@ -73,21 +75,22 @@ def collect(state: State, directory: Path, keep: Keep, now: int) -> int:
     return len(rows)
 
 
-def forget(state: State, chain: Chain, keep: Keep, live: int) -> None:
-    """Drop the rows of what the live chain no longer lists and of versions that are no longer retained."""
+def forget(state: State, chains: Sequence[Chain], keep: Keep, live: int) -> None:
+    """Drop the rows of what the live chains no longer list and of versions that are no longer retained."""
     oldest = keep.oldest(live)
     state.run("DELETE FROM journal WHERE version <= ?", (oldest,))
     state.set_meta("journal_from", oldest)
     state.run("DELETE FROM versions WHERE version < ?", (oldest,))
     for name in state.slice_names():
-        entry = chain.slices.get(name)
-        first = min((snapshot.version for snapshot in entry.snapshots), default=0) if entry else oldest
+        entries = [chain.slices[name] for chain in chains if name in chain.slices]
+        listed = [snapshot.version for entry in entries for snapshot in entry.snapshots]
+        first = min(listed, default=0) if entries else oldest
         bottom = bottom_of(state, name, oldest, first)
         state.run("DELETE FROM snapshots WHERE slice = ? AND version < ?", (name, first))
         state.run("DELETE FROM parts WHERE slice = ? AND version < ?", (name, first))
         state.run("DELETE FROM hops WHERE slice = ? AND from_version < ?", (name, bottom))
         state.run("DELETE FROM slices WHERE slice = ? AND version < ?", (name, bottom))
-        forget_sums(state, name)
+        forget_sums(state, name, state.slice_state(name, at=live).version)
     state.run(
         "DELETE FROM dictionaries WHERE sha256 NOT IN (SELECT dictionary FROM snapshots WHERE dictionary NOT NULL)"
         " AND sha256 NOT IN (SELECT dictionary FROM hops WHERE dictionary NOT NULL)"
@@ -99,9 +102,14 @@ def bottom_of(state: State, name: str, oldest: int, first_snapshot: int) -> int:
     return min(state.slice_state(name, at=oldest).version, first_snapshot or oldest)
 
 
-def forget_sums(state: State, name: str) -> None:
-    """Drop LtHash sums (2 kB each) where no later hop can start: change c starts hops up to c + its lowest bit."""
+def forget_sums(state: State, name: str, stable: int) -> None:
+    """Drop LtHash sums (2 kB each) where no later hop can start: change c starts hops up to c + its lowest bit.
+
+    stable: the slice version that most devices have; during a rollout hops start from there all the same.
+    """
     newest = state.slice_state(name).counter
-    rows = state.rows("SELECT version, counter FROM slices WHERE slice = ? AND state NOT NULL", (name,))
+    rows = state.rows(
+        "SELECT version, counter FROM slices WHERE slice = ? AND version <> ? AND state NOT NULL", (name, stable)
+    )
     done = [(name, version) for version, counter in rows if counter + (counter & -counter) < newest]
     state.run_many("UPDATE slices SET state = NULL WHERE slice = ? AND version = ?", done)

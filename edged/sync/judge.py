@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from edged.errors import TrustError, UnknownKeyError
 from edged.feed import limits
 from edged.feed.head import Head
+from edged.feed.rollout import accepted
 from edged.feed.trust import Root, VerifiedHead, verify_head
 
 
@@ -47,21 +48,27 @@ def judge(new: VerifiedHead, floor: VerifiedHead | None, clock: Clock) -> None:
     if floor is None:
         return
     seen = floor.head
-    if head.version < seen.version:
+    if head.version < seen.version or head.newest_version < seen.newest_version:
         raise TrustError(
-            f"{what}: rollback, version {seen.version} has been seen; the origin, or a cache on the way, is outdated "
-            "(to go back, publish old content as a new version: edged origin rollback)"
+            f"{what}: rollback, version {seen.newest_version} has been seen; the origin, or a cache on the way, is "
+            "outdated (to go back, publish old content as a new version: edged origin rollback)"
         )
     if head.signed_at < seen.signed_at:
         raise TrustError(
             f"{what}: signed at {head.signed_at}, before the head seen last (version {seen.version}, "
             f"{seen.signed_at}); an outdated copy, or the publisher's clock went back"
         )
-    if head.version == seen.version and content_of(head) != content_of(seen):
+    before = contents_of(seen)
+    if any(before.get(version, content) != content for version, content in contents_of(head).items()):
         raise TrustError(
             f"{what}: is not the content that was signed under this number before; two publishers share a key, or "
             "the key has been stolen: publish as a new version, rotate the key if in doubt"
         )
+
+
+def contents_of(head: Head) -> dict[int, object]:
+    """What the head's version numbers stand for, the offered one included. Where blobs lie may change."""
+    return {one.version: content_of(one) for one in (head, accepted(head))}
 
 
 def content_of(head: Head) -> object:

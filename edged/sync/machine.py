@@ -7,6 +7,7 @@ which event is taken in which phase and by what; anything that is not there is a
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from edged.errors import (
     ChainError,
@@ -22,6 +23,7 @@ from edged.errors import (
 )
 from edged.feed import roots
 from edged.feed.head import Head
+from edged.feed.rollout import head_for
 from edged.feed.trust import VerifiedHead, verify_head
 from edged.sync import events, judge
 from edged.sync.events import SEED, Effect, Event, HeldState, Instant
@@ -153,7 +155,9 @@ class Machine:
         if self.retry_at is not None:
             wait_s = min(wait_s, max(LEAST_WAIT_S, int(self.retry_at - elapsed)))
         self.asked_wait_s = wait_s
-        return self.asked(events.Poll(self.origin, self.floor.head.version, wait_s, self.etag))
+        # Of an offer that was seen we want to hear only if it changes, which an origin without ETags cannot tell.
+        seen = self.floor.head.newest_version if self.etag else self.floor.head.version
+        return self.asked(events.Poll(self.origin, seen, wait_s, self.etag))
 
     def asked(self, effect: Effect) -> Effect:
         self.asked_at = self.now.elapsed_s
@@ -236,8 +240,18 @@ class Machine:
         wanted = self.slices
         if arrived.carries is not None:
             wanted &= arrived.carries | self.held.slices.keys()
-        self.update = Update(verified, self.held, wanted)
+        self.update = Update(self.chosen(verified, arrived.carries is None), self.held, wanted)
         return self.advance()
+
+    def chosen(self, verified: VerifiedHead, takes_offers: bool) -> VerifiedHead:
+        """The head as this device follows it: with the version that it offers, or without.
+
+        A pin behind the live version is not moved by an offer; a bundle carries only the live version.
+        """
+        pinned = self.held.pinned is not None and self.held.pinned <= verified.head.version
+        device = self.settings.device_id if takes_offers else ""
+        mine = replace(verified.head, offer=None) if pinned else head_for(verified.head, device, self.held.version)
+        return replace(verified, head=mine)
 
     # ---- roots of trust, one by one
 

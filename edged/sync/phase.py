@@ -42,7 +42,8 @@ PHASE_OF: dict[type[Effect], Phase] = {
 @dataclass(frozen=True, slots=True)
 class Settings:
     """trust_file: the root of trust as installed; origins: how many; seed: whether there is a seed bundle;
-    built_at: when this release was made, seconds since 1970; poll_s: between polls of a host that cannot hold them."""
+    built_at: when this release was made, seconds since 1970; poll_s: between polls of a host that cannot hold them;
+    device_id: decides which rollouts are for this device; empty: none are."""
 
     dataset: str
     trust_file: bytes
@@ -52,3 +53,4 @@ class Settings:
     seed: bool = False
     poll_s: float = 30.0
     wait_s: int = WAIT_S
+    device_id: str = ""

@@ -36,7 +36,8 @@ class DatasetStatus:
     """Written by the sync task alone, read by anyone in the process. Bytes and counts are since the process began.
 
     as_of: signed_at of the head in force (0: none); flash_bytes_written: of the replica, over all processes;
-    connected: whether the origin answered when last asked; origin: the one in use; last_error: None when all is well.
+    connected: whether the origin answered when last asked; origin: the one in use; last_error: None when all is well;
+    offered: the version that a rollout offers to some devices, held when this is one of them.
     """
 
     dataset: str
@@ -47,6 +48,7 @@ class DatasetStatus:
     expires_s: int = 0
     slices: dict[str, int] = field(default_factory=dict)
     pinned: int | None = None
+    offered: int | None = None
     snapshots_applied: int = 0
     hops_applied: int = 0
     repairs: int = 0
@@ -79,6 +81,7 @@ class DatasetStatus:
             "as_of": self.as_of,
             "slices": dict(self.slices),
             "pinned": self.pinned,
+            "offered": self.offered,
             "origin": self.origin,
             "connected": self.connected,
             "bytes_received": self.bytes_received,

@@ -69,6 +69,7 @@ async def run(
     *,
     clock: Clock,
     control: Control,
+    device_id: str = "",
     origins: Origins | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -83,7 +84,7 @@ async def run(
         task_status.started()
         while True:
             try:
-                settings = settings_of(source, control.slices, found)
+                settings = settings_of(source, control.slices, found, device_id)
                 with Shell(settings, found, writer, status, clock, control) as shell:
                     await shell.run()
             except (ConfigError, WireError, TrustError) as fault:
@@ -100,6 +101,7 @@ async def sync_once(
     status: DatasetStatus,
     *,
     clock: Clock,
+    device_id: str = "",
     origins: Origins | None = None,
     rests: int = ONCE_RESTS,
 ) -> SyncOutcome:
@@ -110,12 +112,13 @@ async def sync_once(
     """
     control = Control(source.slices)
     async with origins or Origins.of(source.origin, source.seed, status.traffic) as found:
-        with Shell(settings_of(source, control.slices, found), found, writer, status, clock, control) as shell:
+        settings = settings_of(source, control.slices, found, device_id)
+        with Shell(settings, found, writer, status, clock, control) as shell:
             error = await shell.until_settled(rests)
     return SyncOutcome(source.name, status.version, shell.before or 0, status.bytes_received, status.bytes_sent, error)
 
 
-def settings_of(source: Source, slices: frozenset[str], origins: Origins) -> Settings:
+def settings_of(source: Source, slices: frozenset[str], origins: Origins, device_id: str) -> Settings:
     """Raises ConfigError if the trust file cannot be read."""
     try:
         with open(source.trust, "rb") as file:
@@ -133,6 +136,7 @@ def settings_of(source: Source, slices: frozenset[str], origins: Origins) -> Set
         origins=len(origins.transports),
         seed=origins.seed is not None,
         poll_s=float(source.poll_s),
+        device_id=device_id,
     )
 
 
@@ -375,14 +379,10 @@ def note_held(held: HeldLike, status: DatasetStatus, clock: Clock) -> None:
     status.slices = {name: item.version for name, item in held.slices.items()}
     status.as_of = held.last_signed_at
     if held.head is not None:
-        status.fresh_s, status.expires_s = freshness_of(held.head)
+        document = decode_head(cose.open_sign1(held.head, "head as kept")[1])  # verified before it was kept
+        status.fresh_s, status.expires_s = document.fresh_s, document.expires_s
+        status.offered = None if document.offer is None else document.offer.version
     clock.seen(held.last_signed_at)
-
-
-def freshness_of(head: bytes) -> tuple[int, int]:
-    """(fresh_s, expires_s) of a head that was verified before it was kept. Raises WireError."""
-    document = decode_head(cose.open_sign1(head, "head as kept")[1])
-    return document.fresh_s, document.expires_s
 
 
 def stage(staging: Staging, action: events.Action) -> None:

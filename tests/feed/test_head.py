@@ -73,6 +73,13 @@ def changed(field: int, value: Any) -> bytes:
         (9, 8, "a field is missing"),
         (9, -1, "a field is missing"),
         (10, "x", "expected .size up to"),
+        (11, [b"saltsalt", 0, 8, {}, [1, DIGEST], 1], "its offer is not"),
+        (11, [b"saltsalt", 1001, 8, {}, [1, DIGEST], 1], "its offer is not"),
+        (11, [b"salt", 5, 8, {}, [1, DIGEST], 1], "its offer is not"),
+        (11, [b"saltsalt", 5, 7, {}, [1, DIGEST], 1], "its offer is not"),
+        (11, [b"saltsalt", 5, 8, {}, [1, DIGEST], 9], "its offer is not"),
+        (11, [b"saltsalt", 5, 8, {"../x": [8, DIGEST, 1, []]}, [1, DIGEST], 1], "slice name"),
+        (11, 5, "its offer is not"),
     ],
 )
 def test_malformed_head(field: int, value: Any, words: str) -> None:

@@ -36,6 +36,7 @@ from edged.feed import (
 )
 from edged.feed.blob import BlobRef
 from edged.feed.hopcoding import Change
+from edged.feed.rollout import bucket_of
 from tests.cddl import Cddl
 from tests.vectors import generate
 from tests.vectors.generate import Held
@@ -144,6 +145,14 @@ def test_the_head_is_verified_over_the_received_bytes() -> None:
         assert isinstance(refused.value, TrustError | WireError)
 
 
+def test_the_head_that_offers_a_version() -> None:
+    file = vectors("head")["offering"]
+    found = head.decode_head(bytes.fromhex(file["payload"]))
+    assert found == generate.offering_head()
+    assert found.offer is not None
+    assert bucket_of(found.offer.salt, file["device_id"]) == file["bucket"]
+
+
 def test_the_chain_lists_what_the_other_files_hold() -> None:
     file = vectors("chain")
     blob = bytes.fromhex(file["blob"])
@@ -229,6 +238,7 @@ def items() -> dict[str, tuple[str, bytes]]:
     found |= {
         "head": ("head-document", vectors("head")["document"]),
         "head, payload": ("head", vectors("head")["payload"]),
+        "head, offering": ("head", vectors("head")["offering"]["payload"]),
         "chain": ("chain", vectors("chain")["cbor"]),
         "takedowns": ("takedowns", vectors("takedowns")["cbor"]),
     }
@@ -256,6 +266,7 @@ def wrong_items() -> dict[str, tuple[str, Any]]:
         "a key of 31 bytes": ("root", {**root, 5: [1, [bytes(31)]]}),
         "a slice with a name that leaves its directory": ("head", {**payload, 7: {"../core": [0, bytes(32), 0, []]}}),
         "a hop without its hash": ("head", {**payload, 7: {"core": [2, bytes(32), 0, [[1, 2, 5]]]}}),
+        "an offer to more than all": ("head", {**payload, 11: [b"saltsalt", 1001, 9, {}, payload[8], 1]}),
         "a chain without a schema": ("chain", {field: item for field, item in listed.items() if field != 4}),
         "a snapshot without parts": ("chain", {**listed, 5: {"core": [[[1, bytes(32), 4, None]], [], []]}}),
         "takedowns of a number": ("takedowns", {1: 1, 2: {"titles": [5]}}),

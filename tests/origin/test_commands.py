@@ -48,6 +48,24 @@ def failed(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
     return code, captured.err
 
 
+def test_a_rollout_through_its_commands(feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on = [str(feed), "--dataset", "catalog"]
+    run(capsys, "origin", "publish", *on, ndjson(tmp_path / "whole", LINES))
+    edited = ndjson(tmp_path / "edits", [LINES[2] | {"value": {"title": "new"}}])
+    offered = run(capsys, "origin", "publish", *on, edited, "--changes", "--rollout", "2.5%")
+    assert (offered["version"], offered["permille"]) == (2, 25)
+    assert run(capsys, "origin", "rollout", *on) == {"dataset": "catalog", "version": 2, "permille": 25, "stable": 1}
+    assert run(capsys, "origin", "rollout", *on, "--share", "25%")["permille"] == 250
+    code, words = failed(capsys, "origin", "rollback", *on, "--to", "1")
+    assert (code, "being rolled out to 25%" in words) == (1, True)
+    assert run(capsys, "origin", "rollout", *on, "--withdraw")["version"] == 3
+    assert run(capsys, "origin", "rollout", *on)["stable"] == 3
+    for words in ("0%", "101%", "5", "x%"):
+        with pytest.raises(SystemExit):
+            main(["origin", "rollout", *on, "--share", words])
+    capsys.readouterr()
+
+
 def test_a_feed_through_all_its_commands(feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     on = [str(feed), "--dataset", "catalog"]
     whole = ndjson(tmp_path / "whole.ndjson", LINES)

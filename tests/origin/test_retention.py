@@ -25,7 +25,7 @@ def needed(publisher: Publisher) -> set[str]:
     device = Device(publisher.path, "catalog")
     head = device.head()
     data = (publisher.public / "catalog" / "blobs" / head.chain.name).read_bytes()
-    return {sha256.hex() for sha256 in named_blobs(head, decode_chain(data))}
+    return {sha256.hex() for sha256 in named_blobs(head, [decode_chain(data)])}
 
 
 def test_blobs_outlive_their_last_mention_by_the_grace_period_and_no_longer(publisher: Publisher, clock: Clock) -> None:

@@ -134,6 +134,33 @@ async def test_a_poll_is_held_until_the_next_version(feed: Publisher) -> None:
         assert at_once.status == 200
 
 
+async def test_a_poll_hears_of_an_offer_of_its_share_and_of_its_end(feed: Publisher) -> None:
+    async with serving(feed) as connect:
+        client = await connect()
+        etag = (await client.ask("/catalog/head")).headers["etag"]
+        seen = 1  # the newest version that the device has seen, offered or live
+        for operation in (
+            lambda: feed.publish_changes("catalog", [edit(3)], permille=50),
+            lambda: feed.rollout("catalog", 250),
+            lambda: feed.takedown("catalog", "titles", ["t1"]),
+            lambda: feed.rollout("catalog", 1000),
+        ):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, operation)
+                with trio.fail_after(DEADLINE_S):
+                    reply = await client.ask(f"/catalog/head?after={seen}&wait=60", If_None_Match=etag)
+            assert (reply.status, reply.body) == (200, head_of(feed))
+            assert reply.headers["etag"] != etag
+            etag, seen = reply.headers["etag"], max(seen + 1, 2)
+
+
+async def test_a_poll_that_names_another_head_is_answered_at_once(feed: Publisher) -> None:
+    async with serving(feed) as connect:
+        with trio.fail_after(DEADLINE_S):
+            reply = await (await connect()).ask("/catalog/head?after=9&wait=60", If_None_Match='"older"')
+        assert (reply.status, reply.body) == (200, head_of(feed))
+
+
 async def test_a_poll_that_nothing_comes_of_ends_in_204_or_304(feed: Publisher) -> None:
     async with serving(feed) as connect:
         client = await connect()

@@ -19,10 +19,12 @@ from tests.sync.simulator import Device, Feed, Origin, Records
 NOT_CONTENT = {"lock", "counter"}  # the counter moves whenever a writer opens
 
 
-async def sync(device: Device, *origins: Transport, seed: Transport | None = None) -> SyncOutcome:
+async def sync(device: Device, *origins: Transport, seed: Transport | None = None, device_id: str = "") -> SyncOutcome:
     status = DatasetStatus(device.name)
     with Writer.open(device.directory, device.name) as writer:
-        return await sync_once(device, writer, status, clock=device.clock(), origins=Origins(origins, seed))
+        return await sync_once(
+            device, writer, status, clock=device.clock(), origins=Origins(origins, seed), device_id=device_id
+        )
 
 
 async def first_sync(device: Device, feed: Feed) -> Origin:
@@ -81,7 +83,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(device: Device, *origins: Transport, seed: Transport | None = None) -> AsyncIterator[Running]:
+async def running(
+    device: Device, *origins: Transport, seed: Transport | None = None, device_id: str = ""
+) -> AsyncIterator[Running]:
     """The device's sync task, ended at the end of the block."""
     status, control = DatasetStatus(device.name), Control(device.slices)
     with Writer.open(device.directory, device.name) as writer:
@@ -94,6 +98,7 @@ async def running(device: Device, *origins: Transport, seed: Transport | None = 
                     status,
                     clock=device.clock(),
                     control=control,
+                    device_id=device_id,
                     origins=Origins(origins, seed),
                     task_status=task_status,
                 )

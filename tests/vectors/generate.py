@@ -12,6 +12,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from edged.feed import (
 )
 from edged.feed.blob import BlobRef
 from edged.feed.hopcoding import Change
+from edged.feed.rollout import bucket_of
 from edged.feed.wholehop import encode_whole
 
 HERE = Path(__file__).parent
@@ -332,13 +334,28 @@ def example_head() -> head.Head:
 
 
 def head_file() -> Json:
+    offering = offering_head()
+    assert offering.offer is not None
     return {
         "zstd": ZSTD,
         "aad": head.AAD.hex(),
         "key": "head 1",
         "payload": head.encode_head(example_head()).hex(),
         "document": trust.sign_head(example_head(), signing_key("head 1")).hex(),
+        "offering": {
+            "payload": head.encode_head(offering).hex(),
+            "device_id": "a box",
+            "bucket": bucket_of(offering.offer.salt, "a box"),
+        },
     }
+
+
+def offering_head() -> head.Head:
+    """The same with version 3, in which `core` is empty again, offered to a twentieth of the devices."""
+    ref = BlobRef(hashlib.sha256(b"").digest(), 600)
+    core = head.SliceHead(3, digest.EMPTY_DIGEST, 0, (head.HopRef(2, 3, ref),))
+    slices = {"core": core, "region-de": head.SliceHead(0, digest.EMPTY_DIGEST, 0)}
+    return replace(example_head(), offer=head.Offer(b"saltsalt", 50, 3, slices, ref, 1))
 
 
 def bundle_file() -> Json:

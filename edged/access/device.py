@@ -1,0 +1,28 @@
+"""Who this device is, for rollouts."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+MACHINE_ID = Path("/etc/machine-id")
+PURPOSE = b"edged/1 device "
+MACHINE_ID_CHARACTERS = 32
+
+
+def device_id(configured: str, machine_id: Path = MACHINE_ID) -> str:
+    """`daemon.device_id`, or a hash of /etc/machine-id; empty where there is neither.
+
+    A machine id must not be shown to anybody and is used only hashed together with a purpose (machine-id(5)); neither
+    it nor the hash leaves the device. A host whose id is not made yet ("uninitialized") has none.
+    """
+    if configured:
+        return configured
+    try:
+        with machine_id.open("rb") as file:
+            found = file.read(MACHINE_ID_CHARACTERS + 1).strip()
+    except OSError:  # no systemd here: this device takes no part in rollouts
+        return ""
+    if len(found) != MACHINE_ID_CHARACTERS or set(found) - set(b"0123456789abcdef"):
+        return ""
+    return hashlib.sha256(PURPOSE + found).hexdigest()[:MACHINE_ID_CHARACTERS]

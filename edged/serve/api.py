@@ -9,11 +9,11 @@ import logging
 import cbor2
 
 from edged.access.identity import Identity
-from edged.errors import EdgedError, RequestError, StoreError
+from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.feed.schema import ViewRule, view_to_cbor
 from edged.serve.changes import answer_changes
 from edged.serve.lists import answer_list
-from edged.serve.message import Answer, Request, Response, Timed
+from edged.serve.message import Answer, Request, Response, Stream, Timed
 from edged.serve.negotiate import RECORD_FORMATS, choose_format
 from edged.serve.openapi import OPENAPI, OPENAPI_FORMATS
 from edged.serve.query import (
@@ -57,6 +57,7 @@ def answer(request: Request, who: Identity, service: Service, now: float, *, may
     Raises nothing that a request can cause: faults of a request are problem details, a broken replica is a 503.
     """
     view: View | None = None
+    dataset: Dataset | None = None
     try:
         asterisk = request.method == "OPTIONS" and request.target == b"*"  # the server as a whole
         authority, path, query = split_target(b"/" if asterisk else request.target)
@@ -78,10 +79,13 @@ def answer(request: Request, who: Identity, service: Service, now: float, *, may
             return answer_datasets(service, request, now)
         dataset = find_dataset(service, decode(segments[0], "dataset"))
         view = open_view(dataset)
-        return route(service, request, dataset, view, segments[1:], query, now, may_hold)
+        found = route(service, request, dataset, view, segments[1:], query, now, may_hold)
+        return service.damage.watched(found) if isinstance(found, Stream) else found
     except RequestError as fault:
         return problem(service, request, fault, view)
     except StoreError as fault:
+        if isinstance(fault, DamageError) and dataset is not None:
+            service.damage.report(dataset.name, fault, view)
         busy = RequestError(503, str(fault), headers=(("Retry-After", RETRY_S.decode()),))
         return problem(service, request, busy, view)
     except EdgedError as fault:

@@ -8,7 +8,9 @@ from functools import partial
 import trio
 
 from edged.config import ServeConfig
+from edged.errors import DamageError
 from edged.serve.asgi import App
+from edged.serve.damage import DamageReports, OnDamage
 from edged.serve.fastlane import FastLane
 from edged.serve.laneanswers import LaneAnswers
 from edged.serve.limits import Limits
@@ -34,18 +36,27 @@ async def serve_apps(
     stop: trio.Event | None = None,
     fallback: ASGIApp | None = None,
     memo_bytes: int = MEMO_BYTES,
+    on_damage: OnDamage | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until `stop` is set or it is cancelled; reports the bound URLs. meter: counts into it. news: one to which
     commits in this process are told (`news.look()`), so that event streams follow at once; own polling otherwise.
     fallback: what answers paths outside the API; its `fast_lane`, if it has one, answers in the fast lane too.
-    memo_bytes: for remembered answers. Raises ConfigError where an address cannot be used.
+    memo_bytes: for remembered answers. on_damage: told, in this task's thread, of damage that an answer has met; what
+    could not be read is 503 until the replica has it anew. Raises ConfigError where an address cannot be used.
     """
     stop = trio.Event() if stop is None else stop
     news = News(datasets) if news is None else news
-    service = Service(datasets, Renderer(RENDERED_BYTES), Web.of(config.hosts, config.origins))
+    token = trio.lowlevel.current_trio_token()
+
+    def tell(dataset: str, fault: DamageError) -> None:  # out of any thread
+        if on_damage is not None:
+            token.run_sync_soon(on_damage, dataset, fault)
+
+    web = Web.of(config.hosts, config.origins)
+    service = Service(datasets, Renderer(RENDERED_BYTES), web, damage=DamageReports(tell))
     app = App(service, clock, news, stop=stop, meter=meter, fallback=fallback)
-    limits = Limits(connections=config.max_connections)
+    limits = Limits(connections=config.max_connections, websockets=fallback is not None)
     answers = LaneAnswers(service, clock, meter, memo_bytes, fallback is not None, limits.head_bytes)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(news.run)

@@ -46,7 +46,10 @@ class App:
         self.fallback = fallback
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
-        """One HTTP request; no other kind of scope comes, for the server neither upgrades nor runs a lifespan."""
+        """One HTTP request, or one WebSocket of a proxied service; the server runs no lifespan."""
+        if scope["type"] == "websocket":
+            await self.pass_socket(scope, receive, send)
+            return
         path = scope["raw_path"]
         peer: Peer = scope["state"]["peer"]
         request = to_request(scope, peer)
@@ -66,6 +69,16 @@ class App:
             await self.hold(found, receive)
             found = answer_contained(request, who, self.service, self.clock(), may_hold=False)
         await self.give(found, request, receive, send)
+
+    async def pass_socket(self, scope: Any, receive: Receive, send: Send) -> None:
+        """To the proxied services alone, and not for pages of origins that are not allowed: CORS does not hold here."""
+        request = to_request({**scope, "method": "GET"}, scope["state"]["peer"])
+        admitted = self.service.web.admits(request) and self.service.web.admits_page(request)
+        if self.fallback is not None and admitted and not is_own(scope["raw_path"]):
+            await self.fallback(scope, receive, send)
+        else:
+            await receive()
+            await send({"type": "websocket.close"})
 
     async def give(self, found: Answer, request: Request, receive: Receive, send: Send) -> None:
         assert not isinstance(found, Held)

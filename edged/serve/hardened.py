@@ -2,7 +2,7 @@
 
 Mended: an exception of one connection ended the server; a client that stopped reading could not be got rid of; an
 application that answered without reading the body hung its connection; HTTP/2 CONNECT without :path; protocol
-switches (WebSocket, h2c), which nothing here speaks and request smugglers like; h11's lenience about line ends.
+switches that nothing here speaks and request smugglers like (h2c); h11's lenience about line ends.
 """
 
 from __future__ import annotations
@@ -128,16 +128,23 @@ class StrictConnection(h11.Connection):
 
 
 class StrictH11(H11Protocol):
-    """HTTP/1.1 without protocol switches. `head_since`: when the first byte of a head came that is not whole yet."""
+    """HTTP/1.1 without protocol switches, but to WebSocket where the application passes those through.
+
+    head_since: when the first byte of a head came that is not whole yet.
+    """
 
     head_since = inf
 
-    def __init__(self, *args: Any) -> None:
+    def __init__(self, websockets: bool, *args: Any) -> None:
         super().__init__(*args)
+        self.websockets = websockets
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)
+        if not isinstance(self.connection, StrictConnection):
+            self.head_since = inf  # a WebSocket by now: no heads any more
+            return
         partial = self.connection.their_state is h11.IDLE and self.connection.trailing_data[0]
         self.head_since = min(self.head_since, trio.current_time()) if partial else inf
 
@@ -154,6 +161,10 @@ class StrictH11(H11Protocol):
             raise H2ProtocolAssumedError(PREFACE[:18] + self.connection.trailing_data[0])
 
     async def _create_stream(self, request: h11.Request) -> None:
+        wanted = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
+        if self.websockets and wanted == [b"websocket"]:
+            await super()._create_stream(request)
+            return
         fields = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
         plain = h11.Request(
             method=request.method, target=request.target, headers=fields, http_version=request.http_version
@@ -229,7 +240,7 @@ class StrictProtocol(ProtocolWrapper):
         if isinstance(self.protocol, H2Protocol):
             self.protocol = StrictH2(limits, *self.arguments)
         else:
-            self.protocol = StrictH11(*self.arguments)
+            self.protocol = StrictH11(limits.websockets, *self.arguments)
 
     async def handle(self, event: Event) -> None:
         try:

@@ -8,6 +8,7 @@ import msgspec
 import trio
 
 from edged.errors import RequestError
+from edged.serve.damage import DamageReports
 from edged.serve.message import REASONS, Fields, Request, Response, Timed
 from edged.serve.negotiate import Format, choose_coding, matches, refuses_identity
 from edged.serve.render import LEAST_CODED_BYTES, Renderer, entity_tag
@@ -21,12 +22,13 @@ RETRY_S = b"2"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One serving process. slow: how many slow answers are made at once, in threads."""
+    """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told."""
 
     catalog: Catalog
     renderer: Renderer
     web: Web
     slow: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
+    damage: DamageReports = field(default_factory=DamageReports)
 
 
 def respond(

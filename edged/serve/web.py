@@ -60,6 +60,14 @@ class Web:
             host = name
         return host.removesuffix(".") in self.hosts
 
+    def admits_page(self, request: Request) -> bool:
+        """Whether what asks is no web page, or one of an allowed origin, or one that this very listener served."""
+        origins = [value.lower() for name, value in request.fields if name == b"origin"]
+        if not origins:
+            return True
+        own = b"://" + (request.get(b"host") or "").lower().encode("latin-1")
+        return len(origins) == 1 and (origins[0] in self.origins or origins[0].endswith(own))
+
     def cors(self, request: Request) -> Fields:
         """The fields that let a page of an allowed origin read the answer; none for any other."""
         origin = self.allowed_origin(request)

@@ -19,7 +19,7 @@ from msgspec import structs
 
 import edged
 from edged.config import Config, DatasetConfig, size_bytes
-from edged.errors import EdgedError, RequestError, StoreError
+from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.ops.admin import AdminApp
 from edged.ops.clock import Clock
 from edged.ops.gauges import daemon_registry
@@ -69,7 +69,9 @@ class Daemon:
     ) -> None:
         """config_path: the file that further serving processes read; without one there are none."""
         self.config = config
-        self.workers = Workers(config_path, config.serve.workers - 1) if config_path is not None else None
+        self.workers: Workers | None = None
+        if config_path is not None:
+            self.workers = Workers(config_path, config.serve.workers - 1, self.damaged)
         self.clock = clock or Clock()
         self.notifier = notifier
         self.meter = Meter()
@@ -130,6 +132,7 @@ class Daemon:
     async def start_servers(self, servers: trio.Nursery) -> None:
         self.news = News(self.catalog)
         apps = partial(serve_apps, self.catalog, self.config.serve, clock=self.clock, meter=self.meter, news=self.news)
+        apps = partial(apps, on_damage=self.damaged)
         self.app_urls = await servers.start(partial(apps, stop=self.stopping, fallback=self.proxy))
         for url in self.app_urls:
             logger.info("serving apps", extra={"fields": {"url": url}})
@@ -142,6 +145,14 @@ class Daemon:
         return partial(
             task.run, station.config, station.writer, station.status, clock=self.clock, control=station.control
         )
+
+    def damaged(self, dataset: str, fault: DamageError) -> None:
+        """An answer has met damage: the slice is fetched again, and everything else is served meanwhile."""
+        control = self.stations[dataset].control
+        if fault.slice_name:
+            control.damaged(fault.slice_name, str(fault))
+        else:
+            control.nudge()  # what belongs to no slice is looked at by each synchronisation
 
     async def ping_watchdog(self, every_s: float) -> None:
         """From the loop that also serves: a loop that hangs is restarted by systemd."""

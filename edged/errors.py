@@ -111,10 +111,14 @@ class BusyError(StoreError):
 
 
 class DamageError(StoreError):
-    """A file of the replica is not what its checksum says; only its slice is fetched again."""
+    """A file of the replica is not what its checksum says; only its slice is fetched again.
+
+    slice_name: whose file it is; "" where it is not the file of one slice.
+    """
 
     recovery: ClassVar[Recovery] = "repair"
     exit_code = 3
+    slice_name = ""
 
 
 class RequestError(EdgedError):

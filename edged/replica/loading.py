@@ -61,6 +61,7 @@ def load(root: Path, pool: Pool, former: Loaded | None, *, may_be_empty: bool = 
             try:
                 layers[name] = old if old is not None and old.state == state else Layers(name, state, pool, old)
             except DamageError as damage:
+                damage.slice_name = name
                 broken[name] = damage
         settings = Settings()
         try:

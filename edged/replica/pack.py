@@ -108,6 +108,7 @@ class Meta:
 
 
 EMPTY_SPAN = Span(0, 0, 0)
+UNREAD = Meta("", b"", 0, {}, (0, 0))
 
 
 def hash_slots(count: int) -> int:
@@ -127,6 +128,7 @@ class Pack:
     def __init__(self, buffer: Buffer, at: int, size: int, file: str, number: int = 0) -> None:
         """file: the name of what `buffer` holds, for messages; number: that file's number in the replica."""
         self.buffer, self.at, self.size, self.file, self.number = buffer, at, size, file, number
+        self.meta = UNREAD
         sections = self.read_header()
         whole = memoryview(cast(bytes, buffer))[at : at + size]
         for tag in (b"meta", b"ents", b"offs"):
@@ -192,7 +194,9 @@ class Pack:
         return whole[start : start + length].cast("I")
 
     def damage(self, what: str) -> DamageError:
-        return DamageError(f"read {self.file}: {what}; fetch its slice again (edged does so at the next sync)")
+        fault = DamageError(f"read {self.file}: {what}; fetch its slice again (edged does so at the next sync)")
+        fault.slice_name = self.meta.slice_name
+        return fault
 
     def check(self, start: int, end: int) -> None:
         """Make sure of the pages that hold bytes `start` to `end` of the pack; each is checked once."""

@@ -1,8 +1,8 @@
 """A further serving process (`[serve] workers` above 1): reads the same replica, shares the TCP ports by SO_REUSEPORT.
 
 `python -m edged.serve.worker CONFIG` is started by serve/workers.py. It serves TCP alone, for a Unix socket has one
-owner; prints what it has counted as one JSON line a second; and ends when its standard input does, so that it never
-outlives the daemon.
+owner; prints what it has counted, and the damage that it has met, as JSON lines each second; and ends when its standard
+input does, so that it never outlives the daemon.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from msgspec import structs
 
 import edged
 from edged.config import Config, load, size_bytes
+from edged.errors import DamageError
 from edged.ops import logs
 from edged.ops.clock import Clock
 from edged.replica.reader import Dataset
@@ -26,28 +27,37 @@ from edged.serve.app_server import serve_apps
 from edged.serve.meter import Meter
 
 REPORT_S = 1.0
+TOLD = 500  # characters of a fault
 
 
 async def work(config: Config) -> None:
     """Serve until standard input ends or SIGTERM comes."""
     stop, clock, meter = trio.Event(), Clock(), Meter()
+    damages: list[list[str]] = []
+
+    def note(dataset: str, fault: DamageError) -> None:
+        damages.append([dataset, fault.slice_name, str(fault)[:TOLD]])
+
     addresses = [bind for bind in config.serve.bind if not bind.startswith("unix:")]
     with edged.open(config.daemon.data_dir) as replica:
         catalog = {dataset.name: replica.follow(dataset.name) for dataset in config.datasets}
         serving = structs.replace(config.serve, bind=addresses)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(report, catalog, clock, meter)
+            nursery.start_soon(report, catalog, clock, meter, damages)
             nursery.start_soon(stop_at_end_of_input, stop)
             nursery.start_soon(stop_on_signal, stop)
             memory = size_bytes(config.serve.memory)
-            await serve_apps(catalog, serving, clock=clock, meter=meter, stop=stop, memo_bytes=memory)
+            apps = partial(serve_apps, catalog, serving, clock=clock, meter=meter, stop=stop, memo_bytes=memory)
+            await apps(on_damage=note)
             nursery.cancel_scope.cancel()
 
 
-async def report(catalog: dict[str, Dataset], clock: Clock, meter: Meter) -> None:
+async def report(catalog: dict[str, Dataset], clock: Clock, meter: Meter, damages: list[list[str]]) -> None:
     while True:
         for dataset in catalog.values():
             clock.seen(dataset.view().as_of)
+        while damages:
+            sys.stdout.write(json.dumps({"damage": damages.pop()}) + "\n")
         sys.stdout.write(json.dumps({"requests": meter.requests}) + "\n")
         sys.stdout.flush()
         await trio.sleep(REPORT_S)

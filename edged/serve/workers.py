@@ -8,8 +8,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import trio
+
+from edged.errors import DamageError
+from edged.serve.damage import OnDamage
 
 logger = logging.getLogger("edged.serve")
 
@@ -19,11 +23,15 @@ LINE_BYTES = 4096
 
 
 class Workers:
-    """`count` processes of serve/worker.py, each started again when it ends. requests: by worker, as last reported."""
+    """`count` processes of serve/worker.py, each started again when it ends. requests: by worker, as last reported.
 
-    def __init__(self, config_path: Path, count: int) -> None:
+    on_damage: told of damage that one of them has met.
+    """
+
+    def __init__(self, config_path: Path, count: int, on_damage: OnDamage | None = None) -> None:
         self.config_path = config_path
         self.count = count
+        self.on_damage = on_damage
         self.requests = [0] * count
         self.ended = [0] * count  # served by former processes
 
@@ -69,13 +77,24 @@ class Workers:
             *lines, rest = (rest + data).split(b"\n")
             rest = rest[-LINE_BYTES:]
             for line in lines:
-                self.requests[index] = int(json.loads(line)["requests"])
+                self.take(index, json.loads(line))
             if lines and not started:
                 started = True
                 task_status.started()
         if not started:
             # It will be tried again; the daemon serves by itself meanwhile.
             task_status.started()
+
+    def take(self, index: int, document: Any) -> None:
+        """One line of a worker's."""
+        if "damage" in document:
+            dataset, slice_name, what = document["damage"]
+            fault = DamageError(what)
+            fault.slice_name = slice_name
+            if self.on_damage is not None:
+                self.on_damage(dataset, fault)
+        else:
+            self.requests[index] = int(document["requests"])
 
 
 async def finish(process: trio.Process) -> None:

@@ -110,7 +110,8 @@ class DatasetAudit:
         except EdgedError as gone:
             self.fault("", f"{files.PACKS}/{file_name(manifest.settings.number if manifest.settings else 0)}", gone)
         # Held back by a pin, the newest head is kept all the same, against rollback; it signs a later one's content.
-        pinned = head is not None and manifest.pinned is not None and manifest.version < head.version
+        # So it is when the device refused a version for lack of content, to take down what that takes down.
+        pinned = head is not None and manifest.version < head.version
         total = sum(state.records for state in manifest.slices.values())
         for name, state in manifest.slices.items():
             self.check_slice(name, state, None if pinned else head, total)

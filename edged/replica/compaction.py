@@ -47,7 +47,7 @@ class Policy:
     fresh_entries: int = 16384
     base_share: float = 1.5
     keep_bytes: int = 32 << 10
-    pack_bytes: int = 16 << 20
+    pack_bytes: int = 8 << 20
     least_bytes: int = 256 << 10
     always_packs: int = 1024
     history: float = 0.25

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 ALIGN = 8
 FRESH_RECORDS = 8192  # a hop of more becomes packs with files of their own
-PACK_BYTES = 16 << 20  # about the largest pack that is built
+PACK_BYTES = 8 << 20  # about the largest pack that is built
+RELAX_RECORDS = 512  # each reads a page or more of a mapped file
 CAREFUL_RECORDS = 2048  # hops up to here are compressed at the higher level
 
 
@@ -264,7 +265,9 @@ class Staging:
         level = HOP_LEVEL if len(changes) <= CAREFUL_RECORDS else SNAPSHOT_LEVEL
         total, counts, records = SetHash(state.state), dict(state.counts), state.records
         builders = [PackBuilder(slice_name, sha256)]
-        for change in sorted(changes, key=sort_key):
+        for number, change in enumerate(sorted(changes, key=sort_key), 1):
+            if not number % RELAX_RECORDS:
+                self.writer.pool.relax()
             old = layers.get(change.collection, change.key)
             if old == change.value:
                 continue
@@ -410,6 +413,11 @@ class Staging:
         self.fresh_files.clear()
         self.clear_parts()
         return writer.flash_bytes_written - before
+
+    def content(self, version: int) -> tuple[Schema, dict[str, int]]:
+        """The schema and the records by collection, over all slices, as `commit(version, …)` would make them live."""
+        settings = self.settings(version)
+        return settings.schema, self.count(settings)
 
     def is_changed(self, name: str) -> bool:
         return self.slices[name].state != self.base.slices.get(name)

@@ -81,6 +81,10 @@ class DatasetConfig(Struct, frozen=True, forbid_unknown_fields=True):
         int,
         Meta(ge=1, le=86_400, description="Seconds between looks at a host that cannot hold a request until news."),
     ] = 30
+    require: Annotated[
+        list[Name],
+        Meta(max_length=64, description="Collections without which a version is refused and the last one served on."),
+    ] = field(default_factory=list)
 
 
 class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -12,10 +12,12 @@ from edged.feed.names import check_collection, check_name
 
 @dataclass(frozen=True, slots=True)
 class CollectionSchema:
-    """index: fields that `where.FIELD=` may ask for; text: fields that `q=` searches, most important first."""
+    """index: fields that `where.FIELD=` may ask for; text: fields that `q=` searches, most important first;
+    min_count: records that the collection has at least, over all slices."""
 
     index: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+    min_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +44,7 @@ class Schema:
 
     def to_cbor(self) -> dict[str, Any]:
         return {
-            "collections": {
-                name: {"index": list(item.index), "text": list(item.text)} for name, item in self.collections.items()
-            },
+            "collections": {name: collection_to_cbor(item) for name, item in self.collections.items()},
             "views": {
                 view: {name: view_to_cbor(rule) for name, rule in rules.items()} for view, rules in self.views.items()
             },
@@ -62,6 +62,11 @@ class Schema:
         raise WireError("decode schema: expected collections and views")
 
 
+def collection_to_cbor(item: CollectionSchema) -> dict[str, Any]:
+    document: dict[str, Any] = {"index": list(item.index), "text": list(item.text)}
+    return document | ({"min_count": item.min_count} if item.min_count else {})
+
+
 def view_to_cbor(rule: ViewRule) -> dict[str, Any]:
     return {
         "fields": list(rule.fields),
@@ -73,8 +78,11 @@ def view_to_cbor(rule: ViewRule) -> dict[str, Any]:
 
 def collection_from_cbor(item: object) -> CollectionSchema:
     match item:
-        case {"index": list() as index, "text": list() as text}:
-            return CollectionSchema(texts(index, "index"), texts(text, "text"))
+        case {"index": list() as index, "text": list() as text, **more}:
+            least = more.get("min_count", 0)
+            if not isinstance(least, int) or least < 0:
+                raise WireError(f"decode schema: min_count {least!r:.40} is not a number of records")
+            return CollectionSchema(texts(index, "index"), texts(text, "text"), least)
     raise WireError("decode schema: a collection is not {index, text}")
 
 

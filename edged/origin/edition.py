@@ -168,7 +168,7 @@ class Edition:
         return applied, True
 
     def version_row(self, version: int, applied: Applied) -> VersionRow:
-        schema = cbor.encode(schema_of(self.place.rules).to_cbor())
+        schema = cbor.encode(schema_of(self.place.rules, applied.counts).to_cbor())
         kept = self.before is not None and self.before.schema == schema
         return VersionRow(
             version=version,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -164,12 +165,20 @@ def check_validate(rules: ValidateRules, table: Table, key: Key) -> list[Fault]:
     return faults
 
 
-def schema_of(rules: Rules) -> Schema:
-    """The part that devices need."""
+def schema_of(rules: Rules, counts: Mapping[str, int]) -> Schema:
+    """The part that devices need. counts: records by collection; where a takedown or a rollback, which validators do
+    not hold up, left fewer than a collection should have, devices are told of no more than there are."""
+    least = {name: min(item.min_count, counts.get(name, 0)) for name, item in rules.validate.items()}
+    declared = {*rules.collections, *(name for name, count in least.items() if count)}
+    plain = CollectionRules()
     return Schema(
         {
-            name: CollectionSchema(tuple(item.index), tuple(item.text))
-            for name, item in sorted(rules.collections.items())
+            name: CollectionSchema(
+                tuple(rules.collections.get(name, plain).index),
+                tuple(rules.collections.get(name, plain).text),
+                least.get(name, 0),
+            )
+            for name in sorted(declared)
         },
         {
             view: {

@@ -134,6 +134,7 @@ class BundleSource:
     origin: tuple[str, ...] = ()
     seed: str = ""
     poll_s: int = 30
+    require: tuple[str, ...] = ()
 
 
 async def import_bundle(data_dir: Path, bundle: Path, trust_file: Path) -> SyncOutcome:

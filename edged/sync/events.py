@@ -246,7 +246,17 @@ class SetTakedowns:
     entries: frozenset[tuple[str, str]]
 
 
-Action = BeginSnapshot | AddPart | AddDictionary | ApplyHop | DropSlice | SetSchema | SetTakedowns
+@dataclass(frozen=True, slots=True)
+class CheckContent:
+    """Fails with content.ContentError if apps could not live with what is staged. whole: all slices are carried."""
+
+    dataset: str
+    version: int
+    require: tuple[str, ...]
+    whole: bool
+
+
+Action = BeginSnapshot | AddPart | AddDictionary | ApplyHop | DropSlice | SetSchema | SetTakedowns | CheckContent
 
 
 @dataclass(frozen=True, slots=True)

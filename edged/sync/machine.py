@@ -26,6 +26,7 @@ from edged.feed.head import Head
 from edged.feed.rollout import head_for
 from edged.feed.trust import VerifiedHead, verify_head
 from edged.sync import events, judge
+from edged.sync.content import ContentError
 from edged.sync.events import SEED, Effect, Event, HeldState, Instant
 from edged.sync.phase import PHASE_OF, Phase, Settings
 from edged.sync.retry import Backoff
@@ -240,7 +241,9 @@ class Machine:
         wanted = self.slices
         if arrived.carries is not None:
             wanted &= arrived.carries | self.held.slices.keys()
-        self.update = Update(self.chosen(verified, arrived.carries is None), self.held, wanted)
+        self.update = Update(
+            self.chosen(verified, arrived.carries is None), self.held, wanted, require=self.settings.require
+        )
         return self.advance()
 
     def chosen(self, verified: VerifiedHead, takes_offers: bool) -> VerifiedHead:
@@ -360,6 +363,8 @@ class Machine:
         return self.advance()
 
     def applying_failed(self, event: events.Failed) -> Effect:
+        if isinstance(event.error, ContentError):
+            return self.refuse(event.error)
         if isinstance(event.error, WireError | ChainError | DamageError):
             return self.repair(event.error)
         return self.storage_failed(event)
@@ -447,7 +452,7 @@ class Machine:
             return self.poll()
         self.refused = error
         self.retry_at = self.now.elapsed_s + self.refusals.fail(60.0)
-        if update.pinned and not update.stay:
+        if (update.pinned or isinstance(error, ContentError)) and not update.stay:  # takedowns apply all the same
             self.update = Update(update.verified, self.held, self.slices, stay=True)
             return self.advance()
         self.settled = True

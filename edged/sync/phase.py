@@ -43,7 +43,8 @@ PHASE_OF: dict[type[Effect], Phase] = {
 class Settings:
     """trust_file: the root of trust as installed; origins: how many; seed: whether there is a seed bundle;
     built_at: when this release was made, seconds since 1970; poll_s: between polls of a host that cannot hold them;
-    device_id: decides which rollouts are for this device; empty: none are."""
+    device_id: decides which rollouts are for this device; empty: none are;
+    require: collections that must hold a record, or the version is refused."""
 
     dataset: str
     trust_file: bytes
@@ -54,3 +55,4 @@ class Settings:
     poll_s: float = 30.0
     wait_s: int = WAIT_S
     device_id: str = ""
+    require: tuple[str, ...] = ()

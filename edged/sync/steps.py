@@ -92,6 +92,13 @@ class TakeTakedowns:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckAll:
+    """Look at the collections as a whole."""
+
+    slice_name: None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """touch: nothing but the head is new."""
 
@@ -110,5 +117,6 @@ Step = (
     | CheckIt
     | TakeSchema
     | TakeTakedowns
+    | CheckAll
     | Finish
 )

@@ -16,6 +16,7 @@ from edged.feed import cose, limits
 from edged.feed.head import decode_head
 from edged.ops.clock import BUILD_TIME_S, Clock
 from edged.sync import events
+from edged.sync.content import check_content
 from edged.sync.control import Control
 from edged.sync.events import Effect, Event, Instant
 from edged.sync.machine import Machine
@@ -48,6 +49,8 @@ class Source(Protocol):
     def seed(self) -> str: ...
     @property
     def poll_s(self) -> int: ...
+    @property
+    def require(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +140,7 @@ def settings_of(source: Source, slices: frozenset[str], origins: Origins, device
         seed=origins.seed is not None,
         poll_s=float(source.poll_s),
         device_id=device_id,
+        require=tuple(source.require),
     )
 
 
@@ -401,5 +405,8 @@ def stage(staging: Staging, action: events.Action) -> None:
             staging.set_schema(schema, schema_version)
         case events.SetTakedowns(data, entries):
             staging.set_takedowns(data, entries)
+        case events.CheckContent(dataset, version, require, whole):
+            schema, counts = staging.content(version)
+            check_content(dataset, version, counts, schema, require, whole=whole)
         case _:
             assert_never(action)

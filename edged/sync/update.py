@@ -24,6 +24,7 @@ from edged.sync import events
 from edged.sync.events import HeldState
 from edged.sync.steps import (
     BeginIt,
+    CheckAll,
     CheckIt,
     DropIt,
     FindPinned,
@@ -46,18 +47,28 @@ REPAIRS = 2  # of one slice in one update: first from its snapshot, then also ar
 class Update:
     """`go()` gives the next effect, None when nothing is left to do; the other methods take its answer.
 
-    wanted: the slices to carry; stay: take from this head only what it takes down, for a pin that cannot be reached.
+    wanted: the slices to carry; require: the collections that must hold a record; stay: take from this head only what
+    it takes down, for a pin that cannot be reached.
     Fetches are given with origin 0; the machine says from where.
     Raises WireError or ChainError where this head cannot be reached; nothing live has changed then.
     """
 
-    def __init__(self, verified: VerifiedHead, held: HeldState, wanted: frozenset[str], *, stay: bool = False) -> None:
+    def __init__(
+        self,
+        verified: VerifiedHead,
+        held: HeldState,
+        wanted: frozenset[str],
+        *,
+        require: tuple[str, ...] = (),
+        stay: bool = False,
+    ) -> None:
         self.verified, self.head, self.held = verified, verified.head, held
         self.pinned = stay or (held.pinned is not None and held.pinned < self.head.version)
         self.release = self.head.version
         if self.pinned:
             self.release = held.version if stay or held.pinned is None else held.pinned
-        self.stay = stay
+        self.stay, self.require = stay, require
+        self.whole = wanted >= self.head.slices.keys()
         self.chain: Chain | None = None
         self.fetched: dict[bytes, bytes] = {}
         self.fetching: BlobRef | None = None
@@ -84,6 +95,8 @@ class Update:
             steps.append(TakeSchema())
         if self.takedowns_differ():
             steps.append(TakeTakedowns())
+        if self.moves and not self.pinned:
+            steps.append(CheckAll())
         if steps or self.moves:
             steps.append(Finish(touch=False))
         elif not self.pinned and self.verified.data != self.held.head:
@@ -172,6 +185,8 @@ class Update:
                 return events.Stage(events.SetSchema(self.chain.schema, self.head.schema_version))
             case TakeTakedowns():
                 return self.start_takedowns()
+            case CheckAll():
+                return events.Stage(events.CheckContent(self.head.dataset, self.release, self.require, self.whole))
             case Finish(touch):
                 return self.finish(touch)
             case _:
@@ -294,7 +309,7 @@ class Update:
                 self.kinds[name] = "dropped"
             case TakeTakedowns():
                 self.forget(self.head.takedowns)
-            case TakeSchema() | FindPinned() | PlanIt() | CheckIt() | Finish():
+            case TakeSchema() | FindPinned() | PlanIt() | CheckIt() | CheckAll() | Finish():
                 pass
             case _:
                 assert_never(step)

@@ -140,3 +140,18 @@ max_change = "50%"
     assert rules.views["stb-basic"]["titles"].truncate == {"extract": 200}
     assert rules.slices["region-br"].where == {"region": ["BR", "*"]}
     assert rules.collections["titles"].index == ["year", "genres"]
+
+
+def test_devices_are_told_the_least_number_of_records_but_no_more_than_there_are(publisher: Publisher) -> None:
+    (publisher.path / "catalog.toml").write_text("[validate.titles]\nmin_count = 3\n")
+    publisher.publish("catalog", [("titles", f"t{number}", {"n": number}) for number in range(3)])
+
+    def least() -> int:
+        device = Device(publisher.path, "catalog")
+        return device.chain(device.head()).schema.collections["titles"].min_count
+
+    assert least() == 3
+    publisher.takedown("catalog", "titles", ["t1"])
+    assert least() == 2
+    publisher.restore("catalog", "titles", ["t1"])
+    assert least() == 3

@@ -263,6 +263,7 @@ class Device:
     slices: tuple[str, ...] = ("core",)
     seed: str = ""
     poll_s: int = 30
+    require: tuple[str, ...] = ()
     clock_s: float = NOW + 10
 
     @classmethod

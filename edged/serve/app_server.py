@@ -56,7 +56,7 @@ async def serve_apps(
     web = Web.of(config.hosts, config.origins)
     service = Service(datasets, Renderer(RENDERED_BYTES), web, damage=DamageReports(tell))
     app = App(service, clock, news, stop=stop, meter=meter, fallback=fallback)
-    limits = Limits(connections=config.max_connections)
+    limits = Limits(connections=config.max_connections, websockets=fallback is not None)
     answers = LaneAnswers(service, clock, meter, memo_bytes, fallback is not None, limits.head_bytes)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(news.run)

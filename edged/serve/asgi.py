@@ -108,13 +108,12 @@ class App:
         """All pieces; then, for a stream that follows, those of each new version until either side ends."""
         self.meter.streams += 1
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(end_with_client, receive, nursery.cancel_scope)
-                await send_pieces(stream.pieces, send)
-                if stream.follow is not None:
+            await send_pieces(stream.pieces, send)
+            if stream.follow is not None:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(end_with_client, receive, nursery.cancel_scope)
                     nursery.start_soon(end_with, self.stop, nursery.cancel_scope)
                     await self.follow(stream, stream.follow, send)
-                nursery.cancel_scope.cancel()
         finally:
             self.meter.streams -= 1
         await send({"type": "http.response.body", "body": b""})

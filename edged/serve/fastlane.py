@@ -169,9 +169,13 @@ class FastLane:
         return connection.proxied.remembered(data)
 
     def on_end(self, connection: LaneConnection) -> None:
-        """The peer will send no more: whatever it was whole requests for has been answered."""
-        if connection.outbox is None:
+        """The peer will send no more. What it has asked gets its answer; what follows without end, ends."""
+        if connection.ended or connection.lingering or not connection.is_waiting():
             self.close(connection)
+            return
+        connection.ended = True
+        self.epoll.modify(connection.fd, 0)
+        self.proceed(connection)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -196,7 +200,7 @@ class FastLane:
                 self.followers.add(connection)
                 self.followed.set()
                 return
-            elif not connection.closing and not self.draining:
+            elif not connection.closing and not connection.ended and not self.draining:
                 return
             else:
                 connection.closing = True
@@ -206,7 +210,8 @@ class FastLane:
         if connection.flow is not None:
             return self.next_piece(connection, connection.flow)
         wait = connection.wait
-        if wait is not None and (self.draining or self.now >= wait.until or self.answers.has_moved(wait)):
+        over = self.draining or connection.ended
+        if wait is not None and (over or self.now >= wait.until or self.answers.has_moved(wait)):
             connection.touched = self.now
             return self.answers.end_wait(connection, wait, self.now)
         out: list[bytes] = []
@@ -226,7 +231,7 @@ class FastLane:
             for piece in flow.pieces:
                 if piece:
                     return chunk(piece) if flow.chunked else piece
-            if follow is None or self.draining:
+            if follow is None or connection.ended or self.draining:
                 break
             if flow.generation == self.generation:
                 return None
@@ -256,7 +261,7 @@ class FastLane:
         if outbox is not None:
             connection.outbox = None
             connection.touched = self.now
-            self.epoll.modify(connection.fd, READ)
+            self.epoll.modify(connection.fd, 0 if connection.ended else READ)
             try:
                 sent = connection.sock.send(outbox)
             except BlockingIOError:
@@ -352,6 +357,9 @@ class FastLane:
 
     def linger(self, connection: LaneConnection) -> None:
         """Close for writing and read to the end, so that the peer gets the answer and no reset (RFC 9112 9.6)."""
+        if connection.ended:
+            self.close(connection)
+            return
         connection.lingering = True
         connection.touched = self.now
         try:

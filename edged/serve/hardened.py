@@ -26,6 +26,7 @@ from hypercorn.protocol.events import Body
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -139,6 +140,7 @@ class StrictH11(H11Protocol):
         super().__init__(*args)
         self.websockets = websockets
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self.answered = trio.Event()
 
     async def handle(self, event: Event) -> None:
         await super().handle(event)
@@ -147,6 +149,20 @@ class StrictH11(H11Protocol):
             return
         partial = self.connection.their_state is h11.IDLE and self.connection.trailing_data[0]
         self.head_since = min(self.head_since, trio.current_time()) if partial else inf
+
+    async def finish(self) -> None:
+        """The peer will send no more. A request that came whole gets its answer all the same (RFC 9112 section 9.6);
+        the application is told, so that an answer without end ends.
+        """
+        stream = self.stream
+        if isinstance(stream, HTTPStream) and self.connection.their_state in (h11.DONE, h11.MUST_CLOSE):
+            await stream.app_put({"type": "http.disconnect"})
+            await self.answered.wait()
+
+    async def _close_stream(self) -> None:
+        await super()._close_stream()
+        self.answered.set()
+        self.answered = trio.Event()
 
     async def _send_error_response(self, status_code: int) -> None:
         """The same words as the fast lane's for a head that is not acceptable."""
@@ -356,6 +372,8 @@ class Connection(TCPServer):
             if not data:
                 break
             await self.protocol.handle(RawData(data))
+        if isinstance(self.protocol.protocol, StrictH11):
+            await self.protocol.protocol.finish()
         await self.protocol.handle(Closed())
 
     async def receive(self) -> bytes:

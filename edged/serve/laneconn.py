@@ -69,6 +69,7 @@ class LaneConnection:
     __slots__ = (
         "alive",
         "closing",
+        "ended",
         "fd",
         "flow",
         "handing",
@@ -100,6 +101,7 @@ class LaneConnection:
         self.job: Job | None = None
         self.alive = True  # in the lane
         self.closing = False  # after what is in the outbox
+        self.ended = False  # the peer sends no more, and may still read
         self.handing = False  # to Hypercorn, after what is in the outbox
         self.lingering = False  # closed for writing, reading until the peer ends too
         self.touched = now

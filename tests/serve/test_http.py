@@ -181,13 +181,45 @@ async def test_an_empty_line_before_a_request_is_passed_over() -> None:
         assert [(await asker.reply()).status for _ in range(2)] == [200, 200]
 
 
+HALF_CLOSED = {
+    "remembered or quick": GET,
+    "a batch": head("GET", "/v1/catalog/titles?keys=1997/Film_0007,1993/Film_0003"),
+    "a search, in a thread": head("GET", "/v1/catalog/titles?q=film&limit=100"),
+    "a request held for news": head("GET", "/v1/catalog/changes?since=2&wait=60"),
+    "with a body": POST + b"Content-Length: 5\r\n\r\nhello",
+    "the last of its connection": head("GET", "/v1", {"Connection": "close"}),
+}
+
+
 @pytest.mark.trio
-async def test_a_client_that_ends_its_side_still_gets_its_answers() -> None:
-    async with running_lanes() as lanes, client(lanes.fast) as asker:
-        await asker.send(GET * 50)
+@pytest.mark.parametrize("what", HALF_CLOSED)
+async def test_a_client_that_ends_its_side_still_gets_its_answers(url: str, what: str) -> None:
+    async with client(url) as asker:
+        await asker.send(GET * 20 + HALF_CLOSED[what])
         await asker.stream.send_eof()
-        assert [(await asker.reply()).status for _ in range(50)] == [200] * 50
+        assert [(await asker.reply()).status for _ in range(20)] == [200] * 20
+        assert (await asker.reply()).status == (405 if what == "with a body" else 200)
         assert await asker.end() == b""
+
+
+@pytest.mark.trio
+async def test_an_event_stream_ends_whole_when_its_client_ends(url: str) -> None:
+    async with client(url) as asker:
+        await asker.send(head("GET", "/v1/catalog/changes?since=1", {"Accept": "text/event-stream"}))
+        await asker.stream.send_eof()
+        reply = await asker.reply()
+        assert reply.status == 200
+        assert b"event: version\nid: 2\n" in reply.body
+        assert await asker.end() == b""
+
+
+@pytest.mark.trio
+async def test_a_request_that_ends_half_way_gets_no_answer(url: str) -> None:
+    for data in (GET[:-1], POST + b"Content-Length: 50\r\n\r\nhello"):
+        async with client(url) as asker:
+            await asker.send(data)
+            await asker.stream.send_eof()
+            assert b" 200 " not in await asker.end()
 
 
 @pytest.mark.trio

@@ -57,6 +57,9 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     device_id: Annotated[
         str, Meta(max_length=200, description="Who this device is; empty: from /etc/machine-id, hashed.")
     ] = ""
+    flash_budget: Annotated[
+        Size, Meta(description="Bytes a day that merging may write to flash, updates apart; 0B: as it needs.")
+    ] = "0B"
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least level that is logged.")
     ] = "info"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -18,13 +19,15 @@ import trio
 from msgspec import structs
 
 import edged
+from edged.access.device import device_id
 from edged.config import Config, DatasetConfig, size_bytes
-from edged.errors import DamageError, EdgedError, RequestError, StoreError
+from edged.errors import DamageError, EdgedError, RequestError
 from edged.ops.admin import AdminApp
 from edged.ops.clock import Clock
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
 from edged.replica.reader import Dataset
+from edged.replica.wear import WearBudget
 from edged.replica.writer import Writer
 from edged.serve.app_server import serve_apps
 from edged.serve.limits import Limits
@@ -75,6 +78,7 @@ class Daemon:
         self.clock = clock or Clock()
         self.notifier = notifier
         self.meter = Meter()
+        self.wear = WearBudget(size_bytes(config.daemon.flash_budget), time.monotonic())
         self.catalog: dict[str, Dataset] = {}
         self.news = News(self.catalog)
         self.registry = daemon_registry(self)
@@ -131,8 +135,9 @@ class Daemon:
 
     async def start_servers(self, servers: trio.Nursery) -> None:
         self.news = News(self.catalog)
+        memory = size_bytes(self.config.serve.memory)
         apps = partial(serve_apps, self.catalog, self.config.serve, clock=self.clock, meter=self.meter, news=self.news)
-        apps = partial(apps, on_damage=self.damaged)
+        apps = partial(apps, memo_bytes=memory, on_damage=self.damaged)
         self.app_urls = await servers.start(partial(apps, stop=self.stopping, fallback=self.proxy))
         for url in self.app_urls:
             logger.info("serving apps", extra={"fields": {"url": url}})
@@ -143,7 +148,14 @@ class Daemon:
 
     def start_sync(self, station: Station) -> Any:
         return partial(
-            task.run, station.config, station.writer, station.status, clock=self.clock, control=station.control
+            task.run,
+            station.config,
+            station.writer,
+            station.status,
+            clock=self.clock,
+            control=station.control,
+            device_id=device_id(self.config.daemon.device_id),
+            wear=self.wear,
         )
 
     def damaged(self, dataset: str, fault: DamageError) -> None:
@@ -187,11 +199,17 @@ class Daemon:
         await self.stations[dataset].control.pin(version)
         return {"dataset": dataset, "pinned": version}
 
+    async def noted(self, dataset: str, version: int) -> None:
+        """Until the status tells of a version that readers see already: the sync task is about to write it down."""
+        while self.stations[dataset].status.version < version:
+            await trio.lowlevel.checkpoint()
+
     async def wait_for(self, dataset: str, version: int) -> None:
         """Until the replica holds `version` or a later one."""
         while True:
             generation = self.news.generation
             if self.catalog[dataset].version >= version:
+                await self.noted(dataset, version)
                 return
             await self.news.wait(generation)
 
@@ -229,9 +247,10 @@ async def sync_datasets(config: Config) -> tuple[dict[str, dict[str, Any]], list
         status = DatasetStatus(dataset.name)
         try:
             with Writer.open(config.daemon.data_dir, dataset.name) as writer:
-                outcome = await task.sync_once(dataset, writer, status, clock=clock)
+                device = device_id(config.daemon.device_id)
+                outcome = await task.sync_once(dataset, writer, status, clock=clock, device_id=device)
             fault = outcome.error
-        except StoreError as caught:
+        except EdgedError as caught:  # the other datasets are synced all the same
             fault = caught
         if fault is not None:
             faults.append(fault)

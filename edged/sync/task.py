@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ from edged.errors import ConfigError, EdgedError, StoreError, TransportError, Tr
 from edged.feed import cose, limits
 from edged.feed.head import decode_head
 from edged.ops.clock import BUILD_TIME_S, Clock
+from edged.replica.wear import WearBudget
 from edged.sync import events
 from edged.sync.content import check_content
 from edged.sync.control import Control
@@ -73,12 +75,14 @@ async def run(
     clock: Clock,
     control: Control,
     device_id: str = "",
+    wear: WearBudget | None = None,
     origins: Origins | None = None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Keep the replica at the live version for ever. Started when what is held is known.
 
-    origins: instead of those of the configuration. Where the trust file cannot be used, nothing is fetched and the
+    wear: what merging may write a day; None: as much as it needs. origins: instead of those of the configuration.
+    Where the trust file cannot be used, nothing is fetched and the
     status says why, until it can: what is held is still served. Raises ConfigError for an origin's URL, and whatever
     is unexpected.
     """
@@ -88,7 +92,7 @@ async def run(
         while True:
             try:
                 settings = settings_of(source, control.slices, found, device_id)
-                with Shell(settings, found, writer, status, clock, control) as shell:
+                with Shell(settings, found, writer, status, clock, control, wear=wear) as shell:
                     await shell.run()
             except (ConfigError, WireError, TrustError) as fault:
                 status.last_error = " ".join(str(fault).split())
@@ -156,9 +160,11 @@ class Shell:
         clock: Clock,
         control: Control,
         chance: Callable[[], float] = random.random,
+        wear: WearBudget | None = None,
     ) -> None:
         self.machine = Machine(settings, chance)
         self.origins, self.writer, self.status, self.clock, self.control = origins, writer, status, clock, control
+        self.wear = wear or WearBudget(0, 0.0)
         self.staging: Staging | None = None
         self.lane = trio.CapacityLimiter(1)  # the writer is not made for two threads
         self.before: int | None = None  # the version that was held at first
@@ -320,11 +326,14 @@ class Shell:
         return self.staging
 
     def commit(self, effect: events.Commit) -> None:
-        self.open_staging().commit(
+        written = self.open_staging().commit(
             effect.version, effect.head, as_of=effect.as_of, fresh_s=effect.fresh_s, expires_s=effect.expires_s
         )
         self.staging = None
-        self.writer.compact(COMPACT_BYTES)
+        self.wear.spend(written)
+        allowed = self.wear.allowed(time.monotonic())
+        if allowed is None or allowed > 0:  # else merging waits; updates never do
+            self.wear.spend(self.writer.compact(COMPACT_BYTES if allowed is None else min(allowed, COMPACT_BYTES)))
 
     def abandon(self) -> None:
         """Let go of what is staged, except for snapshot parts on disk, with which the next attempt goes on."""

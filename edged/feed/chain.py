@@ -5,8 +5,8 @@ A device whose hop came inlined in the head never fetches it. As it travels it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from edged.errors import WireError
@@ -40,12 +40,42 @@ class SnapshotRef:
 
 
 @dataclass(frozen=True, slots=True)
+class PageRef:
+    """Older short hops of a slice in a blob of their own, which only a device that comes from there needs.
+
+    Its hops lead from slice version `low` or later to `high` or earlier; through: the bytes of the cheapest way through
+    them from the one to the other, 300 for each request counted in.
+    """
+
+    low: int
+    high: int
+    through: int
+    blob: BlobRef
+
+    def to_cbor(self) -> list[Any]:
+        return [self.low, self.high, self.through, *self.blob.to_cbor()]
+
+    @classmethod
+    def from_cbor(cls, item: object, what: str) -> PageRef:
+        match item:
+            case [int() as low, int() as high, int() as through, size, sha256] if 0 <= low < high and through >= 0:
+                return cls(low, high, through, BlobRef.from_cbor([size, sha256], what))
+        raise WireError(f"decode {what}: not a page reference: {item!r:.120}")
+
+
+@dataclass(frozen=True, slots=True)
 class SliceChain:
-    """Snapshots (usually one) and retained hops of a slice; dictionaries that those hops name and no snapshot does."""
+    """Snapshots (usually one) and retained hops of a slice; dictionaries that those hops name and no snapshot does;
+    pages with those of the hops that are not listed here."""
 
     snapshots: tuple[SnapshotRef, ...]
     hops: tuple[HopRef, ...] = ()
     dictionaries: tuple[BlobRef, ...] = ()
+    pages: tuple[PageRef, ...] = ()
+
+    def with_page(self, page: PageRef, hops: tuple[HopRef, ...]) -> SliceChain:
+        """The same with the hops of one of its pages in its place."""
+        return replace(self, hops=(*self.hops, *hops), pages=tuple(item for item in self.pages if item != page))
 
     def dictionary_refs(self) -> list[BlobRef]:
         """Every dictionary, each once, that of the newest snapshot first: it is what new hops are coded with.
@@ -79,6 +109,7 @@ def encode_chain(chain: Chain) -> bytes:
                 [snapshot_to_cbor(snapshot) for snapshot in item.snapshots],
                 [hop.to_cbor() for hop in item.hops],
                 [ref.to_cbor() for ref in item.dictionaries],
+                *([[page.to_cbor() for page in item.pages]] if item.pages else []),
             ]
             for name, item in chain.slices.items()
         },
@@ -116,14 +147,34 @@ def decode_chain(data: bytes) -> Chain:
 
 def decode_slice_chain(name: str, item: object) -> SliceChain:
     match item:
-        case [list() as snapshots, list() as hops, list() as dictionaries]:
+        case [list() as snapshots, list() as hops, list() as dictionaries, *more] if len(more) <= 1:
             where = f"chain, slice {name}"
+            pages = more[0] if more else []
+            if not isinstance(pages, list):
+                raise WireError(f"decode {where}: its pages are not a list")
             return SliceChain(
                 tuple(decode_snapshot(snapshot, where) for snapshot in snapshots),
                 tuple(HopRef.from_cbor(hop, where) for hop in hops),
                 tuple(decode_dictionary(ref, where) for ref in dictionaries),
+                tuple(PageRef.from_cbor(page, where) for page in pages),
             )
-    raise WireError(f"decode chain: slice {name!r} is not [snapshots, hops, dictionaries]")
+    raise WireError(f"decode chain: slice {name!r} is not [snapshots, hops, dictionaries, pages]")
+
+
+def encode_page(hops: Sequence[HopRef]) -> bytes:
+    """The blob: the same for the same hops, so that one version's pages are the next one's too."""
+    return zstd.compress(cbor.encode({1: FORMAT, 2: [hop.to_cbor() for hop in hops]}))
+
+
+def decode_page(data: bytes, ref: PageRef) -> tuple[HopRef, ...]:
+    """Decode a page whose hash has been checked. Raises WireError."""
+    what = f"page of hops {ref.low} to {ref.high}"
+    match cbor.decode(zstd.decompress(data, what, limits.PAGE_BYTES), what, depth=8):
+        case {1: int() as number, 2: list() as items} if number == FORMAT:
+            hops = tuple(HopRef.from_cbor(item, what) for item in items)
+            if all(ref.low <= hop.from_version and hop.to_version <= ref.high for hop in hops):
+                return hops
+    raise WireError(f"decode {what}: not a list of hops between these versions in format {FORMAT}; update edged")
 
 
 def decode_snapshot(item: object, where: str) -> SnapshotRef:

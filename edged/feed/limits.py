@@ -3,6 +3,7 @@
 HEAD_BYTES = 1 << 20  # a signed head with its inlined hops
 TRUST_BYTES = 64 << 10  # one root of trust with all its signatures
 CHAIN_BYTES = 8 << 20  # the decompressed chain document
+PAGE_BYTES = 256 << 10  # one page of the chain, decompressed
 BLOB_BYTES = 64 << 20  # any one blob as it travels
 PART_BYTES = 32 << 20  # one snapshot part, decoded
 HOP_BYTES = 256 << 20  # one hop, decoded; beyond that a snapshot is cheaper

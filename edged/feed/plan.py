@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edged.errors import ChainError
 from edged.feed.blob import BlobRef
-from edged.feed.chain import SliceChain, SnapshotRef
+from edged.feed.chain import PageRef, SliceChain, SnapshotRef
 from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import HopRef
 
@@ -24,13 +24,20 @@ WHOLE_HOP_BYTES = 256 << 10  # a larger hop from nothing would have to be decode
 EMPTY_SNAPSHOT = SnapshotRef(0, EMPTY_DIGEST, 0, None, ())  # every slice begins empty, so no blob is needed for that
 
 
+Step = SnapshotRef | HopRef | PageRef | None  # None: what is held
+
+
 @dataclass(frozen=True, slots=True)
 class Path:
-    """First `snapshot`, if it is not None, then `hops` in this order. cost: bytes to fetch, requests counted in."""
+    """First `snapshot`, if it is not None, then `hops` in this order. cost: bytes to fetch, requests counted in.
+
+    pages: if there are any, the way leads through them: fetch them, put their hops into the chain, and plan again.
+    """
 
     snapshot: SnapshotRef | None
     hops: tuple[HopRef, ...]
     cost: int
+    pages: tuple[PageRef, ...] = ()
 
     @property
     def blobs(self) -> tuple[BlobRef, ...]:
@@ -65,12 +72,12 @@ def plan(
         return 0 if ref.sha256 in staged else ref.size + request_bytes
 
     best: dict[int, tuple[int, int]] = {}  # version to (cost, steps); fewer steps win a tie
-    came: dict[int, SnapshotRef | HopRef | None] = {}
+    came: dict[int, tuple[Step, int]] = {}  # by what, from which version
     queue: list[tuple[int, int, int]] = []
 
-    def reach(version: int, cost: int, steps: int, by: SnapshotRef | HopRef | None) -> None:
+    def reach(version: int, cost: int, steps: int, by: Step, start: int = 0) -> None:
         if version <= want and (version not in best or (cost, steps) < best[version]):
-            best[version], came[version] = (cost, steps), by
+            best[version], came[version] = (cost, steps), (by, start)
             heapq.heappush(queue, (cost, steps, version))
 
     if have is not None:
@@ -91,7 +98,9 @@ def plan(
         if version == want:
             return trace(came, want, cost)
         for hop in onward.get(version, ()):
-            reach(hop.to_version, cost + (0 if hop.inline is not None else price(hop.blob)), steps + 1, hop)
+            reach(hop.to_version, cost + (0 if hop.inline is not None else price(hop.blob)), steps + 1, hop, version)
+        for page in pages_around(chain, version):
+            reach(min(page.high, want), cost + page.through + price(page.blob), steps + 1, page, version)
     start = "nothing" if have is None else f"version {have}"
     raise ChainError(
         f"plan from {start} to slice version {want}: none of {len(chain.snapshots)} snapshots and {len(chain.hops)} "
@@ -99,15 +108,29 @@ def plan(
     )
 
 
-def trace(came: dict[int, SnapshotRef | HopRef | None], want: int, cost: int) -> Path:
+def pages_around(chain: SliceChain, version: int) -> list[PageRef]:
+    """The pages with hops that may start at a slice version."""
+    return [page for page in chain.pages if page.low <= version < page.high]
+
+
+def trace(came: dict[int, tuple[Step, int]], want: int, cost: int) -> Path:
     hops: list[HopRef] = []
+    pages: list[PageRef] = []
     version = want
     while True:
-        step = came[version]
-        if not isinstance(step, HopRef):
-            return Path(step, tuple(reversed(hops)), cost)
-        hops.append(step)
-        version = step.from_version
+        step, start = came[version]
+        if step is None or isinstance(step, SnapshotRef):
+            return Path(step, tuple(reversed(hops)), cost, tuple(pages))
+        if isinstance(step, HopRef):
+            hops.append(step)
+        else:
+            pages.append(step)
+        version = start
+
+
+def page_at(chain: SliceChain, dataset_version: int) -> PageRef | None:
+    """The page that must be fetched before `version_at` can tell; None: it can."""
+    return next((page for page in chain.pages if page.low <= dataset_version < page.high), None)
 
 
 def version_at(chain: SliceChain, live: int, dataset_version: int) -> int:
@@ -115,9 +138,12 @@ def version_at(chain: SliceChain, live: int, dataset_version: int) -> int:
 
     live: the slice's version in the head. Raises ChainError if the chain no longer reaches back so far.
     """
+    if page_at(chain, dataset_version) is not None:
+        raise ChainError(f"find dataset version {dataset_version}: its page of hops was not fetched")
     known = {live, *(snapshot.version for snapshot in chain.snapshots)}
     for hop in chain.hops:
         known.update((hop.from_version, hop.to_version))
+    known.update(version for page in chain.pages for version in (page.low, page.high))
     earlier = [version for version in known if version <= dataset_version]
     if not earlier:
         raise ChainError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import zstandard
@@ -20,6 +20,7 @@ from edged.feed.takedowns import encode_takedowns
 from edged.origin import retention
 from edged.origin.blobstore import BlobStore
 from edged.origin.files import prepare, read_bounded, swap, sync_directory
+from edged.origin.pages import paged
 from edged.origin.retention import Keep
 from edged.origin.roots import Roots
 from edged.origin.rules import Rules, duration_s
@@ -103,14 +104,20 @@ def recover(place: Workplace) -> None:
 
 
 def fit_chain(place: Workplace, row: VersionRow) -> tuple[Chain, bytes]:
-    """The chain of version `row` and its blob; of fewer versions back where all would be too much for a device."""
+    """The chain of version `row` with all its hops and its pages, and its blob, in which those in pages are not.
+
+    It reaches fewer versions back where all would be too much for a device.
+    """
     versions = place.keep.versions
     while True:
-        chain = build_chain(place, row, max(1, row.version - versions))
-        data = encode_chain(chain)
+        whole = build_chain(place, row, max(1, row.version - versions))
+        store = place.blobs.store
+        slices = {name: paged(place.state, name, entry, store) for name, entry in whole.slices.items()}
+        data = encode_chain(replace(whole, slices=slices))
         size = zstandard.get_frame_parameters(data).content_size
         if size <= limits.CHAIN_BYTES:
-            return chain, data
+            named = {name: replace(entry, pages=slices[name].pages) for name, entry in whole.slices.items()}
+            return replace(whole, slices=named), data
         if versions == 1:
             raise OriginError(
                 f"publish dataset {place.dataset}: its chain takes {size} bytes, at most {limits.CHAIN_BYTES} are "

@@ -9,6 +9,7 @@ from pathlib import Path
 from edged.feed.chain import Chain
 from edged.feed.head import Head
 from edged.origin.files import discard
+from edged.origin.pages import PAGE_CHANGES
 from edged.origin.rules import Retention, duration_s
 from edged.origin.state import State
 
@@ -46,6 +47,7 @@ def named_blobs(head: Head, chains: Iterable[Chain]) -> Iterator[bytes]:
                 yield snapshot.dictionary.sha256
         yield from (hop.blob.sha256 for hop in entry.hops)
         yield from (ref.sha256 for ref in entry.dictionaries)
+        yield from (page.blob.sha256 for page in entry.pages)
 
 
 def mark_unnamed(state: State, head: Head, chains: Iterable[Chain], now: int) -> None:
@@ -98,8 +100,11 @@ def forget(state: State, chains: Sequence[Chain], keep: Keep, live: int) -> None
 
 
 def bottom_of(state: State, name: str, oldest: int, first_snapshot: int) -> int:
-    """The oldest slice version that hops may start at: what it was at the oldest retained version, or its snapshot."""
-    return min(state.slice_state(name, at=oldest).version, first_snapshot or oldest)
+    """The oldest slice version that hops may start at: what it was at the oldest retained version, or its snapshot;
+    and further back to where a page of the chain begins, so that pages go as a whole."""
+    item = state.slice_state(name, at=min(oldest, first_snapshot or oldest))
+    begin = state.slice_version_at(name, item.counter - item.counter % PAGE_CHANGES)
+    return item.version if begin is None else begin.version
 
 
 def forget_sums(state: State, name: str, stable: int) -> None:

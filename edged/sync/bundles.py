@@ -11,7 +11,7 @@ from edged.errors import ChainError, MissingError, OriginError, StoreError
 from edged.feed import limits, roots
 from edged.feed.blob import BlobRef
 from edged.feed.bundle import Bundle
-from edged.feed.chain import SliceChain, decode_chain
+from edged.feed.chain import SliceChain, decode_chain, decode_page
 from edged.feed.head import Head
 from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag, tag_of
 from edged.feed.names import check_name
@@ -103,7 +103,10 @@ def needed_blobs(head: Head, carried: frozenset[str], read_blob: ReadBlob) -> tu
         entry, live = chain.slices.get(name), head.slices[name]
         if entry is None:
             raise ChainError(f"export {head.dataset}: the chain lacks slice {name}; publish again")
-        path = plan(entry, None, live.version, inlined=live.hops)
+        while (path := plan(entry, None, live.version, inlined=live.hops)).pages:
+            for page in path.pages:
+                refs.append(page.blob)
+                entry = entry.with_page(page, decode_page(read_blob(page.blob), page))
         refs.extend(path.blobs)
         snapshot = None if path.snapshot is None else path.snapshot.dictionary
         for hop in path.hops:

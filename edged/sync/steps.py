@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edged.feed.blob import BlobRef
-from edged.feed.chain import SnapshotRef
+from edged.feed.chain import PageRef, SnapshotRef
 from edged.feed.head import HopRef
 from edged.sync.events import HeldSlice
 
@@ -43,6 +43,14 @@ class PlanIt:
     slice_name: str
     target: Target
     afresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TakePage:
+    """Add a page of the chain to what is known of it."""
+
+    slice_name: str
+    page: PageRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,7 @@ Step = (
     DropIt
     | FindPinned
     | PlanIt
+    | TakePage
     | BeginIt
     | TakePart
     | TakeDictionary

@@ -13,10 +13,10 @@ from typing import assert_never
 
 from edged.errors import ChainError, EdgedError, WireError
 from edged.feed.blob import BlobRef
-from edged.feed.chain import Chain, SliceChain, decode_chain
+from edged.feed.chain import Chain, PageRef, SliceChain, decode_chain, decode_page
 from edged.feed.head import HopRef
 from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag, tag_of
-from edged.feed.plan import REQUEST_BYTES, Path, plan, version_at
+from edged.feed.plan import REQUEST_BYTES, Path, page_at, plan, version_at
 from edged.feed.snapshotcoding import unpack_dictionary
 from edged.feed.takedowns import decode_takedowns
 from edged.feed.trust import VerifiedHead
@@ -33,6 +33,7 @@ from edged.sync.steps import (
     Step,
     TakeDictionary,
     TakeHop,
+    TakePage,
     TakePart,
     TakeSchema,
     TakeTakedowns,
@@ -70,6 +71,7 @@ class Update:
         self.stay, self.require = stay, require
         self.whole = wanted >= self.head.slices.keys()
         self.chain: Chain | None = None
+        self.paged: dict[str, SliceChain] = {}  # the chain's slices with the pages that were fetched
         self.fetched: dict[bytes, bytes] = {}
         self.fetching: BlobRef | None = None
         self.known: dict[str, set[bytes]] = {name: set(item.dictionaries) for name, item in held.slices.items()}
@@ -158,13 +160,18 @@ class Update:
                 return effect
         return None
 
-    def start(self, step: Step) -> events.Effect | None:
+    def start(self, step: Step) -> events.Effect | None:  # noqa: C901 - one flat list of cases
         """What `step` needs next; None if it has left the queue for others or is done."""
         match step:
             case DropIt(name):
                 return events.Stage(events.DropSlice(name))
             case FindPinned() | PlanIt() | TakeSchema() if self.chain is None:
                 return self.fetch(self.head.chain, "chain")
+            case FindPinned(name) if (page := page_at(self.slice_chain(name), self.release)) is not None:
+                self.steps.appendleft(TakePage(name, page))
+                return None
+            case TakePage(name, page):
+                return self.start_page(name, page)
             case FindPinned(name):
                 self.replace(self.slice_steps(name, self.pinned_target(name)))
                 return None
@@ -191,6 +198,15 @@ class Update:
                 return self.finish(touch)
             case _:
                 assert_never(step)
+
+    def start_page(self, name: str, page: PageRef) -> events.Effect | None:
+        data = self.fetched.get(page.blob.sha256)
+        if data is None:
+            return self.fetch(page.blob, f"hops {page.low} to {page.high} of slice {name}")
+        self.paged[name] = self.slice_chain(name).with_page(page, decode_page(data, page))
+        self.forget(page.blob)
+        self.steps.popleft()
+        return None
 
     def fetch(self, ref: BlobRef, what: str) -> events.Effect:
         self.fetching = ref
@@ -309,7 +325,7 @@ class Update:
                 self.kinds[name] = "dropped"
             case TakeTakedowns():
                 self.forget(self.head.takedowns)
-            case TakeSchema() | FindPinned() | PlanIt() | CheckIt() | CheckAll() | Finish():
+            case TakeSchema() | FindPinned() | PlanIt() | TakePage() | CheckIt() | CheckAll() | Finish():
                 pass
             case _:
                 assert_never(step)
@@ -340,6 +356,9 @@ class Update:
         except ChainError as fault:
             cause = f" ({self.causes[name]})" if name in self.causes else ""
             raise ChainError(f"slice {name} of {self.head.dataset}: {fault}{cause}") from fault
+        if path.pages:
+            self.replace([*(TakePage(name, page) for page in path.pages), step])
+            return
         self.paths[name] = path
         self.replace([*self.path_steps(name, path, parts), CheckIt(name, target)])
 
@@ -408,7 +427,7 @@ class Update:
 
     def slice_chain(self, name: str) -> SliceChain:
         assert self.chain is not None
-        found = self.chain.slices.get(name)
+        found = self.paged.get(name) or self.chain.slices.get(name)
         if found is None:
             raise ChainError(
                 f"chain of {self.head.dataset}, version {self.head.version}: lacks slice {name}, which the head has"

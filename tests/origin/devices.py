@@ -9,7 +9,7 @@ import cbor2
 
 from edged.feed import trust
 from edged.feed.blob import BlobRef
-from edged.feed.chain import Chain, decode_chain
+from edged.feed.chain import Chain, decode_chain, decode_page
 from edged.feed.digest import SetHash
 from edged.feed.head import Head
 from edged.feed.hop import dictionary_tag, tag_of, unpack_hop
@@ -78,7 +78,9 @@ class Device:
     def bring(self, name: str, head: Head, chain: Chain) -> None:
         entry, wanted = chain.slices[name], head.slices[name]
         have, content = self.held.get(name, (None, {}))
-        path = plan(entry, have, wanted.version, inlined=wanted.hops)
+        while (path := plan(entry, have, wanted.version, inlined=wanted.hops)).pages:
+            for page in path.pages:
+                entry = entry.with_page(page, decode_page(self.blob(page.blob), page))
         if path.snapshot is not None:
             content = {}
             self.snapshots += 1

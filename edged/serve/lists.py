@@ -44,15 +44,11 @@ def batch(
     service: Service, view: View, collection: str, keys: Sequence[str], binary: bool, shape: Shape | None
 ) -> list[bytes]:
     """In the order asked for, null where missing or taken down. Raises RequestError where it would be too large."""
-    item = service.renderer.item
-    items: list[bytes] = []
-    left = MAX_ANSWER_BYTES
-    for key in keys:
-        items.append(item(view, collection, key, binary, shape))
-        left -= len(items[-1])
-        if left < 0:
-            raise RequestError(400, f"these {len(keys)} records are over {MAX_ANSWER_BYTES} bytes; ask for fewer")
-    return items
+    try:
+        return service.renderer.batch(view, collection, keys, binary, shape, MAX_ANSWER_BYTES)
+    except OverflowError as fault:
+        what = f"these {len(keys)} records are over {MAX_ANSWER_BYTES} bytes; ask for fewer"
+        raise RequestError(400, what) from fault
 
 
 def find(view: View, collection: str, query: Query) -> tuple[Found, str | None]:

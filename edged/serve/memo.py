@@ -19,6 +19,7 @@ class Memo(Generic[K, V]):
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
         self.used_bytes = 0
+        self.added = 0  # how often something was remembered
         self.lock = Lock()
         self.entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
@@ -38,6 +39,7 @@ class Memo(Generic[K, V]):
             if before is not None:
                 self.used_bytes -= before[1]
             self.entries[key] = (value, size)
+            self.added += 1
             self.used_bytes += size
             while self.used_bytes > self.budget_bytes:
                 self.used_bytes -= self.entries.popitem(last=False)[1][1]

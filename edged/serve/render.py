@@ -7,7 +7,7 @@ version renders only what has changed.
 from __future__ import annotations
 
 import gzip
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from hashlib import blake2b
 from threading import Lock
 from typing import Any
@@ -26,6 +26,7 @@ ZSTD_LEVEL = 3
 GZIP_LEVEL = 6
 
 EVENTS_BYTES = 1 << 20  # of event streams' latest events
+GROUPS = 256  # looks of items that are remembered at a time
 FORMS = ("json", "cbor", "ndjson", "cbor-seq", "openapi", "problem")
 PERSONS = {(form, coding): f"{form}+{coding}"[:16].encode() for form in FORMS for coding in CODINGS}
 
@@ -38,8 +39,10 @@ class Renderer:
     def __init__(self, budget_bytes: int) -> None:
         self.values: Memo[tuple[bool, str, bytes], bytes] = Memo(budget_bytes // 3)
         self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 3)
-        self.items: Memo[tuple[str, int, str, str, bool, str], bytes] = Memo(budget_bytes // 3)
+        self.items: Memo[tuple[int, str], bytes] = Memo(budget_bytes // 3)
         self.views: dict[str, View] = {}  # of which the items are
+        self.groups: dict[tuple[str, str, bool, str], int] = {}
+        self.last_group = 0
         self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES)
         self.lock = Lock()  # a compressor serves one thread at a time
         self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
@@ -59,18 +62,50 @@ class Renderer:
         self.values.put(memo_key, body, len(raw) + len(body))
         return body
 
-    def item(self, view: View, collection: str, key: str, binary: bool, shape: Shape | None) -> bytes:
-        """A list's item, {"key", "value"}, of this view; null as value where there is no such record."""
-        if self.views.get(view.dataset) is not view:
+    def batch(
+        self, view: View, collection: str, keys: Sequence[str], binary: bool, shape: Shape | None, most: int
+    ) -> list[bytes]:
+        """A list's items, {"key", "value"}, of this view, in the order of `keys`; null as value where there is no such
+        record. Raises OverflowError where they come to more than `most` bytes.
+        """
+        group = self.group_of(view, collection, binary, shape)
+        entries = self.items.entries
+        known = [entries.get((group, key)) for key in keys]
+        if None not in known:
+            found = [entry[0] for entry in known if entry is not None]
+            if sum(map(len, found)) > most:
+                raise OverflowError
+            return found
+        found = []
+        for key, entry in zip(keys, known, strict=True):
+            item = entry[0] if entry is not None else self.item(view, group, collection, key, binary, shape)
+            found.append(item)
+            most -= len(item)
+            if most < 0:
+                raise OverflowError
+        return found
+
+    def item(self, view: View, group: int, collection: str, key: str, binary: bool, shape: Shape | None) -> bytes:
+        """One item. It is remembered when its value was: who is asked for once alone takes one place, not two."""
+        raw = None if view.is_taken_down(collection, key) else view.get_raw(collection, key)
+        before = self.values.added
+        found = self.pair(key, raw, binary, shape)
+        if self.values.added == before:
+            self.items.put((group, key), found, len(found) + len(key))
+        return found
+
+    def group_of(self, view: View, collection: str, binary: bool, shape: Shape | None) -> int:
+        """The number under which items of this look are remembered; a new view of a dataset forgets all items."""
+        if self.views.get(view.dataset) is not view or len(self.groups) > GROUPS:
             self.items.clear()
+            self.groups.clear()
             self.views[view.dataset] = view
-        memo_key = (view.dataset, view.version, collection, key, binary, shape.name if shape else "")
-        known = self.items.get(memo_key)
-        if known is None:
-            raw = None if view.is_taken_down(collection, key) else view.get_raw(collection, key)
-            known = self.pair(key, raw, binary, shape)
-            self.items.put(memo_key, known, len(known) + len(key))
-        return known
+        look = (view.dataset, collection, binary, shape.name if shape else "")
+        group = self.groups.get(look)
+        if group is None:
+            self.last_group += 1  # never used again, whichever thread still writes under an old one
+            group = self.groups[look] = self.last_group
+        return group
 
     def pair(self, key: str, raw: bytes | None, binary: bool, shape: Shape | None) -> bytes:
         """The same of a value at hand."""

@@ -1,0 +1,156 @@
+"""What a device fetches that was away for a while, beside a hop made for it alone and beside the snapshot.
+
+    python benchmarks/behind.py [--data DIR] [--versions N]
+
+DIR holds anime-base.ndjson.zst and anime-edits.ndjson.zst; its edits are published one by one, and again from the first
+until there are N versions. Without it a catalogue and edits to it are made up. Behind by 1 is what the head carries:
+nothing else is fetched then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from edged.feed import limits, trust
+from edged.feed.chain import SliceChain, decode_chain, decode_page
+from edged.feed.head import Head
+from edged.feed.hop import pack_hop
+from edged.feed.plan import Path as Way
+from edged.feed.plan import plan
+from edged.origin.catalogue import catalogue, edits
+from edged.origin.hops import compose
+from edged.origin.publisher import Publisher
+from edged.origin.snapshots import dictionary_of, snapshot_bytes
+
+Record = tuple[str, str, Any]
+STEPS = (1, 2, 10, 100, 1000)
+TITLES = 300  # of the made-up catalogue
+
+
+def read(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        for line in io.BufferedReader(stream):
+            yield json.loads(line)
+
+
+def real(data: Path) -> tuple[Iterable[Record], Iterator[list[Record]]]:
+    """Edits are remembered, and begin anew when they are over."""
+    publishes: list[list[Record]] = []
+    for row in read(data / "anime-edits.ndjson.zst"):
+        if "commit" in row:
+            publishes.append([])
+        else:
+            publishes[-1].append((row["collection"], row["key"], None if row.get("deleted") else row["value"]))
+    base = ((row["collection"], row["key"], row["value"]) for row in read(data / "anime-base.ndjson.zst"))
+    return base, itertools.cycle(publishes)
+
+
+def made_up() -> tuple[Iterable[Record], Iterator[list[Record]]]:
+    publishes = ([(edit.collection, edit.key, edit.value) for edit in batch] for batch in edits(TITLES))
+    return catalogue(TITLES), publishes
+
+
+@dataclass
+class Feed:
+    """A feed as devices see it."""
+
+    publisher: Publisher
+
+    @property
+    def base(self) -> Path:
+        return self.publisher.public / "catalog"
+
+    def head(self) -> tuple[Head, int]:
+        data = (self.base / "head").read_bytes()
+        return trust.verify_head(data, self.publisher.roots.newest, "catalog").head, len(data)
+
+    def blob(self, name: str) -> bytes:
+        return (self.base / "blobs" / name).read_bytes()
+
+    def way(self, entry: SliceChain, have: int, head: Head) -> tuple[Way, int, int]:
+        """The way from slice version `have`, the pages that are fetched to find it, and their bytes."""
+        count = size = 0
+        live = head.slices["core"]
+        while (path := plan(entry, have, live.version, inlined=live.hops)).pages:
+            for page in path.pages:
+                entry = entry.with_page(page, decode_page(self.blob(page.blob.name), page))
+                count, size = count + 1, size + page.blob.size
+        return path, count, size
+
+
+def publish_all(publisher: Publisher, base: Iterable[Record], publishes: Iterator[list[Record]], versions: int) -> None:
+    began = time.perf_counter()
+    publisher.publish("catalog", base)
+    first = time.perf_counter()
+    version, spent = 1, 0
+    while version < versions:
+        version = publisher.publish_changes("catalog", next(publishes)).version
+        spent += 1
+        if sys.stderr.isatty():
+            print(f"\rversion {version}", end="", file=sys.stderr, flush=True)
+    took = (time.perf_counter() - first) / max(spent, 1)
+    print(
+        f"{versions} versions: the first in {first - began:.1f} s, each further one in {took * 1e3:.0f} ms on average"
+    )
+
+
+def report(publisher: Publisher, versions: int) -> None:
+    feed = Feed(publisher)
+    head, head_bytes = feed.head()
+    chain = feed.blob(head.chain.name)
+    entry = decode_chain(chain).slices["core"]
+    listed = f"{len(entry.hops)} hops, {len(entry.pages)} pages"
+    print(f"head {head_bytes:,} bytes, chain {len(chain):,} bytes ({listed}; limit {limits.CHAIN_BYTES:,} decoded)")
+    print(
+        f"  {'behind by':>9} {'hops':>5} {'pages':>5} {'to a direct hop':>16} {'with chain':>11} {'to snapshot':>12}",
+        end="",
+    )
+    print(f" {'hop bytes':>10} {'direct':>9} {'all bytes':>10}")
+    with publisher.reading("catalog") as state:
+        dictionary = dictionary_of(state, "core")[1]
+        newest = next(state.rows("SELECT max(version) FROM snapshots WHERE slice = 'core'"))[0]
+        whole = snapshot_bytes(state, "core", newest)
+        for step in (step for step in STEPS if step < versions):
+            since = state.slice_state("core", at=versions - step)
+            composed = compose(state, "core", since)
+            if composed is None:
+                print(f"  {step:9} a direct hop would be too large")
+                continue
+            direct = len(pack_hop(*composed, dictionary))
+            way, pages, page_bytes = feed.way(entry, since.version, head)
+            hop_bytes = sum(hop.blob.size for hop in way.hops)
+            inlined = len(way.hops) == 1 and way.hops[0].inline is not None
+            total = head_bytes + (0 if inlined else len(chain) + page_bytes + hop_bytes)
+            kind = "  from the snapshot" if way.snapshot is not None else ""
+            print(
+                f"  {step:9} {len(way.hops):5} {pages:5} {hop_bytes / direct:16.2f} {total / direct:11.2f}"
+                f" {total / whole:12.3f} {hop_bytes:10,} {direct:9,} {total:10,}{kind}"
+            )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="directory of the .ndjson.zst files; without it data are made up")
+    parser.add_argument("--versions", type=int, default=1010, help="how many to publish (default 1010)")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        publisher = Publisher.init(Path(folder) / "feed")
+        (publisher.path / "catalog.toml").write_text("[retention]\nversions = 100000\n")
+        publish_all(publisher, *(real(args.data) if args.data else made_up()), args.versions)
+        report(publisher, args.versions)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""The bytes of an ordinary update in all: what crosses real sockets for one edit, HTTP included, both ways.
+
+    python benchmarks/update.py [--data DIR] [--edits N]
+
+A feed is served on loopback by what `edged origin serve` runs; a device holds its poll there. Every edit of
+anime-edits.ndjson.zst is published as its own version, over anime-base.ndjson.zst; without DIR a catalogue and edits to
+it are made up. Counted is what the device sends and receives from one poll's request to the end of its update.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import itertools
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import trio
+import zstandard
+
+from edged.ops.clock import Clock
+from edged.origin.catalogue import catalogue, edits
+from edged.origin.publisher import Publisher
+from edged.origin.serve import serve_feed
+from edged.replica.writer import Writer
+from edged.sync.control import Control
+from edged.sync.status import DatasetStatus, LastUpdate
+from edged.sync.task import run
+
+Record = tuple[str, str, Any]
+Measured = tuple[LastUpdate, int]
+GOAL_BYTES = 700  # of the median
+TITLES = 1000  # of the made-up catalogue
+LOOK_S = 0.01
+
+
+def read(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        for line in io.BufferedReader(stream):
+            yield json.loads(line)
+
+
+def real(data: Path) -> tuple[Iterable[Record], Iterable[list[Record]]]:
+    publishes: list[list[Record]] = []
+    for row in read(data / "anime-edits.ndjson.zst"):
+        if "commit" in row:
+            publishes.append([])
+        else:
+            publishes[-1].append((row["collection"], row["key"], None if row.get("deleted") else row["value"]))
+    base = ((row["collection"], row["key"], row["value"]) for row in read(data / "anime-base.ndjson.zst"))
+    return base, publishes
+
+
+def made_up() -> tuple[Iterable[Record], Iterable[list[Record]]]:
+    publishes = ([(edit.collection, edit.key, edit.value) for edit in batch] for batch in edits(TITLES))
+    return catalogue(TITLES), itertools.islice(publishes, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What the configuration says of the dataset."""
+
+    origin: tuple[str, ...]
+    trust: str
+    name: str = "catalog"
+    slices: tuple[str, ...] = ("core",)
+    seed: str = ""
+    poll_s: int = 30
+    require: tuple[str, ...] = ()
+
+
+async def measure(
+    publisher: Publisher, publishes: Iterable[list[Record]], folder: Path
+) -> list[tuple[LastUpdate, int]]:
+    """Every update with the size of the head that it came by."""
+    found: list[tuple[LastUpdate, int]] = []
+    status, control = DatasetStatus("catalog"), Control(["core"])
+    async with trio.open_nursery() as nursery:
+        urls = await nursery.start(serve_feed, publisher.path, ["127.0.0.1:0"])
+        source = Source((f"{urls[0].rstrip('/')}/catalog",), str(publisher.trust_path))
+        with Writer.open(folder / "data", "catalog") as writer:
+
+            async def follow(*, task_status: trio.TaskStatus[None]) -> None:
+                await run(source, writer, status, clock=Clock(), control=control, task_status=task_status)
+
+            async with trio.open_nursery() as device:
+                await device.start(follow)
+                await until(status, 1)
+                for edit in publishes:
+                    result = await trio.to_thread.run_sync(publisher.publish_changes, "catalog", edit)
+                    if result.unchanged:
+                        continue
+                    await until(status, result.version)
+                    assert status.last_update is not None
+                    found.append((status.last_update, (publisher.public / "catalog" / "head").stat().st_size))
+                    if sys.stderr.isatty():
+                        print(f"\redit {len(found)}", end="", file=sys.stderr, flush=True)
+                device.cancel_scope.cancel()
+        nursery.cancel_scope.cancel()
+    return found
+
+
+async def until(status: DatasetStatus, version: int) -> None:
+    with trio.fail_after(120):
+        while status.last_update is None or status.last_update.version != version:  # noqa: ASYNC110 - a plain record
+            await trio.sleep(LOOK_S)
+
+
+def report(found: list[Measured]) -> None:
+    whole = [update.bytes_received + update.bytes_sent for update, _ in found]
+    rows = {
+        "in all": whole,
+        "sent": [update.bytes_sent for update, _ in found],
+        "received": [update.bytes_received for update, _ in found],
+        "of which the head with its hop": [head for _, head in found],
+        "HTTP, both ways": [total - head for total, (_, head) in zip(whole, found, strict=True)],
+    }
+    by_hops = sum(set(update.kinds.values()) <= {"hops"} for update, _ in found)
+    print(f"{len(found)} updates, {by_hops} of them by hops alone; goal: a median in all under {GOAL_BYTES}")
+    print(f"  {'bytes of an update':32} {'median':>8} {'mean':>8} {'p90':>8} {'largest':>8}")
+    for name, sizes in rows.items():
+        tenth = statistics.quantiles(sizes, n=10, method="inclusive")[-1] if len(sizes) > 1 else sizes[0]
+        print(
+            f"  {name:32} {statistics.median(sizes):8,.0f} {statistics.mean(sizes):8,.0f} {tenth:8,.0f} {max(sizes):8,}"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="directory of the .ndjson.zst files; without it data are made up")
+    parser.add_argument("--edits", type=int, default=0, help="the first so many only (default: all; 100 made up)")
+    args = parser.parse_args()
+    base, publishes = real(args.data) if args.data else made_up()
+    with tempfile.TemporaryDirectory() as folder:
+        publisher = Publisher.init(Path(folder) / "feed")
+        publisher.publish("catalog", base)
+        report(trio.run(measure, publisher, itertools.islice(publishes, args.edits or None), Path(folder)))
+
+
+if __name__ == "__main__":
+    main()

@@ -81,17 +81,25 @@ end
 local n = 0
 request = function() n = n + 1; return requests[{choice}] end
 """
+UNLIKE = """
+local paths, n = {{}}, {seed}
+init = function(args) for path in io.lines("{paths}") do paths[#paths + 1] = path end end
+request = function() n = n + 1; return wrk.format("GET", paths[{choice}], {{Host = "localhost", ["X-N"] = n}}) end
+"""
 
 
 @dataclass(frozen=True)
 class Load:
-    """A mix of requests from so many connections. records: in each answer."""
+    """A mix of requests from so many connections. records: in each answer; unlike: the bytes of each request were never
+    sent before, so that no answer is remembered.
+    """
 
     name: str
     paths: Path
     connections: int
     shuffled: bool = False
     records: int = 1
+    unlike: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,9 +149,11 @@ def edged_server(data_dir: Path, *options: str) -> Iterator[tuple[str, int]]:
 
 def wrk(url: str, load: Load, seconds: int, scratch: Path) -> Measured:
     """One run. Raises SystemExit if any answer was not 200: then the figures would mean nothing."""
-    choice = "math.random(#requests)" if load.shuffled else "n % #requests + 1"
+    of = "paths" if load.unlike else "requests"
+    choice = f"math.random(#{of})" if load.shuffled else f"n % #{of} + 1"
     script = scratch / "load.lua"
-    script.write_text(LUA.format(paths=load.paths, choice=choice, seed=random.randrange(1 << 30)))
+    lua = UNLIKE if load.unlike else LUA
+    script.write_text(lua.format(paths=load.paths, choice=choice, seed=random.randrange(1 << 30)))
     command = ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "--latency"]
     text = subprocess.run([*command, "-s", str(script), url], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
@@ -252,14 +262,10 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
     with edged_server(data_dir) as (url, _):
         wrk(url, every, options.seconds * 2, scratch)
         print(f"\nall keys at random in the default memory: {wrk(url, every, options.seconds, scratch).per_s:,.0f}/s")
-        rows = [hot, Load("batches seen before", paths["batches"], 16, records=BATCH)]
-        rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH))
-        found = {load.name: wrk(url, load, options.seconds, scratch) for load in rows}
-        single = 1e6 / found["hot"].per_s
-        print(f"\nbatches of {BATCH}{'':10}{'times fewer µs a record':>28}{'µs a record':>14}")
-        for load in rows:
-            each = 1e6 / found[load.name].per_s / load.records
-            print(f"{load.name:20}{single / each:27.1f}x{each:14.2f}")
+        rows = [hot, Load("GETs never seen", paths["hot"], 16, unlike=True)]
+        rows.append(Load("batches seen before", paths["batches"], 16, records=BATCH))
+        rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH, unlike=True))
+        show_batches(rows, {load.name: wrk(url, load, options.seconds, scratch) for load in rows})
     with edged_server(data_dir, "--hops") as (url, _):
         busy = [wrk(url, hot, max(options.seconds, 3), scratch) for _ in range(options.rounds)]
     with edged_server(data_dir) as (url, _):
@@ -270,6 +276,16 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
         f"\na hop of 20 edits every second: p99 {p99[0] / p99[1]:.2f}x ({p99[0]:,.0f} µs, without {p99[1]:,.0f} µs), "
     )
     print(f"requests {rate[0] / rate[1]:.2f}x")
+
+
+def show_batches(rows: Sequence[Load], found: dict[str, Measured]) -> None:
+    """Against GETs one by one: those whose answers are remembered, and those that were never seen."""
+    seen, unseen = (1e6 / found[load.name].per_s for load in rows[:2])
+    print(f"\nbatches of {BATCH}: times fewer µs a record")
+    print(f"{'':20}{'than GETs seen':>18}{'than GETs never seen':>24}{'µs a record':>14}")
+    for load in rows:
+        each = 1e6 / found[load.name].per_s / load.records
+        print(f"{load.name:20}{seen / each:17.1f}x{unseen / each:23.1f}x{each:14.2f}")
 
 
 def crowds(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -> None:

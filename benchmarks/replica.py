@@ -1,10 +1,10 @@
 """The replica next to diskcache, SQLite and LMDB: one run, the same data, ratios first.
 
-    python -m benchmarks.replica [--data movies.ndjson.zst] [--quick] [--sizes 10000,100000,1000000 --plot out.png]
+    python -m benchmarks.replica [--data movies.ndjson.zst] [--only growth [--million] [--plot out.png]]
 
 Without --data the records are made up. Gets are over all keys in random order, after a snapshot and 100 hops; flash is
-`write_bytes` of /proc/self/io, read after sync, over --hops hops, merging included. --sizes measures time and memory
-against the number of records instead, and draws them if matplotlib is there.
+`write_bytes` of /proc/self/io, read after sync, over --hops hops, merging included. `--only growth` measures time and
+memory against the number of (made-up) records, and `--plot` draws them: that needs the extra `bench`.
 """
 
 from __future__ import annotations
@@ -426,8 +426,8 @@ def growth(counts: list[int], plot: str | None, root: Path) -> None:
             place.mkdir()
             done = subprocess.run(
                 [sys.executable, "-m", "benchmarks.replica", "--fill", name, str(place), str(count)],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
+                stdout=subprocess.PIPE, text=True, check=True,
+            )  # fmt: skip  # what it says of a failure is seen
             values = [float(value) for value in done.stdout.split()]
             values += list(read_in_child(place / "edged")[1:3]) if name == "Edged" else []
             series.setdefault(name, []).append((count, values))
@@ -456,8 +456,18 @@ def fill_one(name: str, place: str, count: int) -> None:
     store.close()
 
 
+def drawing() -> Any:
+    """matplotlib, drawing into files; ends the run with a clear line where it is missing."""
+    try:
+        library = importlib.import_module("matplotlib")  # for this alone, so not a dependency
+    except ModuleNotFoundError:
+        sys.exit("--plot needs matplotlib: pip install 'edged[bench]', or leave --plot out for the table alone")
+    library.use("Agg")
+    return importlib.import_module("matplotlib.pyplot")
+
+
 def draw(series: dict[str, list[tuple[int, list[float]]]], plot: str) -> None:
-    pyplot = importlib.import_module("matplotlib.pyplot")  # for this alone, so not a dependency
+    pyplot = drawing()
     names = ("fill, s", "peak memory, MB", "disk, MB", "get, µs")
     figure, panels = pyplot.subplots(1, len(names), figsize=(16, 4))
     for column, (panel, name) in enumerate(zip(panels, names, strict=True)):
@@ -476,22 +486,26 @@ STEPS = {"sizes": sizes, "opening": opening, "queries": queries, "following": fo
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", help="NDJSON.zst as `edged origin publish` reads it; made up without")
-    parser.add_argument("--only", choices=["gets", "sizes", "flash", "queries", "opening", "following"])
+    parser.add_argument("--only", choices=["gets", "sizes", "flash", "queries", "opening", "following", "growth"])
     parser.add_argument("--hops", type=int, default=1000)
     parser.add_argument("--edits", default="10,200", help="records a hop, for flash")
     parser.add_argument("--get-edits", type=int, default=10, help="records a hop, before the gets")
     parser.add_argument("--tmp", help="where to write; has to be a real disk for flash")
-    parser.add_argument("--sizes", help="numbers of records, with commas")
-    parser.add_argument("--plot", help="PNG for --sizes")
+    parser.add_argument("--sizes", default="10000,100000,300000", help="numbers of records for growth, with commas")
+    parser.add_argument("--million", action="store_true", help="growth up to 1,000,000 records: takes some 15 minutes")
+    parser.add_argument("--plot", help="PNG for growth")
     parser.add_argument("--fill", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fill:
         fill_one(options.fill[0], options.fill[1], int(options.fill[2]))
         return
+    if options.plot:
+        drawing()  # before the minutes that the measuring takes
     with tempfile.TemporaryDirectory(dir=options.tmp) as name:
         root = Path(name)
-        if options.sizes:
-            growth([int(count) for count in options.sizes.split(",")], options.plot, root)
+        if options.only == "growth":
+            counts = [int(count) for count in options.sizes.split(",")] + [1_000_000] * options.million
+            growth(counts, options.plot, root)
             return
         records = films(options.data)
         dictionary = train_dictionary(records)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import sys
 import zlib
 from pathlib import Path
 
-from edged.errors import DamageError
+from edged.errors import DamageError, StoreError
 from edged.feed import limits
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.disk import PACKS, explained, map_file
@@ -25,6 +26,12 @@ class Pool:
     """Files stay mapped, and so readable, when a writer has unlinked them, as long as a version here uses them."""
 
     def __init__(self, root: Path) -> None:
+        """Raises StoreError on a processor whose numbers are not those of the files."""
+        if sys.byteorder != "little":  # words are read in place, not converted
+            raise StoreError(
+                f"open {root}: this processor is {sys.byteorder}-endian, expected little-endian, as the files are; "
+                "ask another machine's edged over HTTP"
+            )
         self.root = root
         self.files: dict[str, mmap.mmap] = {}
         self.packs: dict[PackRef, Pack] = {}

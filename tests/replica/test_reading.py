@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,3 +216,12 @@ def test_parts_on_disk_survive_a_restart_and_are_not_fetched_again(tmp_path: Pat
         assert list((tmp_path / "catalog/staging").iterdir()) == []
     with edged.open(tmp_path) as replica:
         assert len(replica["catalog"]["titles"]) == 300
+
+
+def test_a_processor_with_the_other_order_of_bytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    filled(tmp_path, 20)
+    monkeypatch.setattr(sys, "byteorder", "big")
+    with edged.open(tmp_path) as replica, pytest.raises(StoreError, match="big-endian, expected little-endian"):
+        replica["catalog"]
+    with pytest.raises(StoreError, match="big-endian"):
+        Writer.open(tmp_path, "catalog")

@@ -19,6 +19,7 @@ from edged.replica.pack import Pack
 Choice = tuple[str, tuple[bytes, ...]]  # a group, and the terms of which an entry must hold one
 MANY = 2048  # places from which sets are quicker than bisecting
 TIERS = 5
+OUTSIDE_TITLES = 3  # the first tier for which all text fields count
 
 
 def choices_of(conditions: Mapping[str, Any]) -> list[Choice]:
@@ -110,10 +111,12 @@ def search(
         index = layers.index(pack, schema)
         if index is not None and collection in pack.meta.spans:
             sources.append((rank, pack, index))
-    fresh = fresh_search(layers, schema, collection, asked)
+    fresh = fresh_search(layers, schema, collection, asked, (TITLE,))
     tiers = [tiers_of(index, collection, words) for _, _, index in sources]
     sent = 0
     for tier in range(TIERS):
+        if tier == OUTSIDE_TITLES:  # only now, as it takes looking at many more records
+            fresh = fresh_search(layers, schema, collection, asked, (TITLE, OTHERS))
         for number, found in fresh:
             if number == tier:
                 yield tier, found
@@ -147,7 +150,8 @@ def tiers_of(index: Index, collection: str, words: Sequence[bytes]) -> Iterator[
     done = title & begins
     yield done
     for fields, whole in (((TITLE,), True), ((TITLE,), False), ((TITLE, OTHERS), True), ((TITLE, OTHERS), False)):
-        found = common(index, collection, fields, words, whole=whole) - done
+        known = fields == (TITLE,) and not whole
+        found = (title if known else common(index, collection, fields, words, whole=whole)) - done
         done = done | found
         yield found
 
@@ -155,7 +159,8 @@ def tiers_of(index: Index, collection: str, words: Sequence[bytes]) -> Iterator[
 def common(index: Index, collection: str, fields: Sequence[str], words: Sequence[bytes], *, whole: bool) -> set[int]:
     """Places that hold every word, or a word that begins with it, in one of the fields."""
     look = index.places if whole else index.places_from
-    runs = [[look(collection, field, word) for field in fields] for word in words]
+    # A list is gone through several times as fast as the postings themselves, and short words have many.
+    runs = [[listed(look(collection, field, word)) for field in fields] for word in words]
     runs.sort(key=lambda run: sum(map(len, run)))
     found: set[int] = set().union(*runs[0])
     for run in runs[1:]:
@@ -165,17 +170,21 @@ def common(index: Index, collection: str, fields: Sequence[str], words: Sequence
     return found
 
 
-def fresh_search(layers: Layers, schema: Schema, collection: str, asked: Sequence[str]) -> list[tuple[int, Found]]:
-    """(tier, record) of the fresh packs, looked up record by record."""
+def listed(run: Sequence[int]) -> Sequence[int]:
+    return run.tolist() if isinstance(run, memoryview) else run
+
+
+def fresh_search(
+    layers: Layers, schema: Schema, collection: str, asked: Sequence[str], groups: Sequence[str]
+) -> list[tuple[int, Found]]:
+    """(tier, record) of the fresh packs with all words in `groups`, looked up record by record."""
     entries = layers.overlay.get(collection)
     if not entries:
         return []
     index = layers.fresh_index(schema)
     found: set[str] | None = None
     for word in asked:
-        keys = index.places_from(collection, TITLE, word.encode()) | index.places_from(
-            collection, OTHERS, word.encode()
-        )
+        keys = set().union(*(index.places_from(collection, group, word.encode()) for group in groups))
         found = keys if found is None else found & keys
     fields = schema.collections.get(collection, CollectionSchema()).text
     ranked: list[tuple[int, Found]] = []

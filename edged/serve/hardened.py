@@ -290,10 +290,12 @@ class Connection(TCPServer):
         self.socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
         self.busy = busy
         self.ended = False
+        self.aborted = trio.Event()
 
     def abort(self) -> None:
         """Close the socket under whatever waits on it; the tasks of the connection then end by themselves."""
         self.socket.close()
+        self.aborted.set()
 
     async def run(self) -> None:
         try:
@@ -382,7 +384,10 @@ class Connection(TCPServer):
         late_at = protocol.head_since + self.limits.head_s if isinstance(protocol, StrictH11) else inf
         data = b""
         with trio.move_on_at(late_at), suppress(trio.ClosedResourceError, trio.BrokenResourceError):
-            data = bytes(await self.stream.receive_some(RECEIVE_BYTES))
+            try:
+                data = bytes(await self.stream.receive_some(RECEIVE_BYTES))
+            except trio.BusyResourceError:
+                await self.aborted.wait()  # the request's task is reading the rest and will end the connection
         return data
 
     async def _close(self) -> None:

@@ -16,7 +16,7 @@ from edged.origin.state import SliceState, State
 
 HOP_CONTENT_BYTES = 48 << 20  # what a hop may touch, old and new together: both ends hold that much in memory
 SKIP_SHARE = 0.5  # a skip hop that touches more of the slice than this is no cheaper than the snapshot
-SKIP_FREE_BYTES = 64 << 10  # below this it is not worth asking
+SKIP_FREE_BYTES = 4 << 20  # below this coding takes a second or two, and what comes out is often far smaller
 
 StoreBlob = Callable[[str, bytes], BlobRef]  # (kind, bytes) to the blob, written durably
 

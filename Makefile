@@ -75,8 +75,10 @@ test-slow: $(VENV)/.has-dev ## fault injection, crashes, large data and peers
 test-packages: $(VENV)/.has-dev ## the .deb in a minimal Debian and the systemd units (root, mmdebstrap)
 	$(BIN)/python -m pytest -m slow tests/packaging $(ARGS)
 
-fuzz: $(VENV)/.has-dev ## every property test with many more examples
+fuzz: $(VENV)/.has-dev ## long: property tests with many more examples, ten minutes of damaged HTTP, all kills and mutations
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=deep $(ARGS)
+	EDGED_FUZZ_SECONDS=600 EDGED_KILLS=1000 EDGED_MUTATIONS=10000 $(BIN)/python -m pytest -m slow \
+		tests/serve/test_fuzz.py tests/replica/test_faults.py tests/replica/test_damage.py $(ARGS)
 
 cache-conformance: $(VENV)/.has-dev ## the proxy against the public suite http-cache-tests (npm)
 	$(BIN)/python -m tests.proxy.conformance.run $(ARGS)

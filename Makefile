@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 # The share of lines and branches that the fast tests must run, in percent.
-COVERAGE_FLOOR ?= 85
+COVERAGE_FLOOR ?= 90
 SLOW_TESTS := tests --ignore=tests/packaging
 DIST := dist
 

@@ -30,7 +30,7 @@ def settings(unit: Path) -> dict[str, str]:
 
 
 def make_directories(unit: dict[str, str], user: int) -> None:
-    for base, key in (("/var/lib", "StateDirectory"), ("/var/cache", "CacheDirectory"), ("/run", "RuntimeDirectory")):
+    for base, key in (("/var/lib", "StateDirectory"), ("/run", "RuntimeDirectory")):
         if key in unit:
             path = Path(base, unit[key])
             path.mkdir(exist_ok=True, mode=int(unit.get(f"{key}Mode", "755"), 8))

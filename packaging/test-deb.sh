@@ -100,10 +100,10 @@ inside apt-get remove --yes --quiet=2 -o Dpkg::Use-Pty=0 edged
 [ -f "$root/etc/edged/edged.toml" ] || { echo "removal took the configuration along" >&2; exit 1; }
 inside apt-get install --yes --quiet=2 -o Dpkg::Use-Pty=0 --no-install-recommends /tmp/edged.deb
 # As systemd lays it out with DynamicUser: a directory below private/ and a link to it.
-inside sh -c 'mkdir -p /var/lib/private/edged /var/cache/private/edged &&
+inside sh -c 'mkdir -p /var/lib/private/edged &&
     ln -s private/edged /var/lib/edged && touch /var/lib/private/edged/manifest'
 inside apt-get purge --yes --quiet=2 -o Dpkg::Use-Pty=0 edged
-inside rmdir /var/lib/private /var/cache/private
+inside rmdir /var/lib/private
 listing >"$work/after"
 diff "$work/before" "$work/after" || { echo "test-deb: purging left or took the files above" >&2; exit 1; }
 if grep -q edged "$root/etc/passwd" "$root/etc/group"; then

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("edged.daemon")
 
 ADMIN_CONNECTIONS = 64
+NOTED_S = 0.005
 SILENT = Notifier()
 
 
@@ -200,9 +201,9 @@ class Daemon:
         return {"dataset": dataset, "pinned": version}
 
     async def noted(self, dataset: str, version: int) -> None:
-        """Until the status tells of a version that readers see already: the sync task is about to write it down."""
-        while self.stations[dataset].status.version < version:
-            await trio.lowlevel.checkpoint()
+        """Until the status tells of a version that readers see already: merging may come between the two."""
+        while self.stations[dataset].status.version < version:  # noqa: ASYNC110 - nothing else tells of it
+            await trio.sleep(NOTED_S)
 
     async def wait_for(self, dataset: str, version: int) -> None:
         """Until the replica holds `version` or a later one."""

@@ -41,12 +41,19 @@ def add_commands(commands: Any) -> None:
     demo = commands.add_parser(
         "demo", help="an origin and a device on this machine, live", description=demo_command.__doc__
     )
-    demo.add_argument("--port", type=int, default=8484, help="where apps ask (default 8484)")
-    demo.add_argument("--admin-port", type=int, default=8485, help="where operators ask (default 8485)")
+    demo.add_argument("--port", type=port, default=8484, help="where apps ask (default 8484)")
+    demo.add_argument("--admin-port", type=port, default=8485, help="where operators ask (default 8485)")
     demo.add_argument("--records", type=int, default=5000, metavar="N", help="titles in the catalogue (default 5000)")
     demo.add_argument("--seconds", type=float, default=None, metavar="S", help="stop after S seconds (default: Ctrl-C)")
     add_json_flag(demo)
     demo.set_defaults(run=demo_command)
+
+
+def port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 0 (any free one) to 65535, got {number}")
+    return number
 
 
 @dataclass(slots=True)

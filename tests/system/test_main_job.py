@@ -296,7 +296,7 @@ def test_a_second_daemon_on_the_same_replica_is_refused(origin: Origin, device: 
 
 
 def test_wrong_usage_is_2() -> None:
-    for words in ([], ["nonsense"], ["get"], ["pin", "catalog", "x"]):
+    for words in ([], ["nonsense"], ["get"], ["pin", "catalog", "x"], ["demo", "--port", "99999"]):
         assert edged(*words, code=2).stderr
 
 

@@ -31,7 +31,7 @@ import zstandard
 
 import edged
 from edged.feed.blob import BlobRef
-from edged.feed.hopcoding import Change
+from edged.feed.changes import Change
 from edged.feed.schema import CollectionSchema, Schema
 from edged.feed.snapshotcoding import encode_snapshot, train_dictionary
 from edged.replica.compaction import Policy

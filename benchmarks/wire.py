@@ -32,8 +32,8 @@ from typing import Any
 import zstandard
 
 from edged.feed import cbor, limits
+from edged.feed.changes import Change, sort_key
 from edged.feed.hop import pack_hop, unpack_hop
-from edged.feed.hopcoding import Change, sort_key
 from edged.feed.snapshotcoding import decode_part, encode_snapshot, pack_dictionary, train_dictionary
 from edged.origin.catalogue import catalogue, edits
 

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 from edged.errors import ChainError, WireError
 from edged.feed import limits
-from edged.feed.hopcoding import Change, Lookup, decode_hop, encode_hop
+from edged.feed.changes import Change, Lookup
+from edged.feed.hopcoding import decode_hop, encode_hop
 
 FORMAT = 1
 DICTIONARY_TAG_BYTES = 4

@@ -8,12 +8,11 @@ the slice's dictionary: never the state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
 
 from edged.errors import WireError
 from edged.feed.arithmetic import TooLong
+from edged.feed.changes import Change, Lookup, sort_key
 from edged.feed.modelledhop import CHANGES_MOST, decode_modelled, encode_modelled
 from edged.feed.names import check_collection, check_key
 from edged.feed.wholehop import decode_whole, encode_whole
@@ -21,32 +20,6 @@ from edged.feed.wholehop import decode_whole, encode_whole
 WHOLE = 1  # format: whole records, see wholehop
 MODELLED = 2  # format: patches, see modelledhop
 MODELLED_BYTES = 1 << 20  # of new values; a hop of more is not tried in the modelled form
-
-
-class Lookup(Protocol):
-    """The receiver's, and at publishing the publisher's, view of version A of the slice."""
-
-    def get(self, collection: str, key: str) -> bytes | None:
-        """The record's value bytes, None where there is no such record."""
-        ...
-
-    def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
-        """The record of `collection` with the greatest key below `key`, in the order of their UTF-8 bytes."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One record set to `value` (deterministic CBOR), or deleted where `value` is None."""
-
-    collection: str
-    key: str
-    value: bytes | None
-
-
-def sort_key(change: Change) -> tuple[bytes, bytes]:
-    """The order of changes: by collection, then by key, as UTF-8 bytes."""
-    return change.collection.encode(), change.key.encode()
 
 
 def encode_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes) -> bytes:

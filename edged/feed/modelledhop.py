@@ -8,23 +8,20 @@ all old ones are at hand, then the values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edged.errors import WireError
 from edged.feed import cbor, limits
 from edged.feed.arithmetic import Coder, Reader, Writer
+from edged.feed.changes import Entry, Lookup
 from edged.feed.names import check_collection, check_key
 from edged.feed.treecoding import ABSENT, TreeCoder, knowledge_of
-
-if TYPE_CHECKING:
-    from edged.feed.hopcoding import Lookup
 
 CHANGED, NEW, DELETED = range(3)
 DIGITS = 15  # of a key that is coded as a number
 LAST = "\U0010ffff"  # after any key that goes on otherwise
 CHANGES_MOST = 4096
 
-Entry = tuple[str, str, bytes | None]  # collection, key, value; None deletes
 Head = tuple[int, str, str]  # CHANGED, NEW or DELETED; collection, key
 
 

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 from edged.errors import WireError
 from edged.feed import limits
+from edged.feed.changes import Entry, Lookup
 from edged.feed.names import check_collection, check_key
 from edged.feed.octets import Octets, decode_text, shared_bytes, write_counted, write_varint
 from edged.feed.sections import read_section, write_section
 
-if TYPE_CHECKING:
-    from edged.feed.hopcoding import Lookup
-
 LEVEL = 19
 CONTEXT_BYTES = 16 << 20  # of old records; those beyond are not compressed against
-
-Entry = tuple[str, str, bytes | None]  # collection, key, value; None deletes
 
 
 def encode_whole(changes: Sequence[Entry], old: Lookup, dictionary: bytes) -> bytes:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from edged.errors import EdgedError, OriginError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
+from edged.feed.changes import Change, sort_key
 from edged.feed.digest import SetHash
 from edged.feed.hop import pack_hop, unpack_hop
-from edged.feed.hopcoding import Change, sort_key
 from edged.feed.plan import REQUEST_BYTES
 from edged.origin.state import SliceState, State
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from edged.errors import ChainError, DamageError, StoreError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
+from edged.feed.changes import Change, Lookup, sort_key
 from edged.feed.digest import SetHash
 from edged.feed.hop import dictionary_tag, tag_of, unpack_hop
-from edged.feed.hopcoding import Change, Lookup, sort_key
 from edged.feed.names import check_name
 from edged.feed.schema import Schema
 from edged.feed.snapshotcoding import decode_part

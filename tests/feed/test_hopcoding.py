@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from edged.errors import WireError
 from edged.feed import arithmetic, cbor, hopcoding
-from edged.feed.hopcoding import MODELLED, WHOLE, Change, decode_hop, encode_hop, sort_key
+from edged.feed.changes import Change, sort_key
+from edged.feed.hopcoding import MODELLED, WHOLE, decode_hop, encode_hop
 from edged.feed.modelledhop import encode_modelled
 from edged.feed.snapshotcoding import train_dictionary
 

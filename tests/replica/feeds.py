@@ -10,9 +10,9 @@ from typing import Any
 
 from edged.feed import cbor
 from edged.feed.blob import BlobRef
+from edged.feed.changes import Change
 from edged.feed.digest import SetHash
 from edged.feed.hop import pack_hop
-from edged.feed.hopcoding import Change
 from edged.feed.schema import CollectionSchema, Schema
 from edged.feed.snapshotcoding import encode_snapshot, train_dictionary
 from edged.replica.writer import Writer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import edged
 from edged.feed.blob import BlobRef
-from edged.feed.hopcoding import Change
+from edged.feed.changes import Change
 from edged.feed.snapshotcoding import encode_snapshot
 from edged.replica.compaction import Policy
 from edged.replica.staging import Staging

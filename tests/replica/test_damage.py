@@ -16,7 +16,7 @@ import pytest
 import edged
 from edged.errors import DamageError, EdgedError
 from edged.feed.blob import BlobRef
-from edged.feed.hopcoding import Change
+from edged.feed.changes import Change
 from edged.replica.audit import verify
 from edged.replica.compaction import Policy
 from edged.replica.manifest import dictionary_name, file_name

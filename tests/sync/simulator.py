@@ -15,10 +15,10 @@ from edged.errors import EdgedError, MissingError
 from edged.feed import cbor, cose, trust
 from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain
+from edged.feed.changes import Change
 from edged.feed.digest import SetHash
 from edged.feed.head import Head, HopRef, SliceHead
 from edged.feed.hop import pack_hop
-from edged.feed.hopcoding import Change
 from edged.feed.schema import Schema
 from edged.feed.snapshotcoding import encode_snapshot, pack_dictionary
 from edged.feed.takedowns import encode_takedowns

@@ -35,7 +35,7 @@ from edged.feed import (
     zstd,
 )
 from edged.feed.blob import BlobRef
-from edged.feed.hopcoding import Change
+from edged.feed.changes import Change
 from edged.feed.rollout import bucket_of
 from edged.feed.wholehop import encode_whole
 

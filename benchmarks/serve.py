@@ -42,6 +42,7 @@ from benchmarks.replica import Edged, edits_of, films
 from edged.config import ServeConfig
 from edged.feed.snapshotcoding import train_dictionary
 from edged.serve.app_server import MEMO_BYTES, serve_apps
+from edged.serve.limits import SWITCH_S
 from edged.serve.meter import Meter
 from edged.serve.news import News
 
@@ -367,6 +368,7 @@ def http2_rate(url: str, paths: Path, seconds: int) -> float:
 async def serve_replica(data_dir: Path, hops: bool, memo_mib: int) -> None:
     """The server under measurement: what `edged run` serves with, and, with hops, what sync does to the replica."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    sys.setswitchinterval(SWITCH_S)
     with edged.open(data_dir / "edged") as replica:
         catalog = {"catalog": replica.follow("catalog")}
         news = News(catalog)
@@ -374,23 +376,30 @@ async def serve_replica(data_dir: Path, hops: bool, memo_mib: int) -> None:
         async with trio.open_nursery() as nursery:
             start = partial(serve_apps, catalog, config, clock=time.time, meter=Meter(), news=news)
             start = partial(start, memo_bytes=memo_mib << 20 if memo_mib else MEMO_BYTES)
+            hopping = Hopping(data_dir, news) if hops else None  # its records are in memory before anybody asks
             print((await nursery.start(start))[0], flush=True)
-            if hops:
-                await apply_hops(data_dir, news)
+            if hopping is not None:
+                await hopping.run()
 
 
-async def apply_hops(data_dir: Path, news: News) -> None:
-    writer = Edged(data_dir)
-    view = news.catalog["catalog"].view()
-    writer.version = view.version
-    collection = next(iter(view.collections))
-    records = [(collection, key, value) for key, value in view.scan(collection)]
-    chance = random.Random(5)
-    for number in range(1 << 30):
-        await trio.sleep(1)
-        changed = edits_of(records, 20, chance, number)
-        await trio.to_thread.run_sync(writer.apply, changed)
-        news.look()
+class Hopping:
+    """Applies a hop of 20 edits every second, in a thread, as sync does."""
+
+    def __init__(self, data_dir: Path, news: News) -> None:
+        view = news.catalog["catalog"].view()
+        collection = next(iter(view.collections))
+        self.news = news
+        self.writer = Edged(data_dir)
+        self.writer.version = view.version
+        self.records = [(collection, key, value) for key, value in view.scan(collection)]
+
+    async def run(self) -> None:
+        chance = random.Random(5)
+        for number in range(1 << 30):
+            await trio.sleep(1)
+            changed = edits_of(self.records, 20, chance, number)
+            await trio.to_thread.run_sync(self.writer.apply, changed)
+            self.news.look()
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from edged.replica.reader import Dataset
 from edged.replica.wear import WearBudget
 from edged.replica.writer import Writer
 from edged.serve.app_server import serve_apps
-from edged.serve.limits import Limits
+from edged.serve.limits import SWITCH_S, Limits
 from edged.serve.meter import Meter
 from edged.serve.news import News
 from edged.serve.server import serve
@@ -226,6 +227,7 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApp:
 
 async def run_until_signal(config: Config, config_path: Path) -> None:
     """`edged run`: the daemon until SIGTERM or SIGINT."""
+    sys.setswitchinterval(SWITCH_S)
     daemon = Daemon(config, config_path=config_path, notifier=Notifier.from_environment())
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What a process that serves gives to sys.setswitchinterval, seconds. Each system call of the lane lets go of the
+# interpreter's lock; while a thread applies a hop, getting it back takes this long, three times a request.
+SWITCH_S = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:

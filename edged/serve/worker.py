@@ -24,6 +24,7 @@ from edged.ops import logs
 from edged.ops.clock import Clock
 from edged.replica.reader import Dataset
 from edged.serve.app_server import serve_apps
+from edged.serve.limits import SWITCH_S
 from edged.serve.meter import Meter
 
 REPORT_S = 1.0
@@ -32,6 +33,7 @@ TOLD = 500  # characters of a fault
 
 async def work(config: Config) -> None:
     """Serve until standard input ends or SIGTERM comes."""
+    sys.setswitchinterval(SWITCH_S)
     stop, clock, meter = trio.Event(), Clock(), Meter()
     damages: list[list[str]] = []
 

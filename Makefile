@@ -58,7 +58,7 @@ demo: $(VENV)/.has-cli ## an origin and a device on this machine, live, with a m
 
 test: lint types ## ruff, mypy, the fast tests, and the coverage floor
 	@rm -f .coverage .coverage.*
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest --numprocesses=auto $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_FLOOR)
 

@@ -37,6 +37,20 @@ def device(origin: Origin, tmp_path: Path) -> Device:
     return Device(tmp_path, origin)
 
 
+@pytest.fixture(scope="module")
+def two_behind(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feed and a device two versions behind it, to be copied. The changes are large: the head alone does not carry
+    the device the whole way.
+    """
+    place = tmp_path_factory.mktemp("two-behind")
+    shutil.copytree(published / "feed", place / "feed", symlinks=True)
+    origin = Origin(place / "feed")
+    edged("sync", "--config", Device(place, origin).configure(origin.public.as_uri()))
+    origin.publish(titles(600))
+    origin.publish(titles(900))
+    return place
+
+
 def blob_bytes(origin: Origin) -> int:
     return sum(path.stat().st_size for path in (origin.public / "blobs").iterdir())
 
@@ -179,14 +193,13 @@ def refuse_truncated_head(origin: Origin, place: Path) -> None:
     ],
 )
 def test_a_damaged_or_forged_feed_is_refused_and_serving_goes_on(
-    origin: Origin, device: Device, tmp_path: Path, attack: Any, code: int
+    two_behind: Path, tmp_path: Path, attack: Any, code: int
 ) -> None:
+    shutil.copytree(two_behind, tmp_path, symlinks=True, dirs_exist_ok=True)
+    origin = Origin(tmp_path / "feed")
+    device = Device(tmp_path, origin)
     config = device.configure(origin.public.as_uri())
-    edged("sync", "--config", config)
     (tmp_path / "other").mkdir()
-    # Two versions on with large changes, so that the head alone does not carry the whole way.
-    origin.publish(titles(600))
-    origin.publish(titles(900))
     attack(origin, tmp_path)
     refused = edged("sync", "--config", config, code=code)
     assert refused.stderr.startswith("edged: ")

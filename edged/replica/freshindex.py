@@ -1,30 +1,42 @@
 """The index of the fresh packs of a slice, kept in memory: they are too small and too short-lived for one on flash.
 
-It only grows while hops arrive, and is shared by the versions meanwhile; so what it finds is a candidate, and the
-version that asks looks at the record itself.
+It only grows while hops arrive, and is shared by the versions meanwhile. It knows entries by number; an entry never
+changes, so what it says of one holds, and the version that asks takes those that are the newest of their key to it.
 """
 
 from __future__ import annotations
 
 import threading
 from bisect import bisect_left
+from dataclasses import dataclass
 
 import cbor2
 
 from edged.feed.schema import Schema
-from edged.replica.index import HIGHEST, rules_of, terms_of
+from edged.replica.index import HIGHEST, rules_of, terms_of, title_of
 from edged.replica.pack import Pack
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """title: "" where the collection has no text fields."""
+
+    key: str
+    pack: Pack
+    place: int
+    title: str
+
+
 class FreshIndex:
-    """Keys by collection, group and term. Thread-safe."""
+    """Numbers of `entries` by collection, group and term. Thread-safe."""
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.lock = threading.Lock()
         self.known: set[int] = set()  # id() of the packs taken in, which `packs` keeps alive
         self.packs: list[Pack] = []
-        self.keys: dict[tuple[str, str], dict[bytes, set[str]]] = {}
+        self.entries: list[Entry] = []
+        self.numbers: dict[tuple[str, str], dict[bytes, list[int]]] = {}
         self.sorted: dict[tuple[str, str], list[bytes]] = {}
 
     def take(self, packs: list[Pack]) -> None:
@@ -45,21 +57,24 @@ class FreshIndex:
             for key, place in pack.walk(span.low, span.high):
                 value = pack.value(place)
                 if value is not None:
-                    for group, item in terms_of(cbor2.loads(value), rules):
-                        self.keys.setdefault((collection, group), {}).setdefault(item, set()).add(key.decode())
+                    record, number = cbor2.loads(value), len(self.entries)
+                    title = title_of(record, rules) if rules.text else ""
+                    self.entries.append(Entry(key.decode(), pack, place, title))
+                    for group, item in set(terms_of(record, rules)):
+                        self.numbers.setdefault((collection, group), {}).setdefault(item, []).append(number)
 
-    def places(self, collection: str, group: str, wanted: bytes) -> set[str]:
-        """Keys of records that hold or held a term."""
+    def places(self, collection: str, group: str, wanted: bytes) -> list[int]:
+        """Numbers of the entries that hold a term."""
         with self.lock:
-            return set(self.keys.get((collection, group), {}).get(wanted, ()))
+            return list(self.numbers.get((collection, group), {}).get(wanted, ()))
 
-    def places_from(self, collection: str, group: str, beginning: bytes) -> set[str]:
-        """Keys of records that hold or held a term with that beginning."""
+    def places_from(self, collection: str, group: str, beginning: bytes) -> list[int]:
+        """Numbers of the entries that hold a term with that beginning, some of them more than once."""
         with self.lock:
-            held = self.keys.get((collection, group), {})
+            held = self.numbers.get((collection, group), {})
             ordered = self.sorted.get((collection, group))
             if ordered is None:
                 ordered = self.sorted[collection, group] = sorted(held)
             low = bisect_left(ordered, beginning)
             high = bisect_left(ordered, beginning + HIGHEST)
-            return set().union(*(held[item] for item in ordered[low:high]))
+            return [number for item in ordered[low:high] for number in held[item]]

@@ -1,8 +1,10 @@
 """Indexes of one pack: for each term of a declared field the places of the entries that hold it, in rising order.
 
-Terms are kept in groups: `=FIELD` for a declared field, and for text `^` (the first word of the first text field),
-`0` (all words of that field) and `1` (those of the other text fields). The terms of a group are sorted and their
-postings lie one after the other, so that all words with one beginning are one run. Specification: docs/replica.md.
+Terms are kept in groups: `=FIELD` for a declared field, and for text `^` (the first word of the title, which is the
+first text field), `0` (all words of the title) and `1` (those of the other text fields). The terms of a group are
+sorted and their postings lie one after the other, so that all words with one beginning are one run. Postings of words
+do not name places but ranks, the records being ranked by title: so the first of many are found without looking at
+the records. The group `#` has the place of each rank. Specification: docs/replica.md.
 """
 
 from __future__ import annotations
@@ -23,12 +25,19 @@ from edged.replica import terms
 from edged.replica.pack import Buffer, Pack
 
 MAGIC = b"\x89EDGIX\r\n"
-FORMAT = 1
+FORMAT = 2
 HEADER = struct.Struct("<8sHHIIIII")  # magic, format, bytes a posting, bytes of: meta, terms, positions; postings; crc
 CRC = struct.Struct("<I")
-FIRST_WORD, TITLE, OTHERS = "^", "0", "1"
+FIRST_WORD, TITLE, OTHERS, RANKED = "^", "0", "1", "#"
+ALL = b""  # the one term of the group `#`
 HIGHEST = "\U0010ffff".encode()
+Groups = dict[tuple[str, str], dict[bytes, "array[int]"]]  # by collection and group: the postings of each term
 NO_RUN: Sequence[int] = ()
+
+
+def title_of(record: Any, rules: CollectionSchema) -> str:
+    """By what the finds of a search are ordered: the folded words of the first text field."""
+    return " ".join(terms.record_words(record, rules.text[0]))
 
 
 def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]]:
@@ -52,17 +61,33 @@ def rules_of(schema: Schema, names: Iterable[str]) -> dict[str, CollectionSchema
 
 def build_index(pack: Pack, schema: Schema) -> bytes | None:
     """The index file of a pack, None where the schema declares nothing for it. Raises DamageError."""
-    groups: dict[tuple[str, str], dict[bytes, array[int]]] = {}
+    groups: Groups = {}
     rules = rules_of(schema, pack.meta.spans)
     for collection, rule in rules.items():
         span = pack.span(collection)
+        titles: list[tuple[str, int]] = []
         for place in range(span.low, span.high):
             value = pack.value(place)
             if value is None:
                 continue
-            for group, item in set(terms_of(cbor2.loads(value), rule)):
+            record = cbor2.loads(value)
+            for group, item in set(terms_of(record, rule)):
                 groups.setdefault((collection, group), {}).setdefault(item, array("I")).append(place)
+            if rule.text:
+                titles.append((title_of(record, rule), place))
+        if titles:
+            rank_by_title(groups, collection, [place for _, place in sorted(titles)])
     return encode_index(groups, len(pack), rules) if rules else None
+
+
+def rank_by_title(groups: Groups, collection: str, ordered: list[int]) -> None:
+    """Turn the places in the postings of words into ranks. ordered: the place of each rank."""
+    ranks = {place: rank for rank, place in enumerate(ordered)}
+    for group in (FIRST_WORD, TITLE, OTHERS):
+        held = groups.get((collection, group), {})
+        for item, places in held.items():
+            held[item] = array("I", sorted(map(ranks.__getitem__, places)))
+    groups[collection, RANKED] = {ALL: array("I", ordered)}
 
 
 def encode_index(
@@ -144,7 +169,7 @@ class Index:
         return first
 
     def places(self, collection: str, group: str, wanted: bytes) -> Sequence[int]:
-        """Places of the entries that hold a term, rising."""
+        """Places of the entries that hold a term, rising; of a word their ranks."""
         first, end = self.groups.get((collection, group), (0, 0))
         number = self.bisect(first, end, wanted)
         if number == end or self.term(number) != wanted:
@@ -152,7 +177,7 @@ class Index:
         return self.postings[self.runs[number] : self.runs[number + 1]]
 
     def places_from(self, collection: str, group: str, beginning: bytes) -> Sequence[int]:
-        """Places of the entries that hold a term with that beginning, in no order, some of them more than once."""
+        """Ranks of the entries that hold a word with that beginning, in no order, some of them more than once."""
         first, end = self.groups.get((collection, group), (0, 0))
         low = self.bisect(first, end, beginning)
         high = self.bisect(low, end, beginning + HIGHEST)

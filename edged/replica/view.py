@@ -8,11 +8,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import cbor2
-
 from edged.errors import ChainError, DamageError, RequestError
 from edged.feed.schema import CollectionSchema, Schema
-from edged.replica import query, terms
+from edged.replica import query, search, terms
 from edged.replica.layers import Found, Layers
 from edged.replica.lookup import Getter, getter
 from edged.replica.manifest import Manifest
@@ -206,15 +204,12 @@ class View:
 
     def best(self, collection: str, asked: list[str], limit: int) -> list[tuple[str, bytes]]:
         """The best by tier, by title and by key."""
-        title = self.rules(collection).text[0]
-        ranked: dict[str, tuple[int, list[str], str, bytes]] = {}
+        ranked: dict[str, tuple[int, search.Hit]] = {}
         hidden = self.hidden.get(collection, set())
         for layers in self.layers if asked and limit > 0 else ():
-            for tier, (key, _, pack, place) in query.search(layers, self.schema, collection, asked, limit):
-                value = pack.value(place)
-                if value is not None and key not in hidden and key not in ranked:
-                    ranked[key] = (tier, terms.record_words(cbor2.loads(value), title), key, value)
-        return [(key, value) for _, _, key, value in sorted(ranked.values())[:limit]]
+            for tier, hit in search.search(layers, self.schema, collection, asked, limit, hidden):
+                ranked.setdefault(hit[1], (tier, hit))
+        return [hit[1:] for _, hit in sorted(ranked.values())[:limit]]
 
     def changes(self, since: int) -> Iterator[ChangedRecord]:
         """Every record that changed after version `since`, once, as it is now, by (version, collection, key).

@@ -44,7 +44,7 @@ class Policy:
     fresh_packs: int = 128
     tiny_packs: int = 64
     tiny_bytes: int = 64 << 10
-    fresh_entries: int = 16384
+    fresh_entries: int = 32768
     base_share: float = 1.5
     keep_bytes: int = 32 << 10
     pack_bytes: int = 8 << 20
@@ -146,8 +146,8 @@ class Merge:
     def collections(self) -> list[str]:
         return sorted(self.layers.collections())
 
-    def write(self, builder: PackBuilder) -> None:
-        data = builder.finish()
+    def write(self, builder: PackBuilder, *, upper: bool = False) -> None:
+        data = builder.finish(upper=upper)
         number, self.next_file = self.next_file, self.next_file + 1
         self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
         self.fresh_files.append(file_name(number))
@@ -179,7 +179,7 @@ class Merge:
             for key, _, pack, place in self.layers.newest(collection, base=False):
                 self.carry(builder, collection, key.encode(), pack, place)
                 self.step()
-        self.write(builder)
+        self.write(builder, upper=True)
         remotes = tuple(sorted({number for number, _ in builder.remotes}))
         return replace(self.state, middle=tuple(self.refs), fresh=(), remotes=remotes)
 

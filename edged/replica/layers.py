@@ -74,16 +74,21 @@ class Layers:
         return any(pack.find(collection, name) >= 0 for pack in self.middle[: rank - 1])
 
     def build_overlay(self, former: Layers | None) -> dict[str, dict[str, Place]]:
+        """The newest entry of each key of the fresh packs. What those of `former` say is taken over."""
         overlay: dict[str, dict[str, Place]] = {}
         begin = 0
         if former is not None and former.state.fresh == self.state.fresh[: len(former.state.fresh)]:
             overlay, begin = dict(former.overlay), len(former.state.fresh)
+        copied: set[str] = set()
         for pack in self.fresh[begin:]:
             pack.check_all()
             for collection, span in pack.meta.spans.items():
-                newer = dict(overlay.get(collection, ()))
-                newer.update((key.decode(), (pack, place)) for key, place in pack.walk(span.low, span.high))
-                overlay[collection] = newer
+                if collection not in copied:  # views of the former version go on using theirs
+                    copied.add(collection)
+                    overlay[collection] = dict(overlay.get(collection, ()))
+                entries = overlay[collection]
+                for key, place in pack.walk(span.low, span.high):
+                    entries[key.decode()] = pack, place
         return overlay
 
     def collections(self) -> set[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from edged.errors import DamageError
@@ -26,7 +26,7 @@ ELSEWHERE = -1 << 40  # a slot on no page: a fingerprint was met, so what its en
 def getter(
     layers: Sequence[Layers],
     collection: str,
-    hidden: Iterable[str],
+    hidden: Collection[str],
     fault: DamageError | None,
     *,
     counter: Any = STILL,
@@ -63,9 +63,16 @@ def probe_of(pack: Pack) -> tuple[Any, ...]:
     """What a probe needs of a pack, in the order in which it unpacks it. The last: from a slot's byte to its page."""
     shift = pack.table_at - (pack.first_page << PAGE_SHIFT)
     return (
-        pack.table, pack.slots, pack.bits, (1 << pack.bits) - 1, pack.offsets, pack.buffer, pack.frames.local,
+        pack.table, pack.slots, (1 << pack.bits) - 1, pack.offsets, pack.buffer, pack.frames.local,
         pack.seen, shift,
     )  # fmt: skip
+
+
+def filter_of(pack: Pack | None) -> tuple[bytes, int]:
+    """The bits of a pack's filter, and by how much to shift a hash to come to their byte. All set if it has none."""
+    if pack is None or not pack.filter:
+        return b"\xff", 32
+    return pack.filter, 33 - len(pack.filter).bit_length()
 
 
 def plain(pack: Pack) -> bool:
@@ -74,10 +81,12 @@ def plain(pack: Pack) -> bool:
 
 
 def of_slice(
-    layers: Layers, collection: str, hidden: Iterable[str], counter: Any, seen: int, moved: Getter | None
+    layers: Layers, collection: str, hidden: Collection[str], counter: Any, seen: int, moved: Getter | None
 ) -> Getter:
     """The getter of one slice: a dictionary of fresh entries, then the middle pack, then one base pack."""
-    fresh: dict[str, Any] = {**layers.overlay.get(collection, {}), **dict.fromkeys(hidden, False)}
+    fresh: dict[str, Any] = layers.overlay.get(collection, {})
+    if hidden:
+        fresh = {**fresh, **dict.fromkeys(hidden, False)}
     chain = layers.chains.get(collection)
     packs = chain.packs if chain is not None else []
     middle = [pack for pack in layers.middle if collection in pack.meta.spans]
@@ -87,10 +96,8 @@ def of_slice(
         found = below(collection, key)
         return None if found is None else found[0].value(found[1])
 
-    upper: Callable[[str, bytes, int], Any] = not_here
-    if len(middle) == 1 and plain(middle[0]):
-        upper = middle_getter(middle[0], thorough)
-    if chain is not None and all(map(plain, packs)) and (not middle or upper is not not_here):
+    if chain is not None and all(map(plain, (*packs, *middle))) and len(middle) <= 1:
+        upper = middle[0] if middle else None
         return fast(fresh, upper, chain.firsts, packs, collection, thorough, counter, seen, moved)
 
     def get(key: str) -> bytes | None:
@@ -110,14 +117,9 @@ def of_slice(
 MISSED = object()
 
 
-def not_here(key: str, word: bytes, value: int) -> Any:
-    """Stands for a middle pack where there is none."""
-    return MISSED
-
-
 def middle_getter(pack: Pack, thorough: Getter) -> Callable[[str, bytes, int], Any]:
     """The value of the entry that begins with `word` and hashes to `value`; MISSED where there is none."""
-    table, slots, bits, mask, offsets, buffer, local, checked, shift = probe_of(pack)
+    table, slots, mask, offsets, buffer, local, checked, shift = probe_of(pack)
     remotes = [(buffer, frames.local) for buffer, frames in pack.remotes]
     unpack, size, first_page = REMOTE_ENTRY.unpack, REMOTE_ENTRY.size, pack.first_page
 
@@ -125,7 +127,7 @@ def middle_getter(pack: Pack, thorough: Getter) -> Callable[[str, bytes, int], A
         slot = first = value % slots
         found = table[slot]
         while found:
-            if found >> bits == value >> bits:
+            if found ^ value <= mask:
                 place = (found & mask) - 1
                 start = offsets[place]
                 middle = start + len(word)
@@ -156,7 +158,7 @@ def middle_getter(pack: Pack, thorough: Getter) -> Callable[[str, bytes, int], A
 
 def fast(
     fresh: dict[str, Any],
-    upper: Callable[[str, bytes, int], Any],
+    upper: Pack | None,
     firsts: list[str],
     packs: list[Pack],
     collection: str,
@@ -166,9 +168,11 @@ def fast(
     moved: Getter | None,
 ) -> Getter:
     """The getter where all packs can be probed in place."""
-    base = [probe_of(pack) for pack in packs]
+    base = [probe_of(pack) for pack in (packs[0], *packs)]  # what sorts before the first key is looked for there too
     seed = zlib.crc32(collection.encode())
-    crc32, prefixes, fetch, has_upper = zlib.crc32, KEY_PREFIX, fresh.get, upper is not not_here
+    crc32, prefixes, fetch = zlib.crc32, KEY_PREFIX, fresh.get
+    probe_upper = middle_getter(upper, thorough) if upper is not None else None
+    some, lift = filter_of(upper)
 
     def get(key: str) -> bytes | None:
         if counter[0] != seen and moved is not None:
@@ -182,15 +186,15 @@ def fast(
         except (UnicodeEncodeError, IndexError):  # in no key
             return None
         value = crc32(word, seed)
-        if has_upper:
-            data = upper(key, word, value)
+        if probe_upper is not None and some[value >> lift] >> (value & 7) & 1:
+            data = probe_upper(key, word, value)
             if data is not MISSED:
                 return data  # type: ignore[no-any-return]
-        table, slots, bits, mask, offsets, buffer, local, checked, shift = base[bisect_right(firsts, key) - 1]
+        table, slots, mask, offsets, buffer, local, checked, shift = base[bisect_right(firsts, key)]
         slot = first = value % slots
         found = table[slot]
         while found:
-            if found >> bits == value >> bits:
+            if found ^ value <= mask:  # the same high bits
                 place = (found & mask) - 1
                 start = offsets[place]
                 middle = start + len(word)

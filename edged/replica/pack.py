@@ -1,10 +1,11 @@
 """Packs: immutable runs of records in key order, read in place from mapped memory. Specification: docs/replica.md.
 
 A pack is a header with a table of sections, and the sections: `meta` (CBOR), `ents` (the entries), `offs` (where each
-entry begins), `hash` (an open-addressing table for point gets), `vers` (the version of each entry, where they differ),
-`rcnt` (entries by falling version) and `crcs` (the CRC-32 of each 4,096-byte page before it). Opening checks the
-header, `meta` and `crcs`; every other page is checked when it is first relied upon, and each value by the checksum in
-its zstd frame at every read, so that a damaged byte can never be served.
+entry begins), `hash` (an open-addressing table for point gets), `filt` (a bit for each hash, in packs that lie over
+others), `vers` (the version of each entry, where they differ), `rcnt` (entries by falling version) and `crcs` (the
+CRC-32 of each 4,096-byte page before it). Opening checks the header, `meta` and `crcs`; every other page is checked
+when it is first relied upon, and each value by the checksum in its zstd frame at every read, so that a damaged byte
+can never be served.
 """
 
 from __future__ import annotations
@@ -120,8 +121,8 @@ class Pack:
     """A pack in `buffer` from byte `at` on. Any method raises DamageError where bytes are not as they were written."""
 
     __slots__ = (
-        "at", "bits", "body_end", "buffer", "crc", "crcs", "file", "first_page", "frames", "header_bytes", "meta",
-        "number", "offsets", "offsets_at", "recent", "remotes", "seen", "size", "slots", "table", "table_at",
+        "at", "bits", "body_end", "buffer", "crc", "crcs", "file", "filter", "first_page", "frames", "header_bytes",
+        "meta", "number", "offsets", "offsets_at", "recent", "remotes", "seen", "size", "slots", "table", "table_at",
         "versions",
     )  # fmt: skip
 
@@ -146,6 +147,7 @@ class Pack:
             self.slots, self.bits = hash_slots(count), count.bit_length()
             self.table = self.words(whole, sections[b"hash"], self.slots)
             self.table_at = sections[b"hash"][0]
+        self.filter = self.read_filter(sections)
         self.versions: memoryview[int] | None = None
         self.recent: memoryview[int] | None = None
         if b"vers" in sections:
@@ -186,6 +188,16 @@ class Pack:
         self.first_page = self.header_bytes >> PAGE_SHIFT
         self.seen = bytearray(len(self.crcs))
         return sections
+
+    def read_filter(self, sections: dict[bytes, tuple[int, int]]) -> bytes:
+        """The bits of `filt`, b"" where there is none. Copied, as it is relied upon without another check."""
+        start, length = sections.get(b"filt", (0, 0))
+        if not length:
+            return b""
+        if length != 1 << (self.meta.count - 1).bit_length():
+            raise self.damage(f"a filter has {length} bytes for {self.meta.count} entries")
+        self.check(start, start + length)
+        return self.buffer[self.at + start : self.at + start + length]
 
     def words(self, whole: memoryview[int], section: tuple[int, int], number: int) -> memoryview[int]:
         start, length = section

@@ -73,8 +73,8 @@ class PackBuilder:
         ordinal = self.remotes.setdefault((number, dictionary), len(self.remotes))
         self.add(collection, key, REMOTE_ENTRY.pack(REMOTE, ordinal, start, end), version)
 
-    def finish(self, *, state: bytes = b"") -> bytes:
-        """The pack. state: the LtHash sum to keep in it."""
+    def finish(self, *, state: bytes = b"", upper: bool = False) -> bytes:
+        """The pack. state: the LtHash sum to keep in it; upper: it will lie over others, so most keys are not in it."""
         low, high = (min(self.versions), max(self.versions)) if self.versions else (0, 0)
         meta = Meta(
             self.slice_name,
@@ -90,6 +90,8 @@ class PackBuilder:
         sections.append((b"offs", b""))  # absolute, so filled in when `ents` has its place
         if len(self.offsets) >= HASH_FROM:
             sections.append((b"hash", hash_table(self.hashes)))
+            if upper:
+                sections.append((b"filt", hash_filter(self.hashes)))
         if low != high:
             sections.append((b"vers", words([version - low for version in self.versions])))
             order = sorted(range(len(self.versions)), key=self.versions.__getitem__, reverse=True)
@@ -113,6 +115,15 @@ def hash_table(hashes: list[int]) -> bytes:
             slot = slot + 1 if slot + 1 < slots else 0
         table[slot] = value >> bits << bits | place
     return words(table)
+
+
+def hash_filter(hashes: list[int]) -> bytearray:
+    """One bit set for each hash, among 8 to 16 times as many: where it is not, there is no such entry."""
+    bits = (len(hashes) - 1).bit_length()
+    found = bytearray(1 << bits)
+    for value in hashes:
+        found[value >> 32 - bits] |= 1 << (value & 7)
+    return found
 
 
 def assemble(sections: list[tuple[bytes, bytes | bytearray]], offsets: list[int]) -> bytes:

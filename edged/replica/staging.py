@@ -307,7 +307,7 @@ class Staging:
         # Fresh packs are newer than middle ones, so those there are go down with the hop.
         refs = [*state.middle, *state.fresh]
         for builder in builders:
-            data = builder.finish()
+            data = builder.finish(upper=True)
             refs.append(self.write_pack(data))
         return replace(state, middle=tuple(refs), fresh=())
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import random
+import zlib
 from pathlib import Path
 
 import pytest
 
 import edged
 from edged.replica.compaction import Policy
+from edged.replica.lookup import filter_of
+from edged.replica.pack import KEY_PREFIX, Pack
+from edged.replica.packbuilder import PackBuilder
 from edged.replica.writer import Writer
 from tests.replica.feeds import Publisher, made_up
 
@@ -73,6 +77,39 @@ def test_a_budget_of_nothing_defers_merging(tmp_path: Path) -> None:
         assert writer.compact(1 << 20, policy=EAGER) > 0
         assert len(writer.manifest.slices["core"].fresh) == 0
         assert writer.compact(policy=EAGER) == 0
+
+
+def test_keys_that_a_middle_pack_lacks_pass_it_by_without_a_probe(tmp_path: Path) -> None:
+    publisher = Publisher({"core": {name: value for name, value in made_up(900).items() if name[0] == "titles"}})
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+        publisher.hop_into(writer, 200, random.Random(3))
+        writer.compact(policy=Policy(fresh_packs=0, least_bytes=1 << 40))
+        (pack,) = writer.layers("core").middle
+        assert not any(base.filter for base in writer.layers("core").base)
+    some, lift = filter_of(pack)
+    probed = set()
+    for _, key in publisher.slices["core"]:
+        word = KEY_PREFIX[len(key)] + key.encode()
+        checksum = zlib.crc32(word, zlib.crc32(b"titles"))
+        if some[checksum >> lift] >> (checksum & 7) & 1:
+            probed.add(key)
+    held = {key.decode() for key, _ in pack.walk(0, len(pack))}
+    assert held & {key for _, key in publisher.slices["core"]} <= probed
+    assert len(probed - held) < 0.2 * (900 - len(held))
+    with edged.open(tmp_path) as replica:
+        titles = replica["catalog"]["titles"]
+        for (_, key), value in publisher.slices["core"].items():
+            assert titles.get_raw(key) == value
+            assert titles.get_raw(key + "x") is None
+
+
+def test_a_pack_without_a_filter_is_probed_for_every_key() -> None:
+    builder = PackBuilder("core", b"")
+    for number in range(100):
+        builder.add("titles", b"%03d" % number, b"", 1)
+    assert filter_of(Pack(builder.finish(), 0, len(builder.finish()), "test")) == (b"\xff", 32)
+    assert filter_of(Pack(builder.finish(upper=True), 0, len(builder.finish(upper=True)), "test"))[1] == 25
 
 
 def test_a_base_pack_that_nothing_touched_is_not_written_again(tmp_path: Path) -> None:

@@ -152,20 +152,34 @@ class ProxyApp:
         return self.exchange.via if self.exchange is not None else b"edged"
 
     async def answer(self, scope: Scope, receive: Receive, send: Send, upstream: Upstream) -> None:
-        exchange = self.exchange
-        if exchange is None:
-            await send_problem(send, 503, "the proxy is starting or stopping", CacheStatus())
-            return
         try:
             context = read_context(scope, self.who(scope), upstream, receive, send)
-            if context.request.method in (b"GET", b"HEAD") and not context.body:
+        except Refused as refusal:
+            await send_problem(send, refusal.status, str(refusal), CacheStatus(), head=scope["method"] == "HEAD")
+            return
+        await self.give(context)
+
+    async def give_to(self, context: Context, receive: Receive, send: Send) -> None:
+        """Answer a request from the fast lane."""
+        context.receive, context.send = receive, send
+        await self.give(context)
+
+    async def give(self, context: Context) -> None:
+        """Answer a request, whichever lane it came by."""
+        exchange, request = self.exchange, context.request
+        head = request.method == b"HEAD"
+        if exchange is None:
+            await send_problem(context.send, 503, "the proxy is starting or stopping", CacheStatus(), head=head)
+            return
+        try:
+            if request.method in (b"GET", b"HEAD") and not context.body:
                 await exchange.retrieve(context)
-            elif context.request.method in (b"CONNECT", b"TRACE"):
+            elif request.method in (b"CONNECT", b"TRACE"):
                 raise Refused(405, "this method is not forwarded")
             else:
                 await self.forward(exchange, context)
         except Refused as refusal:
-            await send_problem(send, refusal.status, str(refusal), CacheStatus(), head=scope["method"] == "HEAD")
+            await send_problem(context.send, refusal.status, str(refusal), CacheStatus(), head=head)
 
     async def forward(self, exchange: Exchange, context: Context) -> None:
         """Any other method, or a request with a body: streamed through; what it changes is made invalid first."""

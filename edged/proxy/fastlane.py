@@ -1,7 +1,7 @@
-"""Answers from memory for plain requests, by the bytes of a request's head: the way into the fast lane.
+"""The way into the fast lane: plain requests answered from memory by the bytes of their heads, the others by a task.
 
-The first time that a head is seen it is parsed and decided upon like any other; what came out is remembered under the
-very bytes of the head, until its Age grows by a second or the stored response is no longer what it was.
+The first time that a head is seen it is decided upon like any other; where memory had the answer, it is remembered
+under the very bytes of the head, until its Age grows by a second or the stored response is no longer what it was.
 """
 
 from __future__ import annotations
@@ -9,23 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from edged.access.identity import Identity
-from edged.proxy.context import make_context
+from edged.proxy.context import Context, make_context
 from edged.proxy.memory import Held
 from edged.proxy.rules import Request, Serve, decide
 from edged.proxy.rules_answer import StoredAnswer, answer_from, hit_status
 from edged.proxy.rules_fields import Fields, value_of
 from edged.proxy.rules_forward import Refused, check_target
-from edged.serve.head import Head, HeadError, read_head
+from edged.serve.head import Head
+from edged.serve.lanecall import Application
 
 if TYPE_CHECKING:
     from edged.proxy.app import ProxyApp
 
 MAX_HEADS = 8192
-NEVER = frozenset((b"upgrade", b"expect", b"transfer-encoding", b"content-length", b"te"))
 
 
 @dataclass(slots=True)
@@ -46,62 +47,62 @@ class FastLane:
         self.heads: dict[bytes, Remembered] = {}
         self.now_s = app.timeline.now_s
 
-    def lookup(self, head: bytes) -> bytes | None:
-        """The whole answer (head and body) to a request's head, blank line included; None where the slow lane must
-        answer. Only for requests without edged's own credentials, from this lane's identity.
+    def lookup(self, raw: bytes, head: Head) -> bytes | Application | None:
+        """For the bytes of a request's head and what they say: the whole answer where memory has it, else what will
+        answer; None where the slow lane must. Only for requests without edged's own credentials, from this lane's
+        identity.
         """
-        return self.remembered(head) or self.first(head)
+        known = self.remembered(raw)
+        if known is not None:
+            return known
+        context = self.read(head)
+        if context is None:
+            return None
+        held = self.peek(context)
+        if held is not None and head.keep_alive and head.version == "1.1":
+            answer = self.remember(raw, held, context.request)
+            if answer is not None:
+                return answer
+        return partial(self.app.give_to, context)
 
-    def remembered(self, head: bytes) -> bytes | None:
+    def remembered(self, raw: bytes) -> bytes | None:
         """As `lookup`, but only for heads that were answered before: one look into a dictionary for any other."""
-        known = self.heads.get(head)
+        known = self.heads.get(raw)
         if known is None:
             return None
         if known.held.alive and self.now_s() < known.until_s:
             return known.data
-        return self.renew(head, known)
+        self.app.lane_bytes -= len(raw) + len(known.data)
+        del self.heads[raw]
+        return self.remember(raw, known.held, known.request) if known.held.alive else None
 
-    def first(self, head: bytes) -> bytes | None:
-        found = self.find(head)
-        return None if found is None else self.remember(head, *found)
-
-    def find(self, head: bytes) -> tuple[Held, Request] | None:
-        """Parse a head and look into memory."""
-        try:
-            parsed = read_head(head)
-            path, _, query = parsed.target.partition(b"?")
-            upstream = self.app.route(path)
-            if upstream is None or not self.plain(parsed):
-                return None
-            check_target(parsed.target)
-        except (HeadError, Refused):
+    def read(self, head: Head) -> Context | None:
+        """The request, where it is a plain one under a route, for a host that is answered."""
+        path, _, query = head.target.partition(b"?")
+        upstream = self.app.route(path)
+        if upstream is None or not self.is_plain(head):
             return None
-        context = make_context(
-            upstream,
-            parsed.method,
-            path,
-            query,
-            tuple(parsed.fields),
-            self.who,
-            frozenset(),
-            no_receive,
-            no_send,
-        )
+        try:
+            check_target(head.target)
+        except Refused:
+            return None
+        fields = tuple(head.fields)
+        return make_context(upstream, head.method, path, query, fields, self.who, frozenset(), no_receive, no_send)
+
+    def is_plain(self, head: Head) -> bool:
+        if head.method not in (b"GET", b"HEAD") or head.body or head.expects:
+            return False
+        if any(name == b"upgrade" for name, _ in head.fields):
+            return False
+        return self.accepts_host(value_of(head.fields, b"host") or b"")
+
+    def peek(self, context: Context) -> Held | None:
+        """What memory has for a request, where nothing more private may lie on the disk."""
         for scope in context.scopes:
             held = self.app.cache.peek(context.primary(scope), context.request.fields)
-            if held is not None:
-                return held, context.request
-            if scope and self.app.cache.store is not None:
-                return None  # a private answer may lie on the disk
+            if held is not None or (scope and self.app.cache.store is not None):
+                return held
         return None
-
-    def plain(self, parsed: Head) -> bool:
-        """A GET or HEAD of HTTP/1.1 that keeps its connection, for a host that is answered."""
-        if parsed.method not in (b"GET", b"HEAD") or parsed.version != "1.1" or not parsed.keep_alive or parsed.body:
-            return False
-        if any(name in NEVER for name, _ in parsed.fields) or parsed.expects:
-            return False
-        return self.accepts_host(value_of(parsed.fields, b"host") or b"")
 
     def remember(self, head: bytes, held: Held, request: Request) -> bytes | None:
         """Make the answer, and keep it for as long as not a byte of it changes."""
@@ -119,13 +120,6 @@ class FastLane:
             self.heads[head] = Remembered(data, now_s + next_s, held, request)
         self.app.count_hit()
         return data
-
-    def renew(self, head: bytes, known: Remembered) -> bytes | None:
-        self.app.lane_bytes -= len(head) + len(known.data)
-        del self.heads[head]
-        if known.held.alive:
-            return self.remember(head, known.held, known.request)
-        return self.first(head)
 
 
 def encode_answer(answer: StoredAnswer, body: bytes) -> bytes:

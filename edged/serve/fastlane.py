@@ -1,8 +1,9 @@
 """The fast lane: plain HTTP/1.1 GET and HEAD answered by one trio task on an epoll set of its own.
 
 A request whose very bytes were seen before, from the same identity, at this version, is answered with the bytes of
-the answer; any other is parsed and answered by the same handlers as everywhere. What is neither (a body, Expect,
-another method, HTTP/2, a proxied path) goes to Hypercorn with the bytes read so far, before anything is answered.
+the answer; any other is parsed and answered by the same handlers as everywhere. What is proxied and not in memory is
+answered by a task of its own. What is none of these (a body, Expect, another method, HTTP/2, a WebSocket) goes to
+Hypercorn with the bytes read so far, before anything is answered.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import trio
 
 from edged.access.identity import Identity, Peer, identify
 from edged.serve.api import answer_contained
+from edged.serve.head import HeadError
 from edged.serve.laneanswers import LaneAnswers
+from edged.serve.lanecall import Call
 from edged.serve.laneconn import Flow, Job, LaneConnection, Lanes
 from edged.serve.limits import Limits
 from edged.serve.meter import Meter
@@ -33,6 +36,7 @@ OUT_BYTES = 256 << 10  # of pipelined answers, before they are sent
 BATCH = 64
 SLICE_S = 0.004  # how long the lane keeps the thread, while requests come, before other tasks get their turn
 BLOCK_S = 0.001  # how long it waits for the next request within that
+SHARED_SLICE_S = 0.0005  # instead of SLICE_S while other tasks are answering requests
 SWEEP_S = 1.0
 CLOCK_S = 0.02  # how late Age and Date may be
 LINGER_S = 2.0
@@ -58,13 +62,14 @@ class FastLane:
         self.meter = meter
         self.limits = limits
         self.who = who
-        self.entries = answers.memo.entries
+        self.recall = answers.recall
         self.generation = news.generation
         self.now = monotonic()
         self.clock_at = 0.0  # when to look at it again
         self.connections: dict[int, LaneConnection] = {}
         self.followers: set[LaneConnection] = set()  # streams and held requests that wait for a new version
         self.followed = trio.Event()
+        self.calls = 0  # under way
         self.draining = False
         self.host: Host
         self.nursery: trio.Nursery
@@ -88,11 +93,11 @@ class FastLane:
             self.epoll.close()
 
     def work(self) -> None:
-        """Answer what is there. While requests keep coming and Hypercorn is idle the thread is kept for SLICE_S,
-        blocked in our own epoll: going round trio's loop costs more than a whole request.
+        """Answer what is there. While requests keep coming and no other task answers any the thread is kept for
+        SLICE_S, blocked in our own epoll: going round trio's loop costs more than a whole request.
         """
         events = self.epoll.poll(0, BATCH)
-        until = monotonic() + SLICE_S
+        until = monotonic() + (SHARED_SLICE_S if self.is_shared() else SLICE_S)
         connections = self.connections
         while events:
             self.tick()
@@ -110,7 +115,11 @@ class FastLane:
                     self.close(connection)
             if self.now >= until:
                 break
-            events = self.epoll.poll(0 if self.host.is_busy() else BLOCK_S, BATCH)
+            events = self.epoll.poll(0 if self.is_shared() else BLOCK_S, BATCH)
+
+    def is_shared(self) -> bool:
+        """Whether other tasks need the thread to answer requests."""
+        return self.calls > 0 or self.host.is_busy()
 
     def tick(self) -> None:
         """Look at the versions, and now and then at the clock: nothing remembered outlives what it is of."""
@@ -126,7 +135,7 @@ class FastLane:
         who = self.who(peer)
         connection = LaneConnection(sock, peer, who, self.answers.mark_of(who, peer.unix), monotonic())
         if self.proxied is not None:
-            connection.proxied = self.proxied(who, self.answers.accepts_host)
+            connection.proxied = self.proxied(who, accepts_any if peer.unix else self.answers.accepts_host)
         self.connections[connection.fd] = connection
         self.meter.fast_connections = len(self.connections)
         self.epoll.register(connection.fd, READ)
@@ -140,12 +149,9 @@ class FastLane:
             self.close(connection)
             return
         connection.touched = self.now
-        known = self.entries.get(connection.mark + data)
-        if known is not None and not connection.inbox and not connection.is_waiting():
-            line, number, rest, connection.closing, status = known[0]
-            self.meter.fast_answers[status] += 1
-            self.meter.remembered += 1
-            self.write(connection, b"".join((line, self.answers.moving[number], rest)))
+        known = None if connection.inbox or connection.is_waiting() else self.recall(connection, data)
+        if known is not None:
+            self.write(connection, known)
             if connection.closing or self.draining:
                 self.proceed(connection)
         elif not data:
@@ -175,6 +181,8 @@ class FastLane:
             return
         connection.ended = True
         self.epoll.modify(connection.fd, 0)
+        if connection.call is not None:
+            connection.call.gone.set()
         self.proceed(connection)
 
     # --- writing ----------------------------------------------------------------------------------------------------
@@ -195,6 +203,9 @@ class FastLane:
                 if not connection.job.started:
                     self.nursery.start_soon(self.run_job, connection, connection.job)
                     connection.job.started = True
+                return
+            elif connection.call is not None:
+                self.go_on(connection, connection.call)
                 return
             elif connection.is_waiting():
                 self.followers.add(connection)
@@ -288,6 +299,47 @@ class FastLane:
                 self.write(connection, data)
             self.proceed(connection)
 
+    # --- what an application answers --------------------------------------------------------------------------------
+
+    def go_on(self, connection: LaneConnection, call: Call) -> None:
+        """Begin with a call, or tell the one under way that there is room again."""
+        if call.started:
+            call.room.unpark_all()
+        else:
+            call.started = True
+            self.calls += 1
+            self.nursery.start_soon(self.run_call, connection, call)
+
+    async def run_call(self, connection: LaneConnection, call: Call) -> None:
+        """Have an application answer one request. An answer that it does not end is cut off with the connection."""
+        try:
+            await call.run(partial(self.write_all, connection, call))
+        except Exception:
+            logger.exception("answer %s: the application failed", connection.peer.address)
+        finally:
+            self.calls -= 1
+        if not connection.alive:
+            return
+        connection.call = None
+        connection.touched = self.now
+        if call.complete:
+            connection.closing = call.close
+        elif call.begun:
+            self.close(connection)
+            return
+        else:
+            self.write(connection, self.answers.refuse(connection, HeadError(500, "nothing answered")))
+        self.proceed(connection)
+
+    async def write_all(self, connection: LaneConnection, call: Call, data: bytes) -> None:
+        """Return when the kernel has taken everything; cancelled where the connection is closed before."""
+        connection.touched = self.now
+        self.write(connection, data)
+        while connection.outbox is not None:
+            await call.room.park()
+        if not connection.alive:
+            await trio.lowlevel.checkpoint()
+
     # --- waiting for news -------------------------------------------------------------------------------------------
 
     async def follow_news(self) -> None:
@@ -335,7 +387,7 @@ class FastLane:
             if stream.follow is not None and silent_s >= stream.beat_s:
                 connection.touched = self.now
                 self.write(connection, chunk(stream.beat) if connection.flow.chunked else stream.beat)
-        elif connection.job is not None:
+        elif connection.job is not None or connection.call is not None:
             late = False
         elif connection.head_since:
             late = self.now - connection.head_since > limits.head_s
@@ -379,6 +431,13 @@ class FastLane:
         if connection.alive:
             if connection.flow is not None:
                 self.meter.streams -= 1
+            if connection.call is not None:
+                connection.call.scope.cancel()
             self.forget(connection)
             connection.sock.close()
             self.host.release(connection.peer)
+
+
+def accepts_any(host: bytes) -> bool:
+    """On a Unix socket: no name leads a browser there."""
+    return True

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edged.access.identity import Identity, Peer
+from edged.serve.head import Head
+from edged.serve.lanecall import Application, Call
 from edged.serve.message import Held, Request, Stream
 
 
@@ -46,13 +48,15 @@ class Job:
 
 
 class Proxied(Protocol):
-    """Whole answers from the proxy's memory, for one identity, by the bytes of a request's head."""
+    """The proxy's answers for one identity."""
 
-    def remembered(self, head: bytes) -> bytes | None:
-        """The answer to a head that was answered before, while it holds."""
+    def remembered(self, raw: bytes) -> bytes | None:
+        """The whole answer to the bytes of a head that was answered before, while it holds."""
 
-    def lookup(self, head: bytes) -> bytes | None:
-        """The answer to a head that `read_head` has accepted; None where the slow lane must answer."""
+    def lookup(self, raw: bytes, head: Head) -> bytes | Application | None:
+        """For the bytes of a head and what they say: the whole answer where memory has it, else what will answer; None
+        where the slow lane must.
+        """
 
 
 # The proxy's answers for an identity; the function says whether a Host value is answered at all.
@@ -68,6 +72,7 @@ class LaneConnection:
 
     __slots__ = (
         "alive",
+        "call",
         "closing",
         "ended",
         "fd",
@@ -99,6 +104,7 @@ class LaneConnection:
         self.flow: Flow | None = None
         self.wait: Wait | None = None
         self.job: Job | None = None
+        self.call: Call | None = None
         self.alive = True  # in the lane
         self.closing = False  # after what is in the outbox
         self.ended = False  # the peer sends no more, and may still read
@@ -109,4 +115,4 @@ class LaneConnection:
 
     def is_waiting(self) -> bool:
         """Whether the next request has to wait until something other than the peer has happened."""
-        return self.flow is not None or self.wait is not None or self.job is not None
+        return not (self.flow is None and self.wait is None and self.job is None and self.call is None)

@@ -48,8 +48,11 @@ GET = b"GET /a HTTP/1.1\r\nHost: localhost\r\n\r\n"
 async def test_a_hit_is_answered_in_the_fast_lane_and_as_in_the_slow_one() -> None:
     async with served(Says(fields=FRESH)) as (_app, origin, port, meter):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
-            slow = await ask(stream, GET, b"hello")
-            assert b"cache-status: edged; fwd=uri-miss" in slow
+            missed = await ask(stream, GET, b"hello")
+            assert b"cache-status: edged; fwd=uri-miss" in missed
+            assert meter.fast_connections == 1  # a miss does not leave the lane
+            await ask(stream, GET.replace(b"GET", b"DELETE").replace(b"/a", b"/b"), b"hello")
+            assert meter.fast_connections == 0
             slow = await ask(stream, GET, b"hello")
             assert b"\r\ncache-status: edged; hit; ttl=1000\r\n" in slow
         assert meter.remembered == 0
@@ -59,7 +62,7 @@ async def test_a_hit_is_answered_in_the_fast_lane_and_as_in_the_slow_one() -> No
             while two.count(b"hello") < 2:
                 two += await stream.receive_some(65536)
         assert meter.remembered == 7
-    assert len(origin.asked) == 1
+    assert len(origin.asked) == 2
     assert set(fast) == {slow.replace(b"HTTP/1.1 200 \r\n", b"HTTP/1.1 200 OK\r\n")}
 
 

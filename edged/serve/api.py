@@ -170,12 +170,13 @@ def answer_record(service: Service, request: Request, view: View, collection: st
     """One record's value alone. Raises RequestError 404 or 410."""
     form = choose_format(request.get(b"accept"), RECORD_FORMATS)
     shape = shape_of(view, collection, query)
-    raw = view.get_raw(collection, key)
-    if view.is_taken_down(collection, key):
-        raise RequestError(410, f"record {key!r:.200} of collection {collection!r} was taken down by its publisher")
-    if raw is None:
-        raise RequestError(404, f"no record {key!r:.200} in collection {collection!r} of {view.dataset!r}")
-    return respond(service, request, service.renderer.value(raw, is_binary(form), shape), form, view)
+    body = service.renderer.value(view, collection, key, is_binary(form), shape)
+    if body is None:
+        what = f"record {key!r:.200}"
+        if view.is_taken_down(collection, key):
+            raise RequestError(410, f"{what} of collection {collection!r} was taken down by its publisher")
+        raise RequestError(404, f"no {what} in collection {collection!r} of {view.dataset!r}")
+    return respond(service, request, body, form, view)
 
 
 def answer_dataset(service: Service, request: Request, view: View, now: float) -> Response:

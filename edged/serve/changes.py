@@ -16,7 +16,7 @@ from edged.errors import RequestError
 from edged.serve.message import Held, Request, Response, Stream, Timed
 from edged.serve.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
 from edged.serve.query import Query
-from edged.serve.render import Renderer, cbor_head, cbor_text, encode_json, is_binary
+from edged.serve.render import Renderer, cbor_head, cbor_text, encode_json, is_binary, value_in
 from edged.serve.service import CACHE_CONTROL, Service, respond
 from edged.serve.shape import Shape
 from edged.serve.source import ChangedRecord, Dataset, View
@@ -46,21 +46,21 @@ class Wanted:
             if not self.collections or change.collection in self.collections:
                 yield change
 
-    def render(self, change: ChangedRecord) -> bytes:
+    def render(self, view: View, change: ChangedRecord) -> bytes:
         """One change as an object: collection, key, version, and value or deleted."""
         binary = is_binary(self.form)
         gone = change.value is None
         value = b""
         if change.value is not None:
-            value = self.renderer.value(change.value, binary, self.shapes.get(change.collection))
+            name, key, shape = change.collection, change.key, self.shapes.get(change.collection)
+            value = value_in(self.renderer.item(view, name, key, change.value, binary, shape), key, binary)
         if binary:
             end = b"\x67deleted\xf5" if gone else b"\x65value" + value
-            name, key = cbor_text(change.collection), cbor_text(change.key)
-            version = b"\x67version" + cbor2.dumps(change.version)
-            return b"\xa4\x63key" + key + b"\x6acollection" + name + version + end
+            begin = b"\xa4\x63key" + cbor_text(change.key) + b"\x6acollection" + cbor_text(change.collection)
+            return begin + b"\x67version" + cbor2.dumps(change.version) + end
         end = b'"deleted":true' if gone else b'"value":' + value
-        name, key = encode_json(change.collection), encode_json(change.key)
-        return b'{"collection":%b,"key":%b,%b,"version":%d}' % (name, key, end, change.version)
+        begin = b'{"collection":%b,"key":%b,' % (encode_json(change.collection), encode_json(change.key))
+        return b'%b%b,"version":%d}' % (begin, end, change.version)
 
 
 def since_of(request: Request, query: Query) -> int | None:
@@ -111,14 +111,14 @@ def whole(service: Service, request: Request, view: View, wanted: Wanted, since:
     items: list[bytes] = []
     size = 0
     for change in islice(changes, WHOLE_CHANGES):
-        items.append(wanted.render(change))
+        items.append(wanted.render(view, change))
         size += len(items[-1])
         if size > WHOLE_BYTES:
             break
     following = next(changes, None)
     if following is None:
         return respond(service, request, whole_body(wanted.form, items, view), wanted.form, view)
-    items.append(wanted.render(following))
+    items.append(wanted.render(view, following))
     pieces = pieces_of(wanted, items, changes, view)
     return Stream(200, stream_fields(service, request, view, wanted.form), Timed.of(view), pieces, view.dataset)
 
@@ -148,7 +148,7 @@ def pieces_of(wanted: Wanted, items: list[bytes], rest: Iterator[ChangedRecord],
     piece = bytearray(before + between.join(items))
     items.clear()
     for change in rest:
-        piece += between + wanted.render(change)
+        piece += between + wanted.render(view, change)
         if len(piece) >= PIECE_BYTES:
             yield bytes(piece)
             piece.clear()
@@ -201,7 +201,7 @@ class Follower:
             return
         piece, parts = bytearray(), 1
         for change in self.wanted.of(view, self.sent):
-            piece += b"data: " + self.wanted.render(change) + b"\n\n"
+            piece += b"data: " + self.wanted.render(view, change) + b"\n\n"
             if len(piece) >= PIECE_BYTES:
                 yield bytes(piece)
                 piece.clear()
@@ -209,7 +209,7 @@ class Follower:
         self.sent = view.version
         last = bytes(piece) + b'event: version\nid: %d\ndata: {"version":%d}\n\n' % (view.version, view.version)
         if parts == 1:
-            self.wanted.renderer.events.put(memo_key, last, len(last))
+            self.wanted.renderer.events.put(memo_key, last)
         yield last
 
 

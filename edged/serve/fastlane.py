@@ -62,7 +62,7 @@ class FastLane:
         self.meter = meter
         self.limits = limits
         self.who = who
-        self.entries = answers.memo.entries
+        self.recall = answers.recall
         self.generation = news.generation
         self.now = monotonic()
         self.clock_at = 0.0  # when to look at it again
@@ -149,12 +149,9 @@ class FastLane:
             self.close(connection)
             return
         connection.touched = self.now
-        known = self.entries.get(connection.mark + data)
-        if known is not None and not connection.inbox and not connection.is_waiting():
-            line, number, rest, connection.closing, status = known[0]
-            self.meter.fast_answers[status] += 1
-            self.meter.remembered += 1
-            self.write(connection, b"".join((line, self.answers.moving[number], rest)))
+        known = None if connection.inbox or connection.is_waiting() else self.recall(connection, data)
+        if known is not None:
+            self.write(connection, known)
             if connection.closing or self.draining:
                 self.proceed(connection)
         elif not data:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 
 from edged.access.identity import Identity
 from edged.serve.api import answer_contained, is_own, may_be_slow
 from edged.serve.head import Head, HeadError, head_end, read_head
 from edged.serve.lanecall import Call
 from edged.serve.laneconn import Flow, Job, LaneConnection, Wait
-from edged.serve.memo import Memo
+from edged.serve.memo import OBJECT_BYTES, Memo, size_of_bytes
 from edged.serve.message import Answer, Held, Request, Response, Timed, moving_fields
 from edged.serve.meter import Meter
 from edged.serve.service import Service
@@ -19,16 +20,22 @@ from edged.serve.wire import CLOSE, STATUS_LINES, join_fields, refusal, rest_of
 
 logger = logging.getLogger("edged.serve")
 
-# Status line, number of the moving fields, the rest, whether to close, status. Nothing in it can refer to anything, so
-# the garbage collector forgets it: else each of its full rounds would go through every remembered answer.
-Remembered = tuple[bytes, int, bytes, bool, int]
+# How a request asks, judged once: what its answers are remembered under, its fields, whether the connection goes on.
+Asker = tuple[bytes, list[tuple[bytes, bytes]], bool]
+
+# The first line of a request that is remembered. With fields that were accepted beside another such line, it is a whole
+# head that `read_head` accepts: nothing that it looks for lies in both.
+LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1\r\n")
+ASKERS_SHIFT = 3  # an eighth of the memory is for how requests ask
+LAST_KIND = 255
 
 
 class LaneAnswers:
     """Bytes of requests to bytes of answers.
 
     An answer depends on the request's bytes, the identity, the kind of listener, the version and the time. The first
-    three are the memory's key; `renew` forgets everything at a new version, and puts in what the time says.
+    three are the memory's key: a name for identity, listener and all fields of the request together, and its first
+    line. `renew` forgets everything at a new version, and puts in what the time says.
     others: whether somebody else answers paths outside the API.
     """
 
@@ -38,10 +45,15 @@ class LaneAnswers:
         self.meter = meter
         self.others = others
         self.head_bytes = limit
-        self.memo: Memo[bytes, Remembered] = Memo(memo_bytes)
+        askers_bytes = memo_bytes >> ASKERS_SHIFT
+        self.askers: Memo[bytes, Asker] = Memo(askers_bytes, size_of_asker)
+        self.last_name = 0
+        # The number of a kind in one byte, then what follows the moving fields. Bytes alone: they refer to nothing, so
+        # the garbage collector never goes through what is remembered.
+        self.memo: Memo[bytes, bytes] = Memo(memo_bytes - askers_bytes, size_of_bytes)
         self.marks: dict[tuple[Identity, bool], bytes] = {}
-        self.timed: list[Timed | None] = [None]
-        self.moving: list[bytes] = [b""]
+        self.kinds: list[tuple[int, Timed | None, bool]] = []  # status, moving fields, whether to close
+        self.heads: list[bytes] = []  # of each kind, status line and moving fields
         self.second = -1
         self.generation = -1
 
@@ -58,22 +70,35 @@ class LaneAnswers:
         if generation != self.generation:
             self.generation = generation
             self.memo.clear()
-            del self.timed[1:]
+            self.kinds.clear()
             self.second = -1
         now = self.clock()
         if int(now) != self.second:
             self.second = int(now)
-            self.moving = [join_fields(moving_fields(timed, now)) for timed in self.timed]
+            self.heads = [head_of(status, timed, now) for status, timed, _ in self.kinds]
 
-    def known(self, key: bytes, connection: LaneConnection) -> bytes | None:
-        """The remembered answer to the request `key`, the connection's mark included."""
-        entry = self.memo.entries.get(key)
-        if entry is None:
+    def recall(self, connection: LaneConnection, raw: bytes) -> bytes | None:
+        """The remembered answer to `raw`, if that is a whole request that was answered before."""
+        cut = raw.find(b"\r\n")
+        asker = self.askers.entries.get(connection.mark + raw[cut:])
+        if asker is None:
             return None
-        line, number, rest, connection.closing, status = entry[0]
+        known = self.memo.entries.get(asker[0] + raw[:cut])
+        if known is None:
+            return None
+        kind = known[0]
+        status, _, connection.closing = self.kinds[kind]
         self.meter.fast_answers[status] += 1
         self.meter.remembered += 1
-        return line + self.moving[number] + rest
+        return self.heads[kind] + known[1:]
+
+    def familiar(self, connection: LaneConnection, raw: bytes) -> Head | None:
+        """What `raw` says, if it is one whole request with fields that were accepted before."""
+        asker = self.askers.entries.get(connection.mark + raw[raw.find(b"\r\n") :])
+        line = LINE.match(raw) if asker is not None and len(raw) <= self.head_bytes else None
+        if asker is None or line is None:
+            return None
+        return Head(line[1], line[2], "1.1", asker[1], False, False, asker[2])
 
     def next_answer(self, connection: LaneConnection, now: float) -> bytes | None:
         """The answer to the first request of the inbox, taken from it; None if there is none to send yet."""
@@ -86,19 +111,22 @@ class LaneAnswers:
         if not (b"GET ".startswith(inbox[:4]) or b"HEAD ".startswith(inbox[:5])):
             connection.handing = True
             return None
+        head = self.familiar(connection, inbox)
+        raw = inbox
         try:
-            end = head_end(inbox, self.head_bytes)
-            if end < 0:
-                connection.head_since = connection.head_since or now
-                return None
-            raw = inbox[:end]
+            if head is None:
+                end = head_end(inbox, self.head_bytes)
+                if end < 0:
+                    connection.head_since = connection.head_since or now
+                    return None
+                raw = inbox[:end]
             connection.head_since = 0.0
-            found = self.known(connection.mark + raw, connection)
+            found = self.recall(connection, raw)
             if found is None:
-                return self.find(connection, raw, read_head(raw), now)
+                return self.find(connection, raw, read_head(raw) if head is None else head, now)
         except HeadError as fault:
             return self.refuse(connection, fault)
-        connection.inbox = inbox[end:]
+        connection.inbox = inbox[len(raw) :]
         return found
 
     def find(self, connection: LaneConnection, raw: bytes, head: Head, now: float) -> bytes | None:
@@ -123,37 +151,45 @@ class LaneAnswers:
             connection.job = Job(request, raw, close, self.generation)
             return None
         found = answer_contained(request, connection.who, self.service, self.clock())
-        self.remember(connection, request, raw, found, close)
-        return self.begin(connection, request, found, close, now)
+        return self.begin(connection, request, found, close, now, raw)
 
     def end_job(self, connection: LaneConnection, job: Job, found: Answer, now: float) -> bytes | None:
         """A thread has answered; what it read may be of a version gone by, and is then not remembered."""
         connection.job = None
-        if job.generation == self.generation:
-            self.remember(connection, job.request, job.raw, found, job.close)
-        return self.begin(connection, job.request, found, job.close, now)
+        raw = job.raw if job.generation == self.generation else b""
+        return self.begin(connection, job.request, found, job.close, now, raw)
 
-    def remember(self, connection: LaneConnection, request: Request, raw: bytes, found: Answer, close: bool) -> None:
-        """Keep an answer that may be kept."""
-        if isinstance(found, Response) and found.keep:
-            rest = rest_of(found, request.method == "HEAD", close)
-            line, number = STATUS_LINES[found.status], self.number_of(found.timed)
-            entry = (line, number, rest, close, found.status)
-            self.memo.put(connection.mark + raw, entry, len(raw) + len(rest))
-            self.meter.memo_bytes = self.memo.used_bytes
+    def remember(self, connection: LaneConnection, request: Request, raw: bytes, kind: int, rest: bytes) -> None:
+        """Keep an answer. rest: what follows the head of its kind."""
+        if kind > LAST_KIND or LINE.match(raw) is None:
+            return
+        cut = raw.find(b"\r\n")
+        place = connection.mark + raw[cut:]
+        asker = self.askers.get(place)
+        if asker is None:
+            self.last_name += 1  # never used again: what was remembered under a forgotten one is never found
+            asker = (self.last_name.to_bytes(8, "big"), list(request.fields), not self.kinds[kind][2])
+            self.askers.put(place, asker)
+        self.memo.put(asker[0] + raw[:cut], b"%c%b" % (kind, rest))
+        self.meter.memo_bytes = self.memo.used_bytes + self.askers.used_bytes
 
     def begin(
-        self, connection: LaneConnection, request: Request, found: Answer, close: bool, now: float
+        self, connection: LaneConnection, request: Request, found: Answer, close: bool, now: float, raw: bytes = b""
     ) -> bytes | None:
-        """The first bytes of an answer; None where the request is held."""
+        """The first bytes of an answer; None where the request is held. raw: bytes of a request whose answer may be
+        remembered.
+        """
         if isinstance(found, Held):
             connection.wait = Wait(found, request, close, now + found.wait_s)
             return None
         self.meter.fast_answers[found.status] += 1
-        before = STATUS_LINES[found.status] + self.moving[self.number_of(found.timed)]
         if isinstance(found, Response):
             connection.closing = close
-            return before + rest_of(found, request.method == "HEAD", close)
+            kind = self.kind_of(found.status, found.timed, close)
+            rest = rest_of(found, request.method == "HEAD", close)
+            if found.keep and raw:
+                self.remember(connection, request, raw, kind, rest)
+            return self.heads[kind] + rest
         chunked = request.version == "1.1"
         close = close or not chunked
         fields = (*found.fields, (b"Transfer-Encoding", b"chunked")) if chunked else found.fields
@@ -162,6 +198,7 @@ class LaneAnswers:
         else:
             connection.flow = Flow(found, iter(found.pieces), chunked, close, self.generation)
             self.meter.streams += 1
+        before = head_of(found.status, found.timed, self.clock())
         return before + join_fields(fields + CLOSE if close else fields) + b"\r\n"
 
     def has_moved(self, wait: Wait) -> bool:
@@ -180,13 +217,24 @@ class LaneAnswers:
         connection.closing = True
         self.meter.fast_answers[fault.status] += 1
         fields, body = refusal(fault.status)
-        return STATUS_LINES[fault.status] + self.moving[0] + join_fields(fields + CLOSE) + b"\r\n" + body
+        return head_of(fault.status, None, self.clock()) + join_fields(fields + CLOSE) + b"\r\n" + body
 
-    def number_of(self, timed: Timed | None) -> int:
-        """The place of these moving fields; made where they are new."""
-        for number, known in enumerate(self.timed):
-            if known == timed:
+    def kind_of(self, status: int, timed: Timed | None, close: bool) -> int:
+        """The number of a kind of answers; a new one where there is none."""
+        kind = (status, timed, close)
+        for number, known in enumerate(self.kinds):
+            if known == kind:
                 return number
-        self.timed.append(timed)
-        self.moving.append(join_fields(moving_fields(timed, self.clock())))
-        return len(self.timed) - 1
+        self.kinds.append(kind)
+        self.heads.append(head_of(status, timed, self.clock()))
+        return len(self.kinds) - 1
+
+
+def head_of(status: int, timed: Timed | None, now: float) -> bytes:
+    """Status line and the fields that the time moves."""
+    return STATUS_LINES[status] + join_fields(moving_fields(timed, now))
+
+
+def size_of_asker(place: bytes, asker: Asker) -> int:
+    """What a way of asking takes: its bytes, and again as fields, each a tuple of two."""
+    return 2 * len(place) + len(asker[1]) * (2 * OBJECT_BYTES + 72) + 3 * OBJECT_BYTES + 200

@@ -35,7 +35,8 @@ def answer_list(
         items = batch(service, view, collection, query.keys, binary, shape)
     else:
         found, following = find(view, collection, query)
-        items = [service.renderer.pair(key, raw, binary, shape) for key, raw in found]
+        item = service.renderer.item
+        items = [item(view, collection, key, raw, binary, shape) for key, raw in found]
     extra = ((b"Link", link(path, query, following)),) if following is not None else ()
     return respond(service, request, wrap(items, form, view.version, following), form, view, extra=extra)
 

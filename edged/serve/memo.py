@@ -1,50 +1,71 @@
-"""A memory of bytes, bounded in bytes; the oldest entry goes first, so that a hit costs one look and no bookkeeping."""
+"""A memory of bytes, bounded in bytes; the oldest entries go first, so that a hit costs one look and no bookkeeping."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from threading import Lock
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-ENTRY_BYTES = 300  # what an entry costs beside its bytes: objects, the dictionary's slot and links
+SLOT_BYTES = 100  # what a place in the dictionary costs on average, its index and spare room counted
+OBJECT_BYTES = 48  # what a bytes object costs beside its bytes, the allocator's rounding counted
+BATCH_SHIFT = 6  # a 64th of the budget is freed at once
 
 
 class Memo(Generic[K, V]):
-    """At most `budget_bytes` of entries, as their owner sizes them. Any thread may use it."""
+    """At most `budget_bytes` of entries. Any thread may use it; `entries` is there for looking things up.
 
-    def __init__(self, budget_bytes: int) -> None:
+    size_of: what a key and a value take, in bytes, always the same for the same pair; the place that they take here is
+    added. A plain dictionary keeps the order of insertion, and a third of the room that an OrderedDict needs.
+    """
+
+    def __init__(self, budget_bytes: int, size_of: Callable[[K, V], int]) -> None:
         self.budget_bytes = budget_bytes
+        self.size_of = size_of
         self.used_bytes = 0
-        self.added = 0  # how often something was remembered
         self.lock = Lock()
-        self.entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self.entries: dict[K, V] = {}
 
     def get(self, key: K) -> V | None:
-        entry = self.entries.get(key)
-        return None if entry is None else entry[0]
+        return self.entries.get(key)
 
-    def put(self, key: K, value: V, size_bytes: int) -> None:
-        """Remember `value`; size_bytes: of key and value together. Nothing larger than an eighth of the budget stays,
-        so that one huge answer does not push out everything else.
+    def put(self, key: K, value: V) -> None:
+        """Remember `value`. Nothing larger than an eighth of the budget stays, so that one huge answer does not push
+        out everything else.
         """
-        size = size_bytes + ENTRY_BYTES
+        size = self.size_of(key, value) + SLOT_BYTES
         if size > self.budget_bytes >> 3:
             return
         with self.lock:
-            before = self.entries.pop(key, None)
+            before = self.entries.pop(key, None)  # so that what is new stands last
             if before is not None:
-                self.used_bytes -= before[1]
-            self.entries[key] = (value, size)
-            self.added += 1
+                self.used_bytes -= self.size_of(key, before) + SLOT_BYTES
+            self.entries[key] = value
             self.used_bytes += size
-            while self.used_bytes > self.budget_bytes:
-                self.used_bytes -= self.entries.popitem(last=False)[1][1]
+            if self.used_bytes > self.budget_bytes:
+                self.make_room()
+
+    def make_room(self) -> None:
+        """Forget the oldest, many at once: whoever looks for the oldest passes over the places of those before it."""
+        floor = self.budget_bytes - (self.budget_bytes >> BATCH_SHIFT)
+        used, old = self.used_bytes, []
+        for key, value in self.entries.items():
+            if used <= floor:
+                break
+            used -= self.size_of(key, value) + SLOT_BYTES
+            old.append(key)
+        for key in old:
+            del self.entries[key]
+        self.used_bytes = used
 
     def clear(self) -> None:
         with self.lock:
             self.entries.clear()
             self.used_bytes = 0
+
+
+def size_of_bytes(key: bytes, value: bytes) -> int:
+    """What a key and a value of bytes take."""
+    return len(key) + len(value) + 2 * OBJECT_BYTES

@@ -63,14 +63,32 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
+class Shared:
+    """Fields that many answers have alike, and the same as HTTP/1.1 lines."""
+
+    fields: Fields
+    lines: bytes
+
+
+NOTHING_SHARED = Shared((), b"")
+
+
+@dataclass(slots=True)
 class Response:
-    """A whole answer. body is what GET gets (HEAD gets its length). keep: a lane may remember it for this version."""
+    """A whole answer. own: fields of this one, before those of `shared`; body: what GET gets (HEAD gets its length);
+    keep: a lane may remember it for this version.
+    """
 
     status: int
-    fields: Fields
+    own: Fields
     body: bytes = b""
     timed: Timed | None = None
     keep: bool = False
+    shared: Shared = NOTHING_SHARED
+
+    @property
+    def fields(self) -> Fields:
+        return self.own + self.shared.fields
 
 
 @dataclass(frozen=True, slots=True)

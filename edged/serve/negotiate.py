@@ -9,9 +9,9 @@ from functools import lru_cache
 from edged.errors import RequestError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Format:
-    """A representation. name: used in ETags and tests; media: its Content-Type."""
+    """A representation, compared by identity. name: used in ETags and tests; media: its Content-Type."""
 
     name: str
     media: str

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 from edged.errors import RequestError, WireError
 from edged.feed.limits import KEY_BYTES
 from edged.feed.names import check_key
-from edged.serve.target import decode, split_query
+from edged.serve.target import BROKEN_ESCAPE, decode, split_query
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
@@ -99,12 +100,23 @@ def set_keys(query: Query, value: bytes) -> None:
     parts = value.split(b",") if value else []
     if not 1 <= len(parts) <= MAX_KEYS:
         raise RequestError(400, f"keys: expected 1 to {MAX_KEYS} keys with commas between, got {len(parts)}")
-    # Plain keys, which most are, need no decoding one by one: all of `check_key`'s rules are met by these lengths.
-    plain = value.isascii() and b"%" not in value and b"\0" not in value
-    if plain and all(parts) and max(map(len, parts)) <= KEY_BYTES:
-        query.keys = tuple(value.decode().split(","))
-    else:
-        query.keys = tuple(parse_key(part, "keys") for part in parts)
+    query.keys = keys_at_once(value, len(parts)) or tuple([parse_key(part, "keys") for part in parts])
+
+
+def keys_at_once(value: bytes, count: int) -> tuple[str, ...] | None:
+    """The same for all keys in one go; None where one of them needs a closer look (or is wrong)."""
+    value = value.replace(b",", b"\0")  # which is in no key, while an encoded comma may be
+    if b"%" in value:
+        if BROKEN_ESCAPE.search(value):
+            return None
+        value = unquote_to_bytes(value)
+    parts = value.split(b"\0")
+    if len(parts) != count or not all(parts) or max(map(len, parts)) > KEY_BYTES:
+        return None
+    try:
+        return tuple(value.decode().split("\0"))
+    except UnicodeDecodeError:
+        return None
 
 
 def set_fields(query: Query, value: bytes) -> None:

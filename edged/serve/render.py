@@ -1,8 +1,4 @@
-"""A record's bytes in the format, shape and coding asked for, made once and remembered.
-
-The memory is keyed by the record's own canonical bytes: an edit elsewhere in the dataset does not touch it, and a new
-version renders only what has changed.
-"""
+"""A record's bytes in the format, shape and coding asked for, made once a version and remembered."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ import cbor2
 import msgspec
 import zstandard
 
-from edged.serve.memo import Memo
+from edged.serve.memo import OBJECT_BYTES, Memo
 from edged.serve.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
 from edged.serve.shape import Shape
 from edged.serve.source import View
@@ -26,7 +22,9 @@ ZSTD_LEVEL = 3
 GZIP_LEVEL = 6
 
 EVENTS_BYTES = 1 << 20  # of event streams' latest events
-GROUPS = 256  # looks of items that are remembered at a time
+LOOKS = 256  # looks of items that are remembered at a time
+NOWHERE = 0
+PAIR_BYTES = 56 + 16 + 2 * OBJECT_BYTES  # a tuple of two as a key, its text, and the value
 FORMS = ("json", "cbor", "ndjson", "cbor-seq", "openapi", "problem")
 PERSONS = {(form, coding): f"{form}+{coding}"[:16].encode() for form in FORMS for coding in CODINGS}
 
@@ -34,90 +32,86 @@ encode_json = msgspec.json.encode
 
 
 class Renderer:
-    """Values, coded bodies, items of lists, and events. budget_bytes bounds all but the last."""
+    """Items of lists with the values in them, coded bodies, and events. budget_bytes bounds all but the last."""
 
     def __init__(self, budget_bytes: int) -> None:
-        self.values: Memo[tuple[bool, str, bytes], bytes] = Memo(budget_bytes // 3)
-        self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 3)
-        self.items: Memo[tuple[int, str], bytes] = Memo(budget_bytes // 3)
+        self.items: Memo[tuple[int, str], bytes] = Memo(budget_bytes * 2 // 3, size_of_pair)
+        self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 3, size_of_pair)
         self.views: dict[str, View] = {}  # of which the items are
-        self.groups: dict[tuple[str, str, bool, str], int] = {}
-        self.last_group = 0
-        self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES)
+        self.looks: dict[tuple[str, str, bool, str], int] = {}
+        self.last_look = 0
+        self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES, size_of_event)
         self.lock = Lock()  # a compressor serves one thread at a time
         self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
 
-    def value(self, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
-        """One value as CBOR (`binary`) or JSON. raw: canonical CBOR from the replica, which has verified it."""
-        if binary and shape is None:
-            return raw
-        memo_key = (binary, shape.name if shape else "", raw)
-        known = self.values.get(memo_key)
-        if known is not None:
-            return known
-        value: Any = cbor2.loads(raw)
-        if shape is not None:
-            value = shape.apply(value)
-        body = cbor2.dumps(value, canonical=True) if binary else encode_json(value)
-        self.values.put(memo_key, body, len(raw) + len(body))
-        return body
+    def look_of(self, view: View, collection: str, binary: bool, shape: Shape | None) -> int:
+        """The number under which items are remembered that look so: of this view, as CBOR (`binary`) or JSON, in this
+        shape. A new view of a dataset forgets all items; for one that is older than another seen, as a long stream's
+        may be, it is NOWHERE.
+        """
+        newest = self.views.get(view.dataset)
+        if newest is not view or len(self.looks) > LOOKS:
+            if newest is not None and (view.version, view.as_of) < (newest.version, newest.as_of):
+                return NOWHERE
+            self.items.clear()
+            self.looks.clear()
+            self.views[view.dataset] = view
+        described = (view.dataset, collection, binary, shape.name if shape else "")
+        look = self.looks.get(described)
+        if look is None:
+            self.last_look += 1  # never used again, whichever thread still writes under an old one
+            look = self.looks[described] = self.last_look
+        return look
+
+    def value(self, view: View, collection: str, key: str, binary: bool, shape: Shape | None) -> bytes | None:
+        """One value; None where there is no such record or it is taken down."""
+        look = self.look_of(view, collection, binary, shape)
+        item = self.items.entries.get((look, key))
+        if item is None:
+            raw = view.get_raw(collection, key)
+            if raw is None:
+                return None
+            item = self.render(look, key, raw, binary, shape)
+        return value_in(item, key, binary)
+
+    def item(self, view: View, collection: str, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
+        """A list's item, {"key", "value"}. raw: canonical CBOR, which the view has given and so verified."""
+        look = self.look_of(view, collection, binary, shape)
+        return self.items.entries.get((look, key)) or self.render(look, key, raw, binary, shape)
+
+    def render(self, look: int, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
+        """Make an item and remember it."""
+        body = raw
+        if not binary or shape is not None:
+            value: Any = cbor2.loads(raw)
+            if shape is not None:
+                value = shape.apply(value)
+            body = cbor2.dumps(value, canonical=True) if binary else encode_json(value)
+        item = item_of(key, body, binary)
+        if look != NOWHERE:
+            self.items.put((look, key), item)
+        return item
 
     def batch(
         self, view: View, collection: str, keys: Sequence[str], binary: bool, shape: Shape | None, most: int
     ) -> list[bytes]:
-        """A list's items, {"key", "value"}, of this view, in the order of `keys`; null as value where there is no such
-        record. Raises OverflowError where they come to more than `most` bytes.
+        """Items in the order of `keys`; null as value where there is no such record.
+
+        Raises OverflowError where they come to more than `most` bytes.
         """
-        group = self.group_of(view, collection, binary, shape)
-        entries = self.items.entries
-        known = [entries.get((group, key)) for key in keys]
-        if None not in known:
-            found = [entry[0] for entry in known if entry is not None]
-            if sum(map(len, found)) > most:
-                raise OverflowError
-            return found
+        look = self.look_of(view, collection, binary, shape)
+        recall = self.items.entries.get
         found = []
-        for key, entry in zip(keys, known, strict=True):
-            item = entry[0] if entry is not None else self.item(view, group, collection, key, binary, shape)
+        for key in keys:
+            item = recall((look, key))
+            if item is None:
+                raw = view.get_raw(collection, key)
+                item = item_of(key, None, binary) if raw is None else self.render(look, key, raw, binary, shape)
             found.append(item)
             most -= len(item)
             if most < 0:
                 raise OverflowError
         return found
-
-    def item(self, view: View, group: int, collection: str, key: str, binary: bool, shape: Shape | None) -> bytes:
-        """One item. It is remembered when its value was: who is asked for once alone takes one place, not two."""
-        raw = None if view.is_taken_down(collection, key) else view.get_raw(collection, key)
-        before = self.values.added
-        found = self.pair(key, raw, binary, shape)
-        if self.values.added == before:
-            self.items.put((group, key), found, len(found) + len(key))
-        return found
-
-    def group_of(self, view: View, collection: str, binary: bool, shape: Shape | None) -> int:
-        """The number under which items of this look are remembered; a new view of a dataset forgets all items."""
-        if self.views.get(view.dataset) is not view or len(self.groups) > GROUPS:
-            self.items.clear()
-            self.groups.clear()
-            self.views[view.dataset] = view
-        look = (view.dataset, collection, binary, shape.name if shape else "")
-        group = self.groups.get(look)
-        if group is None:
-            self.last_group += 1  # never used again, whichever thread still writes under an old one
-            group = self.groups[look] = self.last_group
-        return group
-
-    def pair(self, key: str, raw: bytes | None, binary: bool, shape: Shape | None) -> bytes:
-        """The same of a value at hand."""
-        if binary:
-            return (
-                b"\xa2\x63key"
-                + cbor_text(key)
-                + b"\x65value"
-                + (b"\xf6" if raw is None else self.value(raw, True, shape))
-            )
-        body = b"null" if raw is None else self.value(raw, False, shape)
-        return b'{"key":%b,"value":%b}' % (encode_json(key), body)
 
     def coded(self, body: bytes, tag: str, coding: str) -> bytes:
         """`body` in a content coding. tag: the entity tag of that representation."""
@@ -130,13 +124,35 @@ class Renderer:
                     known = self.zstd.compress(body)
             else:
                 known = gzip.compress(body, GZIP_LEVEL, mtime=0)
-            self.bodies.put((coding, tag), known, len(known) + len(tag))
+            self.bodies.put((coding, tag), known)
         return known
 
 
 def entity_tag(body: bytes, form: str, coding: str) -> str:
     """A strong tag: equal only for equal bodies in the same format and coding."""
     return f'"{blake2b(body, digest_size=10, person=PERSONS[form, coding]).hexdigest()}"'
+
+
+def item_of(key: str, value: bytes | None, binary: bool) -> bytes:
+    """An item of a list: {"key", "value"}."""
+    if binary:
+        return b"\xa2\x63key%b\x65value%b" % (cbor_text(key), b"\xf6" if value is None else value)
+    return b'{"key":%b,"value":%b}' % (encode_json(key), b"null" if value is None else value)
+
+
+def value_in(item: bytes, key: str, binary: bool) -> bytes:
+    """The value in what `item_of` has made."""
+    return item[len(cbor_text(key)) + 11 :] if binary else item[len(encode_json(key)) + 16 : -1]
+
+
+def size_of_pair(key: tuple[int, str] | tuple[str, str], value: bytes) -> int:
+    """What a remembered value or coded body takes, its key included."""
+    return PAIR_BYTES + len(key[1]) + len(value)
+
+
+def size_of_event(key: Hashable, value: bytes) -> int:
+    """What remembered events take; their key is a few small objects."""
+    return len(value) + 4 * PAIR_BYTES
 
 
 def is_binary(form: Format) -> bool:

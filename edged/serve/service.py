@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import msgspec
 import trio
 
 from edged.errors import RequestError
 from edged.serve.damage import DamageReports
-from edged.serve.message import REASONS, Fields, Request, Response, Timed
+from edged.serve.message import REASONS, Fields, Request, Response, Shared, Timed
 from edged.serve.negotiate import Format, choose_coding, matches, refuses_identity
 from edged.serve.render import LEAST_CODED_BYTES, Renderer, entity_tag
 from edged.serve.source import Catalog, View
 from edged.serve.web import Web
+from edged.serve.wire import share
 
 # A local replica answers in microseconds and may change any second: ask each time, and take 304 for an answer.
 CACHE_CONTROL = b"no-cache"
@@ -29,6 +31,14 @@ class Service:
     web: Web
     slow: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
     damage: DamageReports = field(default_factory=DamageReports)
+    times: dict[str, tuple[View, Timed]] = field(default_factory=dict)
+
+    def timed(self, view: View) -> Timed:
+        """When a view's data was signed: the same object for the same view."""
+        known = self.times.get(view.dataset)
+        if known is None or known[0] is not view:
+            known = self.times[view.dataset] = (view, Timed.of(view))
+        return known[1]
 
 
 def respond(
@@ -43,24 +53,33 @@ def respond(
 ) -> Response:
     """200 with `body` in the coding that the asker likes, or 304. Raises RequestError 406."""
     accepted = request.get(b"accept-encoding")
-    coding = choose_coding(accepted)
+    coding = "identity" if accepted is None else choose_coding(accepted)
     if coding != "identity" and len(body) < LEAST_CODED_BYTES and not refuses_identity(accepted):
         coding = "identity"
     tag = entity_tag(body, form.name, coding)
-    fields: list[tuple[bytes, bytes]] = [(b"ETag", tag.encode()), (b"Cache-Control", CACHE_CONTROL)]
-    if view is not None:
-        fields.append((b"Edged-Version", b"%d" % view.version))
-    fields += ((b"Vary", service.web.vary), *extra, *service.web.cors(request))
-    timed = None if view is None else Timed.of(view)
+    timed, version = (None, None) if view is None else (service.timed(view), view.version)
+    vary, cors = service.web.vary, service.web.cors(request)
     known = request.get(b"if-none-match")
+    own = ((b"ETag", tag.encode()), *extra)
     if known is not None and matches(known, tag):
-        return Response(304, tuple(fields), timed=timed, keep=keep)
-    body = service.renderer.coded(body, tag, coding)
-    fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
+        return Response(304, own, b"", timed, keep, shared_fields(None, coding, version, vary, cors))
     if coding != "identity":
-        fields.append((b"Content-Encoding", coding.encode()))
-    fields.append((b"Content-Length", b"%d" % len(body)))
-    return Response(200, tuple(fields), body, timed, keep)
+        body = service.renderer.coded(body, tag, coding)
+    own = (*own, (b"Content-Length", b"%d" % len(body)))
+    return Response(200, own, body, timed, keep, shared_fields(form, coding, version, vary, cors))
+
+
+@lru_cache(maxsize=64)
+def shared_fields(form: Format | None, coding: str, version: int | None, vary: bytes, cors: Fields) -> Shared:
+    """Those of all answers in a form (None: of a 304) and coding, of a version, to an origin."""
+    fields = [(b"Cache-Control", CACHE_CONTROL), (b"Vary", vary), *cors]
+    if version is not None:
+        fields.append((b"Edged-Version", b"%d" % version))
+    if form is not None:
+        fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
+        if coding != "identity":
+            fields.append((b"Content-Encoding", coding.encode()))
+    return share(tuple(fields))
 
 
 def problem(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edged.serve.message import REASONS, Fields, Response
+from edged.serve.message import REASONS, Fields, Response, Shared
 
 CLOSE: Fields = ((b"Connection", b"close"),)
 LAST_CHUNK = b"0\r\n\r\n"
@@ -15,10 +15,14 @@ def join_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
     return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
+def share(fields: Fields) -> Shared:
+    return Shared(fields, join_fields(fields))
+
+
 def rest_of(found: Response, head_only: bool, close: bool) -> bytes:
     """What follows the status line and the moving fields: the other fields, the blank line, the body."""
-    fields = join_fields(found.fields + CLOSE if close else found.fields)
-    return fields + b"\r\n" if head_only else b"%b\r\n%b" % (fields, found.body)
+    own = join_fields(found.own + CLOSE if close else found.own)
+    return b"%b%b\r\n%b" % (own, found.shared.lines, b"" if head_only else found.body)
 
 
 def chunk(data: bytes) -> bytes:

@@ -66,13 +66,13 @@ class MemoryView:
         return {name: len(records) for name, records in self.records.items()}
 
     def get_raw(self, collection: str, key: str) -> bytes | None:
-        return self.records[collection].get(key)
+        return None if (collection, key) in self.taken_down else self.records[collection].get(key)
 
     def is_taken_down(self, collection: str, key: str) -> bool:
         return (collection, key) in self.taken_down
 
     def get_many_raw(self, collection: str, keys: Sequence[str]) -> list[bytes | None]:
-        return [self.records[collection].get(key) for key in keys]
+        return [self.get_raw(collection, key) for key in keys]
 
     def scan(
         self, collection: str, *, after: str | None = None, prefix: str = "", limit: int | None = None

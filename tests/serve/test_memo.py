@@ -1,0 +1,165 @@
+"""What is remembered stays within its budget, counted truly, and the oldest goes first."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.access.identity import LOCAL, Peer
+from edged.serve.head import Head, HeadError, head_end, read_head
+from edged.serve.laneanswers import LaneAnswers, size_of_asker
+from edged.serve.laneconn import LaneConnection
+from edged.serve.memo import SLOT_BYTES, Memo, size_of_bytes
+from edged.serve.meter import Meter
+from tests.serve.asking import ask, ask_json, make_service
+from tests.serve.memory import NOW, film, make_dataset
+
+
+class NoSocket:
+    def fileno(self) -> int:
+        return 0
+
+
+def make_answers(budget: int = 1 << 20) -> LaneAnswers:
+    service = make_service({"catalog": make_dataset()})
+    return LaneAnswers(service, lambda: NOW, Meter(), budget, False, 32 << 10)
+
+
+def make_connection(answers: LaneAnswers) -> LaneConnection:
+    peer = Peer(False, "127.0.0.1:1")
+    return LaneConnection(NoSocket(), peer, LOCAL, answers.mark_of(LOCAL, False), 0.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value_bytes", [0, 100, 800, 20_000])
+def test_the_budget_holds_what_the_allocator_gives_out(value_bytes: int) -> None:
+    budget = 4 << 20
+    tracemalloc.start()
+    try:
+        memo: Memo[bytes, bytes] = Memo(budget, size_of_bytes)
+        for number in range(60_000 if value_bytes < 1000 else 1000):
+            memo.put(b"GET /v1/catalog/titles/%d HTTP/1.1" % number, bytes(value_bytes))
+            assert memo.used_bytes <= budget
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert budget * 0.6 < taken < budget * 1.02
+
+
+def test_the_oldest_goes_first_and_what_is_put_again_counts_as_new() -> None:
+    memo: Memo[bytes, bytes] = Memo(16 * (SLOT_BYTES + 200), lambda key, value: 200)
+    for number in range(16):
+        memo.put(b"%d" % number, b"old")
+    memo.put(b"0", b"new")
+    memo.put(b"16", b"one too many")
+    assert memo.get(b"0") == b"new"
+    assert memo.get(b"1") is None
+    assert memo.get(b"16") == b"one too many"
+    assert memo.used_bytes == len(memo.entries) * (SLOT_BYTES + 200)
+
+
+def test_nothing_huge_pushes_out_everything_else() -> None:
+    memo: Memo[bytes, bytes] = Memo(80_000, size_of_bytes)
+    memo.put(b"small", b"x")
+    memo.put(b"huge", bytes(10_000))
+    assert list(memo.entries) == [b"small"]
+
+
+def test_ways_of_asking_are_counted_with_all_their_objects() -> None:
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        fields = [(b"x-field-%d" % number, b"value of some length %d" % number) for number in range(20)]
+        place = b"\r\n".join(b"%b: %b" % field for field in fields)
+        asker = (bytes(8), fields, True)
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert taken < size_of_asker(place, asker)
+
+
+def test_a_record_taken_down_is_gone_although_it_was_remembered() -> None:
+    dataset = make_dataset()
+    service = make_service({"catalog": dataset})
+    target = "/v1/catalog/titles/1997/Film_0007"
+    assert ask(service, target).status == 200
+    assert ask_json(service, "/v1/catalog/titles?keys=1997/Film_0007")["items"][0]["value"] == film(7)
+    dataset.take_down("titles", "1997/Film_0007")
+    assert ask(service, target).status == 410
+    assert ask_json(service, "/v1/catalog/titles?keys=1997/Film_0007")["items"][0]["value"] is None
+
+
+def test_a_long_stream_of_an_older_version_does_not_cost_others_what_is_remembered() -> None:
+    dataset = make_dataset()
+    service = make_service({"catalog": dataset})
+    renderer, old = service.renderer, dataset.view()
+    dataset.publish("titles", {"1997/Film_0007": {"title": "newer"}})
+    assert renderer.value(dataset.view(), "titles", "1997/Film_0007", False, None) == b'{"title":"newer"}'
+    assert b"Film" in (renderer.value(old, "titles", "1997/Film_0007", False, None) or b"")
+    assert len(renderer.items.entries) == 1
+    assert renderer.value(dataset.view(), "titles", "1997/Film_0007", False, None) == b'{"title":"newer"}'
+
+
+TOKENS = [b"Host: localhost", b"Host: b", b"Accept: */*", b"Connection: close", b"Content-Length: 5", b"Expect: x"]
+TOKENS += [
+    b"Content-Length: 0",
+    b"Transfer-Encoding: chunked",
+    b" folded",
+    b"X:",
+    b"X: \x00",
+    b"X: \n",
+    b"Upgrade: h2c",
+]
+TAILS = st.lists(st.sampled_from(TOKENS), max_size=5).map(lambda lines: b"".join(b"\r\n" + line for line in lines))
+BYTES = st.sampled_from([bytes((code,)) for code in range(256)])
+TARGETS = st.lists(st.one_of(BYTES, st.sampled_from([b"/v1/catalog", b"?keys=", b"%2F", b"#x"])), max_size=6)
+LINES = st.builds(
+    lambda method, target, end: method + b"/" + b"".join(target) + end,
+    st.sampled_from([b"GET ", b"HEAD ", b"GET  ", b"POST ", b"get ", b"\r\nGET ", b"GET http:/"]),
+    TARGETS,
+    st.sampled_from([b" HTTP/1.1", b" HTTP/1.0", b" HTTP/1.1 ", b" HTTP/2.0", b"\tHTTP/1.1", b""]),
+)
+
+
+def strictly(raw: bytes) -> Head | None:
+    """What the strict reader makes of one whole request that announces nothing behind its head."""
+    try:
+        head = read_head(raw) if head_end(raw, 32 << 10) == len(raw) else None
+    except HeadError:
+        return None
+    return None if head is None or head.body or head.expects else head
+
+
+@settings(max_examples=400)
+@given(LINES, TAILS)
+def test_fields_that_were_accepted_beside_one_line_are_read_alike_beside_another(line: bytes, tail: bytes) -> None:
+    """A familiar request is not parsed again; it must say what the strict reader would have found in it."""
+    answers = make_answers()
+    connection = make_connection(answers)
+    first = b"GET /v1/catalog/titles/1997/Film_0007 HTTP/1.1" + tail + b"\r\n\r\n"
+    answers.renew(1)
+    connection.inbox = first
+    answers.next_answer(connection, 0.0)
+    raw = line + tail + b"\r\n\r\n"
+    familiar = answers.familiar(connection, raw)
+    if familiar is not None:
+        assert familiar == strictly(raw)
+
+
+def test_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = make_answers()
+    connection = make_connection(answers)
+    answers.renew(1)
+    tail = b" HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n"
+    connection.inbox = b"GET /v1/catalog/titles/1997/Film_0007" + tail
+    assert answers.next_answer(connection, 0.0)
+    monkeypatch.setattr("edged.serve.laneanswers.read_head", None)
+    connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
+    assert b"Film n\xc3\xbamero 3" in (answers.next_answer(connection, 0.0) or b"")
+    assert connection.inbox == b""
+    connection.mark = answers.mark_of(LOCAL, True)
+    connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
+    with pytest.raises(TypeError):  # another listener's way of asking is judged anew
+        answers.next_answer(connection, 0.0)

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from edged.errors import WireError
 from edged.feed.names import check_collection, check_name
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class CollectionSchema:
+
+class CollectionSchema(NamedTuple):
     """index: fields that `where.FIELD=` may ask for; text: fields that `q=` searches, most important first;
     min_count: records that the collection has at least, over all slices."""
 
-    index: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()  # type: ignore[assignment]  # hides tuple.index, which means nothing here
     text: tuple[str, ...] = ()
     min_count: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ViewRule:
+class ViewRule(NamedTuple):
     """What a view does to the records of one collection.
 
     fields: dotted paths kept, all if empty; truncate: path to greatest number of characters; rename: old path to new
@@ -30,17 +30,16 @@ class ViewRule:
     """
 
     fields: tuple[str, ...] = ()
-    truncate: Mapping[str, int] = field(default_factory=dict)
-    rename: Mapping[str, str] = field(default_factory=dict)
-    choose: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    truncate: Mapping[str, int] = NOTHING
+    rename: Mapping[str, str] = NOTHING
+    choose: Mapping[str, tuple[str, ...]] = NOTHING
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(NamedTuple):
     """collections by name; views by name, then by collection."""
 
-    collections: Mapping[str, CollectionSchema] = field(default_factory=dict)
-    views: Mapping[str, Mapping[str, ViewRule]] = field(default_factory=dict)
+    collections: Mapping[str, CollectionSchema] = NOTHING
+    views: Mapping[str, Mapping[str, ViewRule]] = NOTHING
 
     def to_cbor(self) -> dict[str, Any]:
         return {

@@ -12,16 +12,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edged.errors import EdgedError, StoreError, TrustError, WireError
+from edged.errors import DamageError, EdgedError, StoreError, TrustError, WireError
 from edged.feed.digest import SetHash
 from edged.feed.head import Head
 from edged.replica import disk as files
-from edged.replica.disk import datasets, explained
+from edged.replica.disk import StrPath, datasets, explained
 from edged.replica.layers import Layers
 from edged.replica.loading import read_manifest
 from edged.replica.manifest import Manifest, PackRef, SliceState, decode_commit, dictionary_name, file_name
 from edged.replica.pool import Pool
-from edged.replica.touched import read_touched
+from edged.replica.touched import is_whole, read_file, read_touched
 
 Progress = Callable[[int, int], None]
 ROOT_ADVICE = "sync once to store the root of trust"
@@ -55,20 +55,23 @@ class Report:
         return not self.faults
 
 
-def read_whole(path: Path) -> bytes:
-    """A file's content by plain reads, which report a failing disk as an error. Raises StoreError."""
-    with explained("read", path), open(path, "rb") as file:
-        return file.read()
+def read_whole(path: StrPath) -> bytes:
+    """A file's content by plain reads, which report a failing disk as an error. Raises DamageError, StoreError."""
+    with explained("read", path):
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError as fault:
+            raise DamageError(
+                f"read {path}: missing; fetch its slice again (edged does so at the next sync)"
+            ) from fault
 
 
 class ReadPool(Pool):
     """A pool that reads files instead of mapping them. Holds one slice's files at a time."""
 
     def map(self, name: str) -> bytes:  # type: ignore[override]  # both are buffers
-        path = self.root / files.PACKS / name
-        if not path.exists():
-            raise StoreError(f"open {path}: missing")
-        return read_whole(path)
+        return read_whole(os.path.join(self.packs_dir, name))
 
 
 def verify(data_dir: str | os.PathLike[str], *, progress: Progress | None = None) -> Report:
@@ -96,13 +99,14 @@ class DatasetAudit:
 
     def run(self) -> None:
         try:
-            manifest, fault = read_manifest(self.root)
+            manifest, fault = read_manifest(self.root, read_whole)
         except EdgedError as gone:
             self.fault("", files.MANIFEST, gone)
             return
         if fault is not None:
             self.fault("", files.MANIFEST, fault)
         self.check_previous()
+        self.check_touched()
         self.report.versions[self.root.name] = manifest.version
         head = self.check_head(read_touched(self.root / files.TOUCHED, manifest))
         try:
@@ -126,11 +130,23 @@ class DatasetAudit:
             except EdgedError as fault:
                 self.fault("", files.PREVIOUS, fault)
 
+    def check_touched(self) -> None:
+        """The file with a newer head of the same version, which reading passes over where it is damaged."""
+        try:
+            if not is_whole(read_file(self.root / files.TOUCHED)):
+                self.fault("", files.TOUCHED, "the checksum does not hold; the next head replaces it")
+        except EdgedError as fault:
+            self.fault("", files.TOUCHED, fault)
+
     def check_head(self, manifest: Manifest) -> Head | None:
         """The head that is stored, if its signature holds under the stored root of trust."""
         from edged.feed import rollout, roots, trust  # load cryptography, which reading does without
 
-        data = files.Disk(self.root).read(files.ROOTS, files.ROOTS_BYTES)
+        try:
+            data = files.Disk(self.root).read(files.ROOTS, files.ROOTS_BYTES)
+        except StoreError as fault:
+            self.fault("", files.ROOTS, fault)
+            return None
         if data is None:
             self.fault("", files.ROOTS, f"no root of trust is stored, so the head proves nothing; {ROOT_ADVICE}")
             return None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edged.feed.schema import Schema
@@ -134,7 +134,7 @@ class Merge:
             state = {"base": self.merge_base, "upper": self.merge_upper, "index": self.as_it_is}[step]()
             state = with_indexes(state, self.pool, self.schema, self.write_file)
             slices = {**self.manifest.slices, self.name: state}
-            manifest = replace(self.manifest, slices=slices, next_file=self.next_file)
+            manifest = self.manifest._replace(slices=slices, next_file=self.next_file)
             self.writer.swap(manifest, b"", self.commit_file, self.fresh_files)
         except BaseException:
             for file in self.fresh_files:
@@ -181,7 +181,7 @@ class Merge:
                 self.step()
         self.write(builder, upper=True)
         remotes = tuple(sorted({number for number, _ in builder.remotes}))
-        return replace(self.state, middle=tuple(self.refs), fresh=(), remotes=remotes)
+        return self.state._replace(middle=tuple(self.refs), fresh=(), remotes=remotes)
 
     def carry(self, builder: PackBuilder, collection: str, key: bytes, pack: Pack, place: int) -> None:
         """Take an entry over, as a pointer where its value lies in a file worth keeping."""
@@ -229,7 +229,7 @@ class Merge:
                     builder = PackBuilder(self.name, self.dictionary)
         if len(builder):
             self.write(builder)
-        return replace(self.state, base=tuple(self.refs), middle=(), fresh=(), remotes=(), floor=floor)
+        return self.state._replace(base=tuple(self.refs), middle=(), fresh=(), remotes=(), floor=floor)
 
     def fetch(self, pack: Pack, frame: bytes) -> bytes:
         """The frame that a pointing entry stands for."""

@@ -12,10 +12,15 @@ import mmap
 import os
 import zlib
 from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edged.errors import BusyError, DamageError, StoreError
 from edged.feed.names import NAME
+
+if TYPE_CHECKING:
+    from pathlib import Path  # not loaded by readers: it takes a megabyte
+
+StrPath = str | os.PathLike[str]
 
 PAGE_BYTES = 4096
 MANIFEST, PREVIOUS, LOCK, COUNTER, ROOTS, TOUCHED = "manifest", "manifest.1", "lock", "counter", "roots", "head"
@@ -31,8 +36,11 @@ def pages(size: int) -> int:
 
 
 @contextlib.contextmanager
-def explained(what: str, path: Path | str) -> Iterator[None]:
-    """Turn OSError into StoreError that says what was done to which file and what helps."""
+def explained(what: str, path: StrPath) -> Iterator[None]:
+    """Turn OSError into StoreError that says what was done to which file and what helps.
+
+    Into DamageError where a file that is there cannot be read: it has to be fetched again like one with wrong bytes.
+    """
     try:
         yield
     except OSError as fault:
@@ -44,7 +52,8 @@ def explained(what: str, path: Path | str) -> Iterator[None]:
             errno.EPERM: "the file system must allow hard links and this user must own the files",
             errno.EIO: "the disk reports a fault; what is held stays readable as far as it can be read",
         }.get(fault.errno or 0, "look at the system's log")
-        raise StoreError(f"{what} {path}: {fault.strerror or fault}; {advice}") from fault
+        kind = DamageError if what == "read" and fault.errno == errno.EIO else StoreError
+        raise kind(f"{what} {path}: {fault.strerror or fault}; {advice}") from fault
 
 
 def checksum(data: bytes) -> int:
@@ -137,10 +146,17 @@ class Disk:
             raise DamageError(f"read {self.root / name}: larger than {most} bytes; not written by edged")
         return data
 
+    def intact(self, name: str, most: int) -> bytes | None:
+        """What `read` gives, None also where that finds damage."""
+        try:
+            return self.read(name, most)
+        except DamageError:
+            return None
 
-def map_file(path: Path) -> mmap.mmap:
+
+def map_file(path: StrPath) -> mmap.mmap:
     """The file mapped for reading. Raises DamageError where it is missing or empty, StoreError for other faults."""
-    with explained("open", path):
+    with explained("read", path):
         try:
             handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as fault:
@@ -173,9 +189,9 @@ def lock(root: Path) -> int:
 class Counter:
     """The number that all processes watch: it moves when there may be a new manifest. Never written to say what."""
 
-    def __init__(self, root: Path, *, write: bool = False) -> None:
+    def __init__(self, root: StrPath, *, write: bool = False) -> None:
         """Raises FileNotFoundError for readers where no writer has made it yet."""
-        path = root / COUNTER
+        path = os.path.join(root, COUNTER)
         with explained("open", path) if write else contextlib.nullcontext():
             handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o644)
             try:
@@ -195,8 +211,13 @@ class Counter:
         self.cell[0] = (self.cell[0] + 1) & (1 << 64) - 1
 
 
-def datasets(data_dir: Path) -> list[str]:
+def holds_version(root: StrPath) -> bool:
+    """Whether there is a manifest in a dataset's directory."""
+    return any(os.path.exists(os.path.join(root, name)) for name in (MANIFEST, PREVIOUS))
+
+
+def datasets(data_dir: StrPath) -> list[str]:
     """The names of the replicas below `data_dir`, in order. Raises StoreError."""
     with explained("list", data_dir):
         found = [entry.name for entry in os.scandir(data_dir) if NAME.fullmatch(entry.name) and entry.is_dir()]
-    return sorted(name for name in found if any((data_dir / name / file).exists() for file in (MANIFEST, PREVIOUS)))
+    return sorted(name for name in found if holds_version(os.path.join(data_dir, name)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from edged.errors import DamageError
 from edged.feed.schema import Schema
@@ -24,10 +23,10 @@ def with_indexes(state: SliceState, pool: Pool, schema: Schema, write: WriteFile
             return ref
         data = build_index(pack, schema)
         pool.relax()
-        return replace(ref, index=None if data is None else write(data))
+        return ref._replace(index=None if data is None else write(data))
 
     base, middle = tuple(map(indexed, state.base)), tuple(map(indexed, state.middle))
-    return state if (base, middle) == (state.base, state.middle) else replace(state, base=base, middle=middle)
+    return state if (base, middle) == (state.base, state.middle) else state._replace(base=base, middle=middle)
 
 
 def is_indexed(ref: PackRef, pack: Pack, pool: Pool, schema: Schema) -> bool:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
 
 from edged.feed.schema import Schema
-from edged.replica.freshindex import FreshIndex
-from edged.replica.index import Index, rules_of
 from edged.replica.manifest import PackRef, SliceState
 from edged.replica.pack import Pack
 from edged.replica.pool import Pool
+
+if TYPE_CHECKING:
+    from edged.replica.freshindex import FreshIndex
+    from edged.replica.index import Index
 
 Place = tuple[Pack, int]
 Found = tuple[str, int, Pack, int]  # key, rank of the layer (0 is the newest), pack, place
@@ -24,8 +26,7 @@ BASE_RANK = 1 << 20
 BELOW_ALL = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(NamedTuple):
     """The base packs that hold a collection, in key order, and the first key of it in each."""
 
     firsts: list[str]
@@ -54,11 +55,15 @@ class Layers:
 
     def index(self, pack: Pack, schema: Schema) -> Index | None:
         """The indexes of a base or middle pack by `schema`, None where that declares nothing for it."""
+        from edged.replica.index import rules_of  # here, so that gets and lists do not load what only queries need
+
         rules = rules_of(schema, pack.meta.spans)
         return self.pool.index(pack, self.refs[pack].index, schema, rules) if rules else None
 
     def fresh_index(self, schema: Schema) -> FreshIndex:
         """The index of the fresh packs by `schema`."""
+        from edged.replica.freshindex import FreshIndex  # as above
+
         found = self.fresh_indexes.get(id(schema))
         if found is None:
             self.schemas.append(schema)  # keeps the id taken

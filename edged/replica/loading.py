@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+import os.path
+from collections.abc import Callable
+from typing import NamedTuple
 
 from edged.errors import DamageError, StoreError
-from edged.replica.disk import MANIFEST, PREVIOUS, TOUCHED, map_file
+from edged.replica.disk import MANIFEST, PREVIOUS, TOUCHED, StrPath, holds_version, map_file
 from edged.replica.layers import Layers
 from edged.replica.manifest import Manifest, decode_commit
+from edged.replica.pack import Buffer
 from edged.replica.pool import Pool
 from edged.replica.settings import Settings
 from edged.replica.touched import read_touched
@@ -17,8 +19,7 @@ from edged.replica.view import View
 ATTEMPTS = 20  # a writer would have to commit twice during each
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(NamedTuple):
     """A version with what the next one can take over."""
 
     manifest: Manifest
@@ -26,31 +27,35 @@ class Loaded:
     view: View
 
 
-def holds_version(root: Path) -> bool:
-    return (root / MANIFEST).exists() or (root / PREVIOUS).exists()
+def read_manifest(root: StrPath, read: Callable[[str], Buffer] = map_file) -> tuple[Manifest, DamageError | None]:
+    """The newest readable manifest, and why it is not the newest, if it is not. Raises StoreError, DamageError.
 
+    read: gives a file's content.
+    """
 
-def read_manifest(root: Path) -> tuple[Manifest, DamageError | None]:
-    """The newest readable manifest, and why it is not the newest, if it is not. Raises StoreError, DamageError."""
+    def commit(name: str) -> Manifest:
+        return decode_commit(read(os.path.join(root, name)), f"{os.path.basename(root)}/{name}")
+
     if not holds_version(root):
         raise StoreError(f"open {root}: nothing has been synced here yet; run `edged sync` or `edged run`")
     try:
-        return decode_commit(map_file(root / MANIFEST), f"{root.name}/{MANIFEST}"), None
+        return commit(MANIFEST), None
     except DamageError as fault:
         try:
-            return decode_commit(map_file(root / PREVIOUS), f"{root.name}/{PREVIOUS}"), fault
+            return commit(PREVIOUS), fault
         except DamageError:
-            raise fault from None
+            pass  # what is wrong with the newest one is what counts
+        raise
 
 
-def load(root: Path, pool: Pool, former: Loaded | None, *, may_be_empty: bool = False) -> Loaded:
+def load(root: StrPath, pool: Pool, former: Loaded | None, *, may_be_empty: bool = False) -> Loaded:
     """The version on disk. A slice with a damaged or missing file is left out and named in the view's `broken`.
 
     may_be_empty: where there is no version yet, one numbered 0 that holds nothing stands for it; otherwise raises
     StoreError there. Raises DamageError where no manifest can be read.
     """
     if may_be_empty and not holds_version(root):
-        nothing = Manifest(root.name)
+        nothing = Manifest(os.path.basename(root))
         return Loaded(nothing, {}, View(nothing, Settings(), {}, {}))
     for attempt in range(ATTEMPTS):
         manifest, fault = read_manifest(root)
@@ -73,6 +78,6 @@ def load(root: Path, pool: Pool, former: Loaded | None, *, may_be_empty: bool = 
         # A writer may have committed and removed files meanwhile; then the manifest at hand is not the newest.
         if not broken or attempt == ATTEMPTS - 1 or read_manifest(root)[0].generation == manifest.generation:
             break
-    manifest = read_touched(root / TOUCHED, manifest)
+    manifest = read_touched(os.path.join(root, TOUCHED), manifest)
     pool.keep(manifest)
     return Loaded(manifest, layers, View(manifest, settings, layers, broken, fault=fault))

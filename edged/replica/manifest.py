@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from edged.errors import DamageError, WireError
 from edged.feed import cbor
@@ -22,10 +22,10 @@ FORMAT = 1
 HEADER = struct.Struct("<8sHHIQII")  # magic, format, 0, bytes of manifest, its offset, its CRC-32, CRC-32 of the above
 MANIFEST_BYTES = 64 << 20
 STATE_BYTES = 2048  # feed.digest.STATE_BYTES, here so that readers do not load hashlib and with it libcrypto (3 MB)
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class FileRef:
+class FileRef(NamedTuple):
     """A whole file of `packs/`: its number, size in bytes and CRC-32 (of a pack: the one in its header)."""
 
     number: int
@@ -36,15 +36,14 @@ class FileRef:
         return [self.number, self.size, self.crc]
 
 
-@dataclass(frozen=True, slots=True)
-class PackRef:
+class PackRef(NamedTuple):
     """A pack: file number, offset in it, size, and the CRC-32 in its header. index: the file with its indexes."""
 
     number: int
     offset: int
     size: int
     crc: int
-    index: FileRef | None = None
+    index: FileRef | None = None  # type: ignore[assignment]  # hides tuple.index, which means nothing here
 
     @property
     def place(self) -> PackRef:
@@ -56,8 +55,7 @@ class PackRef:
         return place if self.index is None else [*place, self.index.to_cbor()]
 
 
-@dataclass(frozen=True, slots=True)
-class SliceState:
+class SliceState(NamedTuple):
     """A slice as it is held. Packs shadow each other: fresh (newest last) over middle (newest last) over base.
 
     version: of the slice; records: live ones; state: the LtHash sum; dictionaries: SHA-256 of each, newest last;
@@ -70,7 +68,7 @@ class SliceState:
     state: bytes = bytes(STATE_BYTES)
     dictionaries: tuple[bytes, ...] = ()
     floor: int = 0
-    counts: Mapping[str, int] = field(default_factory=dict)
+    counts: Mapping[str, int] = NOTHING
     base: tuple[PackRef, ...] = ()
     middle: tuple[PackRef, ...] = ()
     fresh: tuple[PackRef, ...] = ()
@@ -96,8 +94,7 @@ class SliceState:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(NamedTuple):
     """One version of a replica. generation: grows by one with each manifest, also where the version stays.
 
     settings: the file with schema and takedowns (settings.py); next_file: the number of the next file;
@@ -115,8 +112,8 @@ class Manifest:
     next_file: int = 1
     flash_bytes: int = 0
     pinned: int | None = None
-    collections: Mapping[str, int] = field(default_factory=dict)
-    slices: Mapping[str, SliceState] = field(default_factory=dict)
+    collections: Mapping[str, int] = NOTHING
+    slices: Mapping[str, SliceState] = NOTHING
 
     def files(self) -> set[str]:
         """Names below `packs/` of everything that this version needs."""
@@ -133,7 +130,7 @@ class Manifest:
         return names
 
     def with_slices(self, slices: Mapping[str, SliceState]) -> Manifest:
-        return replace(self, slices=slices)
+        return self._replace(slices=slices)
 
     def to_cbor(self) -> dict[int, Any]:
         return {

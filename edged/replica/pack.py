@@ -13,17 +13,15 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
-from edged.errors import DamageError, WireError
-from edged.feed import cbor, limits
-from edged.feed.names import check_name
+from edged.errors import DamageError
+from edged.feed import limits
 from edged.replica.frames import MAGIC as MAGIC_NUMBER
 from edged.replica.frames import DamagedFrame, Frames
+from edged.replica.packmeta import EMPTY_SPAN, FORMAT, UNREAD, Span, read_meta
 
 MAGIC = b"\x89EDGPK\r\n"
-FORMAT = 1
 HEADER = struct.Struct("<8sHHI")  # magic, format, number of sections, bytes of the whole pack
 SECTION = struct.Struct("<4sII")  # tag, offset from the pack's begin, length
 CRC = struct.Struct("<I")
@@ -43,73 +41,6 @@ class Buffer(Protocol):
 
     def __getitem__(self, place: slice, /) -> bytes: ...
     def __len__(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A collection's entries in a pack: places `low` to `high`, `deleted` of them being tombstones."""
-
-    low: int
-    high: int
-    deleted: int
-
-
-@dataclass(frozen=True, slots=True)
-class Meta:
-    """What a pack says of itself. versions: lowest and highest; state: the LtHash sum, of a snapshot's part only.
-
-    remotes: files that entries point into, each with the SHA-256 of the dictionary (b"" for none) of its frames.
-    """
-
-    slice_name: str
-    dictionary: bytes
-    count: int
-    spans: dict[str, Span]
-    versions: tuple[int, int]
-    state: bytes = b""
-    remotes: tuple[tuple[int, bytes], ...] = ()
-
-    def spans_deleted(self) -> int:
-        """How many entries are tombstones."""
-        return sum(span.deleted for span in self.spans.values())
-
-    def to_cbor(self) -> dict[int, Any]:
-        return {
-            1: self.slice_name,
-            2: self.dictionary,
-            3: self.count,
-            4: [[name, span.low, span.high, span.deleted] for name, span in self.spans.items()],
-            5: list(self.versions),
-            6: self.state,
-            7: [list(remote) for remote in self.remotes],
-        }
-
-    @classmethod
-    def from_cbor(cls, item: object, where: str) -> Meta:
-        match item:
-            case {
-                1: str() as slice_name,
-                2: bytes() as dictionary,
-                3: int() as count,
-                4: list() as spans,
-                5: [int() as low, int() as high],
-                6: bytes() as state,
-                7: list() as remotes,
-            }:
-                return cls(
-                    check_name(slice_name, "slice"),
-                    dictionary,
-                    count,
-                    {name: Span(first, last, deleted) for name, first, last, deleted in spans},
-                    (low, high),
-                    state,
-                    tuple((number, sha256) for number, sha256 in remotes),
-                )
-        raise DamageError(f"open pack {where}: its description is not of format {FORMAT}; fetch the slice again")
-
-
-EMPTY_SPAN = Span(0, 0, 0)
-UNREAD = Meta("", b"", 0, {}, (0, 0))
 
 
 def hash_slots(count: int) -> int:
@@ -138,7 +69,7 @@ class Pack:
         start, length = sections[b"meta"]
         self.check(start, start + length)
         self.meta = read_meta(bytes(whole[start : start + length]), file)
-        count = self.meta.count
+        count = self.meta.entries
         self.offsets = self.words(whole, sections[b"offs"], count + 1)
         self.offsets_at = sections[b"offs"][0]
         self.table: memoryview[int] | None = None
@@ -194,8 +125,8 @@ class Pack:
         start, length = sections.get(b"filt", (0, 0))
         if not length:
             return b""
-        if length != 1 << (self.meta.count - 1).bit_length():
-            raise self.damage(f"a filter has {length} bytes for {self.meta.count} entries")
+        if length != 1 << (self.meta.entries - 1).bit_length():
+            raise self.damage(f"a filter has {length} bytes for {self.meta.entries} entries")
         self.check(start, start + length)
         return self.buffer[self.at + start : self.at + start + length]
 
@@ -234,7 +165,7 @@ class Pack:
         self.check(self.header_bytes, self.body_end)
 
     def __len__(self) -> int:
-        return self.meta.count
+        return self.meta.entries
 
     def span(self, collection: str) -> Span:
         """The places of a collection's entries; an empty span where there are none."""
@@ -309,7 +240,7 @@ class Pack:
         """Places of the entries of later versions than `since`, in no order."""
         low, high = self.meta.versions
         if low > since:
-            yield from range(self.meta.count)
+            yield from range(self.meta.entries)
         elif high > since and self.recent is not None and self.versions is not None:
             for place in self.recent:
                 if low + self.versions[place] <= since:
@@ -375,10 +306,3 @@ class Pack:
                 begin = starts[place - low] - base
                 yield run[begin + 2 : begin + 2 + (run[begin] | run[begin + 1] << 8)], place
             low = stop
-
-
-def read_meta(data: bytes, file: str) -> Meta:
-    try:
-        return Meta.from_cbor(cbor.decode(data, f"pack {file}", depth=6), file)
-    except (WireError, ValueError, TypeError) as fault:
-        raise DamageError(f"read {file}: its description cannot be decoded: {fault}; fetch its slice again") from fault

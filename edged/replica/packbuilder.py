@@ -8,7 +8,6 @@ import zlib
 from edged.feed import cbor
 from edged.replica.pack import (
     CRC,
-    FORMAT,
     HEADER,
     KEY_PREFIX,
     MAGIC,
@@ -16,10 +15,9 @@ from edged.replica.pack import (
     REMOTE,
     REMOTE_ENTRY,
     SECTION,
-    Meta,
-    Span,
     hash_slots,
 )
+from edged.replica.packmeta import FORMAT, Meta, Span
 
 HASH_FROM = 64  # entries from which a pack carries a hash table
 

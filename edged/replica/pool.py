@@ -7,17 +7,19 @@ import mmap
 import os
 import sys
 import zlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edged.errors import DamageError, StoreError
 from edged.feed import limits
 from edged.feed.schema import CollectionSchema, Schema
-from edged.replica.disk import PACKS, explained, map_file
+from edged.replica.disk import PACKS, StrPath, explained, map_file
 from edged.replica.frames import DamagedFrame, Frames
-from edged.replica.index import Index, build_index
 from edged.replica.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.pack import Buffer, Pack
 from edged.replica.settings import Settings, decode_settings
+
+if TYPE_CHECKING:
+    from edged.replica.index import Index
 
 NO_DICTIONARY = b""
 
@@ -25,14 +27,15 @@ NO_DICTIONARY = b""
 class Pool:
     """Files stay mapped, and so readable, when a writer has unlinked them, as long as a version here uses them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: StrPath) -> None:
         """Raises StoreError on a processor whose numbers are not those of the files."""
         if sys.byteorder != "little":  # words are read in place, not converted
             raise StoreError(
                 f"open {root}: this processor is {sys.byteorder}-endian, expected little-endian, as the files are; "
                 "ask another machine's edged over HTTP"
             )
-        self.root = root
+        self.name = os.path.basename(root)
+        self.packs_dir = os.path.join(root, PACKS)
         self.files: dict[str, mmap.mmap] = {}
         self.packs: dict[PackRef, Pack] = {}
         self.indexes: dict[tuple[Pack, int], tuple[dict[str, CollectionSchema], Index]] = {}
@@ -43,7 +46,7 @@ class Pool:
     def map(self, name: str) -> mmap.mmap:
         found = self.files.get(name)
         if found is None:
-            found = self.files[name] = map_file(self.root / PACKS / name)
+            found = self.files[name] = map_file(os.path.join(self.packs_dir, name))
         return found
 
     def relax(self) -> None:
@@ -57,7 +60,7 @@ class Pool:
         found = self.packs.get(place)
         if found is None:
             name = file_name(ref.number)
-            found = Pack(self.map(name), ref.offset, ref.size, f"{self.root.name}/{PACKS}/{name}", ref.number)
+            found = Pack(self.map(name), ref.offset, ref.size, f"{self.name}/{PACKS}/{name}", ref.number)
             if found.crc != ref.crc:
                 raise found.damage("it is another pack than the manifest names")
             self.equip(found)
@@ -79,19 +82,19 @@ class Pool:
                 found = self.frames[sha256] = Frames(self.dictionary(sha256))
             except DamagedFrame as fault:
                 name = dictionary_name(sha256)
-                raise DamageError(f"read {self.root.name}/{PACKS}/{name}: {fault}; fetch its slice again") from fault
+                raise DamageError(f"read {self.name}/{PACKS}/{name}: {fault}; fetch its slice again") from fault
             self.inodes[sha256] = inode
         return found
 
     def inode_of(self, sha256: bytes) -> int:
         """By which a dictionary that was damaged and has been written anew is told from the one in memory."""
         try:
-            return os.stat(self.root / PACKS / dictionary_name(sha256)).st_ino if sha256 else 0
+            return os.stat(os.path.join(self.packs_dir, dictionary_name(sha256))).st_ino if sha256 else 0
         except FileNotFoundError:
             return 0
 
     def dictionary(self, sha256: bytes) -> bytes:
-        path = self.root / PACKS / dictionary_name(sha256)
+        path = os.path.join(self.packs_dir, dictionary_name(sha256))
         with explained("read", path):
             try:
                 with open(path, "rb") as file:
@@ -101,6 +104,8 @@ class Pool:
 
     def index(self, pack: Pack, ref: FileRef | None, schema: Schema, rules: dict[str, CollectionSchema]) -> Index:
         """The indexes of a pack by `rules`: from its index file, or made here if that is missing, old or damaged."""
+        from edged.replica.index import Index, build_index  # here, as only queries need it
+
         known = self.indexes.get((pack, ref.number if ref is not None else 0))
         if known is not None and known[0] == rules:
             return known[1]
@@ -108,7 +113,7 @@ class Pool:
         if ref is not None:
             with contextlib.suppress(DamageError):  # derived from the pack, so nothing is lost; the writer mends it
                 name = file_name(ref.number)
-                found = Index(self.map(name), f"{self.root.name}/{PACKS}/{name}")
+                found = Index(self.map(name), f"{self.name}/{PACKS}/{name}")
         if found is None or found.rules != rules:
             found = Index(build_index(pack, schema) or b"", pack.file)
         self.indexes[pack, ref.number if ref is not None else 0] = (rules, found)
@@ -119,7 +124,7 @@ class Pool:
         name = file_name(ref.number)
         data = self.map(name)
         if len(data) != ref.size or zlib.crc32(data) != ref.crc:
-            raise DamageError(f"read {self.root.name}/{PACKS}/{name}: the checksum does not hold; fetch it again")
+            raise DamageError(f"read {self.name}/{PACKS}/{name}: the checksum does not hold; fetch it again")
         return data
 
     def settings_of(self, ref: FileRef | None) -> Settings:

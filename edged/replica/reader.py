@@ -13,9 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +22,7 @@ import cbor2
 from edged.errors import DamageError, StoreError
 from edged.replica.disk import MANIFEST, PREVIOUS, Counter, datasets
 from edged.replica.loading import Loaded, load
-from edged.replica.lookup import Getter
+from edged.replica.lookup import STILL, Getter
 from edged.replica.pool import Pool
 from edged.replica.view import ChangedRecord, View
 
@@ -34,8 +32,8 @@ NO_COUNTER_CHECK = -1
 class ManifestWatch:
     """Stands in for the counter where there is none (a copied or read-only replica): the manifest file's identity."""
 
-    def __init__(self, root: Path) -> None:
-        self.path = root / MANIFEST
+    def __init__(self, root: str) -> None:
+        self.path = os.path.join(root, MANIFEST)
 
     def __getitem__(self, place: int) -> int:
         try:
@@ -48,9 +46,9 @@ class ManifestWatch:
 class Dataset(Mapping[str, "Collection"]):
     """A dataset: its collections by name. Follows new versions at each call; `view()` is one version."""
 
-    def __init__(self, root: Path, *, may_be_empty: bool = False) -> None:
+    def __init__(self, root: str, *, may_be_empty: bool = False) -> None:
         """Raises StoreError where there is nothing to read, DamageError where neither manifest can be read."""
-        self.name = root.name
+        self.name = os.path.basename(root)
         self.may_be_empty = may_be_empty
         self.root = root
         self.pool = Pool(root)
@@ -61,6 +59,7 @@ class Dataset(Mapping[str, "Collection"]):
         self.seen: int = self.cell[0]
         self.loaded: Loaded = load(root, self.pool, None, may_be_empty=may_be_empty)
         self.current: View = self.loaded.view
+        self.pool.relax()  # the kernel maps much around the few pages that opening reads
         self.named: dict[str, Collection] = {}
 
     def refresh(self) -> None:
@@ -92,7 +91,7 @@ class Dataset(Mapping[str, "Collection"]):
         with self.lock:
             self.held += 1
             if self.held == 1:
-                self.cell, self.seen = array("Q", [0]), 0
+                self.cell, self.seen = STILL, 0
         self.rebind()
 
     def release(self) -> None:
@@ -210,7 +209,7 @@ class Replica(Mapping[str, Dataset]):
 
     def __init__(self, data_dir: str | os.PathLike[str]) -> None:
         """Raises StoreError where the directory cannot be listed."""
-        self.data_dir = Path(data_dir)
+        self.data_dir = os.fspath(data_dir)
         self.opened: dict[str, Dataset] = {}
         self.lock = threading.Lock()
         datasets(self.data_dir)
@@ -222,14 +221,14 @@ class Replica(Mapping[str, Dataset]):
                 if name not in self.opened:
                     if name not in datasets(self.data_dir):
                         raise KeyError(name)
-                    self.opened[name] = Dataset(self.data_dir / name)
+                    self.opened[name] = Dataset(os.path.join(self.data_dir, name))
                 found = self.opened[name]
         return found
 
     def follow(self, name: str) -> Dataset:
         """The dataset `name` even before its first version: until then its version is 0 and it holds nothing."""
         with self.lock:
-            return self.opened.setdefault(name, Dataset(self.data_dir / name, may_be_empty=True))
+            return self.opened.setdefault(name, Dataset(os.path.join(self.data_dir, name), may_be_empty=True))
 
     def __iter__(self) -> Iterator[str]:
         return iter(datasets(self.data_dir))
@@ -263,10 +262,10 @@ class Replica(Mapping[str, Dataset]):
         self.close()
 
     def __repr__(self) -> str:
-        return f"<edged replica {str(self.data_dir)!r}>"
+        return f"<edged replica {self.data_dir!r}>"
 
 
-def watch(root: Path) -> Any:
+def watch(root: str) -> Any:
     """What to look at for a new version: shared memory, or the manifest's identity where there is no counter."""
     try:
         return Counter(root).cell

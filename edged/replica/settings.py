@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from edged.errors import DamageError, WireError
 from edged.feed import cbor
 from edged.feed.schema import Schema
 
+NOTHING: Mapping[Any, int] = MappingProxyType({})
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+
+class Settings(NamedTuple):
     """hidden: taken-down (collection, key) with the version at which that was learned; restored: those shown again.
 
     takedowns: the blob as it was published, None where nothing was ever taken down.
     """
 
-    schema: Schema = field(default_factory=Schema)
+    schema: Schema = Schema()
     schema_version: int = 0
     takedowns: bytes | None = None
-    hidden: Mapping[tuple[str, str], int] = field(default_factory=dict)
-    restored: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    hidden: Mapping[tuple[str, str], int] = NOTHING
+    restored: Mapping[tuple[str, str], int] = NOTHING
 
 
 def encode_settings(settings: Settings) -> bytes:

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edged.errors import ChainError, DamageError, StoreError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
-from edged.feed.changes import Change, Lookup, sort_key
+from edged.feed.changes import Change, Lookup
 from edged.feed.digest import SetHash
 from edged.feed.hop import dictionary_tag, tag_of, unpack_hop
 from edged.feed.names import check_name
@@ -21,13 +20,13 @@ from edged.feed.schema import Schema
 from edged.feed.snapshotcoding import decode_part
 from edged.replica import disk as files
 from edged.replica.counting import count_all, count_changes
-from edged.replica.frames import HOP_LEVEL, SNAPSHOT_LEVEL
+from edged.replica.hopbuilder import PACK_BYTES, HopBuilder
 from edged.replica.indexing import with_indexes
 from edged.replica.layers import Layers
 from edged.replica.manifest import HEADER, FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.pack import Pack
 from edged.replica.packbuilder import PackBuilder
-from edged.replica.pool import Pool
+from edged.replica.parts import build_part, clear_parts, dictionary_of, open_part, part_name, parts_on_disk, with_part
 from edged.replica.settings import Settings, encode_settings
 from edged.replica.writerpool import WriterPool
 
@@ -36,9 +35,6 @@ if TYPE_CHECKING:
 
 ALIGN = 8
 FRESH_RECORDS = 8192  # a hop of more becomes packs with files of their own
-PACK_BYTES = 8 << 20  # about the largest pack that is built
-RELAX_RECORDS = 512  # each reads a page or more of a mapped file
-CAREFUL_RECORDS = 2048  # hops up to here are compressed at the higher level
 
 
 @dataclass
@@ -104,11 +100,7 @@ class Staging:
     def abort(self) -> None:
         """Forget everything that was staged, snapshot parts on disk included."""
         self.drop()
-        self.clear_parts()
-
-    def clear_parts(self) -> None:
-        for name in self.writer.disk.names(files.STAGING):
-            self.writer.disk.remove(f"{files.STAGING}/{name}")
+        clear_parts(self.writer.disk)
 
     def staged(self, slice_name: str) -> Staged:
         try:
@@ -121,7 +113,7 @@ class Staging:
         staged = self.staged(slice_name)
         sha256 = self.keep_dictionary(data)
         others = tuple(item for item in staged.state.dictionaries if item != sha256)
-        staged.state = replace(staged.state, dictionaries=(*others, sha256))
+        staged.state = staged.state._replace(dictionaries=(*others, sha256))
 
     def keep_dictionary(self, data: bytes) -> bytes:
         if not 0 < len(data) <= limits.DICTIONARY_BYTES:
@@ -130,7 +122,7 @@ class Staging:
         name = dictionary_name(sha256)
         path = f"{files.PACKS}/{name}"
         fresh = name not in self.writer.disk.names(files.PACKS)
-        if fresh or self.writer.disk.read(path, limits.DICTIONARY_BYTES) != data:  # damaged: written anew
+        if self.writer.disk.intact(path, limits.DICTIONARY_BYTES) != data:  # missing or damaged
             self.writer.disk.write(path, data)
         if fresh:
             self.fresh_files.append(name)
@@ -144,38 +136,18 @@ class Staging:
         state = SliceState(version=version, dictionaries=known, floor=version)
         self.slices[slice_name] = Staged(state, snapshot=version, dictionary=dictionary or b"")
 
-    def part_name(self, slice_name: str, ref: BlobRef) -> str:
-        return f"{slice_name}.{ref.name}.pack"
-
     def parts_on_disk(self, slice_name: str) -> frozenset[bytes]:
         """SHA-256 of the snapshot parts of the slice that lie staged from an attempt before, unchecked."""
-        found = set()
-        for name in self.writer.disk.names(files.STAGING):
-            rest = name.removeprefix(f"{slice_name}.").removesuffix(".pack")
-            if len(rest) == 64 and name == f"{slice_name}.{rest}.pack":
-                found.add(bytes.fromhex(rest))
-        return frozenset(found)
+        return parts_on_disk(self.writer.disk, slice_name)
 
     def open_part(self, slice_name: str, ref: BlobRef) -> Pack | None:
-        """The pack that was made of a part, if it is on disk and whole."""
         staged = self.staged(slice_name)
-        name = self.part_name(slice_name, ref)
-        if name not in self.writer.disk.names(files.STAGING):
-            return None
-        try:
-            memory = files.map_file(self.writer.root / files.STAGING / name)
-            pack = Pack(memory, 0, len(memory), name)
-            pack.check_all()
-        except DamageError:  # cut short by a power loss: the part is fetched again
-            return None
-        sha256 = staged.state.dictionaries[0] if staged.state.dictionaries else b""
-        fits = pack.meta.dictionary == sha256 and pack.meta.versions in ((staged.snapshot, staged.snapshot), (0, 0))
-        return pack if fits and pack.meta.slice_name == slice_name else None
+        return open_part(self.writer.disk, slice_name, staged.state, staged.snapshot, ref)
 
     def has_part(self, slice_name: str, ref: BlobRef) -> bool:
         """Whether a part of the snapshot begun is on disk already, from before a restart; it then counts as added."""
         staged = self.staged(slice_name)
-        name = self.part_name(slice_name, ref)
+        name = part_name(slice_name, ref)
         if name in staged.parts.values():
             return True
         pack = self.open_part(slice_name, ref)
@@ -191,15 +163,11 @@ class Staging:
             raise ChainError(f"add part to slice {slice_name}: no snapshot was begun")
         if self.has_part(slice_name, ref):
             return
-        sha256 = staged.state.dictionaries[0] if staged.state.dictionaries else b""
-        frames = self.pool.frames_of(sha256)
-        builder = PackBuilder(slice_name, sha256)
-        total = SetHash()
-        for collection, key, value in self.decode(data, staged.dictionary, max_bytes=limits.PART_BYTES):
-            total.add(collection, key, value)
-            builder.add(collection, key.encode(), frames.compress(value, SNAPSHOT_LEVEL), staged.snapshot)
-        name = self.part_name(slice_name, ref)
-        self.writer.disk.write(f"{files.STAGING}/{name}", builder.finish(state=total.state()))
+        sha256 = dictionary_of(staged.state)
+        records = self.decode(data, staged.dictionary, max_bytes=limits.PART_BYTES)
+        name = part_name(slice_name, ref)
+        pack_bytes = build_part(slice_name, staged.snapshot, sha256, records, self.pool.frames_of(sha256))
+        self.writer.disk.write(f"{files.STAGING}/{name}", pack_bytes)
         pack = self.open_part(slice_name, ref)
         if pack is None:
             raise StoreError(f"read back {files.STAGING}/{name}: not as written; the disk is failing")
@@ -212,20 +180,8 @@ class Staging:
         pack.number = number
         self.pool.equip(pack)
         self.pool.packs[ref] = pack
+        staged.state = with_part(staged.state, pack, ref, self.pool)
         staged.parts[number] = name
-        total = SetHash(staged.state.state)
-        if pack.meta.state:
-            total.merge(SetHash(pack.meta.state))
-        counts = dict(staged.state.counts)
-        for collection, span in pack.meta.spans.items():
-            counts[collection] = counts.get(collection, 0) + span.high - span.low
-        staged.state = replace(
-            staged.state,
-            records=staged.state.records + len(pack),
-            state=total.state(),
-            counts=counts,
-            base=in_order((*staged.state.base, ref), self.pool),
-        )
         staged.layers = None
 
     def current(self, slice_name: str) -> Layers:
@@ -259,39 +215,11 @@ class Staging:
     def apply_changes(self, slice_name: str, to_version: int, changes: Sequence[Change]) -> None:
         """Apply decoded changes, one at most a record."""
         staged, layers = self.staged(slice_name), self.current(slice_name)
-        state = staged.state
-        sha256 = state.dictionaries[-1] if state.dictionaries else b""
-        frames = self.pool.frames_of(sha256)
-        level = HOP_LEVEL if len(changes) <= CAREFUL_RECORDS else SNAPSHOT_LEVEL
-        total, counts, records = SetHash(state.state), dict(state.counts), state.records
-        builders = [PackBuilder(slice_name, sha256)]
-        for number, change in enumerate(sorted(changes, key=sort_key), 1):
-            if not number % RELAX_RECORDS:
-                self.writer.pool.relax()
-            old = layers.get(change.collection, change.key)
-            if old == change.value:
-                continue
-            step = (change.value is not None) - (old is not None)
-            if step:
-                staged.touched.add((change.collection, change.key))
-            if old is not None:
-                total.remove(change.collection, change.key, old)
-            if change.value is not None:
-                total.add(change.collection, change.key, change.value)
-            records += step
-            counts[change.collection] = counts.get(change.collection, 0) + step
-            frame = b"" if change.value is None else frames.compress(change.value, level)
-            if builders[-1].size > PACK_BYTES:
-                builders.append(PackBuilder(slice_name, sha256))
-            builders[-1].add(change.collection, change.key.encode(), frame, to_version)
-        state = replace(
-            state,
-            version=to_version,
-            records=records,
-            state=total.state(),
-            counts={name: count for name, count in counts.items() if count},
-        )
-        staged.state = self.place_packs(state, builders)
+        sha256 = staged.state.dictionaries[-1] if staged.state.dictionaries else b""
+        builder = HopBuilder(slice_name, staged.state, to_version, sha256, self.pool.frames_of(sha256))
+        builder.apply(changes, layers, self.writer.pool.relax)
+        staged.touched |= builder.touched
+        staged.state = self.place_packs(builder.state(), builder.builders)
         staged.layers = Layers(slice_name, staged.state, self.pool, layers)
 
     def place_packs(self, state: SliceState, builders: list[PackBuilder]) -> SliceState:
@@ -303,13 +231,13 @@ class Staging:
             self.packs += bytes(-len(self.packs) % ALIGN)
             ref = self.register(data, self.commit_file, HEADER.size + len(self.packs))
             self.packs += data
-            return replace(state, fresh=(*state.fresh, ref))
+            return state._replace(fresh=(*state.fresh, ref))
         # Fresh packs are newer than middle ones, so those there are go down with the hop.
         refs = [*state.middle, *state.fresh]
         for builder in builders:
             data = builder.finish(upper=True)
             refs.append(self.write_pack(data))
-        return replace(state, middle=tuple(refs), fresh=())
+        return state._replace(middle=tuple(refs), fresh=())
 
     def write_pack(self, data: bytes) -> PackRef:
         """A pack as a file of its own."""
@@ -346,13 +274,13 @@ class Staging:
         """What the settings file is to say."""
         held = self.writer.settings() or Settings()
         if self.schema is not None:
-            held = replace(held, schema=self.schema[0], schema_version=self.schema[1])
+            held = held._replace(schema=self.schema[0], schema_version=self.schema[1])
         if self.takedowns is not None:
             blob, entries = self.takedowns
             hidden = {name: held.hidden.get(name, version) for name in entries}
             restored = {name: version for name in held.hidden if name not in entries}
             kept = {name: since for name, since in held.restored.items() if name not in entries}
-            held = replace(held, takedowns=blob, hidden=hidden, restored={**kept, **restored})
+            held = held._replace(takedowns=blob, hidden=hidden, restored={**kept, **restored})
         return held
 
     def write_settings(self, version: int) -> tuple[FileRef | None, Settings]:
@@ -392,7 +320,7 @@ class Staging:
         if set(slices) != set(self.base.slices) or version < self.base.version:
             # Records came or went with a slice, and no hop says which: `changes` can only begin here. So too when the
             # version goes back: to a pin, or because a stolen key had signed numbers that bind no longer.
-            slices = {name: replace(state, floor=version) for name, state in slices.items()}
+            slices = {name: state._replace(floor=version) for name, state in slices.items()}
         manifest = Manifest(
             dataset=self.base.dataset,
             version=version,
@@ -411,7 +339,7 @@ class Staging:
             if staged.snapshot is not None:
                 writer.marked.pop(slice_name, None)
         self.fresh_files.clear()
-        self.clear_parts()
+        clear_parts(self.writer.disk)
         return writer.flash_bytes_written - before
 
     def content(self, version: int) -> tuple[Schema, dict[str, int]]:
@@ -460,18 +388,3 @@ class Staging:
         return count_changes(
             self.base.collections, touched, (before, held.hidden), (list(readable.values()), settings.hidden)
         )
-
-
-def in_order(refs: Iterable[PackRef], pool: Pool) -> tuple[PackRef, ...]:
-    """Base packs by their first entry. Raises ChainError where two of them overlap."""
-
-    def bounds(ref: PackRef) -> tuple[tuple[str, str], tuple[str, str]]:
-        pack = pool.pack(ref)
-        names = list(pack.meta.spans)
-        return (names[0], pack.key(0).decode()), (names[-1], pack.key(len(pack) - 1).decode())
-
-    known = sorted(((*bounds(ref), ref) for ref in refs if len(pool.pack(ref))), key=lambda item: item[:2])
-    for one, other in pairwise(known):
-        if other[0] <= one[1]:
-            raise ChainError(f"parts of a snapshot overlap at {other[0][0]}/{other[0][1]!r}; fetch the snapshot again")
-    return tuple(ref for _, _, ref in known)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import replace
-from pathlib import Path
 
-from edged.errors import WireError
+from edged.errors import DamageError, WireError
 from edged.feed import cbor, limits
-from edged.replica.disk import explained
+from edged.replica.disk import StrPath, explained
 from edged.replica.manifest import Manifest
 
 SLACK_BYTES = 256
@@ -19,15 +17,28 @@ def encode_touched(version: int, head: bytes, as_of: int, fresh_s: int, expires_
     return zlib.crc32(body).to_bytes(4, "little") + body
 
 
-def read_touched(path: Path, manifest: Manifest) -> Manifest:
-    """`manifest` with the head in `path`, if that is of the same version and newer; a damaged file changes nothing."""
+def read_file(path: StrPath) -> bytes:
+    """The file's bytes, none where it is missing. Raises DamageError where the disk does not deliver it."""
     with explained("read", path):
         try:
             with open(path, "rb") as file:
-                data = file.read(limits.HEAD_BYTES + SLACK_BYTES)
+                return file.read(limits.HEAD_BYTES + SLACK_BYTES)
         except FileNotFoundError:
-            return manifest
-    if len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
+            return b""
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether a file's checksum holds; so it does for one that is missing."""
+    return not data or (len(data) >= 4 and zlib.crc32(data[4:]) == int.from_bytes(data[:4], "little"))
+
+
+def read_touched(path: StrPath, manifest: Manifest) -> Manifest:
+    """`manifest` with the head in `path`, if that is of the same version and newer; a damaged file changes nothing."""
+    try:
+        data = read_file(path)
+    except DamageError:
+        return manifest
+    if not data or not is_whole(data):
         return manifest
     try:
         item = cbor.decode(data[4:], str(path), depth=2)
@@ -37,5 +48,5 @@ def read_touched(path: Path, manifest: Manifest) -> Manifest:
         case [int() as version, bytes() as head, int() as as_of, int() as fresh_s, int() as expires_s] if (
             version == manifest.version and as_of > manifest.as_of
         ):
-            return replace(manifest, head=head, as_of=as_of, fresh_s=fresh_s, expires_s=expires_s)
+            return manifest._replace(head=head, as_of=as_of, fresh_s=fresh_s, expires_s=expires_s)
     return manifest

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edged.errors import ChainError, DamageError, RequestError
 from edged.feed.schema import CollectionSchema, Schema
-from edged.replica import query, search, terms
 from edged.replica.layers import Found, Layers
 from edged.replica.lookup import Getter, getter
 from edged.replica.manifest import Manifest
 from edged.replica.settings import Settings
 
+if TYPE_CHECKING:
+    from edged.replica import search
 
-@dataclass(frozen=True, slots=True)
-class SliceInfo:
+
+class SliceInfo(NamedTuple):
     """version: at which the slice's content last changed; records: live ones; damaged: why it cannot be read."""
 
     version: int
@@ -28,8 +28,7 @@ class SliceInfo:
     damaged: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class ChangedRecord:
+class ChangedRecord(NamedTuple):
     """A record as it is now; value: CBOR bytes, None where it was deleted; version: that of its last change."""
 
     collection: str
@@ -181,6 +180,8 @@ class View:
         if not conditions:
             yield from self.scan(collection, after=after)
             return
+        from edged.replica import query  # here, so that gets and lists do not load it
+
         choices, begin = query.choices_of(conditions), begin_of(after, "")
         streams = [query.where(layers, self.schema, collection, choices, begin) for layers in self.layers]
         merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
@@ -200,10 +201,14 @@ class View:
         if not self.rules(collection).text:
             raise RequestError(400, f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
         self.require_whole()
+        from edged.replica import terms  # here, so that gets and lists do not load it
+
         return self.best(collection, terms.words(text), limit)
 
     def best(self, collection: str, asked: list[str], limit: int) -> list[tuple[str, bytes]]:
         """The best by tier, by title and by key."""
+        from edged.replica import search  # here, so that gets and lists do not load it
+
         ranked: dict[str, tuple[int, search.Hit]] = {}
         hidden = self.hidden.get(collection, set())
         for layers in self.layers if asked and limit > 0 else ():

@@ -6,7 +6,7 @@ import os
 import re
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
@@ -100,13 +100,16 @@ class Writer:
         self.close()
 
     def read_state(self) -> None:
-        """Load the newest manifest. Where none can be read, everything is fetched anew."""
+        """Load the newest manifest. Where all are damaged, everything is fetched anew.
+
+        Raises StoreError for a fault that may pass (too many open files, say), which must not look like nothing held.
+        """
+        if not files.holds_version(self.root):
+            return
         try:
             self.manifest, self.fault = read_manifest(self.root)
         except DamageError as fault:
             self.fault = fault
-        except StoreError:
-            self.fault = None
         try:
             self.previous = decode_commit(files.map_file(self.root / files.PREVIOUS), files.PREVIOUS)
         except DamageError:  # missing, or not needed any more once the next version is there
@@ -116,10 +119,12 @@ class Writer:
         """Number new files past all that are there: after a fall back, readers may still hold later ones by name."""
         stems = (name.partition(".")[0] for name in self.disk.names(files.PACKS) if name.endswith(".pack"))
         numbers = (int(stem, 16) for stem in stems if re.fullmatch("[0-9a-f]{8,16}", stem))
-        self.manifest = replace(self.manifest, next_file=max(self.manifest.next_file, *(n + 1 for n in numbers), 1))
+        self.manifest = self.manifest._replace(next_file=max(self.manifest.next_file, *(n + 1 for n in numbers), 1))
 
     def clean(self) -> None:
         """Remove what a killed writer left behind. Parts of a snapshot under way are kept."""
+        if self.fault is not None and isinstance(self.fault.__cause__, OSError):
+            return  # a disk that failed to deliver a manifest may yet do so, and its files are to be there
         wanted = self.manifest.files() | self.previous.files()
         present = self.disk.names(files.PACKS)
         for name in present - wanted:
@@ -195,7 +200,7 @@ class Writer:
 
     def roots(self) -> bytes | None:
         """The roots of trust as stored (feed/roots.py), None where there are none or the file is damaged."""
-        data = self.disk.read(files.ROOTS, files.ROOTS_BYTES)
+        data = self.disk.intact(files.ROOTS, files.ROOTS_BYTES)
         if data is None or len(data) < 4 or zlib.crc32(data[4:]) != int.from_bytes(data[:4], "little"):
             return None
         return data[4:]
@@ -219,7 +224,7 @@ class Writer:
         if not self.manifest.version:
             raise StoreError(f"pin {self.root.name}: nothing has been synced yet; sync first")
         if version != self.manifest.pinned:
-            self.swap(replace(self.manifest, pinned=version), b"", self.manifest.next_file)
+            self.swap(self.manifest._replace(pinned=version), b"", self.manifest.next_file)
 
     def stage(self) -> Staging:
         """Begin a new version."""
@@ -242,12 +247,12 @@ class Writer:
         StoreError, and then nothing has changed.
         """
         name = f"{files.PACKS}/{file_name(number)}"
-        manifest = replace(
-            manifest, generation=self.manifest.generation + 1, next_file=max(manifest.next_file, number + 1)
+        manifest = manifest._replace(
+            generation=self.manifest.generation + 1, next_file=max(manifest.next_file, number + 1)
         )
         size = len(packs) + HEADER.size + len(encode_commit(manifest, b"")) + 16
         flash = self.flash_bytes_written + files.pages(size) + files.PAGE_BYTES
-        manifest = replace(manifest, flash_bytes=flash)
+        manifest = manifest._replace(flash_bytes=flash)
         try:
             self.disk.write(name, encode_commit(manifest, packs))
             self.disk.sync(self.root / files.PACKS)

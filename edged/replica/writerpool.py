@@ -17,7 +17,5 @@ class WriterPool(Pool):
         data = super().dictionary(sha256)
         if hashlib.sha256(data).digest() != sha256:
             name = dictionary_name(sha256)
-            raise DamageError(
-                f"read {self.root.name}/{PACKS}/{name}: its SHA-256 is not its name; fetch its slice again"
-            )
+            raise DamageError(f"read {self.name}/{PACKS}/{name}: its SHA-256 is not its name; fetch its slice again")
         return data

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cbor2
 
@@ -17,8 +17,7 @@ from edged.replica.index import HIGHEST, rules_of, terms_of, title_of
 from edged.replica.pack import Pack
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """title: "" where the collection has no text fields."""
 
     key: str

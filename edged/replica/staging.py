@@ -271,8 +271,14 @@ class Staging:
         self.takedowns = (blob, frozenset(entries))
 
     def settings(self, version: int) -> Settings:
-        """What the settings file is to say."""
-        held = self.writer.settings() or Settings()
+        """What the settings file is to say. Raises DamageError where it is damaged and nothing replaces it."""
+        held = self.writer.settings()
+        if held is None:
+            if self.schema is None and self.takedowns is None:  # what was taken down would come back
+                raise DamageError(
+                    f"commit {self.base.dataset}: the file with schema and takedowns cannot be read; set both anew"
+                )
+            held = Settings()
         if self.schema is not None:
             held = held._replace(schema=self.schema[0], schema_version=self.schema[1])
         if self.takedowns is not None:

@@ -88,12 +88,15 @@ class Update:
 
     def first_steps(self, wanted: frozenset[str]) -> list[Step]:
         if self.stay:
-            return [TakeTakedowns(), Finish(touch=False)] if self.held.version and self.takedowns_differ() else []
+            if not self.held.version or not self.takedowns_differ():
+                return []
+            return [*[TakeSchema()] * self.lost_settings, TakeTakedowns(), Finish(touch=False)]
         steps: list[Step] = [DropIt(name) for name in sorted(self.held.slices.keys() - wanted)]
         for name in sorted(wanted):
             steps.extend(self.pinned_steps(name) if self.pinned else self.slice_steps(name, self.target(name)))
         # A pinned replica keeps the schema with which it was pinned: indexes and views fit the records that it has.
-        if self.head.schema_version != self.held.schema_version and (not self.pinned or self.moves):
+        other_schema = self.head.schema_version != self.held.schema_version
+        if (other_schema and (not self.pinned or self.moves)) or self.lost_settings:
             steps.append(TakeSchema())
         if self.takedowns_differ():
             steps.append(TakeTakedowns())
@@ -104,6 +107,11 @@ class Update:
         elif not self.pinned and self.verified.data != self.held.head:
             steps.append(Finish(touch=True))
         return steps
+
+    @property
+    def lost_settings(self) -> bool:
+        """Whether the file with schema and takedowns is damaged: the replica then names no version of a schema."""
+        return bool(self.held.version) and not self.held.schema_version and bool(self.head.schema_version)
 
     @property
     def moves(self) -> bool:

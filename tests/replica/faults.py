@@ -41,11 +41,21 @@ class FaultyOs:
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     calls: int = 0
     dead: bool = False
+    resting: bool = False  # lets everything pass, uncounted
     log: list[str] = field(default_factory=list)
     handles: dict[int, str] = field(default_factory=dict)
     current: dict[str, Inode] = field(default_factory=dict)
     durable: dict[str, Inode] = field(default_factory=dict)
     pending: dict[str, list[dict[str, Inode | None]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """What is there already is durable."""
+        inodes: dict[int, Inode] = {}
+        for path in self.root.rglob("*"):
+            if path.is_file():
+                data = path.read_bytes()
+                self.durable[str(path)] = inodes.setdefault(path.stat().st_ino, Inode(data, data))
+        self.current.update(self.durable)
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -55,6 +65,8 @@ class FaultyOs:
         def call(*arguments: Any, **options: Any) -> Any:
             if self.dead:
                 raise Killed
+            if self.resting:
+                return real(*arguments, **options)
             self.calls += 1
             self.log.append(name)
             if self.at and self.calls >= self.at:

@@ -30,9 +30,9 @@ class Scenario:
     steps: dict[int, Callable[[Writer], None]] = field(default_factory=dict)
     states: dict[int, Records] = field(default_factory=lambda: {0: {}})
 
-    def run(self, writer: Writer, committed: list[int]) -> None:
-        """Go on from what is held. committed: gets every version whose commit has returned."""
-        for version, step in self.steps.items():
+    def run(self, writer: Writer, committed: list[int], last: int = LAST) -> None:
+        """Go on from what is held. committed: gets every version up to `last` whose commit has returned."""
+        for version, step in list(self.steps.items())[:last]:
             if version > writer.manifest.version:
                 step(writer)
                 committed.append(version)

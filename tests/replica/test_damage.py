@@ -22,7 +22,7 @@ from edged.replica.compaction import Policy
 from edged.replica.manifest import dictionary_name, file_name
 from edged.replica.view import View
 from edged.replica.writer import Writer
-from tests.replica.feeds import Publisher, Records, made_up
+from tests.replica.feeds import SCHEMA, Publisher, Records, made_up
 
 SLICES = ("core", "region-br")
 
@@ -42,6 +42,12 @@ class Damaged:
                 self.keep()
                 if number == 3:
                     writer.compact(policy=Policy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
+            with writer.stage() as staging:  # a part of a snapshot under way
+                staging.begin_snapshot("region-br", 99, self.publisher.dictionaries["region-br"])
+                part = self.publisher.parts("region-br")[0]
+                staging.add_part("region-br", BlobRef.of(part), part)
+            writer.set_roots(b"roots of trust")
+            writer.touch_head(b"touched", as_of=1000, fresh_s=1, expires_s=1)
             self.manifest = writer.manifest
 
     def keep(self) -> None:
@@ -49,11 +55,7 @@ class Damaged:
         self.states[self.publisher.version] = {**region, **core}
 
     def files(self) -> list[str]:
-        return sorted(
-            str(path.relative_to(self.root))
-            for path in self.root.rglob("*")
-            if path.is_file() and path.name not in ("lock", "counter")
-        )
+        return sorted(str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_file())
 
 
 @pytest.fixture(scope="module")
@@ -61,16 +63,23 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Damaged:
     return Damaged(tmp_path_factory.mktemp("whole"))
 
 
-def mutate(path: Path, chance: random.Random) -> str:
+WAYS = ("flip", "cut", "empty", "zero page", "zero", "swap", "gone", "longer")
+
+
+def mutate(path: Path, chance: random.Random, kind: str = "") -> str:
     """Damage a file in one of the ways in which flash and power losses do."""
     data = bytearray(path.read_bytes())
-    kind = chance.choice(["flip", "flip", "flip", "cut", "zero page", "zero", "swap", "gone", "longer"])
-    place = chance.randrange(len(data))
+    kind = kind or chance.choice(["flip", "flip", *WAYS])
+    place = chance.randrange(len(data)) if data else 0  # the lock is empty
+    if not data and kind in ("flip", "swap"):
+        kind = "longer"
     match kind:
         case "flip":
             data[place] ^= 1 << chance.randrange(8)
         case "cut":
             del data[place:]
+        case "empty":
+            data.clear()
         case "zero page":
             start = place & ~4095
             data[start : start + 4096] = bytes(len(data[start : start + 4096]))
@@ -113,26 +122,78 @@ def read_right_or_not_at_all(view: View, expected: Records) -> Iterator[str]:
         yield "query"
 
 
-def strike(damaged: Damaged, place: Path, seed: int) -> None:
+def strike(damaged: Damaged, place: Path, seed: int, file: str = "", kind: str = "") -> None:
     chance = random.Random(seed)
     shutil.copytree(damaged.root, place)
-    said = mutate(place / chance.choice(damaged.files()), chance)
+    said = mutate(place / (file or chance.choice(damaged.files())), chance, kind)
     try:
         with edged.open(place) as replica:
             view = replica["catalog"].view()
             complaints = list(read_right_or_not_at_all(view, damaged.states[view.version]))
     except EdgedError:
         complaints = ["open"]
+    faults = [fault for fault in verify(place).faults if "roots" not in fault.file]
     if complaints:
-        assert verify(place).faults, said
+        assert faults, said
     with Writer.open(place, "catalog") as writer:  # opens whatever it finds
         held = writer.status()
         assert held.version in (0, *damaged.states), said
+        assert held.roots in (b"roots of trust", None)
+        recover(writer, damaged.publisher, {fault.slice_name for fault in faults} & held.slices.keys())
+    with edged.open(place) as replica:
+        expected = damaged.states[damaged.publisher.version]
+        assert list(read_right_or_not_at_all(replica["catalog"].view(), expected)) == [], said
+    assert [fault for fault in verify(place).faults if "root" not in fault.what] == [], said
     shutil.rmtree(place)
 
 
+def recover(writer: Writer, publisher: Publisher, damaged: set[str]) -> None:
+    """As sync does: what is damaged or of another version anew, the rest as it is, with schema, roots and head."""
+    with writer.stage() as staging:
+        for name, records in publisher.slices.items():
+            held = writer.status().slices.get(name)
+            if held is None or name in damaged or held.damaged or (held.digest, held.records) != publisher.digest(name):
+                staging.begin_snapshot(name, publisher.version, publisher.dictionaries[name])
+                for part in publisher.parts(name):
+                    staging.add_part(name, BlobRef.of(part), part)
+            assert staging.digest(name) == publisher.digest(name), len(records)
+        staging.set_schema(SCHEMA, 1)
+        staging.commit(publisher.version, b"head", as_of=2000, fresh_s=1, expires_s=1)
+    writer.compact()  # makes damaged indexes anew
+    writer.set_roots(b"roots of trust")
+    writer.touch_head(b"touched", as_of=3000, fresh_s=1, expires_s=1)
+
+
+def kinds(damaged: Damaged) -> dict[str, str]:
+    """One file of each kind; of those that belong to a slice, one that only region-br uses."""
+    manifest, state = damaged.manifest, damaged.manifest.slices["region-br"]
+    assert manifest.settings is not None
+    packs = {
+        "base": state.base[0].number,
+        "middle": state.middle[0].number,
+        "fresh": state.fresh[0].number,
+        "settings": manifest.settings.number,
+    }
+    for name, ref in (("base index", state.base[0]), ("middle index", state.middle[0])):
+        assert ref.index is not None
+        packs[name] = ref.index.number
+    found = {name: f"catalog/packs/{file_name(number)}" for name, number in packs.items()}
+    found["dictionary"] = f"catalog/packs/{dictionary_name(state.dictionaries[0])}"
+    found["part"] = next(name for name in damaged.files() if "/staging/" in name)
+    found.update((name, f"catalog/{name}") for name in ("manifest", "manifest.1", "roots", "head", "counter", "lock"))
+    return found
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_each_kind_of_file_damaged_in_each_way_is_survived_and_mended(
+    damaged: Damaged, tmp_path: Path, way: str
+) -> None:
+    for number, (kind, file) in enumerate(kinds(damaged).items()):
+        strike(damaged, tmp_path / kind, number, file, way)
+
+
 def test_seeded_mutations_of_every_kind_of_file(damaged: Damaged, tmp_path: Path) -> None:
-    for seed in range(50):
+    for seed in range(20):
         strike(damaged, tmp_path / str(seed), seed)
 
 
@@ -143,22 +204,12 @@ def test_mutations_by_the_thousand(damaged: Damaged, tmp_path: Path) -> None:
         strike(damaged, tmp_path / str(seed), seed)
 
 
-def kinds(damaged: Damaged) -> dict[str, str]:
-    """One file of each kind that only the slice region-br uses."""
-    state = damaged.manifest.slices["region-br"]
-    return {
-        "base": file_name(state.base[0].number),
-        "middle": file_name(state.middle[0].number),
-        "dictionary": dictionary_name(state.dictionaries[0]),
-    }
-
-
 @pytest.mark.parametrize("kind", ["base", "middle", "dictionary"])
 @pytest.mark.parametrize("how", ["flip", "zero", "gone"])
 def test_only_the_damaged_slice_is_fetched_again(damaged: Damaged, tmp_path: Path, kind: str, how: str) -> None:
     root = tmp_path / "copy"
     shutil.copytree(damaged.root, root)
-    path = root / "catalog/packs" / kinds(damaged)[kind]
+    path = root / kinds(damaged)[kind]
     data = bytearray(path.read_bytes())
     path.unlink()
     if how != "gone":

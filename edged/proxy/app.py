@@ -12,7 +12,7 @@ from edged.errors import TransportError
 from edged.ops.clock import Clock
 from edged.proxy.cache import PURGE_CHECK_S, Cache
 from edged.proxy.clients import ClientGoneError, pass_on, watched
-from edged.proxy.context import Context, Receive, Scope, Send, read_context, send_problem, who_asks
+from edged.proxy.context import Client, Context, Receive, Scope, Send, read_context, send_problem, who_asks
 from edged.proxy.exchange import Exchange, host_of, length_of
 from edged.proxy.fastlane import FastLane
 from edged.proxy.flight import Body
@@ -159,9 +159,9 @@ class ProxyApp:
             return
         await self.give(context)
 
-    async def give_to(self, context: Context, receive: Receive, send: Send) -> None:
+    async def give_to(self, context: Context, client: Client) -> None:
         """Answer a request from the fast lane."""
-        context.receive, context.send = receive, send
+        context.client, context.send = client, client.send
         await self.give(context)
 
     async def give(self, context: Context) -> None:
@@ -201,7 +201,7 @@ class ProxyApp:
             else:
                 answer = await watched(
                     exchange.nursery,
-                    context.receive,
+                    context,
                     None,
                     lambda: upstream.send(request.method, context.target, fields),
                 )

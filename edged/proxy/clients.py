@@ -32,7 +32,7 @@ async def pass_on(nursery: trio.Nursery, context: Context, answer: Answer, field
                 await send_piece(context.send, chunk)
 
     try:
-        await watched(nursery, context.receive, None, pass_body)
+        await watched(nursery, context, None, pass_body)
     except (TransportError, ClientGoneError):
         return  # without its end the client knows that the answer is not whole
     finally:
@@ -41,30 +41,43 @@ async def pass_on(nursery: trio.Nursery, context: Context, answer: Answer, field
 
 
 async def watched(
-    nursery: trio.Nursery, receive: Receive, flight: Flight | None, work: Callable[[], Awaitable[T]]
+    nursery: trio.Nursery, context: Context, flight: Flight | None, work: Callable[[], Awaitable[T]]
 ) -> T:
     """Do something for a client until it goes; while others wait for the same, go on without it.
 
-    The watch runs beside, in `nursery`: a nursery of its own would cost a miss a tenth of a millisecond. Raises what
-    the work raises, and ClientGoneError.
+    Whoever watches runs beside, in `nursery`: a nursery of its own would cost a miss a tenth of a millisecond. Raises
+    what the work raises, and ClientGoneError.
     """
     working, watching = trio.CancelScope(), trio.CancelScope()
 
+    async def outlast() -> None:
+        while flight is not None and flight.waiting:
+            await flight.left.park()
+        working.cancel()
+
     async def watch() -> None:
         with watching:
-            try:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-            except (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
-                pass  # a server that closes its channel instead of saying so
-            while flight is not None and flight.waiting:
-                await flight.left.park()
-            working.cancel()
+            await disconnected(context.receive)
+            await outlast()
 
-    nursery.start_soon(watch)
+    if context.client is None:
+        nursery.start_soon(watch)
+    else:
+        context.client.when_gone(lambda: nursery.start_soon(outlast))
     try:
         with working:
             return await work()
     finally:
         watching.cancel()
+        if context.client is not None:
+            context.client.when_gone(None)
     raise ClientGoneError
+
+
+async def disconnected(receive: Receive) -> None:
+    """Until the client has gone."""
+    try:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+    except (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
+        return  # a server that closes its channel instead of saying so

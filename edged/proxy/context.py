@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -31,13 +31,28 @@ Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
+
+class Client(Protocol):
+    """Who asks by the fast lane."""
+
+    def when_gone(self, act: Callable[[], None] | None) -> None:
+        """What to do when it has gone; at once if it has. None: nothing any more."""
+
+    async def send(self, message: dict[str, Any]) -> None:
+        """A message of ASGI."""
+
+    async def send_interim(self, status: int, fields: Fields) -> None:
+        """A 1xx before the answer."""
+
+
 # What the serving side puts into scope["state"]: the peer, and the names of fields that were meant for edged alone.
 PEER, CREDENTIALS = "peer", "credentials"
 
 
 @dataclass(slots=True)
 class Context:
-    """A request, where it goes, and for whom. primaries: the keys that may hold its answer, the most private first."""
+    """A request, where it goes, and for whom. scopes: where its answer may lie, the most private first. client: who
+    asks, where that is by the fast lane; there is nothing to receive then."""
 
     request: Request
     upstream: Upstream
@@ -48,6 +63,7 @@ class Context:
     body: bool
     receive: Receive
     send: Send
+    client: Client | None = None
 
     @property
     def private_allowed(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import trio
 
@@ -16,6 +17,7 @@ from edged.errors import TransportError
 from edged.proxy.cache import Cache
 from edged.proxy.clients import ClientGoneError, pass_on, watched
 from edged.proxy.context import (
+    Client,
     Context,
     send_head,
     send_last,
@@ -199,7 +201,7 @@ class Exchange:
         if not alone and (held is not None or not is_conditional(context.request.fields)):
             flight = self.flights[context.primary(b"")] = Flight()
         try:
-            landed = await watched(self.nursery, context.receive, flight, lambda: self.land(context, held, ask, flight))
+            landed = await watched(self.nursery, context, flight, lambda: self.land(context, held, ask, flight))
         except TransportError as fault:
             if flight is not None:
                 flight.failure = fault
@@ -260,7 +262,12 @@ class Exchange:
         if held is not None:
             dropped = CONDITIONS | ({b"range"} if conditions else frozenset())
             fields = (*(pair for pair in fields if pair[0] not in dropped), *conditions)
-        return await context.upstream.send(context.request.method, context.target, fields)
+        tell = None if context.client is None else partial(pass_interim, context.client)
+        answer = await context.upstream.send(context.request.method, context.target, fields, tell=tell)
+        if answer.status < 200:
+            await answer.aclose()
+            raise AnswerError(f"ask {context.upstream.route.upstream}: it switches protocols although nobody asked")
+        return answer
 
     def receipt(self, sent_s: float) -> Receipt:
         now_s = self.now_s()
@@ -425,6 +432,12 @@ class Exchange:
         finally:
             reader.close()
         await send_last(context.send)
+
+
+async def pass_interim(client: Client, status: int, fields: Fields) -> None:
+    """A 1xx goes on to whoever asked (RFC 9110 section 15.2), but for 100: nobody waits to send a body."""
+    if status != 100:
+        await client.send_interim(status, answer_fields(fields))
 
 
 def is_endless(fields: Fields) -> bool:

@@ -6,11 +6,14 @@ cookies or headers of its own.
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
+from contextvars import ContextVar
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +32,11 @@ HEAD = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n")
 HEAD_BYTES = 256 << 10
 
 
+Tell = Callable[[int, Fields], Awaitable[None]]
+# Whom to tell of a 1xx: httpcore2 has no place for it, and reads a connection in the task of whoever asks.
+TELL: ContextVar[Tell | None] = ContextVar("tell", default=None)
+
+
 class UnreachableError(TransportError):
     """The upstream did not answer: no connection, a broken one, or silence past the deadline."""
 
@@ -45,11 +53,15 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
     """A connection that knows when an HTTP/1.1 upstream has sent more than its answer, and is then not used again.
 
     Bytes past the end of an answer would be read as the answer to the next request (response splitting). The pool
-    asks `is_readable` before it uses a connection again, and drops one that says yes.
+    asks `is_readable` before it uses a connection again, and drops one that says yes. 1xx answers, which httpcore2
+    drops, are told to whoever asks.
+
+    fd: of a plain socket, which is read and written without the layers between; -1 for TLS.
     """
 
-    def __init__(self, inner: httpcore2.AsyncNetworkStream) -> None:
+    def __init__(self, inner: httpcore2.AsyncNetworkStream, fd: int = -1) -> None:
         self.inner = inner
+        self.fd = fd
         self.spoilt = False
         self.begin()
 
@@ -62,20 +74,40 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         self.reading = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = await self.inner.read(max_bytes, timeout)
+        data = await (self.inner.read(max_bytes, timeout) if self.fd < 0 else self.read_plain(max_bytes, timeout))
         self.reading = True
         if self.head_done:
             self.body_bytes += len(data)
             self.tail = (self.tail + data)[-4:]
         else:
-            self.find_head(data)
+            await self.find_head(data)
         return data
 
-    def find_head(self, data: bytes) -> None:
+    async def read_plain(self, max_bytes: int, timeout: float | None) -> bytes:
+        try:
+            try:
+                data = os.read(self.fd, max_bytes)
+            except BlockingIOError:
+                with trio.fail_after(inf if timeout is None else timeout):
+                    await trio.lowlevel.wait_readable(self.fd)
+                return os.read(self.fd, max_bytes)
+            await trio.lowlevel.checkpoint()  # a fast upstream must not keep the thread
+            return data
+        except trio.TooSlowError as fault:
+            raise httpcore2.ReadTimeout(str(fault)) from fault
+        except (OSError, trio.ClosedResourceError) as fault:
+            raise httpcore2.ReadError(str(fault)) from fault
+
+    async def find_head(self, data: bytes) -> None:
         self.head += data
         while match := HEAD.match(self.head):
             if match[1][:1] == b"1" and match[1] != b"101":
+                status, lines = int(match[1]), match[0].split(b"\r\n")[1:-2]
                 del self.head[: match.end()]
+                tell = TELL.get()
+                if tell is not None:
+                    pairs = [line.partition(b":") for line in lines]
+                    await tell(status, tuple((name.lower(), value.strip()) for name, _, value in pairs))
                 continue
             self.head_done = True
             self.body_bytes = len(self.head) - match.end()
@@ -96,9 +128,18 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self.reading:
             self.begin()
-        await self.inner.write(buffer, timeout)
+        if self.fd >= 0 and buffer:
+            try:
+                buffer = buffer[os.write(self.fd, buffer) :]
+            except BlockingIOError:
+                pass
+            except OSError as fault:
+                raise httpcore2.WriteError(str(fault)) from fault
+        if buffer:
+            await self.inner.write(buffer, timeout)
 
     async def aclose(self) -> None:
+        self.fd = -1
         await self.inner.aclose()
 
     async def start_tls(
@@ -126,7 +167,8 @@ class GuardedBackend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        return GuardedStream(await self.inner.connect_tcp(host, port, timeout, local_address, socket_options))
+        stream = await self.inner.connect_tcp(host, port, timeout, local_address, socket_options)
+        return GuardedStream(stream, stream.get_extra_info("socket").fileno())
 
     async def connect_unix_socket(
         self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
@@ -226,9 +268,19 @@ class Upstream:
         return self.base + path + (b"?" + query if query else b"")
 
     async def send(
-        self, method: bytes, target: bytes, fields: Fields, body: AsyncIterable[bytes] | None = None
+        self,
+        method: bytes,
+        target: bytes,
+        fields: Fields,
+        body: AsyncIterable[bytes] | None = None,
+        *,
+        tell: Tell | None = None,
     ) -> Answer:
-        """Send a request; return when the answer's head is there. Raises UnreachableError or AnswerError."""
+        """Send a request; return when the answer's head is there. tell: awaited with each 1xx before it.
+
+        Raises UnreachableError or AnswerError.
+        """
+        TELL.set(tell)
         url = httpcore2.URL(scheme=self.scheme, host=self.hostname.encode(), port=self.port, target=target)
         again = self.route.retry and body is None and method in (b"GET", b"HEAD")
         while True:

@@ -182,7 +182,7 @@ class FastLane:
         connection.ended = True
         self.epoll.modify(connection.fd, 0)
         if connection.call is not None:
-            connection.call.gone.set()
+            connection.call.leave()
         self.proceed(connection)
 
     # --- writing ----------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""One request that an application answers while its connection stays in the lane: ASGI over the lane's socket."""
+"""One request that an application answers while its connection stays in the lane."""
 
 from __future__ import annotations
 
@@ -12,9 +12,7 @@ from edged.serve.head import Head
 from edged.serve.message import Fields
 from edged.serve.wire import CLOSE, LAST_CHUNK, chunk, join_fields
 
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
-Application = Callable[[Receive, Send], Awaitable[None]]  # bound to its request
+Application = Callable[["Call"], Awaitable[None]]  # bound to its request
 
 CHUNKED: Fields = ((b"transfer-encoding", b"chunked"),)
 
@@ -24,7 +22,7 @@ class FramingError(Exception):
 
 
 class Call:
-    """What an application is told and what it says, framed as HTTP/1.1 for one client.
+    """What an application says, as messages of ASGI, framed as HTTP/1.1 for one client.
 
     head: of the request, a GET or HEAD without a body. close: whether the connection ends after the answer. begun,
     complete: how much of it was said.
@@ -34,13 +32,13 @@ class Call:
         self.application = application
         self.write: Callable[[bytes], Awaitable[None]]
         self.scope = trio.CancelScope()  # cancelled when the connection is closed
-        self.gone = trio.Event()  # the client will send no more
+        self.gone = False  # the client will send no more
+        self.act: Callable[[], None] | None = None
         self.room = trio.lowlevel.ParkingLot()  # unparked when the kernel has taken everything
         self.started = False
         self.head_only = head.method == b"HEAD"
         self.modern = head.version == "1.1"
         self.close = not head.keep_alive
-        self.asked = False
         self.begun = False
         self.complete = False
         self.bodiless = False
@@ -54,17 +52,28 @@ class Call:
         """
         self.write = write
         with self.scope:
-            await self.application(self.receive, self.send)
+            await self.application(self)
 
-    async def receive(self) -> dict[str, Any]:
-        if not self.asked:
-            self.asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self.gone.wait()
-        return {"type": "http.disconnect"}
+    def when_gone(self, act: Callable[[], None] | None) -> None:
+        """What to do when the client has gone; at once if it has. None: nothing any more."""
+        self.act = act
+        if act is not None and self.gone:
+            act()
+
+    def leave(self) -> None:
+        """The client has gone."""
+        self.gone = True
+        if self.act is not None:
+            self.act()
+
+    async def send_interim(self, status: int, fields: Fields) -> None:
+        """A 1xx before the answer; nothing for HTTP/1.0, which does not know them (RFC 9110 section 15.2)."""
+        if self.modern and not self.begun:
+            await self.write(status_line(status) + join_fields(fields) + b"\r\n")
 
     async def send(self, message: dict[str, Any]) -> None:
-        """Raises FramingError for a body that is not as long as its head has said."""
+        """The start of an answer or a piece of its body. Raises FramingError for a body that is not as long as its head
+        has said."""
         if message["type"] == "http.response.start":
             data = self.begin(message["status"], message["headers"])
         else:
@@ -101,7 +110,9 @@ class Call:
             self.left -= len(data)
             if self.left < 0 or (last and self.left):
                 self.complete = False
-                raise FramingError(f"answer: its body is {-self.left} bytes longer than its Content-Length")
+                raise FramingError(
+                    f"answer: {abs(self.left)} bytes too {'many' if self.left < 0 else 'few'} in its body"
+                )
         return data
 
 

@@ -1,0 +1,308 @@
+"""What is proxied is answered alike by the fast lane and by Hypercorn: hits, misses, errors, streams, ends of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from edged.config import ServeConfig
+from edged.ops.clock import Clock
+from edged.proxy.app import ProxyApp
+from edged.serve.app_server import serve_apps
+from edged.serve.head import read_head
+from edged.serve.lanecall import Call, FramingError
+from edged.serve.meter import Meter
+from edged.serve.server import serve
+from tests.proxy.driving import Asked, Handler, Origin, Says, running
+from tests.serve.lanes import Client, Reply, client, eventually, head
+
+pytestmark = pytest.mark.trio
+FRESH = (("Cache-Control", "max-age=1000"), ("ETag", '"a"'), ("Date", "Fri, 15 Jan 2027 08:00:00 GMT"))
+
+
+@asynccontextmanager
+async def both(
+    says: Handler | Says, directory: Path | None = None, upstream: Origin | None = None
+) -> AsyncIterator[tuple[str, str, Origin, Meter, ProxyApp]]:
+    """URLs of a proxy behind the fast lane, and of another before the same upstream behind Hypercorn alone."""
+    meter = Meter()
+    fast_dir, slow_dir = (None, None) if directory is None else (directory / "fast", directory / "slow")
+    async with (
+        running(says, directory=fast_dir, origin=upstream, serve=upstream is None) as (app, origin),
+        running(says, directory=slow_dir, origin=origin, serve=False) as (other, _),
+        trio.open_nursery() as nursery,
+    ):
+        config = ServeConfig(bind=["127.0.0.1:0"])
+        start = partial(serve_apps, {}, config, clock=Clock(), meter=meter, fallback=app)
+        fast: list[str] = await nursery.start(start)
+        slow: list[str] = await nursery.start(partial(serve, other, ["127.0.0.1:0"], date=False))
+        with trio.fail_after(20):
+            yield fast[0], slow[0], origin, meter, app
+        nursery.cancel_scope.cancel()
+
+
+def comparable(reply: Reply) -> tuple[int, dict[str, str], bytes]:
+    """A reply without what differs from one second, or one proxy, to the next."""
+    fields = {name: value for name, value in reply.fields.items() if name not in ("date", "age")}
+    return reply.status, fields, reply.body
+
+
+async def ask_alike(asker: list[Client], data: bytes, method: str = "GET") -> Reply:
+    """Both lanes' answers to a request, which must be the same."""
+    replies = []
+    for one in asker:
+        await one.send(data)
+        replies.append(await one.reply(method))
+    assert comparable(replies[0]) == comparable(replies[1])
+    return replies[0]
+
+
+def by_path(asked: Asked) -> Says:
+    path = asked.target
+    if "if-none-match" in asked.fields and "/stale" in path:
+        return Says(status=304, fields=FRESH[1:])
+    if "/stale" in path:
+        return Says(fields=(("Cache-Control", "max-age=0"), *FRESH[1:]))
+    if "/error" in path:
+        return Says(status=503, pieces=(b"no",))
+    if "/empty" in path:
+        return Says(status=204)
+    if "/odd" in path:
+        return Says(status=599, pieces=(b"odd",))
+    if "/broken" in path:
+        return Says(disconnect=True)
+    if "/nonsense" in path:
+        return Says(raw=b"nonsense\r\n\r\n")
+    if "/switch" in path:
+        return Says(raw=b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n")
+    if "/private" in path:
+        return Says(fields=(("Cache-Control", "no-store"), ("Set-Cookie", "a=1")))
+    if "/pieces" in path:
+        return Says(fields=FRESH, pieces=(b"one, ", b"two, ", b"three"), length=False)
+    if "/large" in path:
+        return Says(fields=FRESH, pieces=(bytes(range(256)) * 8192,))
+    return Says(fields=FRESH, pieces=(b"hello, ", b"world"))
+
+
+STEPS = [
+    ("GET", "/a", {}),
+    ("GET", "/a", {}),
+    ("HEAD", "/a", {}),
+    ("GET", "/a", {"Range": "bytes=2-4"}),
+    ("GET", "/a", {"Range": "bytes=99-"}),
+    ("GET", "/a", {"If-None-Match": '"a"'}),
+    ("GET", "/a", {"Cache-Control": "no-cache"}),
+    ("GET", "/a", {"Content-Length": "0", "TE": "trailers"}),
+    ("GET", "/b", {"Cache-Control": "only-if-cached"}),
+    ("HEAD", "/c", {}),
+    ("GET", "/d", {"Range": "bytes=0-1"}),
+    ("GET", "/e", {"Authorization": "x"}),
+    ("GET", "/stale", {}),
+    ("GET", "/stale", {}),
+    ("GET", "/error", {}),
+    ("GET", "/empty", {}),
+    ("GET", "/odd", {}),
+    ("GET", "/private", {}),
+    ("GET", "/pieces", {}),
+    ("GET", "/pieces", {}),
+    ("HEAD", "/pieces2", {}),
+    ("GET", "/large", {}),
+    ("GET", "/large", {}),
+    ("GET", "/large", {"Range": "bytes=1000000-1999999"}),
+    ("GET", "/nonsense", {}),
+    ("GET", "/switch", {}),
+    ("GET", "/broken", {}),
+    ("GET", "/unasked", {}),  # the circuit may be open by now, or not: in both alike
+]
+
+
+@pytest.mark.parametrize("disk", [False, True])
+async def test_every_step_of_a_conversation_is_answered_alike_and_in_the_lane(tmp_path: Path, disk: bool) -> None:
+    async with (
+        both(by_path, tmp_path if disk else None) as (fast, slow, _, meter, _app),
+        client(fast) as one,
+        client(slow) as other,
+    ):
+        for method, target, fields in STEPS:
+            await ask_alike([one, other], head(method, target, fields), method)
+        assert meter.fast_connections == 1
+
+
+@pytest.mark.parametrize("target", ["/a", "/pieces", "/private", "/odd"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_old_clients_and_those_that_close_get_the_same_ends(method: str, target: str) -> None:
+    async with both(by_path) as (fast, slow, *_):
+        for _ in range(2):  # a miss, and then what is stored
+            for version, fields in (("1.0", {}), ("1.1", {"Connection": "close"})):
+                answers = []
+                for url in (fast, slow):
+                    async with client(url) as asker:
+                        await asker.send(head(method, target, fields, version))
+                        answer = await asker.end()
+                        lines, _, body = answer.partition(b"\r\n\r\n")
+                        kept = sorted(line for line in lines.lower().split(b"\r\n")[1:] if line[:4] != b"age:")
+                        answers.append((lines[:12], kept, body))
+                assert answers[0] == answers[1]
+                assert b"connection: close" in answers[0][1]
+                assert (b"transfer-encoding: chunked" in answers[0][1]) <= (version == "1.1")
+
+
+@pytest.mark.parametrize("length", [True, False])
+@pytest.mark.parametrize("store", ["max-age=100", "no-store"])
+async def test_an_upstream_that_dies_half_way_cuts_the_answer_off(length: bool, store: str) -> None:
+    framing = b"Content-Length: 100\r\n" if length else b"Transfer-Encoding: chunked\r\n"
+    piece = b"half" if length else b"4\r\nhalf\r\n"
+    lines = b"HTTP/1.1 200 OK\r\nCache-Control: %b\r\n%b\r\n%b" % (store.encode(), framing, piece)
+
+    async def die(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some(65536)
+            await stream.send_all(lines)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, die, 0, host="127.0.0.1"))
+        origin = Origin(by_path, port=listeners[0].socket.getsockname()[1])
+        async with both(by_path, upstream=origin) as (fast, slow, *_):
+            for url in (fast, slow):
+                async with client(url) as asker:
+                    await asker.send(head("GET", "/a"))
+                    answer = await asker.end()
+                assert answer.startswith(b"HTTP/1.1 200 ")
+                assert (b"half" in answer) >= (store == "no-store")
+                assert not answer.endswith(b"0\r\n\r\n")
+        nursery.cancel_scope.cancel()
+
+
+async def test_pipelined_requests_behind_a_miss_wait_for_it() -> None:
+    release = trio.Event()
+
+    def says(asked: Asked) -> Says:
+        return Says(
+            fields=FRESH, pieces=(asked.target.encode(),), before=release.wait if asked.target == "/1" else None
+        )
+
+    async with both(says) as (fast, _, origin, meter, _app), client(fast) as asker:
+        await asker.send(b"".join(head("GET", f"/{number}") for number in (1, 2, 1, 3)))
+        await eventually(lambda: len(origin.asked) == 1)
+        release.set()
+        assert [(await asker.reply()).body for _ in range(4)] == [b"/1", b"/2", b"/1", b"/3"]
+        assert [asked.target for asked in origin.asked] == ["/1", "/2", "/3"]
+        assert meter.fast_connections == 1
+
+
+async def test_a_client_that_leaves_frees_its_upstream_connection() -> None:
+    async with both(Says(before=trio.sleep_forever)) as (fast, _, origin, meter, app):
+        async with client(fast) as asker:
+            await asker.send(head("GET", "/a"))
+            await eventually(lambda: len(origin.asked) == 1)
+        await eventually(lambda: not app.upstreams[0].pool.connections)
+        await eventually(lambda: meter.fast_connections == 0)
+
+
+async def test_who_waits_for_the_same_takes_over_from_one_that_left() -> None:
+    release = trio.Event()
+    says = Says(fields=FRESH, before=release.wait)
+    async with both(says) as (fast, _, origin, _meter, app), client(fast) as second:
+        assert app.exchange is not None
+        flights = app.exchange.flights
+        async with client(fast) as first:
+            await first.send(head("GET", "/a"))
+            await eventually(lambda: len(origin.asked) == 1)
+            await second.send(head("GET", "/a"))
+            await eventually(lambda: any(flight.waiting for flight in flights.values()))
+        release.set()
+        assert (await second.reply()).body == b"hello"
+    assert len(origin.asked) == 1
+
+
+async def test_a_client_that_does_not_read_stops_the_upstream_and_holds_little() -> None:
+    written = [0]
+
+    async def count() -> None:
+        written[0] += 1
+
+    pieces = (b"x" * 65536,) * 600
+    says = Says(fields=(("Cache-Control", "no-store"),), pieces=pieces, between=count)
+    async with both(says) as (fast, _, _origin, _meter, _app), client(fast) as asker:
+        await asker.send(head("GET", "/a"))
+        before = -1
+        while written[0] != before:  # until it stands still
+            before = written[0]
+            await trio.sleep(0.2)
+        assert written[0] < 500
+        size = 0
+        while size < 600 * 65536:
+            size += len(await asker.stream.receive_some(1 << 20))
+        assert written[0] == 599
+
+
+async def test_a_unix_socket_does_not_look_at_the_host(tmp_path: Path) -> None:
+    path, meter = tmp_path / "edged.sock", Meter()
+    async with running(by_path) as (app, _), trio.open_nursery() as nursery:
+        config = ServeConfig(bind=[f"unix:{path}"])
+        await nursery.start(partial(serve_apps, {}, config, clock=Clock(), meter=meter, fallback=app))
+        async with await trio.open_unix_socket(path) as stream:
+            asker = Client(stream)
+            for _ in range(2):
+                await asker.send(head("GET", "/a", {"Host": "launcher"}))
+                assert (await asker.reply()).status == 200
+            assert (meter.fast_connections, meter.remembered) == (1, 1)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_fault_of_the_proxy_is_a_500_and_costs_its_own_connection_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("a fault of ours")
+
+    async with both(by_path) as (fast, _, _origin, _meter, app):
+        with monkeypatch.context() as patch:
+            patch.setattr(app.exchange, "retrieve", fail)
+            async with client(fast) as asker:
+                await asker.send(head("GET", "/a"))
+                assert (await asker.end()).startswith(b"HTTP/1.1 500 ")
+        async with client(fast) as asker:
+            await asker.send(head("GET", "/a"))
+            assert (await asker.reply()).status == 200
+    assert "a fault of ours" in caplog.text
+
+
+@pytest.mark.parametrize("pieces", [(b"abcd",), (b"ab",), (b"ab", b"cd")])
+async def test_a_body_of_another_length_than_announced_never_ends_cleanly(pieces: tuple[bytes, ...]) -> None:
+    written = b""
+
+    async def write(data: bytes) -> None:
+        nonlocal written
+        written += data
+
+    async def answer(call: Call) -> None:
+        await call.send({"type": "http.response.start", "status": 200, "headers": ((b"content-length", b"3"),)})
+        for number, piece in enumerate(pieces, 1):
+            await call.send({"type": "http.response.body", "body": piece, "more_body": number < len(pieces)})
+
+    call = Call(answer, read_head(head("GET", "/")))
+    with pytest.raises(FramingError):
+        await call.run(write)
+    assert not call.complete
+    assert len(written.partition(b"\r\n\r\n")[2]) < 3
+
+
+async def test_early_hints_come_before_the_answer_but_not_for_old_clients() -> None:
+    hints = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\nConnection: x\r\n\r\n"
+    final = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=9\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
+    async with both(Says(raw=hints + final)) as (fast, *_):
+        for version, hinted in (("1.1", True), ("1.1", False), ("1.0", False)):
+            async with client(fast) as asker:
+                target = "/a" if version == "1.1" else "/b"
+                await asker.send(head("GET", target, {"Connection": "close"}, version))
+                answer = await asker.end()
+                early = b"HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n"
+                assert answer.startswith(early if hinted else b"HTTP/1.1 200 OK\r\n")
+                assert answer.endswith(b"\r\n\r\nok")
+                assert b"100" not in answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -91,6 +92,22 @@ class View:
             for name, state in self.manifest.slices.items()
         }
 
+    def dictionary(self) -> tuple[bytes, bytes]:
+        """(SHA-256, bytes) of the newest trained dictionary of the largest slice; both empty where there is none.
+
+        Raises DamageError.
+        """
+        largest = max(self.layers, key=lambda layers: layers.state.records, default=None)
+        if largest is None or not largest.state.dictionaries:
+            return b"", b""
+        name = largest.state.dictionaries[-1]
+        data = largest.pool.frames_of(name).dictionary
+        if hashlib.sha256(data).digest() != name:
+            fault = DamageError(f"read the dictionary of slice {largest.name}: other bytes; fetch the slice again")
+            fault.slice_name = largest.name
+            raise fault
+        return name, data
+
     def getter(self, collection: str) -> Getter:
         """`get_raw` of one collection, as one function without a lookup of the collection."""
         found = self.getters.get(collection)
@@ -165,6 +182,7 @@ class View:
 
         A field that holds a list meets a condition with any of its items. Raises RequestError for other fields.
         """
+        self.require_whole()  # first, as damage may be to the schema
         declared = self.rules(collection).index
         for name in conditions:
             if name not in declared:
@@ -176,7 +194,6 @@ class View:
         return islice(self.matches(collection, conditions, after), limit)
 
     def matches(self, collection: str, conditions: Mapping[str, Any], after: str | None) -> Iterator[tuple[str, bytes]]:
-        self.require_whole()
         if not conditions:
             yield from self.scan(collection, after=after)
             return
@@ -198,9 +215,9 @@ class View:
 
         Raises RequestError where the collection has no text fields.
         """
+        self.require_whole()
         if not self.rules(collection).text:
             raise RequestError(400, f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
-        self.require_whole()
         from edged.replica import terms  # here, so that gets and lists do not load it
 
         return self.best(collection, terms.words(text), limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -279,4 +280,45 @@ def test_a_reader_that_saw_the_lost_version_follows_the_one_that_replaces_it(dam
             staging.apply_changes("core", version, changes)
             staging.commit(version, b"h", as_of=1, fresh_s=1, expires_s=1)
         expected = {**damaged.states[version - 1], ("titles", "1950/instead"): b"\x01"}
+        assert list(read_right_or_not_at_all(replica["catalog"].view(), expected)) == []
+
+
+@pytest.mark.parametrize(
+    "kind", ["base", "middle", "fresh", "dictionary", "settings", "base index", "manifest", "head"]
+)
+def test_a_file_that_the_disk_does_not_deliver_counts_as_damaged(
+    damaged: Damaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(damaged.root, root)
+    os.link(root / kinds(damaged)[kind], tmp_path / "kept")  # so that no new file gets its inode
+    lost = (tmp_path / "kept").stat().st_ino
+    real_open, real_os_open = open, os.open
+
+    def fail_if_lost(path: Any) -> None:
+        if os.path.exists(path) and os.stat(path).st_ino == lost:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def failing_open(path: Any, *arguments: Any, **options: Any) -> Any:
+        fail_if_lost(path)
+        return real_open(path, *arguments, **options)
+
+    def failing_os_open(path: Any, *arguments: Any, **options: Any) -> int:
+        fail_if_lost(path)
+        return real_os_open(path, *arguments, **options)
+
+    monkeypatch.setattr("builtins.open", failing_open)
+    monkeypatch.setattr(os, "open", failing_os_open)
+    with edged.open(root) as replica:
+        view = replica["catalog"].view()
+        complaints = list(read_right_or_not_at_all(view, damaged.states[view.version]))
+        assert bool(complaints) == (kind not in ("base index", "manifest", "head"))
+        if kind not in ("settings", "fresh"):  # a commit file may hold packs of several slices
+            assert not [name for name in damaged.publisher.slices["core"] if f"get {name}" in complaints]
+    faults = [fault for fault in verify(root).faults if fault.file != "roots"]
+    assert any("disk reports a fault" in fault.what for fault in faults)
+    with Writer.open(root, "catalog") as writer:
+        recover(writer, damaged.publisher, {fault.slice_name for fault in faults} - {""})
+    with edged.open(root) as replica:
+        expected = damaged.states[damaged.publisher.version]
         assert list(read_right_or_not_at_all(replica["catalog"].view(), expected)) == []

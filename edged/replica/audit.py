@@ -6,6 +6,7 @@ It reads files instead of mapping them, so that a disk that cannot deliver a pag
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import zlib
 from collections.abc import Callable, Iterator
@@ -69,6 +70,9 @@ def read_whole(path: StrPath) -> bytes:
 
 class ReadPool(Pool):
     """A pool that reads files instead of mapping them. Holds one slice's files at a time."""
+
+    def foresee(self, state: SliceState) -> list[mmap.mmap]:
+        return []
 
     def map(self, name: str) -> bytes:  # type: ignore[override]  # both are buffers
         return read_whole(os.path.join(self.packs_dir, name))

@@ -40,12 +40,14 @@ class Layers:
         """former: the layers of an earlier version, from which unchanged parts are taken over."""
         self.name = name
         self.state = state
+        mapped = pool.foresee(state)
         self.base = [pool.pack(ref) for ref in state.base]
         self.middle = [pool.pack(ref) for ref in reversed(state.middle)]
         self.fresh = [pool.pack(ref) for ref in state.fresh]
         same = former is not None and former.state.base == state.base
         self.chains: dict[str, Chain] = former.chains if former is not None and same else chains_of(self.base)
         self.overlay = self.build_overlay(former)
+        pool.settle(mapped)
         self.ordered: dict[str, list[str]] = {}
         self.refs: dict[Pack, PackRef] = {pool.pack(ref): ref for ref in (*state.base, *state.middle)}
         self.pool = pool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -100,6 +99,8 @@ class View:
         largest = max(self.layers, key=lambda layers: layers.state.records, default=None)
         if largest is None or not largest.state.dictionaries:
             return b"", b""
+        import hashlib  # here, as it loads libcrypto: 3 MB that other readers do without
+
         name = largest.state.dictionaries[-1]
         data = largest.pool.frames_of(name).dictionary
         if hashlib.sha256(data).digest() != name:

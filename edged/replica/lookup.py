@@ -2,7 +2,9 @@
 
 `getter` makes one function for one collection of one version. It assumes that bytes are as written, and is told
 otherwise by what it finds: a value proves itself by the checksum in its frame, a key by being compared, a miss by the
-checksums of the pages it looked at. Whatever does not fit is asked again of the layers, which check what they touch.
+checksums of the pages it looked at. Whatever does not fit is asked again of the layers, which check what they touch,
+and once more where an entry seems to be the one, but is not, or is a tombstone. A miss by a slot of the hash table alone
+rests on the check of its page when that was first used.
 """
 
 from __future__ import annotations
@@ -94,7 +96,12 @@ def of_slice(
 
     def thorough(key: str) -> bytes | None:
         found = below(collection, key)
-        return None if found is None else found[0].value(found[1])
+        if found is None:
+            return None
+        pack, place = found
+        if not pack.frame(place):  # the word of a tombstone is not taken without another look
+            pack.recheck(place)
+        return pack.value(place)
 
     if chain is not None and all(map(plain, (*packs, *middle))) and len(middle) <= 1:
         upper = middle[0] if middle else None

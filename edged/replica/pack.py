@@ -159,6 +159,19 @@ class Pack:
             raise self.damage(f"the checksum of bytes {start} to {end} does not hold")
         self.seen[page] = 1
 
+    def recheck(self, place: int) -> None:
+        """Check the pages of an entry anew: those that were checked may have come from the disk once more since."""
+        word = self.offsets_at + 4 * place
+        self.forget(word, word + 8)
+        self.check(word, word + 8)
+        self.forget(self.offsets[place], self.offsets[place + 1])
+        self.entry(place)
+
+    def forget(self, start: int, end: int) -> None:
+        """Have the pages that hold bytes `start` to `end` checked again when they are next relied upon."""
+        for page in range((start >> PAGE_SHIFT) - self.first_page, (end - 1 >> PAGE_SHIFT) - self.first_page + 1):
+            self.seen[page] = 0
+
     def check_all(self) -> None:
         """Check header and every page anew."""
         self.read_header()
@@ -276,6 +289,9 @@ class Pack:
                 span = self.meta.spans[collection]
                 if span.low <= place < span.high and self.key(place) == word[2:]:
                     return place
+                self.check_page(page)  # a chance of 1 in 2 ** (32 - bits), or bytes that have changed since
+                if place < self.meta.entries:
+                    self.recheck(place)
             slot = slot + 1 if slot + 1 < self.slots else 0
 
     def bisect(self, collection: str, key: bytes, *, after: bool = False) -> int:

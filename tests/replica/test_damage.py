@@ -322,3 +322,36 @@ def test_a_file_that_the_disk_does_not_deliver_counts_as_damaged(
     with edged.open(root) as replica:
         expected = damaged.states[damaged.publisher.version]
         assert list(read_right_or_not_at_all(replica["catalog"].view(), expected)) == []
+
+
+@pytest.mark.parametrize("what", ["key", "length", "offset", "end", "slot"])
+def test_a_key_that_decays_after_its_page_was_checked_is_damage_and_not_a_miss(tmp_path: Path, what: str) -> None:
+    publisher = Publisher({"core": made_up(300)})
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+        (ref,) = writer.manifest.slices["core"].base
+    key = "1960/000080"
+    with edged.open(tmp_path) as replica:
+        titles = replica["catalog"]["titles"]
+        assert titles.get_raw(key) == publisher.slices["core"]["titles", key]
+        (pack,) = replica["catalog"].view().layers[0].base
+        pack.check_all()
+        assert titles.get_raw(key + "x") is None
+        place = pack.find("titles", key.encode())
+        assert pack.table is not None
+        slot = next(at for at, word in enumerate(pack.table) if word & (1 << pack.bits) - 1 == place + 1)
+        at = {
+            "key": pack.offsets[place] + 5,
+            "length": pack.offsets[place],
+            "offset": pack.offsets_at + 4 * place,
+            "end": pack.offsets_at + 4 * place + 4,
+            "slot": pack.table_at + 4 * slot,
+        }[what]
+        empty = pack.offsets[place] + 2 + len(key)  # as if the entry were a tombstone
+        with open(tmp_path / "catalog/packs" / file_name(ref.number), "r+b") as file:
+            file.seek(at)
+            (byte,) = file.read(1)
+            file.seek(at)
+            file.write(empty.to_bytes(4, "little") if what == "end" else bytes([byte ^ 1]))
+        with pytest.raises(DamageError):
+            titles.get_raw(key)

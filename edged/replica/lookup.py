@@ -3,8 +3,8 @@
 `getter` makes one function for one collection of one version. It assumes that bytes are as written, and is told
 otherwise by what it finds: a value proves itself by the checksum in its frame, a key by being compared, a miss by the
 checksums of the pages it looked at. Whatever does not fit is asked again of the layers, which check what they touch,
-and once more where an entry seems to be the one, but is not, or is a tombstone. A miss by a slot of the hash table alone
-rests on the check of its page when that was first used.
+and once more where an entry seems to be the one, but is not, or is a tombstone. A miss by a slot of the hash table
+alone rests on the check of its page when that was first used.
 """
 
 from __future__ import annotations

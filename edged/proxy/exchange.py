@@ -321,13 +321,12 @@ class Exchange:
         if forward == "uri-miss" and context.primary(b"") in self.cache.memory.indexes:
             forward = "vary-miss"
         expected = length_of(fields)
-        status = CacheStatus(forward=forward, status=answer.status, stored=scope != "no")
         if is_endless(fields):
             scope = "no"
         body = Body(self.cache, expected)
         if scope == "no" or not body.storable:
             await self.set_alone(context, flight)
-            return Landed(replace(status, stored=False), answer=answer, fields=fields)
+            return Landed(CacheStatus(forward=forward, status=answer.status), answer=answer, fields=fields)
         entry = make_entry(
             request,
             answer.status,
@@ -348,7 +347,9 @@ class Exchange:
             flight = None
         primary = context.primary(context.storing_scope(scope))
         self.nursery.start_soon(self.pump, context, answer, entry, body, primary, flight)
-        return Landed(replace(status, ttl_s=entry.whole_ttl_s(self.now_s())), entry=entry, reader=reader, fields=fields)
+        ttl_s = entry.whole_ttl_s(self.now_s())
+        status = CacheStatus(forward=forward, status=answer.status, ttl_s=ttl_s, stored=True)
+        return Landed(status, entry=entry, reader=reader, fields=fields)
 
     def abandon(self, landed: Landed) -> None:
         """Nobody takes what has landed; what is worth it is stored all the same."""

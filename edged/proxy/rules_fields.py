@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 Fields = tuple[tuple[bytes, bytes], ...]
 
@@ -30,6 +31,7 @@ LONG = rb"(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)"
 IMF_DATE = re.compile(SHORT + rb", ([0-3][0-9]) ([a-z]{3}) ([0-9]{4}) " + CLOCK + rb" gmt")
 RFC850_DATE = re.compile(LONG + rb", ([0-3][0-9])-([a-z]{3})-([0-9]{2}) " + CLOCK + rb" gmt")
 ASCTIME_DATE = re.compile(SHORT + rb" ([a-z]{3}) ([ 1-3][0-9]) " + CLOCK + rb" ([0-9]{4})")
+LONGEST_DATE_BYTES = 33
 DAYS = (b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat", b"Sun")
 MONTH_NAMES = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
 
@@ -84,7 +86,11 @@ def read_seconds(value: bytes) -> int | None:
 
 def read_date(value: bytes) -> int | None:
     """An HTTP-date in any of its three forms as seconds since 1970; names in any case, all else to the letter."""
-    text = value.lower()
+    return parse_date(value.lower()) if len(value) <= LONGEST_DATE_BYTES else None
+
+
+@lru_cache(maxsize=256)  # one Date is read several times, and is that of a whole second's answers
+def parse_date(text: bytes) -> int | None:
     if match := IMF_DATE.fullmatch(text):
         day, month, year, *clock = match.groups()
     elif match := RFC850_DATE.fullmatch(text):

@@ -77,8 +77,7 @@ def upstream_fields(request: Fields, *, host: bytes, via: bytes, credentials: fr
 
 def answer_fields(fields: Fields) -> Fields:
     """The fields of an upstream's answer that are passed on. Those that no parser should see are dropped."""
-    return tuple(
-        (name, value)
-        for name, value in without_hop_by_hop(fields)
-        if TOKEN.fullmatch(name) and not BAD_VALUE.search(value)
-    )
+    kept = without_hop_by_hop(fields)
+    if not BAD_VALUE.search(b"".join([value for _, value in kept])) and all(TOKEN.fullmatch(name) for name, _ in kept):
+        return kept
+    return tuple((name, value) for name, value in kept if TOKEN.fullmatch(name) and not BAD_VALUE.search(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from edged.proxy.rules_fields import (
     FOREVER_S,
@@ -19,6 +20,8 @@ from edged.proxy.rules_structured import read_targeted
 
 # RFC 9213 section 2.2: ours first, then the one for every intermediary near the client.
 TARGETED = (b"edged-cache-control", b"cdn-cache-control")
+POLICY_FIELDS = frozenset((*TARGETED, b"cache-control"))
+REMEMBERED_BYTES = 512
 # RFC 9110 section 15.1: a lifetime may be guessed for these.
 HEURISTIC_STATUSES = frozenset((200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501))
 # Statuses whose caching rules this cache knows, as must-understand asks (RFC 9111 section 5.2.2.3).
@@ -47,6 +50,17 @@ class Policy:
 
 def read_policy(status: int, fields: Fields) -> Policy:
     """Read Cache-Control, or the targeted field that takes its place."""
+    lines = tuple(pair for pair in fields if pair[0] in POLICY_FIELDS)
+    small = sum(len(value) for _, value in lines) <= REMEMBERED_BYTES
+    return remembered_policy(status, lines) if small else make_policy(status, lines)
+
+
+@lru_cache(maxsize=256)  # a service says the same of most of its answers
+def remembered_policy(status: int, lines: Fields) -> Policy:
+    return make_policy(status, lines)
+
+
+def make_policy(status: int, fields: Fields) -> Policy:
     found = None
     for name in TARGETED:
         found = found or read_targeted(values_of(fields, name))

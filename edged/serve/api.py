@@ -12,12 +12,14 @@ from edged.access.identity import Identity
 from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.feed.schema import ViewRule, view_to_cbor
 from edged.serve.changes import answer_changes
+from edged.serve.dictionary import DICTIONARY, LIFE
 from edged.serve.lists import answer_list
 from edged.serve.message import Answer, Request, Response, Stream, Timed
 from edged.serve.negotiate import RECORD_FORMATS, choose_format
 from edged.serve.openapi import OPENAPI, OPENAPI_FORMATS
 from edged.serve.query import (
     CHANGES_PARAMETERS,
+    DATASET_PARAMETERS,
     LIST_PARAMETERS,
     NOTHING,
     RECORD_PARAMETERS,
@@ -129,7 +131,9 @@ def route(
 ) -> Answer:
     """Below /v1/{dataset}."""
     if not segments:
-        parse_query(query, NO_PARAMETERS)
+        wanted = parse_query(query, DATASET_PARAMETERS).dictionary
+        if wanted is not None:
+            return answer_dictionary(service, request, view, wanted)
         return answer_dataset(service, request, view, now)
     collection = decode(segments[0], "collection")
     if len(segments) == 2:
@@ -196,7 +200,19 @@ def answer_dataset(service: Service, request: Request, view: View, now: float) -
         "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
     }
     form = choose_format(request.get(b"accept"), RECORD_FORMATS)
-    return respond(service, request, encode_document(document, is_binary(form)), form, view, keep=False)
+    trained = service.dictionaries.of(view)
+    links = (trained.link,) if trained is not None else ()
+    return respond(service, request, encode_document(document, is_binary(form)), form, view, links=links, keep=False)
+
+
+def answer_dictionary(service: Service, request: Request, view: View, name: str) -> Response:
+    """The dictionary of the dataset's answers (RFC 9842 section 2.1). Raises RequestError 404, DamageError."""
+    form = choose_format(request.get(b"accept"), (DICTIONARY,))
+    trained = service.dictionaries.of(view)
+    if trained is None or trained.sha256.hex() != name:
+        raise RequestError(404, f"no dictionary {name!r:.80} of {view.dataset!r} now; its Link names the present one")
+    extra = ((b"Use-As-Dictionary", trained.match),)
+    return respond(service, request, trained.data, form, view, extra=extra, cache=LIFE)
 
 
 def answer_datasets(service: Service, request: Request, now: float) -> Response:

@@ -37,8 +37,8 @@ def answer_list(
         found, following = find(view, collection, query)
         item = service.renderer.item
         items = [item(view, collection, key, raw, binary, shape) for key, raw in found]
-    extra = ((b"Link", link(path, query, following)),) if following is not None else ()
-    return respond(service, request, wrap(items, form, view.version, following), form, view, extra=extra)
+    links = (link(path, query, following),) if following is not None else ()
+    return respond(service, request, wrap(items, form, view.version, following), form, view, links=links)
 
 
 def batch(

@@ -27,7 +27,7 @@ RECORD_FORMATS = (JSON, CBOR)
 LIST_FORMATS = (JSON, CBOR, NDJSON, CBOR_SEQ)
 CHANGE_FORMATS = (NDJSON, EVENTS, CBOR_SEQ, JSON, CBOR)
 
-CODINGS = ("zstd", "gzip", "identity")  # in order of preference where the asker has none
+CODINGS = ("dcz", "zstd", "gzip", "identity")  # in order of preference where the asker has none
 LONG = 500  # characters; longer values of Accept are not worth remembering
 QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
@@ -56,10 +56,13 @@ def choose_format(accept: str | None, offered: tuple[Format, ...]) -> Format:
     return (remembered_format if accept is None or len(accept) < LONG else find_format)(accept, offered)
 
 
-def choose_coding(accept_encoding: str | None) -> str:
-    """zstd, gzip or identity. Raises RequestError 406 where even identity is refused (RFC 9110 section 12.5.3)."""
+def choose_coding(accept_encoding: str | None, with_dictionary: bool = False) -> str:
+    """dcz (only with_dictionary, where the asker has ours), zstd, gzip or identity.
+
+    Raises RequestError 406 where even identity is refused (RFC 9110 section 12.5.3).
+    """
     short = accept_encoding is None or len(accept_encoding) < LONG
-    return (remembered_coding if short else find_coding)(accept_encoding)
+    return (remembered_coding if short else find_coding)(accept_encoding, with_dictionary)
 
 
 def find_format(accept: str | None, offered: tuple[Format, ...]) -> Format:
@@ -86,7 +89,7 @@ def quality_of(media: str, members: list[tuple[str, float]]) -> float:
     return 0.0
 
 
-def find_coding(accept_encoding: str | None) -> str:
+def find_coding(accept_encoding: str | None, with_dictionary: bool) -> str:
     if accept_encoding is None:
         return "identity"
     weights = dict(reversed(weigh(accept_encoding)))
@@ -96,13 +99,15 @@ def find_coding(accept_encoding: str | None) -> str:
     for coding in CODINGS:
         if coding == "identity":
             quality = weights.get(coding, weights.get("*", 0.001) or 0.0)
+        elif coding == "dcz":
+            quality = weights.get(coding, 0.0) if with_dictionary else 0.0
         else:
             quality = weights.get(coding, weights.get("*", 0.0))
         if quality > best_quality:
             best, best_quality = coding, quality
     if best is None:
         raise RequestError(
-            406, f"Accept-Encoding {accept_encoding[:200]!r} takes none of what there is: {', '.join(CODINGS)}"
+            406, f"Accept-Encoding {accept_encoding[:200]!r} takes none of what there is: {', '.join(CODINGS[1:])}"
         )
     return best
 

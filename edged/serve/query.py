@@ -21,6 +21,7 @@ MAX_CONDITIONS = 8
 MAX_TEXT_CHARACTERS = 200
 MAX_WAIT_S = 60
 
+DATASET_PARAMETERS = frozenset({"dictionary"})
 RECORD_PARAMETERS = frozenset({"fields", "view"})
 LIST_PARAMETERS = frozenset({"keys", "after", "prefix", "limit", "q", "fields", "view"})
 CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view"})
@@ -41,6 +42,7 @@ class Query:
     since: int | None = None
     wait_s: int = 0
     collections: tuple[str, ...] = ()
+    dictionary: str | None = None
     given: frozenset[str] = frozenset()
 
 
@@ -160,6 +162,10 @@ def set_wait(query: Query, value: bytes) -> None:
     query.wait_s = whole_number(value, "wait", 0, MAX_WAIT_S)
 
 
+def set_dictionary(query: Query, value: bytes) -> None:
+    query.dictionary = decode(value, "dictionary")
+
+
 PARSERS = {
     "keys": set_keys,
     "after": set_after,
@@ -171,6 +177,7 @@ PARSERS = {
     "since": set_since,
     "wait": set_wait,
     "collection": set_collections,
+    "dictionary": set_dictionary,
 }
 
 

@@ -12,6 +12,7 @@ import cbor2
 import msgspec
 import zstandard
 
+from edged.serve.dictionary import Trained
 from edged.serve.memo import OBJECT_BYTES, Memo
 from edged.serve.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
 from edged.serve.shape import Shape
@@ -25,7 +26,7 @@ EVENTS_BYTES = 1 << 20  # of event streams' latest events
 LOOKS = 256  # looks of items that are remembered at a time
 NOWHERE = 0
 PAIR_BYTES = 56 + 16 + 2 * OBJECT_BYTES  # a tuple of two as a key, its text, and the value
-FORMS = ("json", "cbor", "ndjson", "cbor-seq", "openapi", "problem")
+FORMS = ("json", "cbor", "ndjson", "cbor-seq", "openapi", "problem", "dictionary")
 PERSONS = {(form, coding): f"{form}+{coding}"[:16].encode() for form in FORMS for coding in CODINGS}
 
 encode_json = msgspec.json.encode
@@ -113,13 +114,16 @@ class Renderer:
                 raise OverflowError
         return found
 
-    def coded(self, body: bytes, tag: str, coding: str) -> bytes:
-        """`body` in a content coding. tag: the entity tag of that representation."""
+    def coded(self, body: bytes, tag: str, coding: str, trained: Trained | None = None) -> bytes:
+        """`body` in a content coding. tag: the entity tag of that representation; trained: for dcz."""
         if coding == "identity":
             return body
         known = self.bodies.get((coding, tag))
         if known is None:
-            if coding == "zstd":
+            if coding == "dcz":
+                assert trained is not None
+                known = trained.compress(body)
+            elif coding == "zstd":
                 with self.lock:
                     known = self.zstd.compress(body)
             else:
@@ -128,9 +132,10 @@ class Renderer:
         return known
 
 
-def entity_tag(body: bytes, form: str, coding: str) -> str:
-    """A strong tag: equal only for equal bodies in the same format and coding."""
-    return f'"{blake2b(body, digest_size=10, person=PERSONS[form, coding]).hexdigest()}"'
+def entity_tag(body: bytes, form: str, coding: str, trained: Trained | None = None) -> str:
+    """A strong tag: equal only for equal bodies in the same format and coding, for dcz with the same dictionary."""
+    salt = trained.sha256[: blake2b.SALT_SIZE] if trained is not None and coding == "dcz" else b""
+    return f'"{blake2b(body, digest_size=10, salt=salt, person=PERSONS[form, coding]).hexdigest()}"'
 
 
 def item_of(key: str, value: bytes | None, binary: bool) -> bytes:

@@ -10,6 +10,7 @@ import trio
 
 from edged.errors import RequestError
 from edged.serve.damage import DamageReports
+from edged.serve.dictionary import DICTIONARY, Dictionaries, offers_dcz
 from edged.serve.message import REASONS, Fields, Request, Response, Shared, Timed
 from edged.serve.negotiate import Format, choose_coding, matches, refuses_identity
 from edged.serve.render import LEAST_CODED_BYTES, Renderer, entity_tag
@@ -31,6 +32,7 @@ class Service:
     web: Web
     slow: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
     damage: DamageReports = field(default_factory=DamageReports)
+    dictionaries: Dictionaries = field(default_factory=Dictionaries)
     times: dict[str, tuple[View, Timed]] = field(default_factory=dict)
 
     def timed(self, view: View) -> Timed:
@@ -48,31 +50,45 @@ def respond(
     form: Format,
     view: View | None,
     *,
+    links: tuple[bytes, ...] = (),
     extra: Fields = (),
+    cache: bytes = CACHE_CONTROL,
     keep: bool = True,
 ) -> Response:
-    """200 with `body` in the coding that the asker likes, or 304. Raises RequestError 406."""
+    """200 with `body` in the coding that the asker likes, or 304. Raises RequestError 406, DamageError."""
     accepted = request.get(b"accept-encoding")
-    coding = "identity" if accepted is None else choose_coding(accepted)
+    vary, cors = service.web.vary, service.web.cors(request)
+    timed, version, trained = None, None, None
+    if view is not None:
+        timed, version = service.timed(view), view.version
+        if offers_dcz(accepted) and form is not DICTIONARY:
+            trained = service.dictionaries.of(view)
+            vary += b", Available-Dictionary"
+    held = trained is not None and request.get(b"available-dictionary") == trained.available
+    if trained is not None and not held and trained.link not in links:
+        links += (trained.link,)
+    coding = "identity" if accepted is None else choose_coding(accepted, held)
     if coding != "identity" and len(body) < LEAST_CODED_BYTES and not refuses_identity(accepted):
         coding = "identity"
-    tag = entity_tag(body, form.name, coding)
-    timed, version = (None, None) if view is None else (service.timed(view), view.version)
-    vary, cors = service.web.vary, service.web.cors(request)
+    tag = entity_tag(body, form.name, coding, trained)
+    own: Fields = ((b"ETag", tag.encode()), *extra)
+    if links:
+        own = (*own, (b"Link", b", ".join(links)))
     known = request.get(b"if-none-match")
-    own = ((b"ETag", tag.encode()), *extra)
     if known is not None and matches(known, tag):
-        return Response(304, own, b"", timed, keep, shared_fields(None, coding, version, vary, cors))
+        return Response(304, own, b"", timed, keep, shared_fields(None, coding, version, vary, cors, cache))
     if coding != "identity":
-        body = service.renderer.coded(body, tag, coding)
+        body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
-    return Response(200, own, body, timed, keep, shared_fields(form, coding, version, vary, cors))
+    return Response(200, own, body, timed, keep, shared_fields(form, coding, version, vary, cors, cache))
 
 
 @lru_cache(maxsize=64)
-def shared_fields(form: Format | None, coding: str, version: int | None, vary: bytes, cors: Fields) -> Shared:
+def shared_fields(
+    form: Format | None, coding: str, version: int | None, vary: bytes, cors: Fields, cache: bytes
+) -> Shared:
     """Those of all answers in a form (None: of a 304) and coding, of a version, to an origin."""
-    fields = [(b"Cache-Control", CACHE_CONTROL), (b"Vary", vary), *cors]
+    fields = [(b"Cache-Control", cache), (b"Vary", vary), *cors]
     if version is not None:
         fields.append((b"Edged-Version", b"%d" % version))
     if form is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import cbor2
@@ -56,6 +57,10 @@ class MemoryView:
     expires_s: int = 86400
     schema: Schema = SCHEMA
     changes_from: int = 0
+    trained: bytes = b""
+
+    def dictionary(self) -> tuple[bytes, bytes]:
+        return (sha256(self.trained).digest(), self.trained) if self.trained else (b"", b"")
 
     @property
     def slices(self) -> Mapping[str, MemorySlice]:
@@ -116,6 +121,7 @@ class MemoryDataset:
     taken_down: set[tuple[str, str]] = field(default_factory=set)
     changes_from: int = 0
     as_of: int = int(NOW) - 10
+    trained: bytes = b""
     made: MemoryView | None = None
 
     def publish(self, collection: str, edits: Mapping[str, Any]) -> int:
@@ -147,6 +153,7 @@ class MemoryDataset:
                 frozenset(self.taken_down),
                 as_of=self.as_of,
                 changes_from=self.changes_from,
+                trained=self.trained,
             )
         return self.made
 
@@ -165,5 +172,6 @@ def film(number: int) -> dict[str, Any]:
 def make_dataset(count: int = 120) -> MemoryDataset:
     dataset = MemoryDataset("catalog")
     dataset.publish("titles", {f"{1990 + n % 10}/Film_{n:04}": film(n) for n in range(count)})
+    dataset.trained = b"".join(dataset.records["titles"].values())[:20_000]
     dataset.publish("people", {"a b&c,d": {"name": "Ann"}, "ü/1%": {"name": "Ü"}})
     return dataset

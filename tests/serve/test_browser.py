@@ -34,6 +34,18 @@ SEEN = """
 while (window.seen.length < args[0]) await new Promise((go) => setTimeout(go, 5));
 return window.seen;
 """
+COMPRESSED = """
+const link = (await fetch("/v1/catalog")).headers.get("Link");
+await (await fetch(link.match(/<([^>]+)>/)[1])).arrayBuffer();
+for (let limit = 20; limit < 120; limit++) {
+  const answer = await fetch("/v1/catalog/titles?limit=" + limit);
+  const found = [answer.headers.get("Content-Encoding"), (await answer.json()).items.length === limit];
+  if (found[0] === "dcz") return found;
+  await new Promise((go) => setTimeout(go, 20));
+}
+return "never";
+"""
+RECORDS = 400  # enough for a dictionary
 REFUSED = "TypeError: Failed to fetch"
 WITH_MANY_FIELDS = {"headers": {"Accept": "application/json", "If-None-Match": '"none"'}}
 
@@ -61,7 +73,7 @@ class Scene:
 @pytest.fixture
 def scene(tmp_path: Path) -> Iterator[Scene]:
     origin = Origin.make(tmp_path)
-    origin.publish(titles(20))
+    origin.publish(titles(RECORDS))
     device = Device(tmp_path, origin)
     with ExitStack() as stack:
         url = stack.enter_context(origin.served())
@@ -88,7 +100,7 @@ def test_a_page_of_an_allowed_origin_reads_records_and_hears_of_a_change_as_it_i
     assert browser.run(FETCH, scene.record) == [200, "1", titles(1)[0]["value"]]
     assert browser.run(FETCH, scene.record, WITH_MANY_FIELDS) == [200, "1", titles(1)[0]["value"]]  # by preflight
     assert browser.run(LISTEN, scene.changes) == "open"
-    scene.origin.publish(titles(20, edited=1))
+    scene.origin.publish(titles(RECORDS, edited=1))
     change = {"collection": "titles", "key": "1980/Title_00000", "version": 2, "value": titles(1, edited=1)[0]["value"]}
     assert browser.run(SEEN, 2) == [change, ["version", "2"]]
     assert browser.run(FETCH, scene.record) == [200, "2", titles(1, edited=1)[0]["value"]]
@@ -124,3 +136,9 @@ def test_a_page_from_the_internet_needs_the_users_leave_for_this_device(scene: S
     browser.grant("loopback-network", scene.public, "denied")
     browser.open(scene.public)
     assert browser.run(FETCH, scene.record) == REFUSED
+
+
+def test_a_browser_fetches_the_dictionary_and_reads_answers_compressed_with_it(scene: Scene) -> None:
+    browser = scene.browser
+    browser.open(f"{scene.daemon.apps}/v1")
+    assert browser.run(COMPRESSED) == ["dcz", True]

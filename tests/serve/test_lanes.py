@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -17,11 +19,25 @@ from tests.serve.memory import NOW, MemoryView, make_dataset
 
 KEYS = ["1997/Film_0007", "1997%2FFilm_0007", "1993/Film_0003", "none", "%C3%BC/1%25", "%", "%ff", "", "a" * 513]
 COLLECTIONS = ["titles", "people", "none", "%74itles"]
+DICTIONARY = f"/v1/catalog?dictionary={sha256(make_dataset().trained).hexdigest()}"
 PLACES = ["catalog/titles", "catalog/people", "catalog/none", "empty/titles", "catalog", "none", "catalog/changes"]
 PARAMETERS = ["keys=1997/Film_0007,none", "limit=3", "limit=0", "after=1993/Film_0003", "prefix=199"]
 PARAMETERS += ["where.year=1994", "where.genres=Noir", "where.rating=1", "q=film", "q=", "fields=title,poster.w342"]
 PARAMETERS += ["view=stb-basic", "view=none", "since=1", "since=99", "since=x", "collection=titles", "nonsense", "%zz"]
-OTHERS = ["/", "/v1", "/v1/", "/v1/catalog", "/openapi.json", "/v1x", "http://localhost/v1", "http://evil/v1", "*", "x"]
+OTHERS = [
+    DICTIONARY,
+    "/v1/catalog?dictionary=0",
+    "/",
+    "/v1",
+    "/v1/",
+    "/v1/catalog",
+    "/openapi.json",
+    "/v1x",
+    "http://localhost/v1",
+    "http://evil/v1",
+    "*",
+    "x",
+]
 ACCEPTS = ["*/*", "text/html", "application/json;q=0"]
 ACCEPTS += [f"application/{name}" for name in ("cbor", "x-ndjson", "cbor-seq")]
 TARGETS = st.one_of(
@@ -33,11 +49,13 @@ TARGETS = st.one_of(
     ),
     st.sampled_from(OTHERS),
 )
+TRAINED = b64encode(sha256(make_dataset().trained).digest()).decode()
 FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "Accept": st.sampled_from(ACCEPTS),
-        "Accept-Encoding": st.sampled_from(["gzip", "zstd, gzip;q=0.5", "identity;q=0", "br", "*"]),
+        "Accept-Encoding": st.sampled_from(["gzip", "zstd, gzip;q=0.5", "identity;q=0", "br", "*", "dcz, zstd", "dcz"]),
+        "Available-Dictionary": st.sampled_from([f":{TRAINED}:", f":{'A' * 43}=:", "x"]),
         "If-None-Match": st.sampled_from(["*", '"x"', 'W/"x", "y"']),
         "Host": st.sampled_from(["localhost", "127.0.0.1:80", "evil.example"]),
         "Origin": st.sampled_from(["https://tv.example", "https://evil.example", "null"]),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import trio
+import zstandard
 
 import edged
 from edged.config import ServeConfig
@@ -36,6 +39,7 @@ async def test_the_real_replica_is_served_and_followed(tmp_path: Path) -> None:
                     reply = await ask_once(url, data)
                     assert (reply.status, reply.body, reply.fields["age"]) == (200, raw, "99")
                     assert reply.fields["edged-state"] == "stale"
+                await check_dictionary(url, publisher, data, raw)
                 found = await ask_once(url, head("GET", "/v1/catalog/titles?where.year=1950&limit=1"))
                 assert found.status == 200
                 assert b'"year":1950' in found.body
@@ -43,3 +47,16 @@ async def test_the_real_replica_is_served_and_followed(tmp_path: Path) -> None:
                 reply = await ask_once(url, data)
                 assert (reply.fields["age"], reply.fields["edged-state"]) == ("10", "fresh")
                 stop.set()
+
+
+async def check_dictionary(url: str, publisher: Publisher, data: bytes, raw: bytes) -> None:
+    """The slice's own dictionary is served, and answers come compressed with it."""
+    dictionary = publisher.dictionaries["core"]
+    found = await ask_once(url, head("GET", f"/v1/catalog?dictionary={sha256(dictionary).hexdigest()}"))
+    assert found.body == dictionary
+    name = b64encode(sha256(dictionary).digest())
+    fields = b"Accept-Encoding: dcz, identity;q=0\r\nAvailable-Dictionary: :" + name + b":\r\n\r\n"
+    reply = await ask_once(url, data.removesuffix(b"\r\n") + fields)
+    trained = zstandard.ZstdCompressionDict(dictionary, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    assert reply.fields["content-encoding"] == "dcz"
+    assert zstandard.ZstdDecompressor(dict_data=trained).decompress(reply.body[40:]) == raw

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from edged.errors import WireError
 
-BITS_MOST = 1 << 16  # coded in one hop: under a second of work on a desktop machine, whatever the bytes say
+BITS_MOST = 1 << 18  # coded in one hop: some four seconds of work on a desktop machine, whatever the bytes say
 ONE = 1 << 16  # certainty
 TOP = (1 << 32) - 1
 SURE = 24  # the nearest to certainty that a probability comes, of ONE
@@ -73,15 +73,15 @@ class Silent:
 class Writer:
     """Encodes bits. `low` and `high` span what the bytes to come may still say."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.low, self.high = 0, TOP
         self.out = bytearray()
-        self.left = BITS_MOST
+        self.most = self.left = most
 
     def code(self, bit: int, probability: int) -> int:
         self.left -= 1
         if self.left < 0:
-            raise TooLong(f"encode hop: more than {BITS_MOST} coded bits")
+            raise TooLong(f"encode hop: more than {self.most} coded bits")
         middle = self.low + (self.high - self.low) * probability // ONE
         if bit:
             self.high = middle

@@ -21,7 +21,7 @@ FORMAT = 1
 MAGIC = b"edged bundle\n"
 LENGTH_BYTES = 4
 HEADER_BYTES = 4 << 20
-BLOBS = 1 << 16  # in one bundle
+BLOBS = 30_000  # in one bundle: three items each
 
 
 @dataclass(frozen=True, slots=True)

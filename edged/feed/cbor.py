@@ -23,9 +23,10 @@ def encode(value: Any) -> bytes:
 def decode(data: bytes, what: str, *, depth: int = limits.DEPTH) -> Any:
     """Decode exactly one deterministically encoded item.
 
-    Refuses indefinite lengths, duplicate keys, tags, trailing data, nesting past `depth` and every encoding that is
-    not the deterministic one. Raises WireError naming `what`.
+    Refuses indefinite lengths, duplicate keys, tags, trailing data, nesting past `depth`, more than limits.ITEMS items
+    and every encoding that is not the deterministic one. Raises WireError naming `what`.
     """
+    check_items(data, f"decode {what}")
     try:
         value = cbor2.loads(data, max_depth=depth, allow_indefinite=False, allow_duplicate_keys=False)
         again = cbor2.dumps(value, canonical=True)
@@ -35,6 +36,29 @@ def decode(data: bytes, what: str, *, depth: int = limits.DEPTH) -> Any:
         raise WireError(f"decode {what}: not deterministic CBOR (RFC 8949 section 4.2), or data follows it")
     refuse_foreign(value, what)
     return value
+
+
+def check_items(data: bytes, what: str) -> None:
+    """Raise WireError if CBOR of definite lengths holds more than limits.ITEMS items; says nothing else of it.
+
+    A byte can be a whole list, which decoded takes eighty.
+    """
+    if len(data) <= limits.ITEMS:
+        return
+    at = 0
+    for _ in range(limits.ITEMS):
+        if at >= len(data):
+            return
+        major, argument = data[at] >> 5, data[at] & 31
+        at += 1
+        if 24 <= argument <= 27:
+            width = 1 << argument - 24
+            argument = int.from_bytes(data[at : at + width], "big")
+            at += width
+        if major in (2, 3):
+            at += argument
+    if at < len(data):
+        raise WireError(f"{what}: holds more than {limits.ITEMS} items; send less in one piece")
 
 
 def refuse_foreign(value: Any, what: str) -> None:
@@ -58,7 +82,7 @@ def encode_record(value: Any, where: str) -> bytes:
     """A record's value in the JSON data model as its canonical bytes.
 
     Raises WireError naming `where` for NaN and infinities, integers of more than 64 bits, keys that are not text,
-    unpaired surrogates, nesting past limits.DEPTH and values over limits.VALUE_BYTES.
+    unpaired surrogates, nesting past limits.DEPTH and values over limits.VALUE_BYTES or limits.ITEMS.
     """
     check_json_model(value, where)
     try:
@@ -69,6 +93,7 @@ def encode_record(value: Any, where: str) -> bytes:
         raise WireError(
             f"encode {where}: {len(data)} bytes, at most {limits.VALUE_BYTES} are allowed; split the record"
         )
+    check_items(data, f"encode {where}")
     return data
 
 

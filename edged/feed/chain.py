@@ -117,6 +117,15 @@ def encode_chain(chain: Chain) -> bytes:
     return zstd.compress(cbor.encode(document))
 
 
+def fits(data: bytes) -> bool:
+    """Whether a device takes a chain blob of this size."""
+    try:
+        cbor.check_items(zstd.decompress(data, "chain", limits.CHAIN_BYTES), "chain")
+    except WireError:
+        return False
+    return True
+
+
 def snapshot_to_cbor(snapshot: SnapshotRef) -> list[Any]:
     dictionary = None if snapshot.dictionary is None else snapshot.dictionary.to_cbor()
     return [

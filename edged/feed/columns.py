@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from edged.errors import WireError
 from edged.feed import limits
+from edged.feed.cbor import check_items
 from edged.feed.names import check_collection, check_key
 from edged.feed.octets import Octets, decode_text, shared_bytes, write_counted, write_varint
 
@@ -270,6 +271,7 @@ def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]
             room -= len(key) + len(value)
             if room < 0 or len(value) > limits.VALUE_BYTES:
                 raise WireError(f"decode snapshot part: a value of {len(value)} bytes, or more than {max_bytes} in all")
+            check_items(value, "decode snapshot part: a value")
             yield text, check_key(decode_text(key, "snapshot part")), value
             previous = key
     numbers.end()

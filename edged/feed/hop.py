@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from edged.errors import ChainError, WireError
 from edged.feed import limits
+from edged.feed.arithmetic import BITS_MOST
 from edged.feed.changes import Change, Lookup
 from edged.feed.hopcoding import decode_hop, encode_hop
 
@@ -25,9 +26,9 @@ def tag_of(dictionary: bytes) -> bytes:
     return hashlib.sha256(dictionary).digest()[:DICTIONARY_TAG_BYTES] if dictionary else NO_DICTIONARY_TAG
 
 
-def pack_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes) -> bytes:
-    """The blob for `changes` against `old`. dictionary: the slice's trained one, or b""."""
-    return bytes([FORMAT]) + tag_of(dictionary) + encode_hop(changes, old, dictionary)
+def pack_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
+    """The blob for `changes` against `old`. dictionary: the slice's trained one, or b""; bits: see encode_hop."""
+    return bytes([FORMAT]) + tag_of(dictionary) + encode_hop(changes, old, dictionary, bits)
 
 
 def dictionary_tag(blob: bytes) -> bytes:

@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from edged.errors import WireError
-from edged.feed.arithmetic import TooLong
+from edged.feed.arithmetic import BITS_MOST, TooLong
 from edged.feed.changes import Change, Lookup, sort_key
-from edged.feed.modelledhop import CHANGES_MOST, decode_modelled, encode_modelled
+from edged.feed.modelledhop import CHANGES_MOST, NEW_BYTES, decode_modelled, encode_modelled
 from edged.feed.names import check_collection, check_key
 from edged.feed.wholehop import decode_whole, encode_whole
 
 WHOLE = 1  # format: whole records, see wholehop
-MODELLED = 2  # format: patches, see modelledhop
-MODELLED_BYTES = 1 << 20  # of new values; a hop of more is not tried in the modelled form
+MODELLED = 3  # format: patches, see modelledhop
 
 
-def encode_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes) -> bytes:
+def encode_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
     """The smallest coding of `changes` against version A as `old` sees it.
 
+    bits: at most so many are coded one by one, at some 15 microseconds each.
     Changes may come in any order, one at most for a record; those that change nothing are left out.
     Raises WireError for names and keys that are not acceptable, a record that is changed twice, and a value that is
     not deterministic CBOR of the JSON data model.
@@ -40,9 +40,9 @@ def encode_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes) -> byt
         if old.get(change.collection, change.key) != change.value:
             entries.append((change.collection, change.key, change.value))
     whole = encode_whole(entries, old, dictionary)
-    if len(entries) <= CHANGES_MOST and sum(len(value or b"") for _, _, value in entries) <= MODELLED_BYTES:
+    if len(entries) <= CHANGES_MOST and sum(len(value or b"") for _, _, value in entries) <= NEW_BYTES:
         try:
-            modelled = encode_modelled(entries, old, dictionary)
+            modelled = encode_modelled(entries, old, dictionary, bits)
         except TooLong:  # more than a receiver should work through bit by bit
             return bytes([WHOLE]) + whole
         if len(modelled) <= len(whole):
@@ -59,7 +59,7 @@ def decode_hop(data: bytes, old: Lookup, dictionary: bytes, *, max_bytes: int) -
     match data[:1]:
         case b"\x01":
             entries = decode_whole(data[1:], old, dictionary, max_bytes)
-        case b"\x02":
+        case b"\x03":
             entries = decode_modelled(data[1:], old, dictionary, max_bytes)
         case form:
             raise WireError(f"decode hop: format {form.hex() or 'none'} is not known here; update edged")

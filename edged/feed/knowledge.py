@@ -9,7 +9,7 @@ import cbor2
 
 from edged.errors import WireError
 from edged.feed import cbor, limits
-from edged.feed.textmodel import Corpus, Counter
+from edged.feed.textmodel import Corpus, Counter, Known
 
 NAMES = 48  # field names known for one place in a record
 PRIMERS = 48  # records of a collection kept, to learn how records differ from one another: 4 % of the bytes of hops
@@ -43,6 +43,7 @@ class Knowledge:
 
     def __init__(self, dictionary: bytes) -> None:
         self.corpora: dict[str, Corpus] = {}
+        self.known = Known()
         self.names: dict[str, list[str]] = {}
         self.values: dict[str, list[Any]] = {}
         self.primed: dict[object, Counter] = {}
@@ -71,7 +72,9 @@ class Knowledge:
 
     def note(self, value: Any, path: str) -> None:
         if type(value) is str:
-            self.corpora.setdefault(path, Corpus()).add(value.encode())
+            if path not in self.corpora:
+                self.corpora[path] = Corpus(self.known)
+            self.corpora[path].add(value.encode())
         elif type(value) is list:
             for item in value:
                 self.note(item, path + "[]")

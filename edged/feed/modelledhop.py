@@ -1,6 +1,6 @@
 """The modelled form of a hop: keys and patches, arithmetic-coded with what both sides hold as the model.
 
-For the hops that make up nearly all traffic, of a few hundred records at most: it costs some 10 microseconds a bit.
+For the hops that make up nearly all traffic, of a few hundred records at most: it costs some 15 microseconds a bit.
 Changes go by collection and then by key, numbers in the order of numbers; first which records change and how, so that
 all old ones are at hand, then the values.
 """
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from edged.errors import WireError
-from edged.feed import cbor, limits
-from edged.feed.arithmetic import Coder, Reader, Writer
+from edged.feed import cbor
+from edged.feed.arithmetic import BITS_MOST, Coder, Reader, TooLong, Writer
 from edged.feed.changes import Entry, Lookup
 from edged.feed.names import check_collection, check_key
 from edged.feed.treecoding import ABSENT, TreeCoder, knowledge_of
@@ -21,6 +21,8 @@ CHANGED, NEW, DELETED = range(3)
 DIGITS = 15  # of a key that is coded as a number
 LAST = "\U0010ffff"  # after any key that goes on otherwise
 CHANGES_MOST = 4096
+OLD_BYTES = 4 << 20  # of old values that a hop is coded against
+NEW_BYTES = 4 << 20  # of the values that it makes
 
 Head = tuple[int, str, str]  # CHANGED, NEW or DELETED; collection, key
 
@@ -34,14 +36,17 @@ def entry_order(entry: Entry) -> tuple[bytes, bytes]:
     return entry[0].encode(), entry[1].encode()
 
 
-def encode_modelled(changes: Sequence[Entry], old: Lookup, dictionary: bytes) -> bytes:
-    """Raises TooLong where that is more work than a receiver should be given, WireError for values not decodable."""
+def encode_modelled(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
+    """bits: how many to code at most.
+
+    Raises TooLong where that is more work than a receiver should be given, WireError for values not decodable.
+    """
     ordered: list[Entry] = []
     for collection in sorted({change[0] for change in changes}, key=str.encode):
         mine = [change for change in changes if change[0] == collection]
         numeric = all(is_number(change[1]) for change in mine)
         ordered += sorted(mine, key=lambda change: int(change[1])) if numeric else sorted(mine, key=entry_order)
-    writer = Writer()
+    writer = Writer(bits)
     for _ in HopCoder(writer, old, dictionary, 1 << 62).run(ordered):
         pass
     return writer.finish()
@@ -50,7 +55,7 @@ def encode_modelled(changes: Sequence[Entry], old: Lookup, dictionary: bytes) ->
 def decode_modelled(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int) -> list[Entry]:
     """The changes in the order of collection and key. Raises WireError."""
     reader = Reader(data, "hop")
-    changes = list(HopCoder(reader, old, dictionary, max_bytes).run(()))
+    changes = list(HopCoder(reader, old, dictionary, min(max_bytes, NEW_BYTES)).run(()))
     reader.finish()
     return sorted(changes, key=entry_order)
 
@@ -62,6 +67,7 @@ class HopCoder:
         self.tree = TreeCoder(coder, knowledge_of(dictionary), max_bytes)
         self.decisions = self.tree.decisions
         self.old = old
+        self.room = OLD_BYTES
 
     def run(self, changes: Sequence[Entry]) -> Iterator[Entry]:
         heads = list(self.heads(changes))
@@ -74,7 +80,9 @@ class HopCoder:
             data = changes[place][2] if changes else None
             new = ABSENT if data is None else cbor.decode(data, f"{collection}/{key!r}")
             self.tree.key, self.tree.fresh = key, kind == NEW
-            base = latest.get(collection, bases[place]) if kind == NEW else bases[place]
+            base = latest.get(collection, ABSENT) if kind == NEW else ABSENT
+            if base is ABSENT:
+                base = old_value(collection, bases[place])
             value = self.tree.value(new, base, collection)
             if kind == NEW:
                 latest[collection] = value
@@ -169,28 +177,37 @@ class HopCoder:
                 low = size + 1
         return key[:low] if low <= len(key) else None
 
-    def bases(self, heads: Sequence[Head]) -> list[Any]:
-        """What each value is coded against: its old value, or a new record's neighbour. Learns from all of them."""
-        found: list[Any] = []
+    def bases(self, heads: Sequence[Head]) -> list[bytes | None]:
+        """What each value is coded against: its old value, or a new record's neighbour. Learns from all of them.
+
+        They are decoded once more when their turn comes: decoded they take many times the room.
+        """
+        found: list[bytes | None] = []
         near = ("", "")
-        like: Any = ABSENT
+        like: bytes | None = None
         for kind, collection, key in heads:
             data = self.old.get(collection, key)
             if (data is None) != (kind == NEW):
                 raise WireError(f"decode hop: made for another version, {collection}/{key!r:.80} tells")
             if data is not None:
-                found.append(ABSENT if kind == DELETED else self.at_hand(collection, data))
+                found.append(None if kind == DELETED else self.at_hand(collection, data))
                 continue
             neighbour = self.old.before(collection, key)
             if neighbour is None:
-                like = ABSENT
+                like = None
             elif near != (collection, neighbour[0]):
                 near = (collection, neighbour[0])
                 like = self.at_hand(collection, neighbour[1])
             found.append(like)
         return found
 
-    def at_hand(self, collection: str, data: bytes) -> Any:
-        value = cbor.decode(data, f"old record of {collection}", depth=limits.DEPTH)
-        self.tree.learn(value, collection)
-        return value
+    def at_hand(self, collection: str, data: bytes) -> bytes:
+        self.room -= len(data)
+        if self.room < 0:
+            raise TooLong(f"code hop: against more than {OLD_BYTES} bytes of old records")
+        self.tree.learn(old_value(collection, data), collection)
+        return data
+
+
+def old_value(collection: str, data: bytes | None) -> Any:
+    return ABSENT if data is None else cbor.decode(data, f"old record of {collection}")

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from edged.errors import WireError
-from edged.feed import cbor, zstd
+from edged.feed import cbor, limits, zstd
 from edged.feed.names import check_collection, check_key
 
 FORMAT = 1
-DECODED_BYTES = 8 << 20  # some hundred thousand keys; more is no longer a takedown but another catalogue
 
 
 def encode_takedowns(entries: Iterable[tuple[str, str]]) -> bytes:
@@ -21,14 +20,17 @@ def encode_takedowns(entries: Iterable[tuple[str, str]]) -> bytes:
     for collection, key in sorted(set(entries), key=lambda entry: (entry[0], entry[1].encode())):
         keys.setdefault(check_collection(collection), []).append(check_key(key))
     document = cbor.encode({1: FORMAT, 2: keys})
-    if len(document) > DECODED_BYTES:
-        raise WireError(f"encode takedowns: {len(document)} bytes, at most {DECODED_BYTES} are allowed; restore some")
+    if len(document) > limits.CHAIN_BYTES:
+        raise WireError(
+            f"encode takedowns: {len(document)} bytes, at most {limits.CHAIN_BYTES} are allowed; restore some"
+        )
+    cbor.check_items(document, "encode takedowns")
     return zstd.compress(document)
 
 
 def decode_takedowns(data: bytes) -> frozenset[tuple[str, str]]:
     """The (collection, key) entries of a blob whose hash has been checked. Raises WireError."""
-    document = cbor.decode(zstd.decompress(data, "takedowns", DECODED_BYTES), "takedowns", depth=4)
+    document = cbor.decode(zstd.decompress(data, "takedowns", limits.CHAIN_BYTES), "takedowns", depth=4)
     match document:
         case {1: 1, 2: dict() as collections} if len(document) == 2:
             return frozenset(

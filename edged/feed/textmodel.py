@@ -14,31 +14,53 @@ ORDERS = (0, 1, 2, 3, 4, 6)  # lengths of the contexts that vote
 HISTORY = ORDERS[-1]
 NEAREST_BYTES = 12_000  # how far back a context of one byte is counted; longer ones further, by their length squared
 FOLLOWERS = 255  # counted for one context at most
-KNOWN_CONTEXTS = 8192  # remembered of one field between hops; forgotten all at once when there are more
+KNOWN_CONTEXTS = 1 << 14  # whose counts are kept to be asked for again: of one dictionary, and of one hop
+CONTEXTS_MOST = 1 << 14  # noted in one hop, and as many decisions: what a hostile one can make us remember
+RECENT_WEIGHT = 3  # what was seen in this hop's own records counts for so many of the dictionary's
 
 Counts = dict[int, int]
+
+
+class Known:
+    """Counts of many corpora that can be made anew: all are forgotten at once when there are KNOWN_CONTEXTS."""
+
+    def __init__(self) -> None:
+        self.corpora: list[dict[bytes, Counts]] = []
+        self.left = KNOWN_CONTEXTS
+
+    def add(self) -> dict[bytes, Counts]:
+        """The place for one more corpus."""
+        self.corpora.append({})
+        return self.corpora[-1]
+
+    def spend(self) -> None:
+        """To be called before one more context is kept."""
+        if self.left == 0:
+            self.left = KNOWN_CONTEXTS
+            for corpus in self.corpora:
+                corpus.clear()
+        self.left -= 1
 
 
 class Corpus:
     """Texts of one field. Searched for a context when that is first asked for, and the result remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Known) -> None:
         self.text = bytearray([END])
-        self.known: dict[bytes, Counts] = {}
+        self.budget, self.known = known, known.add()
 
     def add(self, text: bytes) -> None:
         self.text += text
         self.text.append(END)
-        if self.known:
-            self.known.clear()
+        self.known.clear()
 
     def followers(self, context: bytes) -> Counts:
         """How often which byte followed `context`. Not to be changed by the caller."""
         counts = self.known.get(context)
         if counts is None:
-            if len(self.known) >= KNOWN_CONTEXTS:
-                self.known.clear()
-            counts = self.known[context] = self.count(context)
+            counts = self.count(context)
+            self.budget.spend()
+            self.known[context] = counts
         return counts
 
     def count(self, context: bytes) -> Counts:
@@ -56,18 +78,22 @@ class Corpus:
         return counts
 
 
-CONTEXTS_MOST = 1 << 14  # noted in one field, and in all decisions: what a hostile hop can make us remember
-RECENT_WEIGHT = 3  # what was seen in this hop's own records counts for so many of the dictionary's
+class HopMemory:
+    """What the fields of one hop may remember together."""
+
+    def __init__(self) -> None:
+        self.known = Known()
+        self.left = CONTEXTS_MOST  # that may still be noted
 
 
 class Field:
     """A field's texts while one hop is coded: the dictionary's, those of the records at hand, and what was coded.
 
-    The dictionary's are shared with other hops, and are only asked.
+    corpus: the dictionary's, None where it has none; it is shared with other hops, and only asked.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
-        self.corpus = corpus
+    def __init__(self, corpus: Corpus | None, memory: HopMemory) -> None:
+        self.corpus, self.memory = corpus or Corpus(memory.known), memory
         self.at_hand: Corpus | None = None
         self.recent: dict[bytes, Counts] = {}
 
@@ -79,16 +105,16 @@ class Field:
                 break
             context = history[size - order :]
             counts = recent.get(context)
-            if counts is None:
-                if len(recent) < CONTEXTS_MOST:
-                    recent[context] = {symbol: RECENT_WEIGHT}
-            else:
+            if counts is not None:
                 counts[symbol] = counts.get(symbol, 0) + RECENT_WEIGHT
+            elif self.memory.left:
+                self.memory.left -= 1
+                recent[context] = {symbol: RECENT_WEIGHT}
 
     def learn(self, text: bytes) -> None:
         """Take in a whole text that both sides hold; costs next to nothing until the field's texts are coded."""
         if self.at_hand is None:
-            self.at_hand = Corpus()
+            self.at_hand = Corpus(self.memory.known)
         self.at_hand.add(text)
 
     def votes(self, history: bytes) -> list[list[tuple[int, int]]]:

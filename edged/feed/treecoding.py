@@ -17,7 +17,7 @@ from edged.feed import cbor, limits
 from edged.feed.arithmetic import ONE, Coder, Silent
 from edged.feed.knowledge import NAMES, Knowledge, inside, name_order
 from edged.feed.octets import shared_bytes
-from edged.feed.textmodel import END, HISTORY, Corpus, Decisions, Field, TextCoder
+from edged.feed.textmodel import END, HISTORY, Decisions, Field, HopMemory, TextCoder
 
 NONE, FALSE, TRUE, INTEGER, FLOAT, TEXT, LIST, MAP = range(8)
 KINDS = {bool: TRUE, int: INTEGER, float: FLOAT, str: TEXT, list: LIST, dict: MAP}
@@ -54,6 +54,7 @@ class TreeCoder:
         self.decisions = Decisions(coder, knowledge.primed)
         self.texts = TextCoder(coder)
         self.fields: dict[str, Field] = {}
+        self.memory = HopMemory()
         self.names: dict[str, list[str]] = {}
         self.room = max_bytes
         self.priming = False
@@ -69,7 +70,7 @@ class TreeCoder:
     def field(self, path: str) -> Field:
         field = self.fields.get(path)
         if field is None:
-            field = self.fields[path] = Field(self.knowledge.corpora.get(path) or Corpus())
+            field = self.fields[path] = Field(self.knowledge.corpora.get(path), self.memory)
         return field
 
     def known(self, path: str) -> list[str]:

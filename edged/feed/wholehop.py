@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from edged.errors import WireError
 from edged.feed import limits
+from edged.feed.cbor import check_items
 from edged.feed.changes import Entry, Lookup
 from edged.feed.names import check_collection, check_key
 from edged.feed.octets import Octets, decode_text, shared_bytes, write_counted, write_varint
@@ -37,6 +38,8 @@ def decode_whole(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int) ->
     changes: list[Entry] = []
     for collection, key, mark in keys:
         value = None if mark is None else values.counted(limits.VALUE_BYTES, "size of a value")
+        if value is not None:
+            check_items(value, "decode hop: a value")
         changes.append((collection, key, value))
     values.end()
     return changes

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import limits
+from edged.feed.arithmetic import BITS_MOST
 from edged.feed.blob import BlobRef
 from edged.feed.changes import Change, sort_key
 from edged.feed.digest import SetHash
@@ -15,6 +16,7 @@ from edged.feed.plan import REQUEST_BYTES
 from edged.origin.state import SliceState, State
 
 HOP_CONTENT_BYTES = 48 << 20  # what a hop may touch, old and new together: both ends hold that much in memory
+PLAIN_BITS = 1 << 16  # coded in the hop to the next version: every device takes it, and soon, so within a second
 SKIP_SHARE = 0.5  # a skip hop that touches more of the slice than this is no cheaper than the snapshot
 SKIP_FREE_BYTES = 4 << 20  # below this coding takes a second or two, and what comes out is often far smaller
 
@@ -123,7 +125,14 @@ def compose(state: State, name: str, since: SliceState) -> tuple[list[Change], O
 
 
 def make_hop(
-    state: State, name: str, since: SliceState, now: SliceState, dictionary: bytes, *, most_content: int
+    state: State,
+    name: str,
+    since: SliceState,
+    now: SliceState,
+    dictionary: bytes,
+    *,
+    most_content: int,
+    bits: int = BITS_MOST,
 ) -> bytes | None:
     """A proved hop, None if it would touch more than `most_content` bytes. Raises OriginError if the proof fails."""
     composed = compose(state, name, since)
@@ -132,7 +141,7 @@ def make_hop(
     changes, old = composed
     if sum(len(change.value or b"") for change in changes) > most_content:
         return None
-    data = pack_hop(changes, old, dictionary)
+    data = pack_hop(changes, old, dictionary, bits)
     prove(data, changes, old, dictionary, since, now)
     return data
 
@@ -183,7 +192,7 @@ class HopMaker:
         if not before.counter:
             return False
         blob_name, dictionary = self.dictionary_of(name)
-        data = make_hop(self.state, name, before, now, dictionary, most_content=HOP_CONTENT_BYTES)
+        data = make_hop(self.state, name, before, now, dictionary, most_content=HOP_CONTENT_BYTES, bits=PLAIN_BITS)
         if data is None or len(data) > min(limits.BLOB_BYTES, snapshot_bytes + REQUEST_BYTES):
             return False
         self.keep(name, before, now, data, blob_name)

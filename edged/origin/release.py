@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import zstandard
-
 from edged.errors import OriginError, StoreError, TrustError
 from edged.feed import cbor, limits, trust
 from edged.feed.blob import BlobRef
-from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain
+from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain, fits
 from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
@@ -114,14 +112,13 @@ def fit_chain(place: Workplace, row: VersionRow) -> tuple[Chain, bytes]:
         store = place.blobs.store
         slices = {name: paged(place.state, name, entry, store) for name, entry in whole.slices.items()}
         data = encode_chain(replace(whole, slices=slices))
-        size = zstandard.get_frame_parameters(data).content_size
-        if size <= limits.CHAIN_BYTES:
+        if fits(data):
             named = {name: replace(entry, pages=slices[name].pages) for name, entry in whole.slices.items()}
             return replace(whole, slices=named), data
         if versions == 1:
             raise OriginError(
-                f"publish dataset {place.dataset}: its chain takes {size} bytes, at most {limits.CHAIN_BYTES} are "
-                "allowed; declare fewer slices"
+                f"publish dataset {place.dataset}: its chain takes more than {limits.CHAIN_BYTES} bytes or "
+                f"{limits.ITEMS} items; declare fewer slices"
             )
         versions //= 2
 

@@ -228,6 +228,51 @@ def test_bombs_in_a_section(claimed: int) -> None:
 # ---- CBOR and names
 
 
+def listed(item: bytes, count: int, rest: int = 0) -> bytes:
+    """A list of so many times the same, and a text of `rest` bytes."""
+    text = b"\x7a" + rest.to_bytes(4, "big") + bytes([97]) * rest
+    return b"\x9a" + (count + 1).to_bytes(4, "big") + item * count + text
+
+
+NESTED, MAP_OF_ONE = b"\x81\x81\x81\x80", b"\xa1\x00\x00"
+NAMED = ["head", "chain", "page", "takedowns", "root of trust", "bundle"]
+
+
+@pytest.mark.parametrize(
+    ("name", "item", "heads"),
+    [*((name, NESTED, 4) for name in NAMED), ("chain", MAP_OF_ONE, 3)],
+)
+def test_small_items_that_take_much_memory(name: str, item: bytes, heads: int) -> None:
+    """A signature proves who sent it, not that it is kind: as many items as fit, and as many as are allowed."""
+    most = {"page": limits.PAGE_BYTES, "root of trust": limits.TRUST_BYTES, "head": limits.HEAD_BYTES}.get(
+        name, limits.CHAIN_BYTES
+    )
+    allowed = min(limits.ITEMS - 8, (most - 16) // len(item) * heads) // heads
+    for content in (
+        listed(item, (most - 16) // len(item)),
+        listed(item, allowed, max(0, most - 16 - allowed * len(item))),
+    ):
+        packed = DECODERS[name].packed
+        data = zstd.compress(content, 1) if packed else content
+        if name == "bundle":
+            data = bundle.MAGIC + len(content).to_bytes(4, "big") + content
+        with bounded(), pytest.raises((WireError, TrustError)):
+            DECODERS[name].decode(data)
+
+
+def test_a_value_of_too_many_items_enters_no_replica() -> None:
+    """Every later reader of the value decodes it."""
+    value = listed(b"\x80", 1 << 18)
+    with pytest.raises(WireError, match="more than 98304 items"):
+        cbor.encode_record([[] for _ in range(1 << 18)], "titles/t1")
+    part = next(iter(encode_snapshot([("titles", "t1", value)], b"", level=1)))
+    with bounded(), pytest.raises(WireError, match="more than 98304 items"):
+        list(decode_part(part, b"", max_bytes=limits.PART_BYTES))
+    hop = pack_hop([], OLD, b"")[:5] + bytes([WHOLE]) + encode_whole([("titles", "t1", value)], OLD, b"")
+    with bounded(), pytest.raises(WireError, match="more than 98304 items"):
+        unpack_hop(hop, OLD, b"")
+
+
 @pytest.mark.parametrize("level", [0x81, 0xA1, 0xD8])
 def test_deep_nesting(level: int) -> None:
     for length in (10_000, 1_000_000):

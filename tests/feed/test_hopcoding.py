@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.errors import WireError
-from edged.feed import arithmetic, cbor, hopcoding
+from edged.feed import arithmetic, cbor, hopcoding, modelledhop
 from edged.feed.changes import Change, sort_key
 from edged.feed.hopcoding import MODELLED, WHOLE, decode_hop, encode_hop
 from edged.feed.modelledhop import encode_modelled
@@ -120,7 +120,7 @@ def sample_hop(form: int = MODELLED) -> tuple[View, bytes]:
     changes += [Change("titles", "77", None)]
     with pytest.MonkeyPatch.context() as patch:
         if form == WHOLE:
-            patch.setattr(hopcoding, "MODELLED_BYTES", -1)
+            patch.setattr(hopcoding, "NEW_BYTES", -1)
         data = encode_hop(changes, view, DICTIONARY)
     assert data[0] == form
     return view, data
@@ -210,14 +210,13 @@ def test_a_hop_for_another_version_is_refused_or_comes_out_within_the_limit(form
         assert sum(len(change.value or b"") for change in changes) <= 1 << 16
 
 
-def test_a_hop_too_long_for_bits_travels_in_the_whole_form(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arithmetic, "BITS_MOST", 5000)
+def test_a_hop_too_long_for_bits_travels_in_the_whole_form() -> None:
     view = View(BASE)
     noise = ["".join(chr(97 + (n * n * 31 + k * k * 17 + n * k) % 26) for k in range(300)) for n in range(20)]
     changes = [Change("titles", f"n{n}", cbor.encode_record({"title": text}, "test")) for n, text in enumerate(noise)]
     with pytest.raises(arithmetic.TooLong):
-        encode_modelled([(c.collection, c.key, c.value) for c in changes], view, DICTIONARY)
-    data = encode_hop(changes, view, DICTIONARY)
+        encode_modelled([(c.collection, c.key, c.value) for c in changes], view, DICTIONARY, 5000)
+    data = encode_hop(changes, view, DICTIONARY, 5000)
     assert data[0] == WHOLE
     assert decode_hop(data, view, DICTIONARY, max_bytes=1 << 20) == sorted(changes, key=sort_key)
 
@@ -227,6 +226,22 @@ def test_endless_bits_of_a_hostile_hop_come_to_an_end(monkeypatch: pytest.Monkey
     for fill in (0, 0xFF, 0x55):
         with pytest.raises(WireError):
             decode_hop(bytes([MODELLED]) + bytes([fill]) * 100_000, View(BASE), DICTIONARY, max_bytes=1 << 28)
+
+
+def test_no_more_is_coded_against_than_a_small_device_can_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, hop = sample_hop()
+    changes = decode_hop(hop, view, DICTIONARY, max_bytes=1 << 20)
+    monkeypatch.setattr(modelledhop, "OLD_BYTES", 1000)
+    with pytest.raises(WireError, match="more than 1000 bytes of old records"):
+        decode_hop(hop, view, DICTIONARY, max_bytes=1 << 20)
+    assert encode_hop(changes, view, DICTIONARY)[0] == WHOLE
+
+
+def test_nor_is_more_made_than_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    view, hop = sample_hop()
+    monkeypatch.setattr(modelledhop, "NEW_BYTES", 1000)
+    with pytest.raises(WireError, match="more than the allowed bytes"):
+        decode_hop(hop, view, DICTIONARY, max_bytes=1 << 20)
 
 
 def test_lists_are_edited_item_by_item() -> None:

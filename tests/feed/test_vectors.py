@@ -299,6 +299,8 @@ def test_the_published_constants_of_the_model_are_those_of_the_code() -> None:
         f"from -{arithmetic.LOGIT_MOST:,} to {arithmetic.LOGIT_MOST:,}",
         f"is the lesser of {arithmetic.ONE - arithmetic.SURE:,}",
         f"at most {textmodel.CONTEXTS_MOST:,} contexts are remembered",
+        f"of at most {textmodel.CONTEXTS_MOST:,} in all fields of the hop together",
+        f"new values together have at most {modelledhop.NEW_BYTES:,} bytes, as have the old values",
         f"grows by 1, up to {textmodel.SEEN_MOST}",
         f"up to {textmodel.LENGTH_MOST}; then the bits",
         f"the first {textmodel.FOLLOWERS} at or after `last - {textmodel.NEAREST_BYTES} * max(1, z * z)`",

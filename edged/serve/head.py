@@ -51,7 +51,7 @@ class Collector:
         self.target += piece
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append((name.lower(), value))
+        self.fields.append((name.lower(), value.strip(b" \t")))  # RFC 9112 section 5.1; httptools leaves what trails
 
 
 def head_end(buffer: bytes | bytearray, limit: int) -> int:

@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -242,12 +243,17 @@ async def run_until_signal(config: Config, config_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def sync_datasets(config: Config) -> tuple[dict[str, dict[str, Any]], list[EdgedError]]:
-    """`edged sync`: every dataset once. Returns their status documents and what went wrong."""
+async def sync_datasets(
+    config: Config, watch: Callable[[str, int, int], None] | None = None
+) -> tuple[dict[str, dict[str, Any]], list[EdgedError]]:
+    """`edged sync`: every dataset once. Returns their status documents and what went wrong.
+
+    watch: told a dataset's name and how many steps of its update are done, and of how many.
+    """
     clock = Clock()
     documents, faults = {}, []
     for dataset in config.datasets:
-        status = DatasetStatus(dataset.name)
+        status = DatasetStatus(dataset.name, watch=None if watch is None else partial(watch, dataset.name))
         try:
             with Writer.open(config.daemon.data_dir, dataset.name) as writer:
                 device = device_id(config.daemon.device_id)

@@ -116,6 +116,8 @@ def describe(data: dict[str, Any]) -> str:
                 size(item["flash_bytes_written"]),
             )
         )
+        if item.get("steps"):
+            notes.append(f"{name}: updating, step {item['steps_done'] + 1} of {item['steps']}")
         if item["last_error"]:
             notes.append(f"{name}: {item['last_error']}")
     header = ("dataset", "version", "state", "received", "snapshots", "hops", "flash written")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, size, table
+from edged.cli.output import add_json_flag, emit, progress, size, table
 from edged.config import DEFAULT_PATH, load
 from edged.errors import ConfigError
 
@@ -65,7 +65,8 @@ def sync_command(args: argparse.Namespace) -> int:
 
     from edged.daemon import sync_datasets
 
-    outcomes, faults = trio.run(partial(sync_datasets, config))
+    with progress(args, "synchronising") as bar:
+        outcomes, faults = trio.run(partial(sync_datasets, config, bar.show))
     rows = [
         (
             name,

@@ -15,11 +15,16 @@ from typing import Any, Protocol
 
 
 class Progress(Protocol):
-    """`advance(n)` counts n more of what is being done; `total(n)` says how many there are when that becomes known."""
+    """`advance(n)` counts n more of what is being done; `total(n)` says how many there are when that becomes known.
+
+    `show(what, done, total)` says all three anew.
+    """
 
     def advance(self, count: int = 1) -> None: ...
 
     def total(self, count: int) -> None: ...
+
+    def show(self, what: str, done: int, total: int) -> None: ...
 
 
 class Silent:
@@ -30,6 +35,9 @@ class Silent:
 
     def total(self, count: int) -> None:
         del count
+
+    def show(self, what: str, done: int, total: int) -> None:
+        del what, done, total
 
 
 class Bar:
@@ -43,6 +51,9 @@ class Bar:
 
     def total(self, count: int) -> None:
         self.bars.update(self.task, total=count)
+
+    def show(self, what: str, done: int, total: int) -> None:
+        self.bars.update(self.task, description=what, completed=done, total=total or None)
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,8 @@ class DatasetStatus:
 
     as_of: signed_at of the head in force (0: none); flash_bytes_written: of the replica, over all processes;
     connected: whether the origin answered when last asked; origin: the one in use; last_error: None when all is well;
-    offered: the version that a rollout offers to some devices, held when this is one of them.
+    offered: the version that a rollout offers to some devices, held when this is one of them; steps_done, steps: how
+    far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two.
     """
 
     dataset: str
@@ -57,6 +58,16 @@ class DatasetStatus:
     last_update: LastUpdate | None = None
     connected: bool = False
     origin: str = ""
+    steps_done: int = 0
+    steps: int = 0
+    watch: Callable[[int, int], None] | None = None
+
+    def note_steps(self, left: int) -> None:
+        """How many steps of an update are left, 0 when it is over; more may turn up on the way."""
+        self.steps_done = self.steps_done + max(self.steps - self.steps_done - left, 0) if left else 0
+        self.steps = self.steps_done + left
+        if self.watch is not None:
+            self.watch(self.steps_done, self.steps)
 
     @property
     def bytes_received(self) -> int:
@@ -90,6 +101,8 @@ class DatasetStatus:
             "hops_applied": self.hops_applied,
             "repairs": self.repairs,
             "flash_bytes_written": self.flash_bytes_written,
+            "steps_done": self.steps_done,
+            "steps": self.steps,
             "last_update": None if self.last_update is None else self.last_update.document(),
             "last_error": self.last_error,
         }

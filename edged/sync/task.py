@@ -187,7 +187,9 @@ class Shell:
             event = await self.perform_all(self.decide(event))
 
     def decide(self, event: Event) -> list[Effect]:
-        return self.machine.handle(event, Instant(self.clock.source(), trio.current_time()))
+        effects = self.machine.handle(event, Instant(self.clock.source(), trio.current_time()))
+        self.status.note_steps(len(self.machine.update.steps) if self.machine.update is not None else 0)
+        return effects
 
     async def perform_all(self, effects: list[Effect]) -> Event:
         answer: Event | None = None

@@ -319,6 +319,27 @@ async def test_killed_in_the_middle_of_a_snapshot(tmp_path: Path) -> None:
     assert held(device) == feed.slices["core"].records
 
 
+async def test_a_snapshot_of_many_parts_says_how_far_it_has_come(tmp_path: Path) -> None:
+    feed = Feed()
+    feed.part_records = 4
+    feed.inline_bytes = 0
+    feed.publish(FILMS)
+    feed.slices["core"].hops.clear()
+    feed.sign()
+    device = Device.of(tmp_path, feed)
+    told: list[tuple[int, int]] = []
+    status = DatasetStatus(device.name, watch=lambda done, steps: told.append((done, steps)))
+    with Writer.open(device.directory, device.name) as writer:
+        outcome = await sync_once(device, writer, status, clock=device.clock(), origins=Origins([Origin(feed)]))
+    assert outcome.error is None
+    done = [at for at, steps in told if steps]
+    assert done == sorted(done)
+    assert len(set(done)) > 10  # one a part at least
+    assert all(at < steps for at, steps in told if steps)
+    assert told[-1] == (0, 0)
+    assert (status.steps_done, status.steps) == (0, 0)
+
+
 async def test_staged_part_damaged_by_the_power_loss_is_fetched_again(tmp_path: Path) -> None:
     feed = Feed()
     feed.part_records = 10

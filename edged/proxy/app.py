@@ -128,8 +128,10 @@ class ProxyApp:
             "upstreams": {upstream.route.prefix: not upstream.circuit.is_open for upstream in self.upstreams},
         }
 
-    def count_hit(self) -> None:
-        if self.exchange is not None:
+    def count_hit(self, *, offline: bool) -> None:
+        if self.exchange is not None and offline:
+            self.exchange.covered += 1
+        elif self.exchange is not None:
             self.exchange.hits += 1
 
     # --- ASGI --------------------------------------------------------------------------------------------------------

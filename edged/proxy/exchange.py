@@ -175,7 +175,7 @@ class Exchange:
     async def fail(self, context: Context, held: Held | None, fault: TransportError) -> None:
         """Answer although upstream does not: from the store within the window, else with an error."""
         unreachable = isinstance(fault, UnreachableError)
-        if held is not None and self.covers(context, held, unreachable=unreachable):
+        if held is not None and covers(context, held, self.now_s(), unreachable=unreachable):
             self.covered += 1
             status = hit_status(held.entry, self.now_s(), detail="offline" if unreachable else "upstream-error")
             if await self.send_held(context, held, status):
@@ -183,11 +183,6 @@ class Exchange:
         forward: Forward = "uri-miss" if held is None else "stale"
         status = CacheStatus(forward=forward, detail="offline" if unreachable else "upstream-error")
         await send_problem(context.send, fault.http_status, str(fault), status, head=self.is_head(context))
-
-    def covers(self, context: Context, held: Held, *, unreachable: bool) -> bool:
-        """Whether what is held may answer while upstream does not."""
-        windows = windows_of(context)
-        return may_serve_failing(context.request, held.entry, self.now_s(), windows, unreachable=unreachable)
 
     def is_head(self, context: Context) -> bool:
         return context.request.method == b"HEAD"
@@ -243,7 +238,8 @@ class Exchange:
             # It speaks of another response than the one stored: ask for that one whole (RFC 9111 section 4.3.4).
             await answer.aclose()
             answer = await self.ask(context, held, ())
-        if held is not None and answer.status in FAILING_STATUSES and self.covers(context, held, unreachable=False):
+        failing = answer.status in FAILING_STATUSES
+        if held is not None and failing and covers(context, held, self.now_s(), unreachable=False):
             await answer.aclose()
             raise AnswerError(f"ask {context.upstream.route.upstream}: it answers {answer.status}")
         if self.is_head(context):
@@ -453,9 +449,11 @@ def host_of(context: Context) -> bytes:
     return context.upstream.host
 
 
-def windows_of(context: Context) -> Windows:
+def covers(context: Context, held: Held, now_s: float, *, unreachable: bool) -> bool:
+    """Whether what is held may answer while upstream does not."""
     route = context.upstream.route
-    return Windows(offline_s=route.offline_s, if_error_s=route.stale_if_error_s)
+    windows = Windows(offline_s=route.offline_s, if_error_s=route.stale_if_error_s)
+    return may_serve_failing(context.request, held.entry, now_s, windows, unreachable=unreachable)
 
 
 def length_of(fields: Fields) -> int | None:

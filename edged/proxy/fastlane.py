@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from edged.access.identity import Identity
 from edged.proxy.context import Context, make_context
+from edged.proxy.exchange import covers
 from edged.proxy.memory import Held
-from edged.proxy.rules import Request, Serve, decide
+from edged.proxy.rules import Ask, Serve, decide
 from edged.proxy.rules_answer import StoredAnswer, answer_from, hit_status
 from edged.proxy.rules_fields import Fields, value_of
 from edged.proxy.rules_forward import Refused, check_target
@@ -31,12 +32,19 @@ MAX_HEADS = 8192
 
 @dataclass(slots=True)
 class Remembered:
-    """A whole answer, until `until_s`. Then it is made anew, or forgotten where the store has another answer."""
+    """A whole answer, until `until_s`. Then it is made anew, or forgotten where the store has another answer.
+
+    offline: given only because the upstream cannot be reached.
+    """
 
     data: bytes
     until_s: float
     held: Held
-    request: Request
+    context: Context
+    offline: bool
+
+    def holds(self, now_s: float) -> bool:
+        return self.held.alive and now_s < self.until_s and (not self.offline or self.context.upstream.circuit.is_open)
 
 
 class FastLane:
@@ -60,7 +68,7 @@ class FastLane:
             return None
         held = self.peek(context)
         if held is not None and head.keep_alive and head.version == "1.1":
-            answer = self.remember(raw, held, context.request)
+            answer = self.remember(raw, held, context)
             if answer is not None:
                 return answer
         return partial(self.app.give_to, context)
@@ -70,11 +78,11 @@ class FastLane:
         known = self.heads.get(raw)
         if known is None:
             return None
-        if known.held.alive and self.now_s() < known.until_s:
+        if known.holds(self.now_s()):
             return known.data
         self.app.lane_bytes -= len(raw) + len(known.data)
         del self.heads[raw]
-        return self.remember(raw, known.held, known.request) if known.held.alive else None
+        return self.remember(raw, known.held, known.context) if known.held.alive else None
 
     def read(self, head: Head) -> Context | None:
         """The request, where it is a plain one under a route, for a host that is answered."""
@@ -104,21 +112,26 @@ class FastLane:
                 return held
         return None
 
-    def remember(self, head: bytes, held: Held, request: Request) -> bytes | None:
+    def remember(self, head: bytes, held: Held, context: Context) -> bytes | None:
         """Make the answer, and keep it for as long as not a byte of it changes."""
         now_s = self.now_s()
-        entry = held.entry
-        if held.body is None or entry.received_s is None or decide(request, entry, now_s) != Serve():
+        entry, request = held.entry, context.request
+        if held.body is None or entry.received_s is None:
             return None
-        answer = answer_from(entry, request, now_s, hit_status(entry, now_s))
+        decision = decide(request, entry, now_s)
+        offline = isinstance(decision, Ask) and context.upstream.circuit.is_open
+        if decision != Serve() and not (offline and covers(context, held, now_s, unreachable=True)):
+            return None
+        answer = answer_from(entry, request, now_s, hit_status(entry, now_s, detail="offline" if offline else ""))
         data = encode_answer(answer, held.body)
         age_s = entry.age_s(now_s)
         next_s = math.floor(age_s) + 1 - age_s  # when Age and ttl change; freshness ends at such a moment too
         if len(self.heads) >= MAX_HEADS:
+            self.app.lane_bytes -= sum(len(raw) + len(known.data) for raw, known in self.heads.items())
             self.heads.clear()
         if self.app.take_lane_bytes(len(head) + len(data)):
-            self.heads[head] = Remembered(data, now_s + next_s, held, request)
-        self.app.count_hit()
+            self.heads[head] = Remembered(data, now_s + next_s, held, context, offline)
+        self.app.count_hit(offline=offline)
         return data
 
 

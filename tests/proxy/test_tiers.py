@@ -350,6 +350,33 @@ async def test_the_fast_lane_of_one_app_never_gives_another_its_private_answers(
         assert at_once(app.fast_lane(LOCAL, lambda host: True), HEAD) is None
 
 
+async def test_offline_answers_come_from_the_fast_lane_while_the_circuit_is_open(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(Says(fields=(("Cache-Control", "max-age=10"),))) as (app, origin):
+        lane, circuit = app.fast_lane(LOCAL, lambda host: True), app.upstreams[0].circuit
+        await call(app, "/a")
+        await trio.sleep(20)
+        assert at_once(lane, HEAD) is None  # to be asked about
+        while not circuit.failed():
+            pass
+        slow = await call(app, "/a")
+        fast = at_once(lane, HEAD)
+        assert fast is not None
+        assert b"\r\ncache-status: " + slow["Cache-Status"].encode() + b"\r\n" in fast
+        assert slow["Cache-Status"] == "edged; hit; ttl=-10; detail=offline"
+        assert lane.remembered(HEAD) == fast
+        no_cache = HEAD.replace(b"\r\n\r\n", b"\r\nCache-Control: no-cache\r\n\r\n")
+        assert at_once(lane, no_cache) is None
+        circuit.succeeded()
+        assert at_once(lane, HEAD) is None
+        await trio.sleep(86_400)
+        while not circuit.failed():
+            pass
+        assert at_once(lane, HEAD) is None  # past the window
+    assert len(origin.asked) == 1
+
+
 async def test_the_memory_of_the_fast_lane_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     says = Says(fields=FRESH, pieces=(b"x" * 100_000,))
     async with running(says, settings={"memory_bytes": 2 << 20}) as (app, _):

@@ -11,7 +11,7 @@ from edged.serve.head import Head, HeadError, head_end, read_head
 from edged.serve.lanecall import Call
 from edged.serve.laneconn import Flow, Job, LaneConnection, Wait
 from edged.serve.memo import OBJECT_BYTES, Memo, size_of_bytes
-from edged.serve.message import Answer, Held, Request, Response, Timed, moving_fields
+from edged.serve.message import Answer, Held, Request, Response, Shared, Timed, moving_fields
 from edged.serve.meter import Meter
 from edged.serve.service import Service
 from edged.serve.source import Clock
@@ -23,10 +23,13 @@ logger = logging.getLogger("edged.serve")
 # How a request asks, judged once: what its answers are remembered under, its fields, whether the connection goes on.
 Asker = tuple[bytes, list[tuple[bytes, bytes]], bool]
 
+# Answers that begin alike at any moment: status, moving fields, shared fields, whether the connection ends.
+Kind = tuple[int, Timed | None, Shared, bool]
+
 # The first line of a request that is remembered. With fields that were accepted beside another such line, it is a whole
 # head that `read_head` accepts: nothing that it looks for lies in both.
 LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1\r\n")
-ASKERS_SHIFT = 3  # an eighth of the memory is for how requests ask
+ASKERS_SHIFT = 4  # a sixteenth of the memory is for how requests ask
 LAST_KIND = 255
 
 
@@ -48,12 +51,12 @@ class LaneAnswers:
         askers_bytes = memo_bytes >> ASKERS_SHIFT
         self.askers: Memo[bytes, Asker] = Memo(askers_bytes, size_of_asker)
         self.last_name = 0
-        # The number of a kind in one byte, then what follows the moving fields. Bytes alone: they refer to nothing, so
+        # The number of a kind in one byte, then what follows its head. Bytes alone: they refer to nothing, so
         # the garbage collector never goes through what is remembered.
         self.memo: Memo[bytes, bytes] = Memo(memo_bytes - askers_bytes, size_of_bytes)
         self.marks: dict[tuple[Identity, bool], bytes] = {}
-        self.kinds: list[tuple[int, Timed | None, bool]] = []  # status, moving fields, whether to close
-        self.heads: list[bytes] = []  # of each kind, status line and moving fields
+        self.kinds: list[Kind] = []
+        self.heads: list[bytes] = []  # of each kind: status line, moving and shared fields
         self.second = -1
         self.generation = -1
 
@@ -75,7 +78,7 @@ class LaneAnswers:
         now = self.clock()
         if int(now) != self.second:
             self.second = int(now)
-            self.heads = [head_of(status, timed, now) for status, timed, _ in self.kinds]
+            self.heads = [head_of(status, timed, now) + shared.lines for status, timed, shared, _ in self.kinds]
 
     def recall(self, connection: LaneConnection, raw: bytes) -> bytes | None:
         """The remembered answer to `raw`, if that is a whole request that was answered before."""
@@ -87,7 +90,7 @@ class LaneAnswers:
         if known is None:
             return None
         kind = known[0]
-        status, _, connection.closing = self.kinds[kind]
+        status, _, _, connection.closing = self.kinds[kind]
         self.meter.fast_answers[status] += 1
         self.meter.remembered += 1
         return self.heads[kind] + known[1:]
@@ -168,7 +171,7 @@ class LaneAnswers:
         asker = self.askers.get(place)
         if asker is None:
             self.last_name += 1  # never used again: what was remembered under a forgotten one is never found
-            asker = (self.last_name.to_bytes(8, "big"), list(request.fields), not self.kinds[kind][2])
+            asker = (self.last_name.to_bytes(8, "big"), list(request.fields), not self.kinds[kind][3])
             self.askers.put(place, asker)
         self.memo.put(asker[0] + raw[:cut], b"%c%b" % (kind, rest))
         self.meter.memo_bytes = self.memo.used_bytes + self.askers.used_bytes
@@ -185,7 +188,7 @@ class LaneAnswers:
         self.meter.fast_answers[found.status] += 1
         if isinstance(found, Response):
             connection.closing = close
-            kind = self.kind_of(found.status, found.timed, close)
+            kind = self.kind_of((found.status, found.timed, found.shared, close))
             rest = rest_of(found, request.method == "HEAD", close)
             if found.keep and raw:
                 self.remember(connection, request, raw, kind, rest)
@@ -219,14 +222,13 @@ class LaneAnswers:
         fields, body = refusal(fault.status)
         return head_of(fault.status, None, self.clock()) + join_fields(fields + CLOSE) + b"\r\n" + body
 
-    def kind_of(self, status: int, timed: Timed | None, close: bool) -> int:
+    def kind_of(self, kind: Kind) -> int:
         """The number of a kind of answers; a new one where there is none."""
-        kind = (status, timed, close)
         for number, known in enumerate(self.kinds):
             if known == kind:
                 return number
         self.kinds.append(kind)
-        self.heads.append(head_of(status, timed, self.clock()))
+        self.heads.append(head_of(kind[0], kind[1], self.clock()) + kind[2].lines)
         return len(self.kinds) - 1
 
 

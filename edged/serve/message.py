@@ -62,9 +62,9 @@ class Timed:
         return ((b"Edged-State", self.state(now).encode()), (b"Age", b"%d" % self.age_s(now)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shared:
-    """Fields that many answers have alike, and the same as HTTP/1.1 lines."""
+    """Fields that many answers have alike, and the same as HTTP/1.1 lines. Compared by identity."""
 
     fields: Fields
     lines: bytes
@@ -75,7 +75,7 @@ NOTHING_SHARED = Shared((), b"")
 
 @dataclass(slots=True)
 class Response:
-    """A whole answer. own: fields of this one, before those of `shared`; body: what GET gets (HEAD gets its length);
+    """A whole answer. own: fields of this one, beside those of `shared`; body: what GET gets (HEAD gets its length);
     keep: a lane may remember it for this version.
     """
 
@@ -88,7 +88,7 @@ class Response:
 
     @property
     def fields(self) -> Fields:
-        return self.own + self.shared.fields
+        return self.shared.fields + self.own
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ def respond(
     return Response(200, own, body, timed, keep, shared_fields(form, coding, version, vary, cors, cache))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=128)
 def shared_fields(
     form: Format | None, coding: str, version: int | None, vary: bytes, cors: Fields, cache: bytes
 ) -> Shared:

@@ -20,9 +20,9 @@ def share(fields: Fields) -> Shared:
 
 
 def rest_of(found: Response, head_only: bool, close: bool) -> bytes:
-    """What follows the status line and the moving fields: the other fields, the blank line, the body."""
+    """What follows status line, moving and shared fields: the answer's own fields, the blank line, the body."""
     own = join_fields(found.own + CLOSE if close else found.own)
-    return b"%b%b\r\n%b" % (own, found.shared.lines, b"" if head_only else found.body)
+    return b"%b\r\n%b" % (own, b"" if head_only else found.body)
 
 
 def chunk(data: bytes) -> bytes:

@@ -6,6 +6,7 @@ import argparse
 import re
 import resource
 import signal
+import sys
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.output import add_json_flag, emit, progress, size, table
-from edged.errors import ConfigError
+from edged.errors import ConfigError, WireError
+from edged.feed.names import check_collection, check_name
 from edged.origin import history
 from edged.origin.edition import Counter, PublishResult, Watch
 from edged.origin.publisher import Publisher
@@ -45,7 +47,7 @@ def add(kinds: Any, name: str, run: Any, text: str, *, dataset: bool = False, wa
     parser = kinds.add_parser(name, help=text, description=run.__doc__)
     parser.add_argument("feed_dir", type=Path, metavar="FEED_DIR")
     if dataset:
-        parser.add_argument("--dataset", required=True, metavar="D")
+        parser.add_argument("--dataset", required=True, type=dataset_name, metavar="D")
     if wait:
         parser.add_argument(
             "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another publisher to finish"
@@ -64,7 +66,9 @@ def add_init(kinds: Any) -> None:
 def add_publish(kinds: Any) -> None:
     publish = add(kinds, "publish", publish_command, "publish records or edits", dataset=True, wait=True)
     publish.add_argument("inputs", nargs="+", metavar="INPUT", help="NDJSON, also .zst and .gz; -: standard input")
-    publish.add_argument("--collection", metavar="C", help="lines are plain objects of this collection")
+    publish.add_argument(
+        "--collection", type=collection_name, metavar="C", help="lines are plain objects of this collection"
+    )
     publish.add_argument("--key", metavar="FIELD", help="the field of plain objects that is the key")
     publish.add_argument("--changes", action="store_true", help="lines are edits; what they do not name stays")
     publish.add_argument("--force-change", action="store_true", help="validate.max_change does not hold this time")
@@ -84,7 +88,7 @@ def add_corrections(kinds: Any) -> None:
         ("restore", restore_command, "end takedowns"),
     ):
         parser = add(kinds, name, run, text, dataset=True, wait=True)
-        parser.add_argument("collection", metavar="COLLECTION")
+        parser.add_argument("collection", type=collection_name, metavar="COLLECTION")
         parser.add_argument("keys", nargs="+", metavar="KEY")
 
 
@@ -95,6 +99,22 @@ def add_rollout(kinds: Any) -> None:
     how = rollout.add_mutually_exclusive_group()
     how.add_argument("--share", type=share, metavar="SHARE", help="the larger share, as in 25%%; 100%% makes it live")
     how.add_argument("--withdraw", action="store_true", help="publish the stable content again for those who took it")
+
+
+def dataset_name(text: str) -> str:
+    """Raises argparse.ArgumentTypeError for what can name no dataset."""
+    try:
+        return check_name(text, "dataset")
+    except WireError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from fault
+
+
+def collection_name(text: str) -> str:
+    """Raises argparse.ArgumentTypeError for what can name no collection."""
+    try:
+        return check_collection(text)
+    except WireError as fault:
+        raise argparse.ArgumentTypeError(str(fault)) from fault
 
 
 def share(text: str) -> int:
@@ -180,7 +200,17 @@ def rollback_command(args: argparse.Namespace) -> int:
 
 def takedown_command(args: argparse.Namespace) -> int:
     """Remove records at once, from every slice and from every version that a device may hold, until `restore`."""
-    return show(args, open_feed(args).takedown(args.dataset, args.collection, args.keys))
+    publisher = open_feed(args)
+    with publisher.reading(args.dataset) as state:
+        strange = [key for key in args.keys if state.record(args.collection, key) is None]
+    code = show(args, publisher.takedown(args.dataset, args.collection, args.keys))
+    for key in strange:
+        print(
+            f"edged: warning: {args.dataset} has no record {args.collection}/{key}; it is kept out should it come; "
+            "if it was misspelled, restore it and take down the right one",
+            file=sys.stderr,
+        )
+    return code
 
 
 def restore_command(args: argparse.Namespace) -> int:

@@ -132,7 +132,11 @@ def test_exit_codes_tell_who_has_to_act(feed: Path, tmp_path: Path, capsys: pyte
     assert failed(capsys, "origin", "publish", *on, "/nowhere.ndjson")[0] == 1
     assert failed(capsys, "origin", "publish", *on, good, "--key", "id")[0] == 2
     assert failed(capsys, "origin", "publish", str(tmp_path), "--dataset", "catalog", good)[0] == 1
-    assert failed(capsys, "origin", "publish", str(feed), "--dataset", "../x", good)[0] == 3
+    for wrong in (["--dataset", "../x"], ["--dataset", "catalog", "--collection", "a/b", "--key", "id"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["origin", "publish", str(feed), *wrong, good])
+        assert caught.value.code == 2
+        assert "name" in capsys.readouterr().err
     assert failed(capsys, "origin", "log", *on)[0] == 1
     assert failed(capsys, "origin", "init", str(feed))[0] == 1
     (feed / "catalog.toml").write_text("[slices.core]\nwhere = { a = 1 }\n")
@@ -148,6 +152,18 @@ def test_exit_codes_tell_who_has_to_act(feed: Path, tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit) as caught:
         main(["origin", "rollback", *on])
     assert caught.value.code == 2
+
+
+def test_a_takedown_of_what_is_not_there_is_done_and_warned_of(
+    feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = [str(feed), "--dataset", "catalog"]
+    assert main(["origin", "publish", *on, ndjson(tmp_path / "good", LINES)]) == 0
+    capsys.readouterr()
+    for warned in (True, False):  # the second time it is known as taken down
+        assert main(["origin", "takedown", *on, "titles", "k1", "k1x"]) == 0
+        said = capsys.readouterr().err
+        assert ("no record titles/k1x" in said, "titles/k1;" in said) == (warned, False)
 
 
 def test_serve_announces_itself_and_ends_cleanly(feed: Path, tmp_path: Path) -> None:

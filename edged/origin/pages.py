@@ -15,8 +15,8 @@ from edged.feed.plan import REQUEST_BYTES
 from edged.origin.hops import StoreBlob
 from edged.origin.state import State
 
-PAGE_CHANGES = 32
-RECENT_CHANGES = 32  # at least so many are in the chain itself
+PAGE_CHANGES = 64
+RECENT_CHANGES = 8  # at least so many are in the chain itself: what is not, most that lag do without
 
 
 def paged(state: State, name: str, entry: SliceChain, store: StoreBlob) -> SliceChain:

@@ -12,11 +12,11 @@ from edged.feed.blob import BlobRef
 from edged.feed.chain import PageRef, SliceChain, decode_page, encode_page
 from edged.feed.head import HopRef
 from edged.feed.plan import plan
-from edged.origin.pages import PAGE_CHANGES
+from edged.origin.pages import PAGE_CHANGES, RECENT_CHANGES
 from edged.origin.publisher import Publisher
 from tests.origin.devices import Device
 
-VERSIONS = 5 * PAGE_CHANGES
+VERSIONS = 3 * PAGE_CHANGES + 20
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_every_version_comes_to_the_live_one_by_few_blobs(feed: tuple[Publisher,
         snapshots = device.snapshots
         assert device.sync().version == VERSIONS
         pages = {page.blob for page in device.chain(device.head()).slices["core"].pages}
-        assert len(pages & set(device.fetched)) <= (version < VERSIONS - PAGE_CHANGES)
+        assert len(pages & set(device.fetched)) <= (version < VERSIONS - RECENT_CHANGES)
         assert len(device.fetched) <= 12
         assert device.snapshots == snapshots
 
@@ -53,7 +53,7 @@ def test_the_chain_holds_the_newest_hops_and_pages_the_rest(feed: tuple[Publishe
     device = Device(publisher.path, "catalog")
     entry = device.chain(device.head()).slices["core"]
     assert len(entry.pages) >= 3
-    assert {hop.to_version for hop in entry.hops} >= set(range(VERSIONS - PAGE_CHANGES + 1, VERSIONS + 1))
+    assert {hop.to_version for hop in entry.hops} >= set(range(VERSIONS - RECENT_CHANGES + 1, VERSIONS + 1))
     whole = entry
     for page in entry.pages:
         whole = whole.with_page(page, decode_page(device.blob(page.blob), page))

@@ -10,56 +10,27 @@ nothing else is fetched then.
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
-import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import zstandard
-
+from benchmarks.shared.publishes import Record, made_up, real
 from edged.feed import limits, trust
 from edged.feed.chain import SliceChain, decode_chain, decode_page
 from edged.feed.head import Head
 from edged.feed.hop import pack_hop
 from edged.feed.plan import Path as Way
 from edged.feed.plan import plan
-from edged.origin.catalogue import catalogue, edits
 from edged.origin.hops import compose
 from edged.origin.publisher import Publisher
 from edged.origin.snapshots import dictionary_of, snapshot_bytes
 
-Record = tuple[str, str, Any]
 STEPS = (1, 2, 10, 100, 1000)
 TITLES = 300  # of the made-up catalogue
-
-
-def read(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-        for line in io.BufferedReader(stream):
-            yield json.loads(line)
-
-
-def real(data: Path) -> tuple[Iterable[Record], Iterator[list[Record]]]:
-    """Edits are remembered, and begin anew when they are over."""
-    publishes: list[list[Record]] = []
-    for row in read(data / "anime-edits.ndjson.zst"):
-        if "commit" in row:
-            publishes.append([])
-        else:
-            publishes[-1].append((row["collection"], row["key"], None if row.get("deleted") else row["value"]))
-    base = ((row["collection"], row["key"], row["value"]) for row in read(data / "anime-base.ndjson.zst"))
-    return base, itertools.cycle(publishes)
-
-
-def made_up() -> tuple[Iterable[Record], Iterator[list[Record]]]:
-    publishes = ([(edit.collection, edit.key, edit.value) for edit in batch] for batch in edits(TITLES))
-    return catalogue(TITLES), publishes
 
 
 @dataclass
@@ -90,13 +61,13 @@ class Feed:
         return path, count, size
 
 
-def publish_all(publisher: Publisher, base: Iterable[Record], publishes: Iterator[list[Record]], versions: int) -> None:
+def publish_all(publisher: Publisher, base: Iterable[Record], publishes: Iterable[list[Record]], versions: int) -> None:
     began = time.perf_counter()
     publisher.publish("catalog", base)
     first = time.perf_counter()
-    version, spent = 1, 0
+    version, spent, following = 1, 0, iter(publishes)
     while version < versions:
-        version = publisher.publish_changes("catalog", next(publishes)).version
+        version = publisher.publish_changes("catalog", next(following)).version
         spent += 1
         if sys.stderr.isatty():
             print(f"\rversion {version}", end="", file=sys.stderr, flush=True)
@@ -148,7 +119,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         publisher = Publisher.init(Path(folder) / "feed")
         (publisher.path / "catalog.toml").write_text("[retention]\nversions = 100000\n")
-        publish_all(publisher, *(real(args.data) if args.data else made_up()), args.versions)
+        base, publishes = real(args.data) if args.data else made_up(TITLES)
+        publish_all(publisher, base, itertools.cycle(publishes) if args.data else publishes, args.versions)
         report(publisher, args.versions)
 
 

@@ -10,22 +10,18 @@ it are made up. Counted is what the device sends and receives from one poll's re
 from __future__ import annotations
 
 import argparse
-import io
 import itertools
-import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import trio
-import zstandard
 
+from benchmarks.shared.publishes import Record, made_up, real
 from edged.ops.clock import Clock
-from edged.origin.catalogue import catalogue, edits
 from edged.origin.publisher import Publisher
 from edged.origin.serve import serve_feed
 from edged.replica.writer import Writer
@@ -33,33 +29,11 @@ from edged.sync.control import Control
 from edged.sync.status import DatasetStatus, LastUpdate
 from edged.sync.task import run
 
-Record = tuple[str, str, Any]
 Measured = tuple[LastUpdate, int]
 GOAL_BYTES = 700  # of the median
 TITLES = 1000  # of the made-up catalogue
+MADE_UP_EDITS = 100
 LOOK_S = 0.01
-
-
-def read(path: Path) -> Iterator[Any]:
-    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
-        for line in io.BufferedReader(stream):
-            yield json.loads(line)
-
-
-def real(data: Path) -> tuple[Iterable[Record], Iterable[list[Record]]]:
-    publishes: list[list[Record]] = []
-    for row in read(data / "anime-edits.ndjson.zst"):
-        if "commit" in row:
-            publishes.append([])
-        else:
-            publishes[-1].append((row["collection"], row["key"], None if row.get("deleted") else row["value"]))
-    base = ((row["collection"], row["key"], row["value"]) for row in read(data / "anime-base.ndjson.zst"))
-    return base, publishes
-
-
-def made_up() -> tuple[Iterable[Record], Iterable[list[Record]]]:
-    publishes = ([(edit.collection, edit.key, edit.value) for edit in batch] for batch in edits(TITLES))
-    return catalogue(TITLES), itertools.islice(publishes, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,11 +110,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="directory of the .ndjson.zst files; without it data are made up")
     parser.add_argument("--edits", type=int, default=0, help="the first so many only (default: all; 100 made up)")
     args = parser.parse_args()
-    base, publishes = real(args.data) if args.data else made_up()
+    base, publishes = real(args.data) if args.data else made_up(TITLES)
+    count = args.edits or (None if args.data else MADE_UP_EDITS)
     with tempfile.TemporaryDirectory() as folder:
         publisher = Publisher.init(Path(folder) / "feed")
         publisher.publish("catalog", base)
-        report(trio.run(measure, publisher, itertools.islice(publishes, args.edits or None), Path(folder)))
+        report(trio.run(measure, publisher, itertools.islice(publishes, count), Path(folder)))
 
 
 if __name__ == "__main__":

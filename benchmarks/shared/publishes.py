@@ -1,0 +1,38 @@
+"""What scripts publish: real records with their real edits, or a made-up catalogue with made-up ones."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import zstandard
+
+from edged.origin.catalogue import catalogue, edits
+
+Record = tuple[str, str, Any]  # collection, key, value; None removes
+
+
+def read(path: Path) -> Iterator[Any]:
+    with path.open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as stream:
+        for line in io.BufferedReader(stream):
+            yield json.loads(line)
+
+
+def real(data: Path) -> tuple[Iterable[Record], list[list[Record]]]:
+    """The records of anime-base.ndjson.zst, and the edits of anime-edits.ndjson.zst, each a list of changes."""
+    publishes: list[list[Record]] = []
+    for row in read(data / "anime-edits.ndjson.zst"):
+        if "commit" in row:
+            publishes.append([])
+        else:
+            publishes[-1].append((row["collection"], row["key"], None if row.get("deleted") else row["value"]))
+    base = ((row["collection"], row["key"], row["value"]) for row in read(data / "anime-base.ndjson.zst"))
+    return base, publishes
+
+
+def made_up(titles: int) -> tuple[Iterable[Record], Iterator[list[Record]]]:
+    """A catalogue of so many titles, and edits to it without end."""
+    return catalogue(titles), ([(edit.collection, edit.key, edit.value) for edit in batch] for batch in edits(titles))

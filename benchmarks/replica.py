@@ -11,192 +11,25 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import random
 import shutil
-import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import cbor2
-import diskcache
-import lmdb
-import zstandard
 
 import edged
-from edged.feed.blob import BlobRef
-from edged.feed.changes import Change
-from edged.feed.schema import CollectionSchema, Schema
-from edged.feed.snapshotcoding import encode_snapshot, train_dictionary
-from edged.replica.compaction import Policy
-from edged.replica.writer import Writer
+from benchmarks.shared.stores import INDEXED, SEARCHED, STORES, Edged, Record, edits_of, films, made_up
+from edged.feed.schema import Schema
+from edged.feed.snapshotcoding import train_dictionary
 
-Record = tuple[str, str, bytes]
-INDEXED = Schema({"titles": CollectionSchema(("year", "genres"))})
-SEARCHED = Schema({"titles": CollectionSchema(("year", "genres"), ("title", "cast"))})
 REPEATS = 5
-
-
-def films(path: str | None, count: int = 36_000) -> list[Record]:
-    """(collection, key, value) in order, of `path` or made up."""
-    if path is None:
-        return list(made_up(count))
-    with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
-        lines = reader.read().splitlines()
-    records = {}
-    for line in lines:
-        item = json.loads(line)
-        records[item["collection"], item["key"]] = cbor2.dumps(item["value"], canonical=True)
-    return [(*name, value) for name, value in sorted(records.items())]
-
-
-def made_up(count: int) -> Iterator[Record]:
-    """Records in key order, alike in size to a small film."""
-    chance = random.Random(1)
-    syllables = [a + b for a in "bcdfglmnprstv" for b in "aeiou"]
-    vocabulary = ["".join(chance.choices(syllables, k=chance.randint(1, 4))) for _ in range(8000)]
-    names = [word.title() for word in vocabulary[:3000]]
-    for number in range(count):
-        value = {
-            "title": " ".join(chance.choices(vocabulary, k=chance.randint(1, 4))).title(),
-            "year": 1950 + number * 70 // count,
-            "genres": chance.sample(["Drama", "Comedy", "Noir", "Western", "Horror", "Musical"], 2),
-            "cast": [" ".join(chance.choices(names, k=2)) for _ in range(3)],
-            "extract": " ".join(chance.choices(vocabulary, k=40)),
-        }
-        key = f"{1950 + number * 70 // count}/{number:08d}"
-        yield "titles", key, cbor2.dumps(value, canonical=True)
-
-
-def edits_of(records: Sequence[Record], count: int, chance: random.Random, number: int) -> list[tuple[str, bytes]]:
-    """`count` records with one field changed."""
-    changed = []
-    for _, key, value in chance.sample(records, count):
-        record = cbor2.loads(value)
-        record["popularity"] = number * 1000 + chance.randint(0, 999)
-        changed.append((key, cbor2.dumps(record, canonical=True)))
-    return changed
-
-
-class Edged:
-    """A replica under measurement."""
-
-    name = "edged"
-
-    def __init__(self, root: Path, schema: Schema = INDEXED, policy: Policy | None = None) -> None:
-        self.root = root / "edged"
-        self.writer = Writer.open(self.root, "catalog")
-        self.schema = schema
-        self.policy = policy or Policy()
-        self.version = 1
-
-    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
-        with self.writer.stage() as staging:
-            staging.begin_snapshot("core", 1, dictionary)
-            for part in encode_snapshot(records, dictionary, level=3):
-                staging.add_part("core", BlobRef.of(part), part)
-            staging.set_schema(self.schema, 1)
-            staging.commit(1, b"h" * 600, as_of=1, fresh_s=1, expires_s=1)
-
-    def apply(self, changed: list[tuple[str, bytes]]) -> None:
-        self.version += 1
-        with self.writer.stage() as staging:
-            staging.apply_changes("core", self.version, [Change("titles", *item) for item in changed])
-            staging.commit(self.version, b"h" * 600, as_of=self.version, fresh_s=1, expires_s=1)
-        self.writer.compact(policy=self.policy)
-
-    def getter(self) -> Callable[[str], bytes | None]:
-        return edged.open(self.root)["catalog"]["titles"].get_raw
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-class Lmdb:
-    name = "lmdb"
-
-    def __init__(self, root: Path) -> None:
-        self.root = root / "lmdb"
-        self.env = lmdb.open(str(self.root), map_size=8 << 30)
-
-    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
-        with self.env.begin(write=True) as transaction:
-            for _, key, value in records:
-                transaction.put(key.encode(), value)
-
-    def apply(self, changed: list[tuple[str, bytes]]) -> None:
-        self.fill([("", key, value) for key, value in changed], b"")
-
-    def getter(self) -> Callable[[str], bytes | None]:
-        def get(key: str) -> bytes | None:
-            with self.env.begin() as transaction:
-                found: bytes | None = transaction.get(key.encode())
-                return found
-
-        return get
-
-    def close(self) -> None:
-        self.env.close()
-
-
-class Sqlite:
-    name = "sqlite"
-
-    def __init__(self, root: Path) -> None:
-        self.root = root / "sqlite"
-        self.root.mkdir()
-        self.connection = sqlite3.connect(self.root / "db", isolation_level=None)
-        self.connection.execute("PRAGMA journal_mode=WAL")
-        self.connection.execute("CREATE TABLE records (key TEXT PRIMARY KEY, value BLOB) WITHOUT ROWID")
-
-    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
-        self.connection.execute("BEGIN")
-        self.connection.executemany("REPLACE INTO records VALUES (?, ?)", ((key, value) for _, key, value in records))
-        self.connection.execute("COMMIT")
-
-    def apply(self, changed: list[tuple[str, bytes]]) -> None:
-        self.fill([("", key, value) for key, value in changed], b"")
-
-    def getter(self) -> Callable[[str], bytes | None]:
-        execute = self.connection.execute
-
-        def get(key: str) -> bytes | None:
-            found = execute("SELECT value FROM records WHERE key = ?", (key,)).fetchone()
-            return found[0] if found else None
-
-        return get
-
-    def close(self) -> None:
-        self.connection.close()
-
-
-class Diskcache:
-    name = "diskcache"
-
-    def __init__(self, root: Path) -> None:
-        self.root = root / "diskcache"
-        self.cache = diskcache.Cache(str(self.root), size_limit=1 << 40)
-
-    def fill(self, records: Iterable[Record], dictionary: bytes) -> None:
-        with self.cache.transact():
-            for _, key, value in records:
-                self.cache.set(key, value)
-
-    def apply(self, changed: list[tuple[str, bytes]]) -> None:
-        self.fill([("", key, value) for key, value in changed], b"")
-
-    def getter(self) -> Callable[[str], bytes | None]:
-        get: Callable[[str], bytes | None] = self.cache.get
-        return get
-
-    def close(self) -> None:
-        self.cache.close()
 
 
 def best_us(action: Callable[[Any], Any], items: Sequence[Any], repeats: int = REPEATS) -> float:
@@ -240,7 +73,7 @@ def table(title: str, rows: list[list[str]]) -> None:
 
 def gets(records: list[Record], dictionary: bytes, root: Path, hops: int, edits: int) -> None:
     """Random gets after a snapshot and hops, all stores in turn within each repeat's reach."""
-    stores: list[Any] = [make(root) for make in (Edged, Lmdb, Sqlite, Diskcache)]
+    stores: list[Any] = [make(root) for make in STORES]
     for store in stores:
         chance = random.Random(2)
         store.fill(records, dictionary)
@@ -289,7 +122,7 @@ def flash(records: list[Record], dictionary: bytes, root: Path, hops: int, edits
     rows = [["", "KB a hop", "edged / it", "of the change"]]
     totals: dict[str, float] = {}
     change = 0
-    for make in (Edged, Lmdb, Sqlite, Diskcache):
+    for make in STORES:
         store: Any = make(root)
         store.fill(records, dictionary)
         chance = random.Random(4)
@@ -421,7 +254,7 @@ def growth(counts: list[int], plot: str | None, root: Path) -> None:
     rows = [["records", "store", "fill, s", "peak, MB", "disk, MB", "get, µs", "open, ms", "RssAnon reading, MB"]]
     series: dict[str, list[tuple[int, list[float]]]] = {}
     for count in counts:
-        for name in ("Edged", "Lmdb", "Sqlite", "Diskcache"):
+        for name in (store.__name__ for store in STORES):
             place = root / f"{count}-{name}"
             place.mkdir()
             done = subprocess.run(
@@ -440,7 +273,7 @@ def growth(counts: list[int], plot: str | None, root: Path) -> None:
 
 def fill_one(name: str, place: str, count: int) -> None:
     """For `growth`: fill one store, print seconds, peak MB, disk MB and microseconds a get."""
-    make: Any = {"Edged": Edged, "Lmdb": Lmdb, "Sqlite": Sqlite, "Diskcache": Diskcache}[name]
+    make: Any = {store.__name__: store for store in STORES}[name]
     dictionary = train_dictionary(made_up(5000)) if name == "Edged" else b""
     store = make(Path(place))
     start = time.perf_counter()

@@ -32,6 +32,7 @@ from edged.replica.reader import Dataset
 from edged.replica.wear import WearBudget
 from edged.replica.writer import Writer
 from edged.serve.app_server import serve_apps
+from edged.serve.binding import refuse_taken
 from edged.serve.limits import SWITCH_S, Limits
 from edged.serve.meter import Meter
 from edged.serve.news import News
@@ -138,6 +139,8 @@ class Daemon:
 
     async def start_servers(self, servers: trio.Nursery) -> None:
         self.news = News(self.catalog)
+        if self.config.serve.workers > 1:
+            refuse_taken(self.config.serve.bind)
         memory = size_bytes(self.config.serve.memory)
         apps = partial(serve_apps, self.catalog, self.config.serve, clock=self.clock, meter=self.meter, news=self.news)
         apps = partial(apps, memo_bytes=memory, on_damage=self.damaged)

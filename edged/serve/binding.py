@@ -50,6 +50,18 @@ def open_listeners(
     return listeners
 
 
+def refuse_taken(bind: Sequence[str]) -> None:
+    """Raises ConfigError where another program listens on one of the TCP addresses.
+
+    For the first process of those that share ports by SO_REUSEPORT: that option would also let a second daemon of the
+    same user in, and the kernel would deal the requests out to both.
+    """
+    for address in bind:
+        if not address.startswith(("unix:", "fd://")) and split_address(address)[1]:
+            for listener in open_listeners([address], tls=False, socket_mode=0, reuse_port=False, backlog=1):
+                listener.close()
+
+
 def advice(fault: OSError) -> str:
     match fault.errno:
         case errno.EADDRINUSE:

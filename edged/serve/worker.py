@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -41,8 +42,11 @@ async def work(config: Config) -> None:
         damages.append([dataset, fault.slice_name, str(fault)[:TOLD]])
 
     addresses = [bind for bind in config.serve.bind if not bind.startswith("unix:")]
-    with edged.open(config.daemon.data_dir) as replica:
-        catalog = {dataset.name: replica.follow(dataset.name) for dataset in config.datasets}
+    with ExitStack() as stack:
+        catalog: dict[str, Dataset] = {}
+        if config.datasets:  # without any, there need be no data directory
+            replica = stack.enter_context(edged.open(config.daemon.data_dir))
+            catalog = {dataset.name: replica.follow(dataset.name) for dataset in config.datasets}
         serving = structs.replace(config.serve, bind=addresses)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(report, catalog, clock, meter, damages)

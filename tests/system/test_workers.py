@@ -60,16 +60,19 @@ def test_workers_share_the_port_and_one_that_dies_is_replaced(tmp_path: Path) ->
         assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
 
 
-def test_a_worker_does_not_outlive_a_daemon_that_is_killed(tmp_path: Path) -> None:
+def test_workers_belong_to_one_daemon_and_do_not_outlive_it(tmp_path: Path) -> None:
     port = free_port()
     config = tmp_path / "edged.toml"
     config.write_text(
         f'[daemon]\ndata_dir = "{tmp_path}/device"\n[serve]\nworkers = 2\nbind = ["127.0.0.1:{port}"]\n'
         '[admin]\nbind = ["127.0.0.1:0"]\n'
     )
-    (tmp_path / "device").mkdir()
     with running("run", "--config", config) as program:
         program.wait_for("serving operators")
+        second = tmp_path / "second.toml"
+        second.write_text(config.read_text().replace(f"{tmp_path}/device", f"{tmp_path}/other"))
+        refused = edged("run", "--config", second, code=2)  # shared ports are for one daemon's processes
+        assert f"listen on 127.0.0.1:{port}: " in refused.stderr
         while not (workers := children_of(program.process.pid)):
             pass
         program.kill()

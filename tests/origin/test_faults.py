@@ -252,7 +252,7 @@ def test_a_hop_that_does_not_prove_itself_is_never_signed(
     from edged.feed.hop import pack_hop as packed
     from edged.origin import hops
 
-    monkeypatch.setattr(hops, "pack_hop", lambda changes, old, dictionary: packed(changes[1:], old, dictionary))
+    monkeypatch.setattr(hops, "pack_hop", lambda changes, *rest: packed(changes[1:], *rest))
     with pytest.raises(OriginError, match="do not make the new content"):
         Publisher.open(feed, clock=Clock()).publish_changes("catalog", CHANGES)
     assert picture(feed) == before

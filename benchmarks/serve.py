@@ -38,7 +38,7 @@ import h2.events
 import trio
 
 import edged
-from benchmarks.replica import Edged, edits_of, films
+from benchmarks.shared.stores import Edged, edits_of, films
 from edged.config import ServeConfig
 from edged.feed.snapshotcoding import train_dictionary
 from edged.serve.app_server import MEMO_BYTES, serve_apps
@@ -52,7 +52,6 @@ SLOW, LISTENERS = 200, 1000
 SERVER_CORE, CLIENT_CORE = "0", "1"
 
 LISTEN = b"GET /v1/catalog/changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
-LARGE_MEMO_MIB = 128  # holds the answers for all films, as the peers' caches do
 
 NGINX = """
 worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log;
@@ -83,9 +82,12 @@ local n = 0
 request = function() n = n + 1; return requests[{choice}] end
 """
 UNLIKE = """
-local paths, n = {{}}, {seed}
-init = function(args) for path in io.lines("{paths}") do paths[#paths + 1] = path end end
-request = function() n = n + 1; return wrk.format("GET", paths[{choice}], {{Host = "localhost", ["X-N"] = n}}) end
+local requests, n = {{}}, {seed}
+init = function(args)
+  local fields = " HTTP/1.1\\r\\nHost: localhost\\r\\nX-N: "
+  for path in io.lines("{paths}") do requests[#requests + 1] = "GET " .. path .. fields end
+end
+request = function() n = n + 1; return requests[{choice}] .. n .. "\\r\\n\\r\\n" end
 """
 
 
@@ -150,8 +152,7 @@ def edged_server(data_dir: Path, *options: str) -> Iterator[tuple[str, int]]:
 
 def wrk(url: str, load: Load, seconds: int, scratch: Path) -> Measured:
     """One run. Raises SystemExit if any answer was not 200: then the figures would mean nothing."""
-    of = "paths" if load.unlike else "requests"
-    choice = f"math.random(#{of})" if load.shuffled else f"n % #{of} + 1"
+    choice = "math.random(#requests)" if load.shuffled else "n % #requests + 1"
     script = scratch / "load.lua"
     lua = UNLIKE if load.unlike else LUA
     script.write_text(lua.format(paths=load.paths, choice=choice, seed=random.randrange(1 << 30)))
@@ -188,7 +189,11 @@ def prepare(records: Sequence[tuple[str, str, bytes]], scratch: Path) -> dict[st
     collection = records[0][0]
     batches = [f"/v1/catalog/{collection}?keys={','.join(keys[n : n + BATCH])}" for n in range(0, len(keys), BATCH)]
     mixed = random.Random(8)
-    fresh = [f"/v1/catalog/{collection}?keys={','.join(mixed.sample(keys, BATCH))}" for _ in range(20_000)]
+    every = [quote(key, safe="/") for name, key, _ in records if name == collection]
+    fresh, wide = (
+        [f"/v1/catalog/{collection}?keys={','.join(mixed.sample(among, BATCH))}" for _ in range(20_000)]
+        for among in (keys, every)
+    )
     lists = {
         "hot": [urls[number] for number in hot],
         "all": urls,
@@ -196,6 +201,7 @@ def prepare(records: Sequence[tuple[str, str, bytes]], scratch: Path) -> dict[st
         "static-all": static,
         "batches": batches,
         "fresh-batches": fresh,
+        "wide-batches": wide,
     }
     for name, lines in lists.items():
         (scratch / name).write_text("\n".join(lines) + "\n")
@@ -259,14 +265,15 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
     """What needs no peer: batches, and the price of hops."""
     scratch = paths["hot"].parent
     hot = Load("hot", paths["hot"], 16)
-    every = Load("all keys", paths["all"], 16, shuffled=True)
     with edged_server(data_dir) as (url, _):
-        wrk(url, every, options.seconds * 2, scratch)
-        print(f"\nall keys at random in the default memory: {wrk(url, every, options.seconds, scratch).per_s:,.0f}/s")
+        wrk(url, hot, 1, scratch)
         rows = [hot, Load("GETs never seen", paths["hot"], 16, unlike=True)]
+        rows.append(Load("the same, of all", paths["all"], 16, shuffled=True, unlike=True))
         rows.append(Load("batches seen before", paths["batches"], 16, records=BATCH))
         rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH, unlike=True))
-        show_batches(rows, {load.name: wrk(url, load, options.seconds, scratch) for load in rows})
+        rows.append(Load("the same, of all", paths["wide-batches"], 16, records=BATCH, unlike=True))
+        runs = [[wrk(url, load, options.seconds, scratch).per_s for load in rows] for _ in range(options.rounds)]
+        show_batches(rows, [1e6 / statistics.median(found) for found in zip(*runs, strict=True)])
     with edged_server(data_dir, "--hops") as (url, _):
         busy = [wrk(url, hot, max(options.seconds, 3), scratch) for _ in range(options.rounds)]
     with edged_server(data_dir) as (url, _):
@@ -279,28 +286,33 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
     print(f"requests {rate[0] / rate[1]:.2f}x")
 
 
-def show_batches(rows: Sequence[Load], found: dict[str, Measured]) -> None:
-    """Against GETs one by one: those whose answers are remembered, and those that were never seen."""
-    seen, unseen = (1e6 / found[load.name].per_s for load in rows[:2])
-    print(f"\nbatches of {BATCH}: times fewer µs a record")
-    print(f"{'':20}{'than GETs seen':>18}{'than GETs never seen':>24}{'µs a record':>14}")
-    for load in rows:
-        each = 1e6 / found[load.name].per_s / load.records
-        print(f"{load.name:20}{seen / each:17.1f}x{unseen / each:23.1f}x{each:14.2f}")
+def show_batches(rows: Sequence[Load], found: Sequence[float]) -> None:
+    """found: microseconds an answer. Against GETs one by one: those whose answers are remembered, those of hot records
+    that were never seen, and those of any record.
+    """
+    print(f"\nbatches of {BATCH}: times fewer µs a record than GETs of hot records seen, never seen, and of all")
+    for load, each_us in zip(rows, found, strict=True):
+        ratios = "".join(f"{single / each_us * load.records:9.1f}x" for single in found[:3])
+        print(f"{load.name:20}{ratios}{each_us / load.records:12.2f} µs a record")
 
 
 def crowds(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -> None:
     """Slow clients beside a normal one, and listeners to changes."""
     scratch = paths["hot"].parent
     one = Load("hot", paths["hot"], 1)
-    with edged_server(data_dir) as (url, pid), ExitStack() as stack:
-        port = int(url.rpartition(":")[2])
-        calm = wrk(url, one, options.seconds, scratch)
-        for _ in range(SLOW):
-            slow = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-            slow.sendall(b"GET /v1 HTTP/1.1\r\nHost: loc")
-        busy = wrk(url, one, options.seconds, scratch)
-        print(f"\n{SLOW} slow clients beside one: p99 {busy.p99_us / calm.p99_us:.2f}x ({busy.p99_us:,.0f} µs)")
+    with edged_server(data_dir) as (url, _):
+        calm, busy = [], []
+        for _ in range(options.rounds):
+            calm.append(wrk(url, one, options.seconds, scratch).p99_us)
+            with ExitStack() as stack:
+                for _ in range(SLOW):
+                    slow = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+                    stack.enter_context(slow).sendall(b"GET /v1 HTTP/1.1\r\nHost: loc")
+                busy.append(wrk(url, one, options.seconds, scratch).p99_us)
+        slower, both = statistics.median(busy) / statistics.median(calm), f"{min(calm):,.0f} to {max(calm):,.0f} µs"
+        print(
+            f"\n{SLOW} slow clients beside one: p99 {slower:.2f}x ({statistics.median(busy):,.0f} µs; without {both})"
+        )
     with edged_server(data_dir, "--hops") as (url, pid), ExitStack() as stack:
         port = int(url.rpartition(":")[2])
         time.sleep(3)  # the side that makes hops has its records in memory by then
@@ -365,7 +377,7 @@ def http2_rate(url: str, paths: Path, seconds: int) -> float:
     return done / seconds
 
 
-async def serve_replica(data_dir: Path, hops: bool, memo_mib: int) -> None:
+async def serve_replica(data_dir: Path, hops: bool) -> None:
     """The server under measurement: what `edged run` serves with, and, with hops, what sync does to the replica."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     sys.setswitchinterval(SWITCH_S)
@@ -375,7 +387,6 @@ async def serve_replica(data_dir: Path, hops: bool, memo_mib: int) -> None:
         config = ServeConfig(bind=["127.0.0.1:0"], max_connections=4096, hosts=["localhost", "127.0.0.1"])
         async with trio.open_nursery() as nursery:
             start = partial(serve_apps, catalog, config, clock=time.time, meter=Meter(), news=news)
-            start = partial(start, memo_bytes=memo_mib << 20 if memo_mib else MEMO_BYTES)
             hopping = Hopping(data_dir, news) if hops else None  # its records are in memory before anybody asks
             print((await nursery.start(start))[0], flush=True)
             if hopping is not None:
@@ -409,11 +420,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--memo-mib", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--hops", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        trio.run(serve_replica, options.serve, options.hops, options.memo_mib)
+        trio.run(serve_replica, options.serve, options.hops)
         return
     if options.quick:
         options.seconds, options.rounds = 1, 1
@@ -422,8 +432,8 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
         scratch = Path(directory)
         paths = prepare(films(options.data), scratch)
-        url, _ = stack.enter_context(edged_server(scratch / "data", "--memo-mib", str(LARGE_MEMO_MIB)))
-        print(f"edged remembers answers in {LARGE_MEMO_MIB} MiB here; below, in its default {MEMO_BYTES >> 20} MiB")
+        url, _ = stack.enter_context(edged_server(scratch / "data"))
+        print(f"edged remembers answers in {MEMO_BYTES >> 20} MiB, the default; the peers' caches hold all")
         urls = {"edged": url, **start_peers(stack, url, scratch)}
         loads = [
             Load(f"{HOT} hot keys, 16 connections", paths["hot"], 16),

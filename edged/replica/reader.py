@@ -21,7 +21,7 @@ import cbor2
 
 from edged.errors import DamageError, StoreError
 from edged.replica.disk import MANIFEST, PREVIOUS, Counter, datasets
-from edged.replica.loading import Loaded, load
+from edged.replica.loading import Loaded, load, nothing
 from edged.replica.lookup import STILL, Getter
 from edged.replica.pool import Pool
 from edged.replica.view import ChangedRecord, View
@@ -47,7 +47,10 @@ class Dataset(Mapping[str, "Collection"]):
     """A dataset: its collections by name. Follows new versions at each call; `view()` is one version."""
 
     def __init__(self, root: str, *, may_be_empty: bool = False) -> None:
-        """Raises StoreError where there is nothing to read, DamageError where neither manifest can be read."""
+        """may_be_empty: begin with nothing where there is nothing to read, or where neither manifest can be read.
+
+        Otherwise raises StoreError or DamageError there.
+        """
         self.name = os.path.basename(root)
         self.may_be_empty = may_be_empty
         self.root = root
@@ -57,18 +60,43 @@ class Dataset(Mapping[str, "Collection"]):
         self.live: Any = self.cell
         self.held = 0
         self.seen: int = self.cell[0]
-        self.loaded: Loaded = load(root, self.pool, None, may_be_empty=may_be_empty)
+        self.fault: StoreError | None = None
+        """Why the newest version on disk is not the one that is read here; None where it is."""
+        self.loaded: Loaded = self.first_load()
         self.current: View = self.loaded.view
         self.pool.relax()  # the kernel maps much around the few pages that opening reads
         self.named: dict[str, Collection] = {}
+
+    def first_load(self) -> Loaded:
+        try:
+            loaded = load(self.root, self.pool, None, may_be_empty=self.may_be_empty)
+        except DamageError as fault:
+            if not self.may_be_empty:
+                raise
+            loaded = nothing(self.root, fault)
+        self.fault = loaded.view.fault
+        return loaded
+
+    def take_up(self) -> bool:
+        """Load what is on disk, or keep what is loaded where nothing as new can be read: its files are mapped, and the
+        writer mends the disk and moves the counter. Returns whether to wait for that before trying again.
+        """
+        try:
+            loaded = load(self.root, self.pool, self.loaded, may_be_empty=self.may_be_empty)
+        except StoreError as fault:  # DamageError too
+            self.fault = fault
+            return isinstance(fault, DamageError)
+        self.fault = loaded.view.fault
+        lost = self.fault is not None or not loaded.manifest.generation
+        if not lost or loaded.manifest.generation >= self.loaded.manifest.generation:
+            self.loaded, self.current = loaded, loaded.view
+        return True
 
     def refresh(self) -> None:
         """Take up the version on disk. Called when the counter has moved."""
         with self.lock:
             seen = self.cell[0]
-            if seen != self.seen:
-                self.loaded = load(self.root, self.pool, self.loaded, may_be_empty=self.may_be_empty)
-                self.current = self.loaded.view
+            if seen != self.seen and self.take_up():
                 self.seen = seen
                 if isinstance(self.live, ManifestWatch):  # opened before the first writer had made the counter
                     self.cell = self.live = watch(self.root)
@@ -191,7 +219,8 @@ class Collection(Mapping[str, Any]):
     def where(self, *, limit: int | None = None, **conditions: Any) -> Iterator[tuple[str, Any]]:
         """(key, value) in key order of the records whose indexed fields equal or hold what is asked for.
 
-        A dotted field is given as `**{"a.b": value}`. Raises RequestError for a field without an index.
+        A tuple asks for any of its values; a dotted field is given as `**{"a.b": value}`. Raises RequestError for a
+        field without an index.
         """
         for key, data in self.dataset.view().where(self.name, conditions, limit=limit):
             yield key, cbor2.loads(data)

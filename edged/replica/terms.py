@@ -65,19 +65,13 @@ def term(value: Any) -> bytes | None:
         value = int(value)
     if isinstance(value, int | float):
         return b"n" + repr(value).encode()
-    return b"s" + value.encode() if isinstance(value, str) else None
+    return b"s" + value.encode("utf-8", "surrogatepass") if isinstance(value, str) else None
 
 
 def wanted_terms(value: Any) -> tuple[bytes, ...]:
-    """The terms that a condition asks for. A text also finds the number, true, false or null that it spells.
-
-    So `where.year=1994` in a URL, which has only text, finds the number 1994.
-    """
-    if not isinstance(value, str):
-        one = term(value)
-        return () if one is None else (one,)
-    text = value.encode("utf-8", "surrogatepass")
-    return (b"s" + text, b"n" + text, b"b" + text, b"z" + text)
+    """The terms that a condition asks for: those of any of a tuple's items."""
+    wanted = map(term, value if isinstance(value, tuple) else (value,))
+    return tuple([one for one in wanted if one is not None])
 
 
 def record_terms(record: Any, path: str) -> set[bytes]:

@@ -181,7 +181,8 @@ class View:
     ) -> Iterator[tuple[str, bytes]]:
         """(key, value) in key order of the records that meet all conditions, each on an indexed field.
 
-        A field that holds a list meets a condition with any of its items. Raises RequestError for other fields.
+        A field that holds a list meets a condition with any of its items; a tuple asks for any of its values. The text
+        "1994" is not the number 1994. Raises RequestError for a field without an index.
         """
         self.require_whole()  # first, as damage may be to the schema
         declared = self.rules(collection).index

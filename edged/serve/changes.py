@@ -92,7 +92,9 @@ def answer_changes(
     if form is EVENTS:
         return event_stream(service, request, dataset, view, wanted, view.version if since is None else since)
     if since is None:
-        raise RequestError(400, "since is missing: name the version you have, or 0 to get everything")
+        raise RequestError(
+            400, "since is missing: name the version that you have (a list's or a record's Edged-Version)"
+        )
     if since == view.version and query.wait_s and may_hold:
         return Held(view.dataset, view.version, query.wait_s)
     return whole(service, request, view, wanted, since)

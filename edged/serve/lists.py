@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice, product
-from typing import Any
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 import cbor2
@@ -84,23 +81,8 @@ def where(view: View, collection: str, query: Query) -> Iterator[tuple[str, byte
         if name not in declared:
             names = ", ".join(declared) or "none"
             raise RequestError(400, f"where.{name}: no index is declared on it in {collection!r}; declared: {names}")
-    meanings: Iterable[Mapping[str, Any]] = (
-        dict(zip(query.where, choice, strict=True)) for choice in product(*map(readings, query.where.values()))
-    )
-    several = [iter(view.where(collection, meaning, after=query.after, limit=query.limit + 1)) for meaning in meanings]
-    return several[0] if len(several) == 1 else islice(without_repeats(several), query.limit + 1)
-
-
-def without_repeats(several: list[Iterator[tuple[str, bytes]]]) -> Iterator[tuple[str, bytes]]:
-    last = None
-    for key, value in heapq.merge(*several, key=byte_order):
-        if key != last:
-            yield key, value
-        last = key
-
-
-def byte_order(item: tuple[str, bytes]) -> bytes:
-    return item[0].encode()
+    meanings = {name: readings(text) for name, text in query.where.items()}
+    return view.where(collection, meanings, after=query.after, limit=query.limit + 1)
 
 
 def wrap(items: list[bytes], form: Format, version: int, following: str | None) -> bytes:

@@ -152,6 +152,8 @@ def set_limit(query: Query, value: bytes) -> None:
 
 def set_view(query: Query, value: bytes) -> None:
     query.view = decode(value, "view")
+    if not query.view:
+        raise RequestError(400, "view: expected the name of a view")
 
 
 def set_since(query: Query, value: bytes) -> None:
@@ -181,15 +183,15 @@ PARSERS = {
 }
 
 
-def readings(text: str) -> list[Any]:
+def readings(text: str) -> tuple[Any, ...]:
     """What a value in a URL may mean in a record: 1994 is the number or the text, "1994" (quoted) the text alone."""
     try:
         value = json.loads(text, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
-        return [text]
+        return (text,)
     if isinstance(value, dict | list):
-        return [text]
-    return [value] if isinstance(value, str) else [value, text]
+        return (text,)
+    return (value,) if isinstance(value, str) else (value, text)
 
 
 def refuse_constant(name: str) -> None:

@@ -95,7 +95,8 @@ class MemoryView:
             for name, wanted in conditions.items():
                 have = value.get(name)
                 items = have if isinstance(have, list) else [have]
-                if not any(type(item) is type(wanted) and item == wanted for item in items):
+                any_of = wanted if isinstance(wanted, tuple) else (wanted,)
+                if not any(type(item) is type(one) and item == one for item in items for one in any_of):
                     return False
             return True
 

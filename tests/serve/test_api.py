@@ -312,6 +312,7 @@ def test_other_methods_are_405_with_allow(service: Service, method: str) -> None
         f"{TITLES}?keys=a&limit=1",
         f"{TITLES}?keys=" + ",".join(["a"] * 501),
         f"{TITLES}?q=",
+        f"{TITLES}?view=",
         f"{TITLES}?q=a&after=b",
         f"{TITLES}?where.year=1&prefix=a",
         f"{TITLES}?" + "&".join(f"where.f{n}=1" for n in range(9)),

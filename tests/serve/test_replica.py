@@ -43,6 +43,8 @@ async def test_the_real_replica_is_served_and_followed(tmp_path: Path) -> None:
                 found = await ask_once(url, head("GET", "/v1/catalog/titles?where.year=1950&limit=1"))
                 assert found.status == 200
                 assert b'"year":1950' in found.body
+                found = await ask_once(url, head("GET", '/v1/catalog/titles?where.year="1950"'))
+                assert b'"items":[]' in found.body  # no text 1950 is there
                 writer.touch_head(b"head again", as_of=90, fresh_s=60, expires_s=600)
                 reply = await ask_once(url, data)
                 assert (reply.fields["age"], reply.fields["edged-state"]) == ("10", "fresh")

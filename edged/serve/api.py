@@ -62,7 +62,8 @@ def answer(request: Request, who: Identity, service: Service, now: float, *, may
     dataset: Dataset | None = None
     try:
         asterisk = request.method == "OPTIONS" and request.target == b"*"  # the server as a whole
-        authority, path, query = split_target(b"/" if asterisk else request.target)
+        pathless = asterisk or request.method == "CONNECT"
+        authority, path, query = split_target(b"/" if pathless else request.target)
         service.web.check_host(request, authority)
         if request.method == "OPTIONS":
             return service.web.options(request)

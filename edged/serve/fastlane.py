@@ -19,6 +19,7 @@ import trio
 
 from edged.access.identity import Identity, Peer, identify
 from edged.serve.api import answer_contained
+from edged.serve.hardened import PARKED_S
 from edged.serve.head import HeadError
 from edged.serve.laneanswers import LaneAnswers
 from edged.serve.lanecall import Call
@@ -37,6 +38,7 @@ BATCH = 64
 SLICE_S = 0.004  # how long the lane keeps the thread, while requests come, before other tasks get their turn
 BLOCK_S = 0.001  # how long it waits for the next request within that
 SHARED_SLICE_S = 0.0005  # instead of SLICE_S while other tasks are answering requests
+PARKED_SLICE_S = 0.001  # and while those that do have waited for their upstreams for PARKED_S
 SWEEP_S = 1.0
 CLOCK_S = 0.02  # how late Age and Date may be
 LINGER_S = 2.0
@@ -70,6 +72,7 @@ class FastLane:
         self.followers: set[LaneConnection] = set()  # streams and held requests that wait for a new version
         self.followed = trio.Event()
         self.calls = 0  # under way
+        self.stirred_s = 0.0  # when one of them last began or got on
         self.draining = False
         self.host: Host
         self.nursery: trio.Nursery
@@ -97,7 +100,7 @@ class FastLane:
         SLICE_S, blocked in our own epoll: going round trio's loop costs more than a whole request.
         """
         events = self.epoll.poll(0, BATCH)
-        until = monotonic() + (SHARED_SLICE_S if self.is_shared() else SLICE_S)
+        until = monotonic() + self.slice_s()
         connections = self.connections
         while events:
             self.tick()
@@ -118,8 +121,13 @@ class FastLane:
             events = self.epoll.poll(0 if self.is_shared() else BLOCK_S, BATCH)
 
     def is_shared(self) -> bool:
-        """Whether other tasks need the thread to answer requests."""
-        return self.calls > 0 or self.host.is_busy()
+        """Whether other tasks need the thread to answer requests: not those that have long waited for an upstream."""
+        return (self.calls > 0 and monotonic() - self.stirred_s < PARKED_S) or self.host.is_busy()
+
+    def slice_s(self) -> float:
+        if self.is_shared():
+            return SHARED_SLICE_S
+        return PARKED_SLICE_S if self.calls else SLICE_S
 
     def tick(self) -> None:
         """Look at the versions, and now and then at the clock: nothing remembered outlives what it is of."""
@@ -308,6 +316,7 @@ class FastLane:
         else:
             call.started = True
             self.calls += 1
+            self.stirred_s = monotonic()
             self.nursery.start_soon(self.run_call, connection, call)
 
     async def run_call(self, connection: LaneConnection, call: Call) -> None:
@@ -334,6 +343,7 @@ class FastLane:
     async def write_all(self, connection: LaneConnection, call: Call, data: bytes) -> None:
         """Return when the kernel has taken everything; cancelled where the connection is closed before."""
         connection.touched = self.now
+        self.stirred_s = monotonic()
         self.write(connection, data)
         while connection.outbox is not None:
             await call.room.park()

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from math import inf
-from time import time
+from time import monotonic, time
 from typing import Any, cast
 
 import h2.errors
@@ -34,7 +34,7 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from edged.access.identity import Peer
 from edged.errors import ConfigError
-from edged.serve.head import HeadError, head_end, read_head
+from edged.serve.head import TOKEN, HeadError, head_end, read_head
 from edged.serve.limits import Limits
 from edged.serve.message import http_date
 from edged.serve.wire import CLOSE, refusal
@@ -43,6 +43,9 @@ logger = logging.getLogger("edged.serve")
 
 RECEIVE_BYTES = 64 << 10
 SEND_BYTES = 64 << 10
+FAULT_LENGTH = 300
+METHOD = "method"
+PARKED_S = 0.02  # a request that has not got on for so long waits for something else than the thread
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -101,6 +104,8 @@ class Tasks(TaskGroup):
 
 async def run_app(app: ASGIWrapper, config: Config, scope: Any, inbox: Inbox, send: Callable[[Any], Any]) -> None:
     """Run the application on one request; a fault of it is logged and, where no answer began, becomes a 500."""
+    if scope["type"] == "http":
+        scope["method"] = scope["state"].pop(METHOD)
     try:
         await app(scope, inbox.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
     except Exception:
@@ -110,10 +115,29 @@ async def run_app(app: ASGIWrapper, config: Config, scope: Any, inbox: Inbox, se
     await send(None)
 
 
+def with_method(state: ConnectionState, method: bytes) -> ConnectionState:
+    """A connection's state with the method of its next request. Hypercorn makes `get` of it GET, but methods are
+    case-sensitive (RFC 9110 section 9.1); `run_app` takes it from here.
+    """
+    return ConnectionState({**state, METHOD: method.decode("ascii")})
+
+
 class StrictConnection(h11.Connection):
-    """h11 behind `head_end` and `read_head`: both lanes agree on where a request ends because one judge says it."""
+    """h11 behind `head_end` and `read_head`: both lanes agree on where a request ends because one judge says it.
+
+    fault: what is wrong with what the peer has sent.
+    """
+
+    fault = ""
 
     def next_event(self) -> Any:
+        try:
+            return self.judged_event()
+        except h11.RemoteProtocolError as fault:
+            self.fault = str(fault)[:FAULT_LENGTH]
+            raise
+
+    def judged_event(self) -> Any:
         if self.their_state is h11.IDLE and self.our_state is h11.IDLE:
             buffer = self.trailing_data[0]
             if buffer and not PREFACE.startswith(buffer[: len(PREFACE)]):
@@ -166,7 +190,8 @@ class StrictH11(H11Protocol):
 
     async def _send_error_response(self, status_code: int) -> None:
         """The same words as the fast lane's for a head that is not acceptable."""
-        fields, body = refusal(status_code)
+        assert isinstance(self.connection, StrictConnection)
+        fields, body = refusal(status_code, self.connection.fault)
         date = self.config.response_headers("h11") or [(b"Date", http_date(int(time())))]
         whole = h11.Response(status_code=status_code, headers=[*fields, *CLOSE, *date])
         for event in (whole, h11.Data(data=body), h11.EndOfMessage()):
@@ -177,8 +202,9 @@ class StrictH11(H11Protocol):
             raise H2ProtocolAssumedError(PREFACE[:18] + self.connection.trailing_data[0])
 
     async def _create_stream(self, request: h11.Request) -> None:
+        self.connection_state = with_method(self.connection_state, request.method)
         wanted = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
-        if self.websockets and wanted == [b"websocket"]:
+        if self.websockets and wanted == [b"websocket"] and request.method == b"GET":
             await super()._create_stream(request)
             return
         fields = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
@@ -211,10 +237,11 @@ class StrictH2(H2Protocol):
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         fields = dict(cast("list[tuple[bytes, bytes]]", request.headers or []))
-        path, stream_id = fields.get(b":path", b""), request.stream_id
-        if fields.get(b":method", b"CONNECT") == b"CONNECT" or not path.isascii() or not path:
-            self.connection.reset_stream(stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+        method, path = fields.get(b":method", b"CONNECT"), fields.get(b":path", b"")
+        if method.upper() == b"CONNECT" or not TOKEN.fullmatch(method) or not path.isascii() or not path:
+            self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             return
+        self.connection_state = with_method(self.connection_state, method)
         await super()._create_stream(request)
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
@@ -267,6 +294,18 @@ class StrictProtocol(ProtocolWrapper):
             await self.protocol.handle(RawData(data=switch.data))
 
 
+class Busy:
+    """The connections with a request under way. stirred_s: when one of them last got on (time.monotonic)."""
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+        self.stirred_s = -inf
+
+    def is_stirring(self) -> bool:
+        """Whether one of them may want the thread at once. An event stream without events does not."""
+        return bool(self.connections) and monotonic() - self.stirred_s < PARKED_S
+
+
 class Connection(TCPServer):
     """One connection. initial: bytes that were read from it before it came here; it is in `busy` during a request."""
 
@@ -280,7 +319,7 @@ class Connection(TCPServer):
         stream: Any,
         peer: Peer,
         limits: Limits,
-        busy: set[Connection],
+        busy: Busy,
         initial: bytes,
     ) -> None:
         super().__init__(app, config, context, LifespanState(), stream)
@@ -305,7 +344,7 @@ class Connection(TCPServer):
         except* Exception:
             logger.exception("connection from %s: contained", self.peer.address)
         finally:
-            self.busy.discard(self)
+            self.busy.connections.discard(self)
             self.abort()
 
     async def converse(self) -> None:
@@ -342,6 +381,7 @@ class Connection(TCPServer):
             await self._close()
 
     async def protocol_send(self, event: Event) -> None:
+        self.busy.stirred_s = monotonic()
         if isinstance(event, RawData):
             async with self.send_lock:
                 sent = await self.send_pieces(event.data)
@@ -350,7 +390,7 @@ class Connection(TCPServer):
                 await self.protocol.handle(Closed())
             return
         if isinstance(event, Updated):
-            self.busy.discard(self) if event.idle else self.busy.add(self)
+            self.busy.connections.discard(self) if event.idle else self.busy.connections.add(self)
             if self.ended:
                 return  # the idle timer would keep a connection that is gone among the open ones
         await super().protocol_send(event)
@@ -373,6 +413,7 @@ class Connection(TCPServer):
             data = await self.receive()
             if not data:
                 break
+            self.busy.stirred_s = monotonic()
             await self.protocol.handle(RawData(data))
         if isinstance(self.protocol.protocol, StrictH11):
             await self.protocol.protocol.finish()

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import httptools
 
-REQUEST_LINE = re.compile(rb"(?:\r\n)*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9]\.[0-9])\r\n")
-FIELD_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+REQUEST_LINE = re.compile(rb"(?:\r\n)*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!\x22$-~]+) HTTP/([0-9]\.[0-9])\r\n")
+TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MAX_FIELDS = 128
+GOT_BYTES = 40  # of a value that is refused, in the words that say so
 
 
 class HeadError(Exception):
@@ -63,15 +64,15 @@ def head_end(buffer: bytes | bytearray, limit: int) -> int:
     whole = end >= 0
     stop = end + 4 if whole else len(buffer)
     if stop > limit:
-        raise HeadError(431, f"the head is over {limit} bytes")
+        raise HeadError(431, f"head: expected at most {limit} bytes, got more")
     lines = buffer.count(b"\r\n", 0, stop)
     returns = buffer.count(b"\r", 0, stop)
     if buffer.count(b"\n", 0, stop) != lines:
-        raise HeadError(400, "a line ends in LF without CR")
+        raise HeadError(400, "head: expected CR LF after each line, got LF alone")
     if returns != lines and (whole or returns != lines + 1 or buffer[stop - 1] != 13):
-        raise HeadError(400, "a CR without LF")
+        raise HeadError(400, "head: expected CR LF after each line, got CR alone")
     if buffer.find(b"\0", 0, stop) >= 0:
-        raise HeadError(400, "a NUL byte in the head")
+        raise HeadError(400, "head: expected text, got a NUL byte")
     return stop if whole else -1
 
 
@@ -79,53 +80,62 @@ def read_head(head: bytes) -> Head:
     """Parse a whole head as `head_end` has measured it. Raises HeadError with 400, 431 or 505."""
     line = REQUEST_LINE.match(head)
     if line is None:
-        raise HeadError(400, "the request line is not METHOD SP target SP HTTP/1.1")
+        got = shown(head.lstrip(b"\r\n").partition(b"\r\n")[0])
+        wanted = "expected METHOD SP target SP HTTP/1.1, the target of visible ASCII without a fragment"
+        raise HeadError(400, f"request line: {wanted}; got {got}")
     if line[3] not in (b"1.1", b"1.0"):
-        raise HeadError(505, f"HTTP/{line[3].decode()}")
+        raise HeadError(505, f"request line: expected HTTP/1.1 or HTTP/1.0, got HTTP/{line[3].decode()}")
     if b"\r\n " in head or b"\r\n\t" in head:
-        raise HeadError(400, "a folded line")
+        raise HeadError(400, "head: a field folded over two lines; send it on one")
     collector = Collector()
     parser = httptools.HttpRequestParser(collector)
+    # llhttp takes only methods that it knows, we take any token (RFC 9110 section 9.1): it reads the rest.
+    known = line[1] if line[1] == b"CONNECT" and line[2][:1] != b"/" else b"GET"
     try:
-        parser.feed_data(head)
+        parser.feed_data(known + head[line.end(1) :])
     except httptools.HttpParserUpgrade:
         pass  # we never switch: the request counts as what it says without Upgrade (RFC 9110 section 7.8)
     except httptools.HttpParserError as fault:
-        raise HeadError(400, f"not HTTP/1.1: {fault}") from fault
+        raise HeadError(400, f"head: not HTTP/1.1: {fault}") from fault
     if collector.target != line[2] or parser.get_http_version() != line[3].decode():
-        raise HeadError(400, "two readers of the request line disagree")
+        raise HeadError(400, "request line: two readers of it disagree")
     return judge(line[1], line[2], line[3].decode(), collector.fields)
 
 
 def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> Head:
     """Framing (RFC 9112 section 6.3), Host (section 3.2) and Connection (section 9.3) of a head."""
     if len(fields) > MAX_FIELDS:
-        raise HeadError(431, f"more than {MAX_FIELDS} fields")
+        raise HeadError(431, f"head: expected at most {MAX_FIELDS} fields, got {len(fields)}")
     lengths = hosts = 0
     coded = expects = body = False
     keep_alive = version == "1.1"
     for name, value in fields:
-        if not FIELD_NAME.fullmatch(name) or BAD_VALUE.search(value):
-            raise HeadError(400, "a field that is not token: visible text")
+        if not TOKEN.fullmatch(name) or BAD_VALUE.search(value):
+            raise HeadError(400, f"field {shown(name)}: expected a token, a colon and visible text")
         if name == b"host":
             hosts += 1
         elif name == b"content-length":
             lengths += 1
             if not value.isdigit() or len(value) > 18:
-                raise HeadError(400, "Content-Length is not one number")
+                raise HeadError(400, f"Content-Length: expected one number of at most 18 digits, got {shown(value)}")
             body = body or value.strip(b"0") != b""
         elif name == b"transfer-encoding":
             if coded or value.lower() != b"chunked":
-                raise HeadError(400, "Transfer-Encoding is not exactly chunked")
+                raise HeadError(400, f"Transfer-Encoding: expected exactly one chunked, got {shown(value)}")
             coded = True
         elif name == b"expect":
             expects = True
         elif name == b"connection":
             keep_alive = keep_alive and b"close" not in [token.strip() for token in value.lower().split(b",")]
     if lengths > 1 or (lengths and coded):
-        raise HeadError(400, "several lengths: Content-Length repeated, or beside Transfer-Encoding")
+        raise HeadError(400, "Content-Length: expected once and not beside Transfer-Encoding; send one of them")
     if coded and version == "1.0":
-        raise HeadError(400, "Transfer-Encoding in HTTP/1.0")
+        raise HeadError(400, "Transfer-Encoding: expected in HTTP/1.1 alone, got HTTP/1.0")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
-        raise HeadError(400, "exactly one Host is needed")
+        raise HeadError(400, f"Host: expected exactly one, got {hosts}")
     return Head(method, target, version, fields, body or coded, expects, keep_alive)
+
+
+def shown(value: bytes) -> str:
+    """What was got, short and printable."""
+    return ascii(value[:GOT_BYTES].decode("latin-1"))

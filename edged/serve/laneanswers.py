@@ -28,7 +28,7 @@ Kind = tuple[int, Timed | None, Shared, bool]
 
 # The first line of a request that is remembered. With fields that were accepted beside another such line, it is a whole
 # head that `read_head` accepts: nothing that it looks for lies in both.
-LINE = re.compile(rb"(GET|HEAD) (/[!-~]*) HTTP/1\.1\r\n")
+LINE = re.compile(rb"(GET|HEAD) (/[!\x22$-~]*) HTTP/1\.1\r\n")
 ASKERS_SHIFT = 4  # a sixteenth of the memory is for how requests ask
 LAST_KIND = 255
 
@@ -219,7 +219,7 @@ class LaneAnswers:
         connection.inbox = b""
         connection.closing = True
         self.meter.fast_answers[fault.status] += 1
-        fields, body = refusal(fault.status)
+        fields, body = refusal(fault.status, str(fault))
         return head_of(fault.status, None, self.clock()) + join_fields(fields + CLOSE) + b"\r\n" + body
 
     def kind_of(self, kind: Kind) -> int:

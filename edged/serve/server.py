@@ -22,7 +22,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from edged.access.identity import Peer, read_peer
 from edged.errors import ConfigError
 from edged.serve.binding import Listener, open_listeners
-from edged.serve.hardened import Connection, checked_config
+from edged.serve.hardened import Busy, Connection, checked_config
 from edged.serve.limits import Limits
 
 logger = logging.getLogger("edged.serve")
@@ -79,7 +79,7 @@ class Host(Protocol):
         """A connection that the Front held is closed."""
 
     def is_busy(self) -> bool:
-        """Whether Hypercorn has a request under way, so that the Front must not block the thread."""
+        """Whether Hypercorn has a request under way that gets on, so that the Front must not block the thread."""
 
 
 class Server:
@@ -94,7 +94,7 @@ class Server:
         self.tls = config.create_ssl_context()
         self.nursery: trio.Nursery
         self.open: set[Connection] = set()
-        self.busy: set[Connection] = set()
+        self.busy = Busy()
         self.total = 0
         self.warned_at = -WARN_S
         self.peers: Counter[str] = Counter()
@@ -150,7 +150,7 @@ class Server:
         self.nursery.start_soon(self.converse, trio.socket.from_stdlib_socket(sock), peer, initial)
 
     def is_busy(self) -> bool:
-        return bool(self.busy)
+        return self.busy.is_stirring()
 
     async def converse(self, sock: trio.socket.SocketType, peer: Peer, initial: bytes) -> None:
         stream: Any = trio.SocketStream(sock)

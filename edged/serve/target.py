@@ -14,8 +14,10 @@ ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 def split_target(target: bytes) -> tuple[str | None, bytes, bytes]:
     """The authority of an absolute-form target (None in origin-form), the path and the query, still encoded.
 
-    Raises RequestError 400 for any other form.
+    Raises RequestError 400 for any other form, and for a fragment, which is never sent (RFC 9112 section 3.2).
     """
+    if b"#" in target:
+        raise RequestError(400, f"request target {target[:80]!r}: expected no fragment; write # as %23")
     if is_origin_form(target):
         path, _, query = target.partition(b"?")
         return None, path, query

@@ -56,8 +56,8 @@ class Web:
         if host in self.hosts:
             return True
         name, colon, port = host.rpartition(":")
-        if colon and (port.isascii() and port.isdigit()):
-            host = name
+        if colon and (not port or (port.isascii() and port.isdigit())):
+            host = name  # a port may be empty (RFC 3986 section 3.2.3)
         return host.removesuffix(".") in self.hosts
 
     def admits_page(self, request: Request) -> bool:

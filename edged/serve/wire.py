@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from edged.serve.message import REASONS, Fields, Response, Shared
 
 CLOSE: Fields = ((b"Connection", b"close"),)
@@ -30,10 +32,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-def refusal(status: int) -> tuple[Fields, bytes]:
-    """Fields and body of the answer to a head that is not acceptable."""
+def refusal(status: int, detail: str) -> tuple[Fields, bytes]:
+    """Fields and body of the answer to a request that cannot be believed. detail: what is wrong with it."""
     title = REASONS.get(status, "Bad Request")
-    body = f'{{"type":"about:blank","title":"{title}","status":{status}}}'.encode()
+    body = msgspec.json.encode({"type": "about:blank", "title": title, "status": status, "detail": detail})
     return (
         (b"Content-Type", b"application/problem+json"),
         (b"Cache-Control", b"no-store"),

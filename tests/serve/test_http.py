@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 
 import h2.config
@@ -66,6 +67,8 @@ REFUSED = {
     "two spaces": (b"GET  /v1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "tab as separator": (b"GET\t/v1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "space in the target": (b"GET /v1 x HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "a fragment": (b"GET /v1#there HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+    "a method that is no token": (b"G@T /v1 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
     "raw UTF-8 in the target": ("GET /v1/ü HTTP/1.1\r\nHost: localhost\r\n\r\n".encode(), 400),
     "a head that is too large": (START + b"X: " + b"a" * HEAD_BYTES + b"\r\n\r\n", 431),
     "too many fields": (START + b"X: a\r\n" * 200 + b"\r\n", 431),
@@ -88,6 +91,69 @@ async def test_what_could_be_smuggled_is_refused_and_nothing_behind_it_is_a_requ
             reply = await asker.reply()
             assert (reply.status, reply.closed) == (status, True), what
             assert await asker.end() == b"", what
+
+
+@pytest.mark.trio
+async def test_a_refusal_says_what_was_wrong_and_the_same_in_both_lanes() -> None:
+    async with running_lanes() as lanes:
+        for what, (data, status) in REFUSED.items():
+            bodies = []
+            for url in (lanes.fast, lanes.slow):
+                async with client(url) as asker:
+                    await asker.send(data)
+                    bodies.append((await asker.reply()).body)
+            problem = json.loads(bodies[0])
+            assert bodies[0] == bodies[1], what
+            assert problem["status"] == status, what
+            assert len(problem["detail"]) > 20, what
+
+
+@pytest.mark.trio
+async def test_a_broken_chunk_is_named(url: str) -> None:
+    async with client(url) as asker:
+        await asker.send(POST + CHUNKED + b"\r\nzz\r\nhello\r\n")
+        reply = await asker.reply()
+        assert (reply.status, reply.closed) == (400, True)
+        assert "chunk" in json.loads(reply.body)["detail"]
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("method", ["FOO", "PURGE", "QUERY", "PROPFIND", "TRACE", "get", "head", "a.b!"])
+async def test_any_other_method_is_405_whoever_reads_it(url: str, method: str) -> None:
+    async with client(url) as asker:
+        await asker.send(head(method, "/v1") + GET)
+        reply = await asker.reply()
+        assert (await asker.reply()).status == 200
+    assert (reply.status, reply.fields["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert reply.fields["content-type"] == "application/problem+json"
+    async with client(url) as asker:
+        status, fields, body = await ask_http2(asker, "/v1", method)
+    assert (status, fields["allow"], body) == (405, "GET, HEAD, OPTIONS", reply.body)
+
+
+@pytest.mark.trio
+async def test_connect_and_absolute_form_with_another_method_are_405(url: str) -> None:
+    for data in (head("CONNECT", "localhost:80"), head("CONNECT", "/v1"), head("FOO", "http://localhost/v1")):
+        async with client(url) as asker:
+            await asker.send(data)
+            assert (await asker.reply()).status == 405, data
+
+
+@pytest.mark.trio
+async def test_an_http_2_request_is_judged_as_strictly(url: str) -> None:
+    async with client(url) as asker:
+        assert await ask_http2(asker, "/v1", "G@T") == (0, {}, b"")  # the stream is reset
+    async with client(url) as asker:
+        status, _, body = await ask_http2(asker, "/v1#there")
+        assert (status, "fragment" in json.loads(body)["detail"]) == (400, True)
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize(("host", "status"), [("localhost:", 200), ("[::1]:", 200), (":", 421), ("localhost:x", 421)])
+async def test_the_port_of_a_host_may_be_empty(url: str, host: str, status: int) -> None:
+    async with client(url) as asker:
+        await asker.send(head("GET", "/v1", {"Host": host}))
+        assert (await asker.reply()).status == status
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -247,10 +313,10 @@ async def test_http_2_with_prior_knowledge_answers_the_same_on_the_fast_port() -
     assert fields == {name: value for name, value in plain.fields.items() if name != "connection"}
 
 
-async def ask_http2(asker: Client, target: str) -> tuple[int, dict[str, str], bytes]:
+async def ask_http2(asker: Client, target: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
     connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
     connection.initiate_connection()
-    pseudo = [(":method", "GET"), (":path", target), (":scheme", "http"), (":authority", "localhost")]
+    pseudo = [(":method", method), (":path", target), (":scheme", "http"), (":authority", "localhost")]
     connection.send_headers(1, pseudo, end_stream=True)
     await asker.send(connection.data_to_send())
     fields: dict[str, str] = {}
@@ -262,5 +328,5 @@ async def ask_http2(asker: Client, target: str) -> tuple[int, dict[str, str], by
                     fields = {str(name): str(value) for name, value in event.headers}
                 elif isinstance(event, h2.events.DataReceived):
                     body += event.data
-                elif isinstance(event, h2.events.StreamEnded):
-                    return int(fields.pop(":status")), fields, body
+                elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
+                    return int(fields.pop(":status", "0")), fields, body

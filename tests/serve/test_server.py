@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import h2.config
 import h2.connection
@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edged.access.identity import Peer
 from edged.errors import ConfigError
-from edged.serve import fastlane
-from edged.serve.hardened import checked_config
+from edged.serve import fastlane, hardened
+from edged.serve.hardened import Busy, Connection, checked_config
 from edged.serve.limits import Limits
 from edged.serve.server import ASGIApp, Server, cap_key, serve
 from tests.serve.lanes import Client, ask_once, client, connect, eventually, head, running_lanes
@@ -261,6 +261,18 @@ async def http2_events(asker: Client, connection: h2.connection.H2Connection, la
                 break
             found += connection.receive_data(data)
     return found
+
+
+def test_a_request_that_gets_on_no_more_does_not_count_as_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(hardened, "monotonic", lambda: now[0])
+    busy = Busy()
+    assert not busy.is_stirring()
+    busy.connections.add(cast(Connection, object()))
+    busy.stirred_s = 100.0
+    assert busy.is_stirring()
+    now[0] += 2 * hardened.PARKED_S
+    assert not busy.is_stirring()
 
 
 @pytest.mark.trio

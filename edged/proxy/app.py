@@ -216,7 +216,7 @@ class ProxyApp:
             )
             return
         receipt = Receipt(self.timeline.now_s(), self.timeline.wall_s(), self.timeline.now_s() - sent_s)
-        passed = received_fields(answer_fields(answer.fields), receipt)
+        passed = received_fields(answer_fields(answer.status, answer.fields), receipt)
         if invalidates(request.method, answer.status):
             await self.invalidate(context, passed)
             begun = self.cache.next_order()

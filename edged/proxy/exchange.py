@@ -310,7 +310,7 @@ class Exchange:
     ) -> Landed:
         """Any other answer: stored while it is sent on where that is allowed, else only sent on."""
         request, receipt = context.request, self.receipt(sent_s)
-        fields = received_fields(answer_fields(answer.fields), receipt)
+        fields = received_fields(answer_fields(answer.status, answer.fields), receipt)
         policy = read_policy(answer.status, fields)
         scope = storing_scope(request, answer.status, fields, policy, private_allowed=context.private_allowed)
         forward: Forward = ask.why
@@ -434,7 +434,7 @@ class Exchange:
 async def pass_interim(client: Client, status: int, fields: Fields) -> None:
     """A 1xx goes on to whoever asked (RFC 9110 section 15.2), but for 100: nobody waits to send a body."""
     if status != 100:
-        await client.send_interim(status, answer_fields(fields))
+        await client.send_interim(status, answer_fields(status, fields))
 
 
 def is_endless(fields: Fields) -> bool:

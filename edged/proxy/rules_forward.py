@@ -11,6 +11,7 @@ TARGET = re.compile(rb"/[!-~]*")
 BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 DOT_SEGMENT = re.compile(rb"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
 TARGET_BYTES = 8 << 10
+LENGTH_DIGITS = 18
 # Written by us and by nobody before us.
 OURS = frozenset((b"host", b"expect", b"content-length", b"via"))
 
@@ -21,6 +22,10 @@ class Refused(Exception):
     def __init__(self, status: int, why: str) -> None:
         super().__init__(why)
         self.status = status
+
+
+class BadFraming(Exception):
+    """Where an upstream's answer ends is not certain."""
 
 
 def check_target(target: bytes) -> None:
@@ -50,7 +55,7 @@ def check_fields(fields: Fields) -> None:
             raise Refused(400, "a field is not a token and visible text")
         if name == b"content-length":
             lengths += 1
-            if not DIGITS.fullmatch(value) or len(value) > 18:
+            if not DIGITS.fullmatch(value) or len(value) > LENGTH_DIGITS:
                 raise Refused(400, "Content-Length is not one number")
     if lengths > 1:
         raise Refused(400, "Content-Length is repeated")
@@ -75,9 +80,26 @@ def upstream_fields(request: Fields, *, host: bytes, via: bytes, credentials: fr
     return tuple(fields)
 
 
-def answer_fields(fields: Fields) -> Fields:
-    """The fields of an upstream's answer that are passed on. Those that no parser should see are dropped."""
+def check_framing(version: bytes, fields: Fields) -> None:
+    """Raise BadFraming for an upstream's answer whose end two parsers might find in two places (RFC 9112 sections 6.1
+    and 6.3): it may be an attempt at response splitting. version: of HTTP, as `HTTP/1.1`.
+    """
+    lengths = values_of(fields, b"content-length")
+    coded = any(name == b"transfer-encoding" for name, _ in fields)
+    if coded and lengths:
+        raise BadFraming("it has Content-Length beside Transfer-Encoding; expected one of them")
+    if coded and version != b"HTTP/1.1":
+        raise BadFraming(f"it has Transfer-Encoding in {version.decode('ascii', 'replace')}; HTTP/1.1 alone knows it")
+    if len(lengths) > 1 or (lengths and not (DIGITS.fullmatch(lengths[0]) and len(lengths[0]) <= LENGTH_DIGITS)):
+        raise BadFraming(f"its Content-Length is {b', '.join(lengths)[:80]!r}; expected one number")
+
+
+def answer_fields(status: int, fields: Fields) -> Fields:
+    """The fields of an upstream's answer that are passed on. Those that no parser should see are dropped, and so is
+    Content-Length where it must not be (RFC 9110 section 8.6)."""
     kept = without_hop_by_hop(fields)
+    if status < 200 or status == 204:
+        kept = tuple(pair for pair in kept if pair[0] != b"content-length")
     if not BAD_VALUE.search(b"".join([value for _, value in kept])) and all(TOKEN.fullmatch(name) for name, _ in kept):
         return kept
     return tuple((name, value) for name, value in kept if TOKEN.fullmatch(name) and not BAD_VALUE.search(value))

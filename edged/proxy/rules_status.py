@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edged.proxy.rules_fields import Fields, value_of
+from edged.proxy.rules_structured import Malformed, read_list
 
 NAME = b"edged"
 
@@ -43,8 +44,19 @@ class CacheStatus:
         return b"; ".join(parts)
 
 
+def is_members(value: bytes) -> bool:
+    """Whether a value is a list of caches, each a token or a string (section 2)."""
+    try:
+        members = read_list(value)
+    except Malformed:
+        return False
+    return bool(members) and all(isinstance(member, bytes | str) for member in members)
+
+
 def with_status(fields: Fields, status: CacheStatus) -> Fields:
-    """The fields with our member after those of the caches nearer to the origin (section 2)."""
+    """The fields with our member after those of the caches nearer to the origin (section 2). What they say that is no
+    list is dropped: it would take ours with it, for a field is read whole or not at all (RFC 9651 section 4.2).
+    """
     before = value_of(fields, b"cache-status")
-    value = status.encode() if before is None else before + b", " + status.encode()
+    value = status.encode() if before is None or not is_members(before) else before + b", " + status.encode()
     return (*(pair for pair in fields if pair[0] != b"cache-status"), (b"cache-status", value))

@@ -23,6 +23,7 @@ import trio
 from edged.errors import ConfigError, TransportError
 from edged.proxy.circuit import Circuit
 from edged.proxy.rules_fields import DIGITS, Fields, value_of
+from edged.proxy.rules_forward import BadFraming, check_framing
 from edged.proxy.settings import ProxySettings, Route
 
 KEEP_IDLE_S = 30.0
@@ -299,8 +300,7 @@ class Upstream:
                     continue
                 raise self.failure(fault) from fault
             self.circuit.succeeded()
-            lowered = tuple((bytes(name).lower(), bytes(value)) for name, value in response.headers)
-            return Answer(response.status, lowered, response, method == b"HEAD")
+            return await self.accept(response, head_only=method == b"HEAD")
 
     async def send_upgrade(self, target: bytes, fields: Fields) -> Answer:
         """Ask for a WebSocket, over HTTP/1.1 and a connection of its own. Raises UnreachableError or AnswerError."""
@@ -311,8 +311,18 @@ class Upstream:
             response = await self.upgrades.handle_async_request(request)
         except FAULTS as fault:
             raise self.failure(fault) from fault
+        return await self.accept(response, head_only=False)
+
+    async def accept(self, response: httpcore2.Response, *, head_only: bool) -> Answer:
+        """An answer whose end is certain. Raises AnswerError for any other, and its connection is closed."""
         lowered = tuple((bytes(name).lower(), bytes(value)) for name, value in response.headers)
-        return Answer(response.status, lowered, response, False)
+        answer = Answer(response.status, lowered, response, head_only)
+        try:
+            check_framing(response.extensions.get("http_version", b""), lowered)
+        except BadFraming as fault:
+            await answer.aclose()
+            raise AnswerError(f"ask {self.route.upstream}: {fault}; ask those who run it") from fault
+        return answer
 
     def failure(self, fault: Exception) -> TransportError:
         error = translate(fault, f"ask {self.route.upstream}")

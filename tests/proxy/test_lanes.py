@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,17 +13,20 @@ import pytest
 import trio
 import trio.testing
 
+from edged.access.identity import Peer
 from edged.config import ServeConfig
 from edged.ops.clock import Clock
 from edged.proxy.app import ProxyApp
 from edged.proxy.upstream import GuardedStream
 from edged.serve.app_server import serve_apps
+from edged.serve.fastlane import PARKED_SLICE_S, FastLane
 from edged.serve.head import read_head
 from edged.serve.lanecall import Call, FramingError
 from edged.serve.meter import Meter
 from edged.serve.server import serve
 from tests.proxy.driving import Asked, Handler, Origin, Says, running
 from tests.serve.lanes import Client, Reply, client, eventually, head
+from tests.serve.test_http import ask_http2
 
 pytestmark = pytest.mark.trio
 FRESH = (("Cache-Control", "max-age=1000"), ("ETag", '"a"'), ("Date", "Fri, 15 Jan 2027 08:00:00 GMT"))
@@ -322,3 +326,86 @@ async def test_early_hints_come_before_the_answer_but_not_for_old_clients() -> N
                 assert answer.startswith(early if hinted else b"HTTP/1.1 200 OK\r\n")
                 assert answer.endswith(b"\r\n\r\nok")
                 assert b"100" not in answer
+
+
+UNCERTAIN = {
+    "length shorter than the chunks": b"1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked",
+    "length longer than the chunks": b"1.1 200 OK\r\nContent-Length: 50\r\nTransfer-Encoding: chunked",
+    "length behind the coding": b"1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 7",
+    "chunks in HTTP/1.0": b"1.0 200 OK\r\nTransfer-Encoding: chunked",
+    "two lengths": b"1.1 200 OK\r\nContent-Length: 15\r\nContent-Length: 3",
+    "a list of lengths": b"1.1 200 OK\r\nContent-Length: 15, 3",
+}
+
+
+@pytest.mark.parametrize("store", [b"max-age=60", b"no-store"])
+@pytest.mark.parametrize("what", UNCERTAIN)
+async def test_an_answer_whose_end_is_uncertain_is_a_502_and_neither_stored_nor_followed(
+    what: str, store: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    chunks = b"5\r\nhello\r\n0\r\n\r\n"
+    raw = b"HTTP/%b\r\nCache-Control: %b\r\n\r\n%b" % (UNCERTAIN[what], store, chunks)
+    async with both(Says(raw=raw)) as (fast, slow, origin, _, app), client(fast) as one, client(slow) as other:
+        for _ in range(2):
+            count = len(origin.asked)
+            assert (await ask_alike([one, other], head("GET", "/a"))).status == 502
+            assert len(origin.asked) >= count + 2
+            assert app.upstreams[0].pool.connections == []
+        assert (await ask_alike([one, other], head("POST", "/a", {"Content-Length": "0"}))).status == 502
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_204_has_no_length_and_a_304_keeps_what_it_says() -> None:
+    def says(asked: Asked) -> Says:
+        if "if-none-match" in asked.fields:
+            return Says(raw=b'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\nContent-Length: 5\r\n\r\n')
+        return Says(raw=b"HTTP/1.1 204 No Content\r\nCache-Control: max-age=60\r\nContent-Length: 2\r\n\r\nok")
+
+    async with both(says) as (fast, slow, *_), client(fast) as one, client(slow) as other:
+        for method in ("GET", "GET", "HEAD", "DELETE"):
+            reply = await ask_alike([one, other], head(method, "/a"), method)
+            assert (reply.status, "content-length" in reply.fields) == (204, False)
+        reply = await ask_alike([one, other], head("GET", "/b", {"If-None-Match": '"a"'}))
+        assert (reply.status, reply.fields["content-length"], reply.body) == (304, "5", b"")
+
+
+async def test_any_method_that_is_a_token_goes_upstream_as_it_was_sent() -> None:
+    def says(asked: Asked) -> Says:
+        return Says(pieces=(asked.method.encode(),))
+
+    async with both(says) as (fast, slow, origin, *_), client(fast) as one, client(slow) as other:
+        for method in ("FOO", "PURGE", "get", "a.b!"):
+            assert (await ask_alike([one, other], head(method, "/a"), method)).body == method.encode()
+            async with client(fast) as asker:
+                status, _, body = await ask_http2(asker, "/a", method)
+            assert (status, body) == (200, method.encode())
+        count = len(origin.asked)
+        for method in ("TRACE", "CONNECT"):
+            assert (await ask_alike([one, other], head(method, "/a"), "GET")).status == 405
+        assert len(origin.asked) == count
+
+
+async def test_streams_that_wait_for_their_upstream_do_not_take_the_thread_from_hits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lanes: list[FastLane] = []
+    adopt = FastLane.adopt
+
+    def noted(lane: FastLane, sock: socket.socket, peer: Peer) -> None:
+        lanes.append(lane)
+        adopt(lane, sock, peer)
+
+    monkeypatch.setattr(FastLane, "adopt", noted)
+    more = trio.Event()
+    events = Says(
+        fields=(("Content-Type", "text/event-stream"),), pieces=(b"one", b"two"), between=more.wait, length=False
+    )
+    async with both(events) as (fast, *_), client(fast) as asker:
+        await asker.send(head("GET", "/events"))
+        await eventually(lambda: bool(lanes) and lanes[0].calls == 1)
+        assert lanes[0].is_shared()
+        await eventually(lambda: not lanes[0].is_shared())
+        assert (lanes[0].calls, lanes[0].slice_s()) == (1, PARKED_SLICE_S)
+        more.set()
+        assert (await asker.reply()).body == b"onetwo"
+        assert lanes[0].is_shared() == (lanes[0].calls > 0)

@@ -23,7 +23,7 @@ from edged.proxy.rules import (
 from edged.proxy.rules_answer import answer_from, hit_status
 from edged.proxy.rules_fields import Fields, value_of
 from edged.proxy.rules_freshness import read_policy
-from edged.proxy.rules_status import CacheStatus
+from edged.proxy.rules_status import CacheStatus, with_status
 
 URL = b"https://services.example/api/a"
 NOW_S = 5_000.0
@@ -252,6 +252,17 @@ def test_cache_status_comes_after_those_nearer_to_the_origin() -> None:
     entry = type(entry)(**{name: getattr(entry, name) for name in entry.__slots__} | {"fields": before})
     answer = answer_from(entry, read_request(b"GET", URL, ()), NOW_S, CacheStatus(hit=True))
     assert value_of(answer.fields, b"cache-status") == b"origin; fwd=miss, edged; hit"
+
+
+@pytest.mark.parametrize("before", [b";;;,", b"", b"a b", b"(a b)", b"?1", b"3", b'"a', b"a,", b"a; ;b", b"x" * 9000])
+def test_a_cache_status_that_is_no_list_does_not_take_ours_with_it(before: bytes) -> None:
+    assert with_status(((b"cache-status", before),), CacheStatus(hit=True)) == ((b"cache-status", b"edged; hit"),)
+
+
+@pytest.mark.parametrize("before", [b"a", b'"a b"; hit; ttl=-3', b"a; fwd=miss, b;detail=x"])
+def test_any_cache_status_that_is_a_list_goes_on(before: bytes) -> None:
+    fields = with_status(((b"cache-status", before),), CacheStatus(hit=True))
+    assert fields == ((b"cache-status", before + b", edged; hit"),)
 
 
 def test_a_date_that_is_missing_is_added_only_while_the_clock_is_set() -> None:

@@ -60,6 +60,14 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     flash_budget: Annotated[
         Size, Meta(description="Bytes a day that merging may write to flash, updates apart; 0B: as it needs.")
     ] = "0B"
+    audit_s: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=31_536_000,
+            description="Seconds between audits of what is on disk, the first at the start; 0: only on SIGHUP.",
+        ),
+    ] = 86_400
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least level that is logged.")
     ] = "info"

@@ -39,6 +39,7 @@ from edged.serve.news import News
 from edged.serve.server import serve
 from edged.serve.workers import Workers
 from edged.sync import task
+from edged.sync.audits import keep_auditing
 from edged.sync.control import Control
 from edged.sync.status import DatasetStatus
 from edged.version import VERSION
@@ -115,6 +116,8 @@ class Daemon:
         async with trio.open_nursery() as syncs:
             for station in self.stations.values():
                 await syncs.start(self.start_sync(station))
+                name, every_s = station.config.name, float(self.config.daemon.audit_s)
+                syncs.start_soon(keep_auditing, name, station.writer, station.control, every_s)
             if self.notifier.watchdog_s is not None:
                 syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
             self.notifier.ready(f"serving {len(self.catalog)} datasets at {' '.join(self.app_urls)}")
@@ -138,7 +141,7 @@ class Daemon:
         return catalog
 
     async def start_servers(self, servers: trio.Nursery) -> None:
-        self.news = News(self.catalog)
+        self.news = News(self.catalog, self.damaged)
         if self.config.serve.workers > 1:
             refuse_taken(self.config.serve.bind)
         memory = size_bytes(self.config.serve.memory)
@@ -162,15 +165,17 @@ class Daemon:
             control=station.control,
             device_id=device_id(self.config.daemon.device_id),
             wear=self.wear,
+            moved=self.news.look,
         )
 
     def damaged(self, dataset: str, fault: DamageError) -> None:
         """An answer has met damage: the slice is fetched again, and everything else is served meanwhile."""
-        control = self.stations[dataset].control
-        if fault.slice_name:
-            control.damaged(fault.slice_name, str(fault))
-        else:
-            control.nudge()  # what belongs to no slice is looked at by each synchronisation
+        self.stations[dataset].control.damaged(fault.slice_name, str(fault))
+
+    def audit(self) -> None:
+        """Look over everything on disk now, and mend what is damaged."""
+        for station in self.stations.values():
+            station.control.audit()
 
     async def ping_watchdog(self, every_s: float) -> None:
         """From the loop that also serves: a loop that hangs is restarted by systemd."""
@@ -230,14 +235,17 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApp:
 
 
 async def run_until_signal(config: Config, config_path: Path) -> None:
-    """`edged run`: the daemon until SIGTERM or SIGINT."""
+    """`edged run`: the daemon until SIGTERM or SIGINT. SIGHUP has it audit what is on disk."""
     sys.setswitchinterval(SWITCH_S)
     daemon = Daemon(config, config_path=config_path, notifier=Notifier.from_environment())
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 
             async def stop_on_signal() -> None:
                 async for number in signals:
+                    if number == signal.SIGHUP:
+                        daemon.audit()
+                        continue
                     logger.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})
                     daemon.stop()
 

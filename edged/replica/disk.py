@@ -28,6 +28,7 @@ ROOTS_BYTES = 16 << 20  # all roots of trust since the trust file, see feed/root
 PACKS, STAGING = "packs", "staging"
 TEMPORARY = ".tmp"
 COUNTER_BYTES = 8
+DEFAULT_DATA_DIR = "/var/lib/edged"  # as config.DaemonConfig has it, which readers do not load
 
 
 def pages(size: int) -> int:
@@ -216,8 +217,26 @@ def holds_version(root: StrPath) -> bool:
     return any(os.path.exists(os.path.join(root, name)) for name in (MANIFEST, PREVIOUS))
 
 
+def directories(data_dir: StrPath) -> list[str]:
+    """The names below `data_dir` that could be datasets, in order. Raises StoreError."""
+    try:
+        with explained("list", data_dir):
+            return sorted(item.name for item in os.scandir(data_dir) if NAME.fullmatch(item.name) and item.is_dir())
+    except StoreError as fault:
+        if isinstance(fault.__cause__, FileNotFoundError | NotADirectoryError):
+            raise StoreError(
+                f"open {data_dir}: there is no such directory; edged keeps replicas in {DEFAULT_DATA_DIR}, or where "
+                "`data_dir` in its configuration says"
+            ) from fault
+        raise
+
+
 def datasets(data_dir: StrPath) -> list[str]:
     """The names of the replicas below `data_dir`, in order. Raises StoreError."""
-    with explained("list", data_dir):
-        found = [entry.name for entry in os.scandir(data_dir) if NAME.fullmatch(entry.name) and entry.is_dir()]
-    return sorted(name for name in found if holds_version(os.path.join(data_dir, name)))
+    return [name for name in directories(data_dir) if holds_version(os.path.join(data_dir, name))]
+
+
+def unsynced(data_dir: StrPath) -> list[str]:
+    """The names of what a writer has made below `data_dir` that has no manifest, in order. Raises StoreError."""
+    names = [name for name in directories(data_dir) if os.path.isdir(os.path.join(data_dir, name, PACKS))]
+    return [name for name in names if not holds_version(os.path.join(data_dir, name))]

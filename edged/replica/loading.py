@@ -48,6 +48,12 @@ def read_manifest(root: StrPath, read: Callable[[str], Buffer] = map_file) -> tu
         raise
 
 
+def nothing(root: StrPath, fault: DamageError | None = None) -> Loaded:
+    """What stands for a version where there is none, or none that can be read (`fault`)."""
+    manifest = Manifest(os.path.basename(root))
+    return Loaded(manifest, {}, View(manifest, Settings(), {}, {}, fault=fault))
+
+
 def load(root: StrPath, pool: Pool, former: Loaded | None, *, may_be_empty: bool = False) -> Loaded:
     """The version on disk. A slice with a damaged or missing file is left out and named in the view's `broken`.
 
@@ -55,8 +61,7 @@ def load(root: StrPath, pool: Pool, former: Loaded | None, *, may_be_empty: bool
     StoreError there. Raises DamageError where no manifest can be read.
     """
     if may_be_empty and not holds_version(root):
-        nothing = Manifest(os.path.basename(root))
-        return Loaded(nothing, {}, View(nothing, Settings(), {}, {}))
+        return nothing(root)
     for attempt in range(ATTEMPTS):
         manifest, fault = read_manifest(root)
         layers: dict[str, Layers] = {}

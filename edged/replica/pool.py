@@ -50,6 +50,11 @@ class Pool:
             found = self.files[name] = map_file(os.path.join(self.packs_dir, name))
         return found
 
+    def forget(self, name: str) -> None:
+        """Look at a file anew when it is next needed: what is known of it was read before it was damaged."""
+        self.files.pop(name, None)
+        self.settings = {ref: item for ref, item in self.settings.items() if file_name(ref.number) != name}
+
     def foresee(self, state: SliceState) -> list[mmap.mmap]:
         """Map the packs of a slice and have the disk deliver, all at once, what opening them reads: both their ends.
 

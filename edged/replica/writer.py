@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +14,8 @@ from edged.errors import DamageError, StoreError
 from edged.feed.digest import SetHash
 from edged.feed.names import check_name
 from edged.replica import disk as files
+from edged.replica import mending
+from edged.replica.audit import Fault, Report, look_over
 from edged.replica.compaction import Policy, Progress, compact
 from edged.replica.disk import Disk
 from edged.replica.layers import Layers
@@ -168,6 +170,17 @@ class Writer:
         """Remember that reading found damage in a slice; `status` then says so until the slice is staged anew."""
         self.marked[slice_name] = reason
 
+    def look_over(self, report: Report) -> Iterator[int]:
+        """Check every checksum of the live version, a file at each step; see audit.look_over.
+
+        The one method that another thread may use meanwhile. Faults are for `mend`, which knows what is merged away.
+        """
+        return look_over(self.root, self.manifest, report)
+
+    def mend(self, faults: Iterable[Fault]) -> int:
+        """Make anew what of `faults` can be made here, mark the slices of the others; see mending.mend."""
+        return mending.mend(self, faults)
+
     def status(self) -> Held:
         """What is held. Reads headers only; `audit.verify` reads everything."""
         live = read_touched(self.root / files.TOUCHED, self.manifest)
@@ -256,7 +269,9 @@ class Writer:
         try:
             self.disk.write(name, encode_commit(manifest, packs))
             self.disk.sync(self.root / files.PACKS)
-            if (self.root / files.MANIFEST).exists() and self.fault is None:
+            if self.fault is None and self.manifest.generation:
+                self.fault = mending.live_fault(self)  # what has decayed since must not become the version to fall to
+            if self.fault is None and self.manifest.generation:
                 self.disk.link(files.MANIFEST, files.PREVIOUS)
             self.disk.link(name, files.MANIFEST)
             self.disk.sync(self.root)
@@ -267,7 +282,7 @@ class Writer:
                 raise
         self.disk.written = 0
         self.counter.bump()
-        self.previous, self.manifest = (self.manifest if self.fault is None else manifest), manifest
+        self.previous, self.manifest = (self.manifest if self.fault is None else self.previous), manifest
         self.fault = None
         self.clean()
         self.pool.keep(self.manifest)

@@ -6,7 +6,8 @@ import logging
 
 import trio
 
-from edged.errors import StoreError
+from edged.errors import DamageError, StoreError
+from edged.serve.damage import OnDamage
 from edged.serve.source import Catalog, View
 
 logger = logging.getLogger("edged.serve")
@@ -17,10 +18,13 @@ POLL_S = 0.05
 class News:
     """Whoever commits in this process calls `look`; for commits of other processes the shared version counter is read
     every POLL_S, but only while somebody waits: an idle device is not woken.
+
+    on_damage: told of damage that keeps a dataset from following.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, on_damage: OnDamage | None = None) -> None:
         self.catalog = catalog
+        self.on_damage = on_damage
         self.views: dict[str, View] = {}
         self.faults: dict[str, str] = {}
         self.changed = trio.Event()
@@ -38,8 +42,9 @@ class News:
             try:
                 view = dataset.view()
             except StoreError as fault:
-                self.complain(name, str(fault))
+                self.complain(name, fault)
                 continue
+            self.complain(name, dataset.fault)
             if view is not self.views.get(name):
                 self.views[name] = view
                 moved = True
@@ -49,11 +54,15 @@ class News:
             self.changed = trio.Event()
         return moved
 
-    def complain(self, name: str, fault: str) -> None:
+    def complain(self, name: str, fault: StoreError | None) -> None:
         """Once for each fault: it is met at every look."""
-        if self.faults.get(name) != fault:
-            self.faults[name] = fault
-            logger.error("read dataset %s: %s; the last good version is still answered from memory", name, fault)
+        if fault is None:
+            self.faults.pop(name, None)
+        elif self.faults.get(name) != str(fault):
+            self.faults[name] = str(fault)
+            logger.error("read dataset %s: %s; what was read before is still answered from memory", name, fault)
+            if self.on_damage is not None and isinstance(fault, DamageError):
+                self.on_damage(name, fault)
 
     async def wait(self, generation: int) -> None:
         """Until any dataset has a newer view than when `generation` was read."""

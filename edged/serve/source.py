@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from edged.errors import StoreError
 from edged.feed.schema import Schema
 
 Clock = Callable[[], float]
@@ -74,12 +75,17 @@ class View(Protocol):
 
 
 class Dataset(Protocol):
-    """A dataset that follows new versions. version is 0 until something was synced."""
+    """A dataset that follows new versions. version is 0 until something was synced.
+
+    fault: why the newest version on disk is not the one that is read; None where it is.
+    """
 
     @property
     def name(self) -> str: ...
     @property
     def version(self) -> int: ...
+    @property
+    def fault(self) -> StoreError | None: ...
     def view(self) -> View: ...
 
 

@@ -59,9 +59,14 @@ async def work(config: Config) -> None:
 
 
 async def report(catalog: dict[str, Dataset], clock: Clock, meter: Meter, damages: list[list[str]]) -> None:
+    told: dict[str, str] = {}
     while True:
-        for dataset in catalog.values():
+        for name, dataset in catalog.items():
             clock.seen(dataset.view().as_of)
+            fault = dataset.fault
+            if isinstance(fault, DamageError) and told.get(name) != str(fault):
+                damages.append([name, "", str(fault)[:TOLD]])
+            told[name] = str(fault)
         while damages:
             sys.stdout.write(json.dumps({"damage": damages.pop()}) + "\n")
         sys.stdout.write(json.dumps({"requests": meter.requests}) + "\n")

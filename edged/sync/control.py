@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from edged.errors import ConfigError, EdgedError
+from edged.replica.audit import Fault
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +25,8 @@ class Control:
         self.slices = frozenset(slices)
         self.event = trio.Event()
         self.pins: list[PinRequest] = []
-        self.damages: dict[str, str] = {}
+        self.faults: list[Fault] = []
+        self.audit_wanted = trio.Event()
 
     def nudge(self) -> None:
         """Ask the origin again now."""
@@ -36,9 +38,17 @@ class Control:
         self.nudge()
 
     def damaged(self, slice_name: str, reason: str) -> None:
-        """Whoever reads found a slice damaged: it is fetched anew from its snapshot."""
-        self.damages[slice_name] = reason
+        """Whoever reads found a slice damaged: it is fetched anew from its snapshot. "": what belongs to no slice."""
+        self.found([Fault("", slice_name, "", reason)])
+
+    def found(self, faults: Iterable[Fault]) -> None:
+        """What an audit or a reader has found: it is made anew."""
+        self.faults.extend(faults)
         self.nudge()
+
+    def audit(self) -> None:
+        """Look over everything on disk now."""
+        self.audit_wanted.set()
 
     async def pin(self, version: int | None) -> None:
         """Hold the dataset at `version`, or let it follow again (None); returns when that is kept on disk.

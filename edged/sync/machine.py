@@ -93,15 +93,15 @@ class Machine:
         return events.Load()
 
     def loaded(self, event: events.HeldLoaded) -> Effect:
-        self.held = event.held
-        if self.roots is None:
+        self.held, first = event.held, self.roots is None
+        if first:
             self.restore_roots()
-            if self.root_now.encode() != self.held.roots:
-                self.news.append(events.SaveRoots(self.root_now.encode()))
             self.floor = self.known_head()
             if not self.seeded:
                 self.seeded = True
                 self.origin = SEED if self.held.version == 0 else 0
+        if self.root_now.encode() != self.held.roots:
+            self.news.append(events.SaveRoots(self.root_now.encode()))
         return self.poll()
 
     def load_failed(self, event: events.Failed) -> Effect:

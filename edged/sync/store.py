@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from edged.feed.blob import BlobRef
 from edged.feed.schema import Schema
+from edged.replica.audit import Fault, Report
 from edged.sync.events import HeldSlice, HeldState
 
 
@@ -75,7 +76,8 @@ class Writer(Protocol):
     def touch_head(self, head: bytes, *, as_of: int, fresh_s: int, expires_s: int) -> int: ...
     def compact(self, budget: int | None = None) -> int: ...
     def pin(self, version: int | None) -> None: ...
-    def mark_damaged(self, slice_name: str, reason: str) -> None: ...
+    def look_over(self, report: Report) -> Iterator[int]: ...
+    def mend(self, faults: Iterable[Fault]) -> int: ...
 
 
 def held_state(held: HeldLike) -> HeldState:

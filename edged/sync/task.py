@@ -12,12 +12,22 @@ from typing import Protocol, TypeVar, assert_never
 
 import trio
 
-from edged.errors import ConfigError, EdgedError, StoreError, TransportError, TrustError, WireError
+from edged.errors import (
+    ConfigError,
+    DamageError,
+    EdgedError,
+    RequestError,
+    StoreError,
+    TransportError,
+    TrustError,
+    WireError,
+)
 from edged.feed import cose, limits
 from edged.feed.head import decode_head
 from edged.ops.clock import BUILD_TIME_S, Clock
 from edged.replica.wear import WearBudget
 from edged.sync import events
+from edged.sync.audits import audit
 from edged.sync.content import check_content
 from edged.sync.control import Control
 from edged.sync.events import Effect, Event, Instant
@@ -77,11 +87,13 @@ async def run(
     device_id: str = "",
     wear: WearBudget | None = None,
     origins: Origins | None = None,
+    moved: Callable[[], object] = lambda: None,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Keep the replica at the live version for ever. Started when what is held is known.
 
     wear: what merging may write a day; None: as much as it needs. origins: instead of those of the configuration.
+    moved: called when there may be a new version to read.
     Where the trust file cannot be used, nothing is fetched and the
     status says why, until it can: what is held is still served. Raises ConfigError for an origin's URL, and whatever
     is unexpected.
@@ -92,7 +104,7 @@ async def run(
         while True:
             try:
                 settings = settings_of(source, control.slices, found, device_id)
-                with Shell(settings, found, writer, status, clock, control, wear=wear) as shell:
+                with Shell(settings, found, writer, status, clock, control, wear=wear, moved=moved) as shell:
                     await shell.run()
             except (ConfigError, WireError, TrustError) as fault:
                 status.last_error = " ".join(str(fault).split())
@@ -112,12 +124,13 @@ async def sync_once(
     origins: Origins | None = None,
     rests: int = ONCE_RESTS,
 ) -> SyncOutcome:
-    """Bring the replica to the live version once.
+    """Bring the replica to the live version once, after an audit of what it holds: damage is fetched again too.
 
     origins: instead of those of the configuration, for a bundle; rests: how often to wait and try again where nothing
     can be had. Raises as `run` does; what the origin or its data are to blame for is in the outcome.
     """
     control = Control(source.slices)
+    control.faults = (await audit(writer)).faults
     async with origins or Origins.of(source.origin, source.seed, status.traffic) as found:
         settings = settings_of(source, control.slices, found, device_id)
         with Shell(settings, found, writer, status, clock, control) as shell:
@@ -161,10 +174,13 @@ class Shell:
         control: Control,
         chance: Callable[[], float] = random.random,
         wear: WearBudget | None = None,
+        moved: Callable[[], object] = lambda: None,
     ) -> None:
         self.machine = Machine(settings, chance)
         self.origins, self.writer, self.status, self.clock, self.control = origins, writer, status, clock, control
         self.wear = wear or WearBudget(0, 0.0)
+        self.moved = moved
+        self.broken: frozenset[str] = frozenset()  # slices that were damaged when last looked at
         self.staging: Staging | None = None
         self.lane = trio.CapacityLimiter(1)  # the writer is not made for two threads
         self.before: int | None = None  # the version that was held at first
@@ -296,6 +312,10 @@ class Shell:
         before = self.status.bytes_received, self.status.bytes_sent
         reply = await transport.head(effect.after, effect.wait_s, effect.etag)
         self.status.connected = True
+        try:
+            await self.mend()  # nobody else looks at the live manifest until a program opens the replica
+        except StoreError as fault:  # it says nothing about the origin
+            self.note(fault)
         if reply is None:
             return events.HeadUnchanged()
         self.update_began = (trio.current_time(), *before)
@@ -303,22 +323,49 @@ class Shell:
 
     async def load(self) -> Event:
         """What is held; before that, pins asked for and damage found, as no other write is open here."""
-        damages, self.control.damages = self.control.damages, {}
-        for name, reason in damages.items():
-            self.writer.mark_damaged(name, reason)
+        await self.mend()
         requests, self.control.pins = self.control.pins, []
         for request in requests:
             try:
+                self.refuse_unknown(request.version)
                 await self.write(partial(self.writer.pin, request.version))
                 self.status.pinned = request.version
-            except StoreError as fault:
+            except (StoreError, RequestError) as fault:
                 request.error = fault
             request.done.set()
         held = await self.write(self.writer.status)
         note_held(held, self.status, self.clock)
+        broken = frozenset(name for name, item in held.slices.items() if item.damaged is not None)
+        self.status.repairs += len((self.broken - broken) & held.slices.keys())
+        self.broken = broken
+        self.moved()
         if self.before is None:
             self.before = held.version
         return events.HeldLoaded(held_state(held))
+
+    async def mend(self) -> None:
+        """Act on damage that was found, and on damage to the manifest in any case. Raises StoreError."""
+        faults, self.control.faults = self.control.faults, []
+        for fault in faults:
+            self.note(DamageError(f"{fault}"))
+        try:
+            mended = await self.write(partial(self.writer.mend, faults))
+        except StoreError:
+            self.control.faults = [*faults, *self.control.faults]
+            raise
+        if mended:
+            log.warning("%s: %d damaged files were made anew from what is held", self.status.dataset, mended)
+        self.status.repairs += mended
+
+    def refuse_unknown(self, version: int | None) -> None:
+        """Raises RequestError for a pin at a version that is not known of: most likely it is mistyped."""
+        known = self.machine.floor
+        if version is not None and known is not None and version > known.head.newest_version:
+            raise RequestError(
+                409,
+                f"pin {self.status.dataset} at {version}: no such version yet, the newest one known is "
+                f"{known.head.newest_version}; pin at one up to that",
+            )
 
     # ---- the replica, within a thread
 

@@ -115,6 +115,7 @@ class MemoryView:
 
 @dataclass
 class MemoryDataset:
+    fault = None
     name: str
     version: int = 0
     records: dict[str, dict[str, bytes]] = field(default_factory=dict)

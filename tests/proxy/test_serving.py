@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -21,10 +21,12 @@ FRESH = (("Cache-Control", "max-age=1000"),)
 
 
 @asynccontextmanager
-async def served(says: Handler | Says) -> AsyncIterator[tuple[ProxyApp, Origin, int, Meter]]:
+async def served(
+    says: Handler | Says, origins: Sequence[str] = ()
+) -> AsyncIterator[tuple[ProxyApp, Origin, int, Meter]]:
     meter = Meter()
     async with running(says) as (app, origin), trio.open_nursery() as nursery:
-        config = ServeConfig(bind=["127.0.0.1:0"])
+        config = ServeConfig(bind=["127.0.0.1:0"], origins=list(origins))
         urls: list[str] = await nursery.start(partial(serve_apps, {}, config, clock=Clock(), meter=meter, fallback=app))
         with trio.fail_after(20):
             yield app, origin, int(urls[0].rpartition(":")[2]), meter
@@ -87,6 +89,20 @@ async def test_the_api_keeps_its_paths() -> None:
         answer = await ask(stream, GET.replace(b"/a", b"/v1/none"), b"}")
         assert answer.startswith(b"HTTP/1.1 404 ")
     assert origin.asked == []
+
+
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS"])
+async def test_cors_of_a_proxied_service_is_its_own(method: bytes) -> None:
+    async with (
+        served(Says(fields=FRESH), origins=["https://tv.example"]) as (_, origin, port, _meter),
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
+        page = b"\r\nOrigin: https://tv.example\r\nAccess-Control-Request-Method: PUT\r\n\r\n"
+        answer = await ask(stream, GET.replace(b"GET", method).replace(b"\r\n\r\n", page), b"hello")
+        assert b"access-control" not in answer.lower()
+    assert [(asked.method.encode(), asked.fields["origin"]) for asked in origin.asked] == [
+        (method, "https://tv.example")
+    ]
 
 
 async def test_a_large_body_goes_both_ways() -> None:

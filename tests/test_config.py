@@ -8,6 +8,7 @@ import pytest
 
 from edged.config import Config, load, render_default, size_bytes
 from edged.errors import ConfigError
+from edged.replica.disk import DEFAULT_DATA_DIR
 
 ROOT = Path(__file__).parent.parent
 
@@ -138,3 +139,7 @@ def test_routes_of_the_proxy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("text", "count"), [("1GiB", 1 << 30), ("256MiB", 256 << 20), ("5kB", 5000), ("7B", 7)])
 def test_sizes(text: str, count: int) -> None:
     assert size_bytes(text) == count
+
+
+def test_readers_know_where_replicas_are_without_reading_a_configuration() -> None:
+    assert Config().daemon.data_dir == DEFAULT_DATA_DIR

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 
@@ -17,6 +17,11 @@ from edged.cli.output import add_json_flag, emit, progress, size, table
 from edged.errors import StoreError
 from edged.replica.reader import Dataset, Replica
 from edged.replica.view import View
+
+if TYPE_CHECKING:
+    from edged.replica.audit import Report
+
+REMEDY = "mend it by `edged sync` or, where the daemon runs, by `systemctl reload edged` (SIGHUP)"
 
 
 def add_commands(commands: Any) -> None:
@@ -143,7 +148,10 @@ def search_command(args: argparse.Namespace) -> int:
 
 
 def verify_command(args: argparse.Namespace) -> int:
-    """Audit every file and record of a replica against its signed head. Exit code 3 names what is wrong."""
+    """Audit every file and record of a replica against its signed head. Exit code 3 names what is wrong.
+
+    It writes nothing: `edged sync` mends what it finds, or the daemon when told to look (`systemctl reload edged`).
+    """
     from edged.replica.audit import verify
 
     with progress(args, "verifying") as bar:
@@ -157,10 +165,26 @@ def verify_command(args: argparse.Namespace) -> int:
 
         report = verify(args.data_dir, progress=show)
     faults = [str(fault) for fault in report.faults]
-    data = {"versions": report.versions, "records": report.records, "bytes": report.bytes, "faults": faults}
-    versions = ", ".join(f"{name} {version}" for name, version in report.versions.items()) or "no dataset"
-    emit(args, data, "\n".join(faults) or f"whole: {versions}; {report.records} records, {size(report.bytes)}")
+    data = {
+        "versions": report.versions,
+        "unsynced": report.empty,
+        "records": report.records,
+        "bytes": report.bytes,
+        "faults": faults,
+    }
+    emit(args, data, "\n".join(faults) or describe(report, args.data_dir))
     if faults:
-        print(f"edged: verify {args.data_dir}: {len(faults)} faults; {faults[0]}; run `edged sync`", file=sys.stderr)
+        print(f"edged: verify {args.data_dir}: {len(faults)} faults; {faults[0]}; {REMEDY}", file=sys.stderr)
         return 3
     return 0
+
+
+def describe(report: Report, data_dir: Path) -> str:
+    """What an audit without faults has found."""
+    lines = []
+    if report.versions:
+        versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
+        lines.append(f"whole: {versions}; {report.records} records, {size(report.bytes)}")
+    if report.empty:
+        lines.append(f"nothing synced yet: {', '.join(report.empty)}")
+    return "\n".join(lines) or f"nothing to verify: there is no dataset below {data_dir}"

@@ -115,15 +115,9 @@ def verify(data_dir: str | os.PathLike[str], *, progress: Progress | None = None
 
 
 def has_lost_its_manifest(root: Path) -> bool:
-    """Whether a commit file lies in a directory that has no manifest, nor parts of a first snapshot under way."""
+    """Whether packs lie in a directory without a manifest, and no parts of a first snapshot, which its commit ends."""
     disk = files.Disk(root)
-    if disk.names(files.STAGING):
-        return False
-    for name in sorted(disk.names(files.PACKS)):
-        with explained("read", root / files.PACKS / name), open(root / files.PACKS / name, "rb") as file:
-            if file.read(len(MAGIC)) == MAGIC:
-                return True
-    return False
+    return not disk.names(files.STAGING) and any(name.endswith(".pack") for name in disk.names(files.PACKS))
 
 
 def look_over(root: Path, manifest: Manifest, report: Report) -> Iterator[int]:

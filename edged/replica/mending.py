@@ -66,16 +66,16 @@ def mend_indexes(writer: Writer, slice_name: str, names: Iterable[str]) -> int:
 
 
 def mend_manifests(writer: Writer) -> int:
-    """Write `manifest` again where it does not say what this writer knows, else `manifest.1` if it is damaged."""
+    """Write `manifest` again where it does not say what this writer knows, and `manifest.1` if it is damaged."""
     if not writer.manifest.generation:
         return 0
-    fault = live_fault(writer)
+    mended, fault = 0, live_fault(writer)
     if fault is not None:
         if writer.fault is not None and isinstance(writer.fault.__cause__, OSError):
             return 0  # the disk did not deliver it when this writer began, which so knows of an older version only
         writer.fault = fault
         writer.swap(writer.manifest, b"", writer.manifest.next_file)
-        return 1
+        mended += 1
     try:
         decode_commit(read_whole(writer.root / files.PREVIOUS), files.PREVIOUS)
     except DamageError:
@@ -84,8 +84,8 @@ def mend_manifests(writer: Writer) -> int:
             writer.disk.sync(writer.root)
             writer.previous = writer.manifest
             writer.clean()
-            return 1
-    return 0
+            mended += 1
+    return mended
 
 
 def live_fault(writer: Writer) -> DamageError | None:

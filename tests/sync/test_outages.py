@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from edged.errors import DamageError, MissingError, StoreError, TransportError
+from edged.replica.audit import verify
 from edged.replica.disk import Disk
 from edged.replica.writer import Writer
 from edged.sync.origins import Origins
@@ -418,10 +419,39 @@ async def test_damage_that_a_reader_finds_is_mended_while_running(tmp_path: Path
         sync_task.control.damaged("core", "read titles/t001: checksum")
         await trio.sleep(5)
         assert sync_task.status.snapshots_applied == snapshots + 1
+        assert sync_task.status.repairs == 1
         assert sync_task.status.last_error is None
         await trio.sleep(1000)
         assert sync_task.status.snapshots_applied == snapshots + 1
     assert held(device) == feed.slices["core"].records
+
+
+async def test_damage_is_told_until_it_is_mended(tmp_path: Path, feed: Feed, jumping: Any) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(1)
+        origin.delay_s = 30.0
+        sync_task.control.damaged("core", "read titles/t001: checksum")
+        await trio.sleep(5)
+        assert (sync_task.status.repairs, sync_task.status.snapshots_applied) == (0, 1)
+        await sync_task.until_error("(slice core): read titles/t001: checksum", within_s=1)
+        await trio.sleep(200)
+        assert (sync_task.status.repairs, sync_task.status.snapshots_applied) == (1, 2)
+        assert sync_task.status.last_error is None
+
+
+async def test_roots_that_decay_under_a_running_daemon_are_stored_again(
+    tmp_path: Path, feed: Feed, jumping: Any
+) -> None:
+    device = Device.of(tmp_path, feed)
+    async with running(device, Origin(feed)) as sync_task:
+        await sync_task.until(1)
+        damage(device, "roots")
+        assert [fault.file for fault in verify(device.directory).faults] == ["roots"]
+        sync_task.control.nudge()
+        await trio.sleep(5)
+        assert verify(device.directory).faults == []
 
 
 def damage(device: Device, name: str) -> None:

@@ -176,3 +176,31 @@ def test_a_daemon_that_starts_with_a_damaged_manifest_fetches_again(
         daemon.wait_version(1)
         assert daemon.record("1985/Title_00005").status == 200
         wait_whole(device, daemon)
+
+
+def test_verify_says_what_is_missing_and_where_replicas_are(device: Device, tmp_path: Path) -> None:
+    (device.data_dir / "catalog" / "manifest").unlink()
+    (device.data_dir / "catalog" / "manifest.1").unlink(missing_ok=True)
+    lost = edged("verify", device.data_dir, code=3)
+    assert "catalog/manifest: missing" in lost.stderr
+    edged("sync", "--config", device.place / "edged.toml")
+    assert edged("verify", device.data_dir).stdout.startswith("whole: catalog 1; ")
+    (tmp_path / "bare").mkdir()
+    assert edged("verify", tmp_path / "bare").stdout.startswith("nothing to verify: there is no dataset below")
+    for words in (["verify", tmp_path / "none"], ["get", tmp_path / "none", "catalog", "titles", "x"]):
+        said = edged(*words, code=1).stderr
+        assert "there is no such directory; edged keeps replicas in /var/lib/edged" in said
+        assert said.count("\n") == 1
+
+
+def test_a_pin_at_a_version_that_does_not_exist_is_refused_with_the_newest_one(device: Device, tmp_path: Path) -> None:
+    with device.running(tmp_path / "edged.toml") as daemon:
+        daemon.wait_status(lambda status: status["connected"])
+        address = daemon.admin.removeprefix("http://")
+        config = tmp_path / "ask.toml"
+        config.write_text(f'[admin]\nbind = ["{address}"]\n')
+        refused = edged("pin", "catalog", "9999", "--config", config, code=1)
+        assert "no such version yet, the newest one known is 1" in refused.stderr
+        assert daemon.status()["pinned"] is None
+        edged("pin", "catalog", "1", "--config", config)
+        assert daemon.status()["pinned"] == 1

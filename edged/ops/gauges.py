@@ -16,7 +16,7 @@ PER_DATASET = (
     ("bytes_sent", "edged_sync_sent_bytes_total", "counter", "Bytes sent to origins."),
     ("snapshots_applied", "edged_sync_snapshots_applied_total", "counter", "Snapshots applied."),
     ("hops_applied", "edged_sync_hops_applied_total", "counter", "Hops applied."),
-    ("repairs", "edged_sync_repairs_total", "counter", "Slices fetched again because their digest was wrong."),
+    ("repairs", "edged_sync_repairs_total", "counter", "Slices fetched again, indexes and manifests made anew."),
     (
         "flash_bytes_written",
         "edged_replica_flash_written_bytes_total",

@@ -6,6 +6,7 @@ told that edged is ready when the sockets answer; a replica that holds nothing y
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -23,11 +24,12 @@ from msgspec import structs
 import edged
 from edged.access.device import device_id
 from edged.config import Config, DatasetConfig, size_bytes
-from edged.errors import DamageError, EdgedError, RequestError
+from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.ops.admin import AdminApp
 from edged.ops.clock import Clock
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
+from edged.replica.disk import holds_version
 from edged.replica.reader import Dataset
 from edged.replica.wear import WearBudget
 from edged.replica.writer import Writer
@@ -51,15 +53,17 @@ logger = logging.getLogger("edged.daemon")
 
 ADMIN_CONNECTIONS = 64
 NOTED_S = 0.005
+REOPEN_S = 30.0  # between attempts to write where the disk is read-only
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 SILENT = Notifier()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Station:
-    """One dataset on its way in."""
+    """One dataset on its way in. writer: None as long as the disk is read-only: then it is served, and not synced."""
 
     config: DatasetConfig
-    writer: Writer
+    writer: Writer | None
     status: DatasetStatus
     control: Control
 
@@ -115,9 +119,10 @@ class Daemon:
     async def sync_until_stopped(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as syncs:
             for station in self.stations.values():
-                await syncs.start(self.start_sync(station))
-                name, every_s = station.config.name, float(self.config.daemon.audit_s)
-                syncs.start_soon(keep_auditing, name, station.writer, station.control, every_s)
+                if station.writer is None:
+                    syncs.start_soon(self.sync_when_writable, syncs, station)
+                else:
+                    await self.begin_sync(syncs, station, station.writer)
             if self.notifier.watchdog_s is not None:
                 syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
             self.notifier.ready(f"serving {len(self.catalog)} datasets at {' '.join(self.app_urls)}")
@@ -130,14 +135,23 @@ class Daemon:
         """The writer first, which makes the directory; then the reader that serving uses."""
         data_dir = Path(self.config.daemon.data_dir)
         for config in self.config.datasets:
-            writer = stack.enter_context(Writer.open(data_dir, config.name))
-            self.stations[config.name] = Station(config, writer, DatasetStatus(config.name), Control(config.slices))
+            station = Station(config, None, DatasetStatus(config.name), Control(config.slices))
+            self.stations[config.name] = station
+            stack.callback(close_writer, station)
+            try:
+                station.writer = Writer.open(data_dir, config.name)
+            except StoreError as fault:
+                if getattr(fault.__cause__, "errno", 0) not in READ_ONLY or not holds_version(data_dir / config.name):
+                    raise
+                note_read_only(station, fault)
         if not self.stations:
             return {}
         replica = stack.enter_context(edged.open(data_dir))
         catalog = {name: replica.follow(name) for name in self.stations}
-        for name, dataset in catalog.items():
-            self.stations[name].status.version = dataset.version  # until the sync task has looked for itself
+        for name, dataset in catalog.items():  # until the sync task has looked for itself
+            status, view = self.stations[name].status, dataset.view()
+            status.version, status.as_of = view.version, view.as_of
+            status.fresh_s, status.expires_s = view.fresh_s, view.expires_s
         return catalog
 
     async def start_servers(self, servers: trio.Nursery) -> None:
@@ -155,11 +169,12 @@ class Daemon:
         for url in self.admin_urls:
             logger.info("serving operators", extra={"fields": {"url": url}})
 
-    def start_sync(self, station: Station) -> Any:
-        return partial(
+    async def begin_sync(self, syncs: trio.Nursery, station: Station, writer: Writer) -> None:
+        """Start what keeps a dataset at the live version and whole; returns when it is known what is held."""
+        run = partial(
             task.run,
             station.config,
-            station.writer,
+            writer,
             station.status,
             clock=self.clock,
             control=station.control,
@@ -167,6 +182,20 @@ class Daemon:
             wear=self.wear,
             moved=self.news.look,
         )
+        await syncs.start(run)
+        audit_s = float(self.config.daemon.audit_s)
+        syncs.start_soon(keep_auditing, station.config.name, writer, station.control, audit_s)
+
+    async def sync_when_writable(self, syncs: trio.Nursery, station: Station) -> None:
+        """Try now and then whether the disk can be written to again; what is held is served meanwhile."""
+        open_writer = partial(Writer.open, self.config.daemon.data_dir, station.config.name)
+        while station.writer is None:
+            await trio.sleep(REOPEN_S)
+            try:
+                station.writer = await trio.to_thread.run_sync(open_writer)
+            except StoreError as fault:
+                note_read_only(station, fault)
+        await self.begin_sync(syncs, station, station.writer)
 
     def damaged(self, dataset: str, fault: DamageError) -> None:
         """An answer has met damage: the slice is fetched again, and everything else is served meanwhile."""
@@ -207,6 +236,8 @@ class Daemon:
     async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
         if dataset not in self.stations:
             raise RequestError(404, f"no dataset {dataset!r}; configured: {', '.join(self.stations) or 'none'}")
+        if self.stations[dataset].writer is None:
+            raise RequestError(409, f"pin {dataset}: {self.stations[dataset].status.last_error}")
         await self.stations[dataset].control.pin(version)
         return {"dataset": dataset, "pinned": version}
 
@@ -223,6 +254,18 @@ class Daemon:
                 await self.noted(dataset, version)
                 return
             await self.news.wait(generation)
+
+
+def close_writer(station: Station) -> None:
+    if station.writer is not None:
+        station.writer.close()
+
+
+def note_read_only(station: Station, fault: StoreError) -> None:
+    """Say it in the status, and once in the log."""
+    if station.status.last_error != str(fault):
+        logger.error("%s is served and not synced: %s", station.config.name, fault)
+    station.status.last_error = str(fault)
 
 
 def make_proxy(config: Config, clock: Clock) -> ProxyApp:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -9,11 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import trio
 
 import edged as library
-from edged.replica.disk import PACKS
+from edged.config import load
+from edged.daemon import Daemon
+from edged.errors import RequestError, StoreError
+from edged.replica.disk import PACKS, explained
 from edged.replica.manifest import PackRef, file_name
-from tests.system.programs import DEADLINE_S, Device, Origin, Running, edged, edged_json, get, titles
+from edged.replica.writer import Writer
+from tests.system.programs import DEADLINE_S, Device, Origin, Program, Running, edged, edged_json, get, titles
 
 INDEX = '[collections.titles]\nindex = ["year"]\ntext = ["title"]\n'
 
@@ -124,7 +130,7 @@ def test_a_daemon_mends_what_it_finds_at_its_start_and_when_told_to_look(
 
 def zero(path: Path) -> None:
     with open(path, "r+b") as file:
-        file.write(bytes(64))
+        file.write(bytes(32))  # the header; what follows may be a pack
 
 
 MANIFEST_HARMS = pytest.mark.parametrize(
@@ -204,3 +210,51 @@ def test_a_pin_at_a_version_that_does_not_exist_is_refused_with_the_newest_one(d
         assert daemon.status()["pinned"] is None
         edged("pin", "catalog", "1", "--config", config)
         assert daemon.status()["pinned"] == 1
+
+
+async def test_a_disk_that_is_read_only_at_the_start_is_served_from_and_synced_once_it_can_be(
+    device: Device, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device.origin.publish(titles(300, edited=5))
+    opened = Writer.open
+    read_only = True
+
+    def refuse(data_dir: str | os.PathLike[str], dataset: str) -> Writer:
+        if read_only:
+            with explained("open", data_dir):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return opened(data_dir, dataset)
+
+    monkeypatch.setattr(Writer, "open", refuse)
+    monkeypatch.setattr("edged.daemon.REOPEN_S", 0.02)
+    daemon = Daemon(load(tmp_path / "edged.toml"))
+    with trio.fail_after(DEADLINE_S):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            running = Running(Program(None), daemon.app_urls[0], daemon.admin_urls[0], "catalog")  # type: ignore[arg-type]
+            status = await trio.to_thread.run_sync(running.status)
+            assert (status["version"], status["state"]) == (1, "fresh")
+            assert "read-only" in status["last_error"]
+            assert (await trio.to_thread.run_sync(get, f"{daemon.admin_urls[0]}/readyz")).status == 200
+            assert (await trio.to_thread.run_sync(running.record, "1985/Title_00005")).status == 200
+            with pytest.raises(RequestError, match="read-only"):
+                await daemon.pin("catalog", 1)
+            read_only = False
+            await daemon.wait_for("catalog", 2)
+            while daemon.stations["catalog"].status.last_error is not None:  # noqa: ASYNC110 - nothing tells of it
+                await trio.sleep(0.01)
+            daemon.stop()
+
+
+def test_a_disk_that_is_read_only_and_holds_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    origin = Origin.make(tmp_path)
+    origin.publish(titles(5))
+    config = load(Device(tmp_path, origin).configure(origin.public.as_uri()))
+
+    def refuse(data_dir: str | os.PathLike[str], dataset: str) -> Writer:
+        with explained("open", data_dir):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Writer, "open", refuse)
+    with pytest.raises(StoreError, match="read-only"):
+        trio.run(Daemon(config).run)

@@ -272,18 +272,20 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
         rows.append(Load("batches seen before", paths["batches"], 16, records=BATCH))
         rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH, unlike=True))
         rows.append(Load("the same, of all", paths["wide-batches"], 16, records=BATCH, unlike=True))
-        runs = [[wrk(url, load, options.seconds, scratch).per_s for load in rows] for _ in range(options.rounds)]
-        show_batches(rows, [1e6 / statistics.median(found) for found in zip(*runs, strict=True)])
-    with edged_server(data_dir, "--hops") as (url, _):
-        busy = [wrk(url, hot, max(options.seconds, 3), scratch) for _ in range(options.rounds)]
-    with edged_server(data_dir) as (url, _):
-        calm = [wrk(url, hot, max(options.seconds, 3), scratch) for _ in range(options.rounds)]
+        rates = [[wrk(url, load, options.seconds, scratch).per_s for load in rows] for _ in range(options.rounds)]
+        show_batches(rows, [1e6 / statistics.median(found) for found in zip(*rates, strict=True)])
+    busy: list[Measured] = []
+    calm: list[Measured] = []
+    for _ in range(options.rounds):  # by turns, as other programs come and go on the machine
+        for runs, more in ((calm, []), (busy, ["--hops"])):
+            with edged_server(data_dir, *more) as (url, _):
+                runs.append(wrk(url, hot, max(options.seconds, 3), scratch))
     p99 = [statistics.median(m.p99_us for m in runs) for runs in (busy, calm)]
     rate = [statistics.median(m.per_s for m in runs) for runs in (busy, calm)]
     print(
         f"\na hop of 20 edits every second: p99 {p99[0] / p99[1]:.2f}x ({p99[0]:,.0f} µs, without {p99[1]:,.0f} µs), "
+        f"requests {rate[0] / rate[1]:.2f}x"
     )
-    print(f"requests {rate[0] / rate[1]:.2f}x")
 
 
 def show_batches(rows: Sequence[Load], found: Sequence[float]) -> None:

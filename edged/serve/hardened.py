@@ -125,12 +125,15 @@ def with_method(state: ConnectionState, method: bytes) -> ConnectionState:
 class StrictConnection(h11.Connection):
     """h11 behind `head_end` and `read_head`: both lanes agree on where a request ends because one judge says it.
 
-    fault: what is wrong with what the peer has sent.
+    fault: what is wrong with what the peer has sent. gone: whether the peer is; what it sent ahead is not asked then.
     """
 
     fault = ""
+    gone = False
 
     def next_event(self) -> Any:
+        if self.gone:
+            return h11.NEED_DATA
         try:
             return self.judged_event()
         except h11.RemoteProtocolError as fault:
@@ -167,6 +170,8 @@ class StrictH11(H11Protocol):
         self.answered = trio.Event()
 
     async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed) and isinstance(self.connection, StrictConnection):
+            self.connection.gone = True
         await super().handle(event)
         if not isinstance(self.connection, StrictConnection):
             self.head_since = inf  # a WebSocket by now: no heads any more

@@ -22,7 +22,7 @@ SEED = int(os.environ.get("EDGED_FUZZ_SEED", str(random.getrandbits(32))))
 OPEN = 40  # hostile connections at a time
 ROUND = 200  # connections between two looks at the daemon
 MORE_MIB = 90  # beyond what it holds after the first rounds: its memories of answers and values may have 44 of it
-HELD_S = 100  # an answer held for 60 s in front of a pipelined request keeps its connection so long
+HELD_S = 140  # two answers held for 60 s, one behind the other: that the peer has gone shows when the second is written
 RESET = struct.pack("ii", 1, 0)
 
 

@@ -195,6 +195,28 @@ async def test_an_application_that_fails_costs_one_request() -> None:
 
 
 @pytest.mark.trio
+async def test_what_a_client_that_has_gone_sent_ahead_is_not_asked() -> None:
+    asked: list[str] = []
+    turn = trio.Semaphore(0)
+
+    async def held(scope: Any, receive: Any, send: Any) -> None:
+        asked.append(scope["path"])
+        await turn.acquire()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"late"})
+
+    async with running(app=held) as (urls, _):
+        async with client(urls[0]) as asker:
+            await asker.send(head("GET", "/held") * 50)
+            await eventually(lambda: len(asked) == 1)
+        for _ in range(50):  # each answer but the first is written to a closed socket
+            turn.release()
+        with trio.move_on_after(0.5):
+            await eventually(lambda: len(asked) > 10)
+        assert len(asked) <= 10
+
+
+@pytest.mark.trio
 async def test_http2_connect_without_a_path_neither_ends_the_server_nor_its_connection() -> None:
     async with running() as (urls, _), client(urls[0]) as asker:
         config = h2.config.H2Configuration(validate_outbound_headers=False, header_encoding="utf-8")

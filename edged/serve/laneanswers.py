@@ -164,7 +164,7 @@ class LaneAnswers:
 
     def remember(self, connection: LaneConnection, request: Request, raw: bytes, kind: int, rest: bytes) -> None:
         """Keep an answer. rest: what follows the head of its kind."""
-        if kind > LAST_KIND or LINE.match(raw) is None:
+        if LINE.match(raw) is None:
             return
         cut = raw.find(b"\r\n")
         place = connection.mark + raw[cut:]
@@ -223,10 +223,16 @@ class LaneAnswers:
         return head_of(fault.status, None, self.clock()) + join_fields(fields + CLOSE) + b"\r\n" + body
 
     def kind_of(self, kind: Kind) -> int:
-        """The number of a kind of answers; a new one where there is none."""
+        """The number of a kind of answers; a new one where there is none. With more of them than one byte can name,
+        everything is forgotten: they are few, but for somebody who asks in every way that there is.
+        """
         for number, known in enumerate(self.kinds):
             if known == kind:
                 return number
+        if len(self.kinds) > LAST_KIND:
+            self.memo.clear()
+            self.kinds.clear()
+            self.heads.clear()
         self.kinds.append(kind)
         self.heads.append(head_of(kind[0], kind[1], self.clock()) + kind[2].lines)
         return len(self.kinds) - 1

@@ -13,6 +13,7 @@ from edged.serve.head import Head, HeadError, head_end, read_head
 from edged.serve.laneanswers import LaneAnswers, size_of_asker
 from edged.serve.laneconn import LaneConnection
 from edged.serve.memo import SLOT_BYTES, Memo, size_of_bytes
+from edged.serve.message import Shared
 from edged.serve.meter import Meter
 from tests.serve.asking import ask, ask_json, make_service
 from tests.serve.memory import NOW, film, make_dataset
@@ -163,3 +164,17 @@ def test_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -
     connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
     with pytest.raises(TypeError):  # another listener's way of asking is judged anew
         answers.next_answer(connection, 0.0)
+
+
+def test_more_kinds_of_answers_than_a_byte_can_name_are_forgotten_with_what_was_remembered() -> None:
+    answers = make_answers()
+    answers.renew(1)
+    for number in range(1000):
+        shared = Shared((), b"X-Kind: %d\r\n" % number)
+        kind = answers.kind_of((200, None, shared, False))
+        answers.memo.put(b"%d" % number, b"%c" % kind)
+        assert answers.heads[kind].endswith(shared.lines)
+        assert len(answers.kinds) == len(answers.heads) <= 256
+        assert answers.kind_of((200, None, shared, False)) == kind
+    assert all(value[0] == int(key) % 256 for key, value in answers.memo.entries.items())
+    assert len(answers.memo.entries) == 1000 % 256

@@ -93,10 +93,9 @@ async def run(
     """Keep the replica at the live version for ever. Started when what is held is known.
 
     wear: what merging may write a day; None: as much as it needs. origins: instead of those of the configuration.
-    moved: called when there may be a new version to read.
-    Where the trust file cannot be used, nothing is fetched and the
-    status says why, until it can: what is held is still served. Raises ConfigError for an origin's URL, and whatever
-    is unexpected.
+    moved: called when there may be a new version to read. Where the trust file cannot be used, nothing is fetched and
+    the status says why, until it can: what is held is still served. Raises ConfigError for an origin's URL, and
+    whatever is unexpected.
     """
     async with origins or Origins.of(source.origin, source.seed, status.traffic) as found:
         note_held(await trio.to_thread.run_sync(writer.status), status, clock)

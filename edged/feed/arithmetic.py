@@ -44,15 +44,6 @@ SQUASH = squash_table()
 STRETCH = [min(bisect_left(SQUASH, (n << 4) + 8), 2 * LOGIT_MOST) - LOGIT_MOST for n in range(ONE >> 4)]
 
 
-def squash(logit: int) -> int:
-    """The probability of ONE for a logit of LOGIT_SCALE, held within what the tables span."""
-    if logit >= LOGIT_MOST:
-        return SQUASH[-1]
-    if logit <= -LOGIT_MOST:
-        return SQUASH[0]
-    return SQUASH[logit + LOGIT_MOST]
-
-
 class TooLong(WireError):
     """More bits than may be coded bit by bit; for the encoder, another form is due."""
 

@@ -37,12 +37,6 @@ def index_key(primary: bytes) -> bytes:
     return INDEX + primary
 
 
-def url_of_key(key: bytes) -> bytes | None:
-    """The URL in the key of a response; None for any other key."""
-    parts = key[1:].split(b"\0")
-    return parts[1] if key[:1] == RESPONSE and len(parts) == 3 else None
-
-
 def primary_of_key(key: bytes) -> bytes | None:
     """The primary key in the key of a response or of an index."""
     if key[:1] == INDEX:

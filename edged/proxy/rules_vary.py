@@ -71,12 +71,6 @@ def matches(selecting: Selecting, request: Fields, language: bytes | None = None
     return True
 
 
-def content_language(fields: Fields) -> bytes | None:
-    """The single language of a response, lower case."""
-    members = members_of(fields, b"content-language")
-    return members[0].lower() if len(members) == 1 else None
-
-
 @dataclass(frozen=True, slots=True)
 class Variant:
     """One stored response of a URL that varies. order: grows with each storing; the newest match is used."""

@@ -129,9 +129,6 @@ class Manifest(NamedTuple):
                     names.add(file_name(ref.index.number))
         return names
 
-    def with_slices(self, slices: Mapping[str, SliceState]) -> Manifest:
-        return self._replace(slices=slices)
-
     def to_cbor(self) -> dict[int, Any]:
         return {
             1: self.dataset,

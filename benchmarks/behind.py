@@ -19,15 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.shared.publishes import Record, made_up, real
-from edged.feed import limits, trust
+from edged.feed import limits
 from edged.feed.chain import SliceChain, decode_chain, decode_page
+from edged.feed.coding.hop import pack_hop
 from edged.feed.head import Head
-from edged.feed.hop import pack_hop
 from edged.feed.plan import Path as Way
 from edged.feed.plan import plan
-from edged.origin.hops import compose
+from edged.feed.trust import root as trust
+from edged.origin.blobs.hops import compose
+from edged.origin.blobs.snapshots import dictionary_of, snapshot_bytes
 from edged.origin.publisher import Publisher
-from edged.origin.snapshots import dictionary_of, snapshot_bytes
 
 STEPS = (1, 2, 10, 100, 1000)
 TITLES = 300  # of the made-up catalogue

@@ -31,12 +31,12 @@ from pathlib import Path
 
 import trio
 
+from edged.clock import Clock
 from edged.config import ServeConfig
-from edged.ops.clock import Clock
+from edged.http.meter import Meter
 from edged.proxy.app import ProxyApp
 from edged.proxy.settings import ProxySettings, Route
 from edged.serve.app_server import serve_apps
-from edged.serve.meter import Meter
 
 PROXY_CORE, OTHER_CORE = "0", "1"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import zstandard
 
-from edged.origin.catalogue import catalogue
-from edged.origin.reading import read_lines
+from edged.demo.catalogue import catalogue
+from edged.origin.input.reading import read_lines
 
 EDITS = 90
 

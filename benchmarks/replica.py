@@ -26,8 +26,8 @@ import cbor2
 
 import edged
 from benchmarks.shared.stores import INDEXED, SEARCHED, STORES, Edged, Record, edits_of, films, made_up
+from edged.feed.coding.snapshot import train_dictionary
 from edged.feed.schema import Schema
-from edged.feed.snapshotcoding import train_dictionary
 
 REPEATS = 5
 

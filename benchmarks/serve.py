@@ -40,10 +40,10 @@ import trio
 import edged
 from benchmarks.shared.stores import Edged, edits_of, films
 from edged.config import ServeConfig
-from edged.feed.snapshotcoding import train_dictionary
+from edged.feed.coding.snapshot import train_dictionary
+from edged.http.limits import SWITCH_S
+from edged.http.meter import Meter
 from edged.serve.app_server import MEMO_BYTES, serve_apps
-from edged.serve.limits import SWITCH_S
-from edged.serve.meter import Meter
 from edged.serve.news import News
 
 HOT = 500

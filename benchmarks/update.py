@@ -21,9 +21,9 @@ from pathlib import Path
 import trio
 
 from benchmarks.shared.publishes import Record, made_up, real
-from edged.ops.clock import Clock
+from edged.clock import Clock
 from edged.origin.publisher import Publisher
-from edged.origin.serve import serve_feed
+from edged.origin.serving.server import serve_feed
 from edged.replica.writer import Writer
 from edged.sync.control import Control
 from edged.sync.status import DatasetStatus, LastUpdate

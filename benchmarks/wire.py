@@ -31,11 +31,11 @@ from typing import Any
 
 import zstandard
 
+from edged.demo.catalogue import catalogue, edits
 from edged.feed import cbor, limits
-from edged.feed.changes import Change, sort_key
-from edged.feed.hop import pack_hop, unpack_hop
-from edged.feed.snapshotcoding import decode_part, encode_snapshot, pack_dictionary, train_dictionary
-from edged.origin.catalogue import catalogue, edits
+from edged.feed.coding.changes import Change, sort_key
+from edged.feed.coding.hop import pack_hop, unpack_hop
+from edged.feed.coding.snapshot import decode_part, encode_snapshot, pack_dictionary, train_dictionary
 
 Record = tuple[str, str, bytes]
 DECODES = 3  # of each hop; the fastest counts, which the machine's other work disturbs least
@@ -51,7 +51,7 @@ class Edit:
 
 
 class State:
-    """A slice's records in memory. Satisfies edged.feed.hopcoding.Lookup."""
+    """A slice's records in memory. Satisfies edged.feed.coding.hopcoding.Lookup."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.values = {(collection, key.encode()): value for collection, key, value in records}

@@ -6,10 +6,11 @@ The way of a record, each package a station that it passes once:
     feed     what travels, without I/O: head, trust, hop, snapshot, digest, plan, limits
     sync     fetches, verifies, hands over: a machine without I/O and the trio task that feeds it
     replica  what lies on disk: immutable packs, a manifest swapped by rename, readers, one writer
-    serve    answers apps: the fast lane, Hypercorn, negotiation, queries, views, changes
+    serve    answers apps: routes, queries, views, changes, and further processes that do the same
 
-Beside it stand proxy (services that are fetched, not synced), access (who may ask for what) and ops (systemd,
-metrics, logs, the admin listener). cli holds one file a command group; daemon.py the nurseries and nothing else.
+Beside it stand http (a server that knows no dataset, under whatever answers), proxy (services that are fetched, not
+synced), access (who asks) and ops (systemd, metrics, logs, the admin listener). cli holds one file a command group,
+demo the made-up catalogue; daemon.py the nurseries and nothing else.
 """
 
 from __future__ import annotations

@@ -22,27 +22,27 @@ import trio
 from msgspec import structs
 
 import edged
-from edged.access.device import device_id
+from edged.clock import Clock
 from edged.config import Config, DatasetConfig, size_bytes
 from edged.errors import DamageError, EdgedError, RequestError, StoreError
+from edged.http.addresses import refuse_taken
+from edged.http.limits import SWITCH_S, Limits
+from edged.http.meter import Meter
+from edged.http.server import serve
 from edged.ops.admin import AdminApp
-from edged.ops.clock import Clock
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
-from edged.replica.disk import holds_version
+from edged.replica.files.disk import holds_version
 from edged.replica.reader import Dataset
-from edged.replica.wear import WearBudget
 from edged.replica.writer import Writer
 from edged.serve.app_server import serve_apps
-from edged.serve.binding import refuse_taken
-from edged.serve.limits import SWITCH_S, Limits
-from edged.serve.meter import Meter
 from edged.serve.news import News
-from edged.serve.server import serve
-from edged.serve.workers import Workers
+from edged.serve.processes.workers import Workers
 from edged.sync import task
 from edged.sync.audits import keep_auditing
 from edged.sync.control import Control
+from edged.sync.core.wear import WearBudget
+from edged.sync.device import device_id
 from edged.sync.status import DatasetStatus
 from edged.version import VERSION
 

@@ -8,7 +8,7 @@ import pytest
 
 from edged.config import Config, load, render_default, size_bytes
 from edged.errors import ConfigError
-from edged.replica.disk import DEFAULT_DATA_DIR
+from edged.replica.files.disk import DEFAULT_DATA_DIR
 
 ROOT = Path(__file__).parent.parent
 

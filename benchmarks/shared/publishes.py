@@ -10,7 +10,7 @@ from typing import Any
 
 import zstandard
 
-from edged.origin.catalogue import catalogue, edits
+from edged.demo.catalogue import catalogue, edits
 
 Record = tuple[str, str, Any]  # collection, key, value; None removes
 

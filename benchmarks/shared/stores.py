@@ -19,11 +19,11 @@ import zstandard
 
 import edged
 from edged.feed.blob import BlobRef
-from edged.feed.changes import Change
+from edged.feed.coding.changes import Change
+from edged.feed.coding.snapshot import encode_snapshot
 from edged.feed.schema import CollectionSchema, Schema
-from edged.feed.snapshotcoding import encode_snapshot
-from edged.replica.compaction import Policy
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
 
 Record = tuple[str, str, bytes]
 INDEXED = Schema({"titles": CollectionSchema(("year", "genres"))})

@@ -54,7 +54,7 @@ def import_command(args: argparse.Namespace) -> int:
     import trio
 
     from edged.sync.bundles import import_bundle
-    from edged.sync.judge import ExpiredError
+    from edged.sync.core.judge import ExpiredError
 
     outcome = trio.run(partial(import_bundle, args.data_dir, args.bundle, args.trust))
     # A bundle is often older than its head's promise; it is served all the same, and says so.

@@ -9,7 +9,7 @@ from typing import Any
 from edged.cli.output import add_json_flag, emit, size, table
 from edged.config import DEFAULT_PATH, load
 from edged.errors import ConfigError
-from edged.proxy.inventory import Inventory, Item
+from edged.proxy.store.inventory import Inventory, Item
 
 
 def add_commands(commands: Any) -> None:

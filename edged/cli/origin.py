@@ -18,8 +18,8 @@ from edged.errors import ConfigError, WireError
 from edged.feed.names import check_collection, check_name
 from edged.origin import history
 from edged.origin.edition import Counter, PublishResult, Watch
+from edged.origin.input.reading import Inputs
 from edged.origin.publisher import Publisher
-from edged.origin.reading import Inputs
 
 BIND = "127.0.0.1:8486"
 SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9])?)%")
@@ -318,7 +318,7 @@ def serve_command(args: argparse.Namespace) -> int:
 async def serve_until_stopped(args: argparse.Namespace) -> None:
     import trio
 
-    from edged.origin.serve import serve_feed
+    from edged.origin.serving.server import serve_feed
 
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

@@ -11,13 +11,13 @@ from typing import Protocol
 from edged.errors import EdgedError, OriginError
 from edged.feed import cbor
 from edged.origin.applying import Applied, Applier, Row
-from edged.origin.hops import HopMaker
+from edged.origin.blobs.hops import HopMaker
+from edged.origin.blobs.snapshots import SnapshotMaker, dictionary_of, is_due, newest_snapshot, snapshot_bytes
+from edged.origin.declared.rules import fingerprint, schema_of
+from edged.origin.declared.slicing import CORE, Slicer
+from edged.origin.declared.validate import Validator
 from edged.origin.release import Rollout, Workplace, releasing
-from edged.origin.rules import fingerprint, schema_of
-from edged.origin.slicing import CORE, Slicer
-from edged.origin.snapshots import SnapshotMaker, dictionary_of, is_due, newest_snapshot, snapshot_bytes
 from edged.origin.state import HIDDEN, SliceState, State, VersionRow
-from edged.origin.validate import Validator
 
 SALT_BYTES = 8  # of a rollout
 SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live

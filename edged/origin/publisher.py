@@ -12,17 +12,17 @@ from typing import Any
 
 from edged.errors import OriginError, ValidationError
 from edged.feed.names import check_collection, check_key, check_name
-from edged.origin import incoming
 from edged.origin.applying import Row
-from edged.origin.blobstore import BlobStore
+from edged.origin.declared.rules import load_rules
 from edged.origin.edition import Edition, PublishResult, Watch, unwatched, visible_rows
 from edged.origin.files import make_directory, write_durable
-from edged.origin.incoming import Source
+from edged.origin.input import comparing as incoming
+from edged.origin.input.comparing import Source
+from edged.origin.input.reading import Values
 from edged.origin.locks import locked
-from edged.origin.reading import Values
 from edged.origin.release import Rollout, Workplace, recover, releasing
-from edged.origin.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
-from edged.origin.rules import load_rules
+from edged.origin.shelves.directory import BlobStore
+from edged.origin.signing.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
 from edged.origin.state import HIDDEN, State, guarded
 
 Clock = Callable[[], float]

@@ -8,21 +8,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.errors import OriginError, StoreError, TrustError
-from edged.feed import cbor, limits, trust
+from edged.feed import cbor, limits
 from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain, fits
 from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
 from edged.feed.takedowns import encode_takedowns
+from edged.feed.trust import root as trust
 from edged.origin import retention
-from edged.origin.blobstore import BlobStore
+from edged.origin.blobs.pages import paged
+from edged.origin.blobs.snapshots import snapshot_ref
+from edged.origin.declared.rules import Rules, duration_s
 from edged.origin.files import prepare, read_bounded, swap, sync_directory
-from edged.origin.pages import paged
 from edged.origin.retention import Keep
-from edged.origin.roots import Roots
-from edged.origin.rules import Rules, duration_s
-from edged.origin.snapshots import snapshot_ref
+from edged.origin.shelves.directory import BlobStore
+from edged.origin.signing.roots import Roots
 from edged.origin.state import State, VersionRow
 
 

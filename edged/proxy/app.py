@@ -8,24 +8,24 @@ from collections.abc import AsyncIterator, Callable
 import trio
 
 from edged.access.identity import Identity
+from edged.clock import Clock
 from edged.errors import TransportError
-from edged.ops.clock import Clock
-from edged.proxy.cache import PURGE_CHECK_S, Cache
-from edged.proxy.clients import ClientGoneError, pass_on, watched
-from edged.proxy.context import Client, Context, Receive, Scope, Send, read_context, send_problem, who_asks
-from edged.proxy.exchange import Exchange, host_of, length_of
-from edged.proxy.fastlane import FastLane
-from edged.proxy.flight import Body
-from edged.proxy.rules import Receipt, make_entry, received_fields, storing_scope
-from edged.proxy.rules_fields import Fields, value_of
-from edged.proxy.rules_forward import Refused, answer_fields, under_prefix, upstream_fields
-from edged.proxy.rules_freshness import read_policy
-from edged.proxy.rules_invalidation import invalid_urls, invalidates, origin_of, read_groups, resolve
-from edged.proxy.rules_status import CacheStatus
+from edged.proxy.exchange.clients import ClientGoneError, pass_on, watched
+from edged.proxy.exchange.context import Client, Context, Receive, Scope, Send, read_context, send_problem, who_asks
+from edged.proxy.exchange.exchange import Exchange, host_of, length_of
+from edged.proxy.exchange.flight import Body
+from edged.proxy.lane import FastLane
+from edged.proxy.rules.decisions import Receipt, make_entry, received_fields, storing_scope
+from edged.proxy.rules.fields import Fields, value_of
+from edged.proxy.rules.forward import Refused, answer_fields, under_prefix, upstream_fields
+from edged.proxy.rules.freshness import read_policy
+from edged.proxy.rules.invalidation import invalid_urls, invalidates, origin_of, read_groups, resolve
+from edged.proxy.rules.status import CacheStatus
 from edged.proxy.settings import ProxySettings
+from edged.proxy.store.cache import PURGE_CHECK_S, Cache
 from edged.proxy.timeline import Timeline
-from edged.proxy.upstream import Answer, UnreachableError, Upstream
-from edged.proxy.websocket import bridge
+from edged.proxy.upstream.upstream import Answer, UnreachableError, Upstream
+from edged.proxy.upstream.websocket import bridge
 
 
 class ProxyApp:

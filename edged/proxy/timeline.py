@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edged.ops.clock import Clock
+from edged.clock import Clock
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MAX_BOOTS = 64

@@ -17,11 +17,9 @@ from pathlib import Path
 from edged.errors import DamageError, EdgedError, TrustError, WireError
 from edged.feed.digest import SetHash
 from edged.feed.head import Head
-from edged.replica import disk as files
-from edged.replica.disk import StrPath, datasets, explained
-from edged.replica.layers import Layers
-from edged.replica.loading import read_manifest
-from edged.replica.manifest import (
+from edged.replica.files import disk as files
+from edged.replica.files.disk import StrPath, datasets, explained
+from edged.replica.files.manifest import (
     HEADER,
     MAGIC,
     FileRef,
@@ -32,10 +30,12 @@ from edged.replica.manifest import (
     dictionary_name,
     file_name,
 )
-from edged.replica.pack import HEADER as PACK_HEADER
-from edged.replica.pack import Pack
-from edged.replica.pool import Pool
-from edged.replica.touched import is_whole, read_file, read_touched
+from edged.replica.files.touched import is_whole, read_file, read_touched
+from edged.replica.layers.layers import Layers
+from edged.replica.layers.pool import Pool
+from edged.replica.loading import read_manifest
+from edged.replica.packs.pack import HEADER as PACK_HEADER
+from edged.replica.packs.pack import Pack
 
 Progress = Callable[[int, int], None]
 ALIGN = 8
@@ -216,7 +216,9 @@ class DatasetAudit:
 
     def check_head(self, manifest: Manifest) -> Head | None:
         """The head that is stored, if its signature holds under the stored root of trust."""
-        from edged.feed import rollout, roots, trust  # load cryptography, which reading does without
+        from edged.feed import rollout
+        from edged.feed.trust import kept_roots as roots
+        from edged.feed.trust import root as trust  # load cryptography, which reading does without
 
         data = self.stored_roots()
         if data is None:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edged.errors import DamageError, StoreError
-from edged.replica.disk import MANIFEST, PREVIOUS, TOUCHED, StrPath, holds_version, map_file
-from edged.replica.layers import Layers
-from edged.replica.manifest import Manifest, decode_commit
-from edged.replica.pack import Buffer
-from edged.replica.pool import Pool
-from edged.replica.settings import Settings
-from edged.replica.touched import read_touched
+from edged.replica.files.disk import MANIFEST, PREVIOUS, TOUCHED, StrPath, holds_version, map_file
+from edged.replica.files.manifest import Manifest, decode_commit
+from edged.replica.files.settings import Settings
+from edged.replica.files.touched import read_touched
+from edged.replica.layers.layers import Layers
+from edged.replica.layers.pool import Pool
+from edged.replica.packs.pack import Buffer
 from edged.replica.view import View
 
 ATTEMPTS = 20  # a writer would have to commit twice during each

@@ -20,10 +20,10 @@ from typing import Any
 import cbor2
 
 from edged.errors import DamageError, StoreError
-from edged.replica.disk import MANIFEST, PREVIOUS, Counter, datasets
+from edged.replica.files.disk import MANIFEST, PREVIOUS, Counter, datasets
+from edged.replica.layers.lookup import STILL, Getter
+from edged.replica.layers.pool import Pool
 from edged.replica.loading import Loaded, load, nothing
-from edged.replica.lookup import STILL, Getter
-from edged.replica.pool import Pool
 from edged.replica.view import ChangedRecord, View
 
 NO_COUNTER_CHECK = -1

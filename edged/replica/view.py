@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edged.errors import ChainError, DamageError, RequestError
 from edged.feed.schema import CollectionSchema, Schema
-from edged.replica.layers import Found, Layers
-from edged.replica.lookup import Getter, getter
-from edged.replica.manifest import Manifest
-from edged.replica.settings import Settings
+from edged.replica.files.manifest import Manifest
+from edged.replica.files.settings import Settings
+from edged.replica.layers.layers import Found, Layers
+from edged.replica.layers.lookup import Getter, getter
 
 if TYPE_CHECKING:
-    from edged.replica import search
+    from edged.replica.layers import search
 
 
 class SliceInfo(NamedTuple):
@@ -199,7 +199,7 @@ class View:
         if not conditions:
             yield from self.scan(collection, after=after)
             return
-        from edged.replica import query  # here, so that gets and lists do not load it
+        from edged.replica.layers import query  # here, so that gets and lists do not load it
 
         choices, begin = query.choices_of(conditions), begin_of(after, "")
         streams = [query.where(layers, self.schema, collection, choices, begin) for layers in self.layers]
@@ -220,13 +220,13 @@ class View:
         self.require_whole()
         if not self.rules(collection).text:
             raise RequestError(400, f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
-        from edged.replica import terms  # here, so that gets and lists do not load it
+        from edged.replica.indexes import terms  # here, so that gets and lists do not load it
 
         return self.best(collection, terms.words(text), limit)
 
     def best(self, collection: str, asked: list[str], limit: int) -> list[tuple[str, bytes]]:
         """The best by tier, by title and by key."""
-        from edged.replica import search  # here, so that gets and lists do not load it
+        from edged.replica.layers import search  # here, so that gets and lists do not load it
 
         ranked: dict[str, tuple[int, search.Hit]] = {}
         hidden = self.hidden.get(collection, set())

@@ -13,18 +13,18 @@ from types import TracebackType
 from edged.errors import DamageError, StoreError
 from edged.feed.digest import SetHash
 from edged.feed.names import check_name
-from edged.replica import disk as files
-from edged.replica import mending
 from edged.replica.audit import Fault, Report, look_over
-from edged.replica.compaction import Policy, Progress, compact
-from edged.replica.disk import Disk
-from edged.replica.layers import Layers
+from edged.replica.files import disk as files
+from edged.replica.files.disk import Disk
+from edged.replica.files.manifest import HEADER, Manifest, decode_commit, encode_commit, file_name
+from edged.replica.files.settings import Settings
+from edged.replica.files.touched import encode_touched, read_touched
+from edged.replica.layers.layers import Layers
 from edged.replica.loading import read_manifest
-from edged.replica.manifest import HEADER, Manifest, decode_commit, encode_commit, file_name
-from edged.replica.settings import Settings
-from edged.replica.staging import Staging
-from edged.replica.touched import encode_touched, read_touched
-from edged.replica.writerpool import WriterPool
+from edged.replica.writing import mending
+from edged.replica.writing.compaction import Policy, Progress, compact
+from edged.replica.writing.staging import Staging
+from edged.replica.writing.writerpool import WriterPool
 
 DEFAULT_POLICY = Policy()
 

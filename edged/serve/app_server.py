@@ -9,18 +9,18 @@ import trio
 
 from edged.config import ServeConfig
 from edged.errors import DamageError
-from edged.serve.asgi import App
+from edged.http.hosts import Web
+from edged.http.hypercorn.asgi import App
+from edged.http.lane.answers import LaneAnswers
+from edged.http.lane.lane import FastLane
+from edged.http.limits import Limits
+from edged.http.meter import Meter
+from edged.http.server import ASGIApp, serve
+from edged.serve.answers.render import Renderer
+from edged.serve.answers.respond import Service
+from edged.serve.catalog import Clock, Dataset
 from edged.serve.damage import DamageReports, OnDamage
-from edged.serve.fastlane import FastLane
-from edged.serve.laneanswers import LaneAnswers
-from edged.serve.limits import Limits
-from edged.serve.meter import Meter
 from edged.serve.news import News
-from edged.serve.render import Renderer
-from edged.serve.server import ASGIApp, serve
-from edged.serve.service import Service
-from edged.serve.source import Clock, Dataset
-from edged.serve.web import Web
 
 RENDERED_BYTES = 12 << 20  # of values and codings, whichever lane asks
 MEMO_BYTES = 32 << 20  # of the fast lane's answers: some 34,000 films

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from edged.errors import DamageError
-from edged.serve.message import Stream
-from edged.serve.source import View
+from edged.http.request import Stream
+from edged.serve.catalog import View
 
 logger = logging.getLogger("edged.serve")
 

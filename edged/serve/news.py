@@ -7,8 +7,8 @@ import logging
 import trio
 
 from edged.errors import DamageError, StoreError
+from edged.serve.catalog import Catalog, View
 from edged.serve.damage import OnDamage
-from edged.serve.source import Catalog, View
 
 logger = logging.getLogger("edged.serve")
 

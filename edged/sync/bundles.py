@@ -7,24 +7,25 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edged.clock import Clock
 from edged.errors import ChainError, MissingError, OriginError, StoreError
-from edged.feed import limits, roots
+from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.feed.bundle import Bundle
 from edged.feed.chain import SliceChain, decode_chain, decode_page
+from edged.feed.coding.hop import NO_DICTIONARY_TAG, dictionary_tag, tag_of
+from edged.feed.coding.snapshot import unpack_dictionary
 from edged.feed.head import Head
-from edged.feed.hop import NO_DICTIONARY_TAG, dictionary_tag, tag_of
 from edged.feed.names import check_name
 from edged.feed.plan import plan
-from edged.feed.snapshotcoding import unpack_dictionary
-from edged.feed.trust import verify_head
-from edged.ops.clock import Clock
+from edged.feed.trust import kept_roots as roots
+from edged.feed.trust.root import verify_head
 from edged.replica.writer import Writer
-from edged.sync.bundle import BundleTransport
-from edged.sync.file import read_file
-from edged.sync.origins import Origins
 from edged.sync.status import DatasetStatus
 from edged.sync.task import SyncOutcome, sync_once
+from edged.sync.transports.bundle import BundleTransport
+from edged.sync.transports.file import read_file
+from edged.sync.transports.origins import Origins
 
 ReadBlob = Callable[[BlobRef], bytes]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edged.sync.transport import Traffic
+from edged.sync.transports.transport import Traffic
 
 
 @dataclass(frozen=True, slots=True)

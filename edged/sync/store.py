@@ -8,7 +8,7 @@ from typing import Protocol
 from edged.feed.blob import BlobRef
 from edged.feed.schema import Schema
 from edged.replica.audit import Fault, Report
-from edged.sync.events import HeldSlice, HeldState
+from edged.sync.core.events import HeldSlice, HeldState
 
 
 class HeldSliceLike(Protocol):

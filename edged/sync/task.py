@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar, assert_never
 
 import trio
 
+from edged.clock import BUILD_TIME_S, Clock
 from edged.errors import (
     ConfigError,
     DamageError,
@@ -22,20 +23,20 @@ from edged.errors import (
     TrustError,
     WireError,
 )
-from edged.feed import cose, limits
+from edged.feed import limits
 from edged.feed.head import decode_head
-from edged.ops.clock import BUILD_TIME_S, Clock
-from edged.replica.wear import WearBudget
-from edged.sync import events
+from edged.feed.trust import cose
 from edged.sync.audits import audit
-from edged.sync.content import check_content
 from edged.sync.control import Control
-from edged.sync.events import Effect, Event, Instant
-from edged.sync.machine import Machine
-from edged.sync.origins import Origins
-from edged.sync.phase import Settings
+from edged.sync.core import events
+from edged.sync.core.content import check_content
+from edged.sync.core.events import Effect, Event, Instant
+from edged.sync.core.machine import Machine
+from edged.sync.core.phase import Settings
+from edged.sync.core.wear import WearBudget
 from edged.sync.status import DatasetStatus, LastUpdate
 from edged.sync.store import HeldLike, Staging, Writer, held_state
+from edged.sync.transports.origins import Origins
 
 T = TypeVar("T")
 log = logging.getLogger("edged.sync")

@@ -6,11 +6,12 @@ import hashlib
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.feed import cose, trust
 from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, SliceChain, SnapshotRef
 from edged.feed.head import Head, HopRef, SliceHead
 from edged.feed.schema import CollectionSchema, Schema, ViewRule
+from edged.feed.trust import cose
+from edged.feed.trust import root as trust
 
 ROOT_KEY, HEAD_KEY, OTHER_KEY = (
     Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name).digest()) for name in (b"root", b"head", b"other")

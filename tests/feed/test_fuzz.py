@@ -14,16 +14,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.errors import ChainError, TrustError, WireError
-from edged.feed import bundle, cbor, limits, roots, trust, zstd
+from edged.feed import bundle, cbor, limits, zstd
 from edged.feed.blob import BlobRef
 from edged.feed.chain import PageRef, decode_chain, decode_page, encode_chain, encode_page
-from edged.feed.changes import Change
+from edged.feed.coding.changes import Change
+from edged.feed.coding.hop import pack_hop, unpack_hop
+from edged.feed.coding.hopcoding import WHOLE
+from edged.feed.coding.snapshot import (
+    decode_part,
+    encode_snapshot,
+    pack_dictionary,
+    train_dictionary,
+    unpack_dictionary,
+)
+from edged.feed.coding.wholehop import encode_whole
 from edged.feed.head import HopRef, Offer, SliceHead, decode_head, encode_head
-from edged.feed.hop import pack_hop, unpack_hop
-from edged.feed.hopcoding import WHOLE
-from edged.feed.snapshotcoding import decode_part, encode_snapshot, pack_dictionary, train_dictionary, unpack_dictionary
 from edged.feed.takedowns import decode_takedowns, encode_takedowns
-from edged.feed.wholehop import encode_whole
+from edged.feed.trust import kept_roots as roots
+from edged.feed.trust import root as trust
 from tests.feed.making import DIGEST, HEAD_KEY, OTHER_KEY, ROOT_KEY, blob, chain, head, root
 from tests.sync.simulator import RecordLookup
 

@@ -6,8 +6,8 @@ import pytest
 
 from edged.errors import ChainError, WireError
 from edged.feed.cbor import encode
-from edged.feed.changes import Change
-from edged.feed.hop import HEADER_BYTES, NO_DICTIONARY_TAG, dictionary_tag, pack_hop, tag_of, unpack_hop
+from edged.feed.coding.changes import Change
+from edged.feed.coding.hop import HEADER_BYTES, NO_DICTIONARY_TAG, dictionary_tag, pack_hop, tag_of, unpack_hop
 
 OLD = {("titles", "a"): encode({"title": "A", "rating": 5}), ("titles", "b"): encode({"title": "B"})}
 DICTIONARY = b"title rating cast genres " * 40

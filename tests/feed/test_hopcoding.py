@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.errors import WireError
-from edged.feed import arithmetic, cbor, hopcoding, modelledhop
-from edged.feed.changes import Change, sort_key
-from edged.feed.hopcoding import MODELLED, WHOLE, decode_hop, encode_hop
-from edged.feed.modelledhop import encode_modelled
-from edged.feed.snapshotcoding import train_dictionary
+from edged.feed import cbor
+from edged.feed.coding import arithmetic, hopcoding, modelledhop
+from edged.feed.coding.changes import Change, sort_key
+from edged.feed.coding.hopcoding import MODELLED, WHOLE, decode_hop, encode_hop
+from edged.feed.coding.modelledhop import encode_modelled
+from edged.feed.coding.snapshot import train_dictionary
 
 State = dict[tuple[str, str], bytes]
 

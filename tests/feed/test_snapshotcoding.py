@@ -7,10 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.errors import WireError
-from edged.feed import cbor, sections, snapshotcoding
-from edged.feed.columns import apart, read_columns, together, write_columns
-from edged.feed.octets import write_varint
-from edged.feed.snapshotcoding import (
+from edged.feed import cbor
+from edged.feed.coding import sections
+from edged.feed.coding import snapshot as snapshotcoding
+from edged.feed.coding.columns import apart, read_columns, together, write_columns
+from edged.feed.coding.octets import write_varint
+from edged.feed.coding.snapshot import (
     decode_part,
     encode_snapshot,
     pack_dictionary,

@@ -11,8 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.errors import TrustError, UnknownKeyError, WireError
-from edged.feed import cbor, cose, limits, roots, trust
+from edged.feed import cbor, limits
 from edged.feed import head as heads
+from edged.feed.trust import cose
+from edged.feed.trust import kept_roots as roots
+from edged.feed.trust import root as trust
 from tests.feed.making import HEAD_KEY, OTHER_KEY, ROOT_KEY, head, public, root
 
 SIGNED = trust.sign_head(head(), HEAD_KEY)

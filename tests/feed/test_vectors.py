@@ -14,29 +14,14 @@ import cbor2
 import pytest
 
 from edged.errors import ChainError, EdgedError, TrustError, WireError
-from edged.feed import (
-    arithmetic,
-    bundle,
-    cbor,
-    chain,
-    cose,
-    digest,
-    head,
-    hop,
-    knowledge,
-    limits,
-    modelledhop,
-    snapshotcoding,
-    takedowns,
-    textmodel,
-    treecoding,
-    trust,
-    wholehop,
-    zstd,
-)
+from edged.feed import bundle, cbor, chain, digest, head, limits, takedowns, zstd
 from edged.feed.blob import BlobRef
-from edged.feed.changes import Change
+from edged.feed.coding import arithmetic, hop, knowledge, modelledhop, textmodel, treecoding, wholehop
+from edged.feed.coding import snapshot as snapshotcoding
+from edged.feed.coding.changes import Change
 from edged.feed.rollout import bucket_of
+from edged.feed.trust import cose
+from edged.feed.trust import root as trust
 from tests.cddl import Cddl
 from tests.vectors import generate
 from tests.vectors.generate import Held

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.ops.clock import BUILD_TIME_S, Clock
+from edged.clock import BUILD_TIME_S, Clock
 from edged.ops.logs import LineFormatter
 from edged.ops.notify import Notifier
 

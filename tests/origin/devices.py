@@ -7,15 +7,15 @@ from pathlib import Path
 
 import cbor2
 
-from edged.feed import trust
 from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, decode_chain, decode_page
+from edged.feed.coding.hop import dictionary_tag, tag_of, unpack_hop
+from edged.feed.coding.snapshot import decode_part, unpack_dictionary
 from edged.feed.digest import SetHash
 from edged.feed.head import Head
-from edged.feed.hop import dictionary_tag, tag_of, unpack_hop
 from edged.feed.plan import plan
-from edged.feed.snapshotcoding import decode_part, unpack_dictionary
 from edged.feed.takedowns import decode_takedowns
+from edged.feed.trust import root as trust
 
 Content = dict[tuple[str, str], bytes]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from edged.demo import madeup
+from edged.demo.catalogue import DATASET_TOML, Edit, catalogue, edits
+from edged.demo.madeup import SCHEDULE_DAYS, Shape
 from edged.feed import cbor, names
-from edged.origin import madeup
-from edged.origin.catalogue import DATASET_TOML, Edit, catalogue, edits
-from edged.origin.madeup import SCHEDULE_DAYS, Shape
 
 Records = dict[tuple[str, str], Any]
 

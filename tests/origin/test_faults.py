@@ -249,8 +249,8 @@ def test_a_hop_that_does_not_prove_itself_is_never_signed(
     feed = tmp_path / "feed"
     shutil.copytree(published, feed)
     before = picture(feed)
-    from edged.feed.hop import pack_hop as packed
-    from edged.origin import hops
+    from edged.feed.coding.hop import pack_hop as packed
+    from edged.origin.blobs import hops
 
     monkeypatch.setattr(hops, "pack_hop", lambda changes, *rest: packed(changes[1:], *rest))
     with pytest.raises(OriginError, match="do not make the new content"):
@@ -263,7 +263,7 @@ def test_a_snapshot_that_fails_after_an_edit_leaves_the_edit_live(
 ) -> None:
     feed = tmp_path / "feed"
     shutil.copytree(published, feed)
-    from edged.origin import snapshots
+    from edged.origin.blobs import snapshots
 
     rewritten = [(*film[:2], film[2] | {"text": words(number + 1000)}) for number, film in enumerate(films(16))]
     with monkeypatch.context() as patch:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edged.errors import ConfigError, OriginError, TrustError, UnknownKeyError, WireError
-from edged.feed import trust
+from edged.feed.trust import root as trust
 from edged.origin.publisher import Publisher
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device

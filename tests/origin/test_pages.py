@@ -12,7 +12,7 @@ from edged.feed.blob import BlobRef
 from edged.feed.chain import PageRef, SliceChain, decode_page, encode_page
 from edged.feed.head import HopRef
 from edged.feed.plan import plan
-from edged.origin.pages import PAGE_CHANGES, RECENT_CHANGES
+from edged.origin.blobs.pages import PAGE_CHANGES, RECENT_CHANGES
 from edged.origin.publisher import Publisher
 from tests.origin.devices import Device
 

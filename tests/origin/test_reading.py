@@ -13,8 +13,8 @@ import pytest
 import zstandard
 
 from edged.errors import OriginError, WireError
-from edged.origin import reading
-from edged.origin.reading import InputError, Inputs
+from edged.origin.input import reading
+from edged.origin.input.reading import InputError, Inputs
 
 
 def line(key: str, value: Any = None, **more: Any) -> str:

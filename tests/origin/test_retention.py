@@ -99,7 +99,7 @@ def test_versions_beyond_retention_cannot_be_rolled_back_to_and_devices_of_them_
 def test_parts_in_which_nothing_changed_are_the_same_blobs_in_the_next_snapshot(
     publisher: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edged.origin import snapshots
+    from edged.origin.blobs import snapshots
 
     monkeypatch.setattr(snapshots, "PART_CONTENT_BYTES", 5_000)
     publisher.publish("catalog", films(400))

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from edged.errors import EdgedError, OriginError
-from edged.feed import limits, trust
+from edged.feed import limits
 from edged.feed.head import Head
 from edged.feed.rollout import accepted, bucket_of, head_for, is_chosen
+from edged.feed.trust import root as trust
 from edged.origin.publisher import Publisher
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device

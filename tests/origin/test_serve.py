@@ -15,10 +15,10 @@ import trio
 import trio.testing
 
 from edged.errors import ConfigError
-from edged.origin import serve as station
-from edged.origin.heads import Heads
 from edged.origin.publisher import Publisher
-from edged.origin.serve import serve_feed
+from edged.origin.serving import server as station
+from edged.origin.serving.heads import Heads
+from edged.origin.serving.server import serve_feed
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 from tests.origin.test_publish import edit, films

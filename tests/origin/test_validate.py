@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from edged.errors import ConfigError, ValidationError
+from edged.origin.declared.rules import load_rules
 from edged.origin.publisher import Publisher
-from edged.origin.rules import load_rules
 from tests.origin.devices import Device
 
 

@@ -12,7 +12,7 @@ import h11
 import trio
 
 from edged.access.identity import LOCAL, Identity
-from edged.ops.clock import Clock
+from edged.clock import Clock
 from edged.proxy.app import ProxyApp
 from edged.proxy.settings import ProxySettings, Route
 from edged.proxy.timeline import Timeline

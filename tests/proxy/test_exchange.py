@@ -12,7 +12,7 @@ import trio.lowlevel
 
 from edged.access.identity import Identity
 from edged.proxy.app import ProxyApp
-from edged.proxy.record import primary_key
+from edged.proxy.store.record import primary_key
 from tests.proxy.driving import Asked, Origin, Reply, Says, call, running
 
 FRESH = (("Cache-Control", "max-age=60"),)

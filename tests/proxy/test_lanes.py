@@ -14,16 +14,16 @@ import trio
 import trio.testing
 
 from edged.access.identity import Peer
+from edged.clock import Clock
 from edged.config import ServeConfig
-from edged.ops.clock import Clock
+from edged.http.head import read_head
+from edged.http.lane.call import Call, FramingError
+from edged.http.lane.lane import PARKED_SLICE_S, FastLane
+from edged.http.meter import Meter
+from edged.http.server import serve
 from edged.proxy.app import ProxyApp
-from edged.proxy.upstream import GuardedStream
+from edged.proxy.upstream.upstream import GuardedStream
 from edged.serve.app_server import serve_apps
-from edged.serve.fastlane import PARKED_SLICE_S, FastLane
-from edged.serve.head import read_head
-from edged.serve.lanecall import Call, FramingError
-from edged.serve.meter import Meter
-from edged.serve.server import serve
 from tests.proxy.driving import Asked, Handler, Origin, Says, running
 from tests.serve.lanes import Client, Reply, client, eventually, head
 from tests.serve.test_http import ask_http2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edged.proxy.rules import (
+from edged.proxy.rules.answer import answer_from, hit_status
+from edged.proxy.rules.decisions import (
     Ask,
     Entry,
     Receipt,
@@ -20,10 +21,9 @@ from edged.proxy.rules import (
     received_fields,
     storing_scope,
 )
-from edged.proxy.rules_answer import answer_from, hit_status
-from edged.proxy.rules_fields import Fields, value_of
-from edged.proxy.rules_freshness import read_policy
-from edged.proxy.rules_status import CacheStatus, with_status
+from edged.proxy.rules.fields import Fields, value_of
+from edged.proxy.rules.freshness import read_policy
+from edged.proxy.rules.status import CacheStatus, with_status
 
 URL = b"https://services.example/api/a"
 NOW_S = 5_000.0

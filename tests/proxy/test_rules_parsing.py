@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.proxy.rules_digest import DigestCheck
-from edged.proxy.rules_fields import (
+from edged.proxy.rules.digest import DigestCheck
+from edged.proxy.rules.fields import (
     FOREVER_S,
     Fields,
     read_date,
@@ -18,11 +18,11 @@ from edged.proxy.rules_fields import (
     split_list,
     write_date,
 )
-from edged.proxy.rules_forward import Refused, answer_fields, check_fields, check_target, under_prefix, upstream_fields
-from edged.proxy.rules_freshness import initial_age_s, lifetime_s, read_policy
-from edged.proxy.rules_invalidation import GroupLedger, invalid_urls, invalidates, read_groups
-from edged.proxy.rules_structured import Malformed, read_dictionary, read_list, read_targeted
-from edged.proxy.rules_vary import Variant, add_variant, choose, matches, select, vary_names
+from edged.proxy.rules.forward import Refused, answer_fields, check_fields, check_target, under_prefix, upstream_fields
+from edged.proxy.rules.freshness import initial_age_s, lifetime_s, read_policy
+from edged.proxy.rules.invalidation import GroupLedger, invalid_urls, invalidates, read_groups
+from edged.proxy.rules.structured import Malformed, read_dictionary, read_list, read_targeted
+from edged.proxy.rules.vary import Variant, add_variant, choose, matches, select, vary_names
 
 raw_text = st.binary(max_size=60)
 

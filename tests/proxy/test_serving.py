@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 import trio
 
+from edged.clock import Clock
 from edged.config import ServeConfig
-from edged.ops.clock import Clock
+from edged.http.meter import Meter
 from edged.proxy.app import ProxyApp
 from edged.serve.app_server import serve_apps
-from edged.serve.meter import Meter
 from tests.proxy.driving import Asked, Handler, Origin, Says, running
 
 pytestmark = pytest.mark.trio

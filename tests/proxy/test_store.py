@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from edged.errors import StoreError
-from edged.proxy.disk import INLINE_BYTES, Record, Spool
-from edged.proxy.record import block_sums
-from edged.proxy.store import DATABASE, SETTINGS, Store
+from edged.proxy.store.disk import INLINE_BYTES, Record, Spool
+from edged.proxy.store.record import block_sums
+from edged.proxy.store.store import DATABASE, SETTINGS, Store
 
 QUOTA = 6 << 20
 
@@ -352,7 +352,7 @@ def test_what_a_kill_left_behind_is_swept(tmp_path: Path) -> None:
 KILLED = """
 import random, sys
 from pathlib import Path
-from edged.proxy.store import Store
+from edged.proxy.store.store import Store
 store = Store(Path(sys.argv[1]), 6 << 20)
 chance = random.Random(int(sys.argv[2]))
 number = 0

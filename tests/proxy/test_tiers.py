@@ -11,11 +11,11 @@ import trio.testing
 
 from edged.access.identity import LOCAL, Identity
 from edged.cli.main import build_parser
-from edged.ops.clock import BUILD_TIME_S
+from edged.clock import BUILD_TIME_S
+from edged.http.head import read_head
 from edged.proxy.app import ProxyApp
-from edged.proxy.fastlane import FastLane
-from edged.proxy.record import RESPONSE
-from edged.serve.head import read_head
+from edged.proxy.lane import FastLane
+from edged.proxy.store.record import RESPONSE
 from tests.proxy.driving import WALL_S, Asked, Handler, Says, Time, call, running
 
 pytestmark = pytest.mark.trio

@@ -10,11 +10,11 @@ from typing import Any
 
 from edged.feed import cbor
 from edged.feed.blob import BlobRef
-from edged.feed.changes import Change
+from edged.feed.coding.changes import Change
+from edged.feed.coding.hop import pack_hop
+from edged.feed.coding.snapshot import encode_snapshot, train_dictionary
 from edged.feed.digest import SetHash
-from edged.feed.hop import pack_hop
 from edged.feed.schema import CollectionSchema, Schema
-from edged.feed.snapshotcoding import encode_snapshot, train_dictionary
 from edged.replica.writer import Writer
 
 Records = dict[tuple[str, str], bytes]

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import edged
 from edged.feed.blob import BlobRef
-from edged.feed.changes import Change
-from edged.feed.snapshotcoding import encode_snapshot
-from edged.replica.compaction import Policy
-from edged.replica.staging import Staging
+from edged.feed.coding.changes import Change
+from edged.feed.coding.snapshot import encode_snapshot
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
+from edged.replica.writing.staging import Staging
 from tests.replica.feeds import SCHEMA, Publisher, Records, made_up
 
 POINTING = Policy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.replica.compaction import Policy
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
 from tests.replica.feeds import Publisher, made_up
 
 SOURCE = Path(__file__).parents[2] / "docs/examples/edged_get.c"

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 import edged
-from edged.replica.compaction import Policy
-from edged.replica.lookup import filter_of
-from edged.replica.pack import KEY_PREFIX, Pack
-from edged.replica.packbuilder import PackBuilder
+from edged.replica.layers.lookup import filter_of
+from edged.replica.packs.pack import KEY_PREFIX, Pack
+from edged.replica.packs.packbuilder import PackBuilder
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
 from tests.replica.feeds import Publisher, made_up
 
 EAGER = Policy(fresh_packs=4, least_bytes=1 << 40)

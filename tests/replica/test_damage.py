@@ -17,12 +17,12 @@ import pytest
 import edged
 from edged.errors import DamageError, EdgedError
 from edged.feed.blob import BlobRef
-from edged.feed.changes import Change
+from edged.feed.coding.changes import Change
 from edged.replica.audit import verify
-from edged.replica.compaction import Policy
-from edged.replica.manifest import dictionary_name, file_name
+from edged.replica.files.manifest import dictionary_name, file_name
 from edged.replica.view import View
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
 from tests.replica.feeds import SCHEMA, Publisher, Records, made_up
 
 SLICES = ("core", "region-br")

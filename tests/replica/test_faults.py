@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edged.errors import StoreError
-from edged.replica import disk
+from edged.replica.files import disk
 from edged.replica.writer import Writer
 from tests.replica.faults import FaultyOs, Killed
 from tests.replica.scenario import check_survivor, read_everything, scenario

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import edged
-from edged.replica.compaction import Policy
-from edged.replica.manifest import file_name
+from edged.replica.files.manifest import file_name
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
 from tests.replica.feeds import Publisher, filled, made_up
 
 EAGER = Policy(fresh_packs=2, least_bytes=1, base_share=0.5, keep_bytes=1)
@@ -179,9 +179,10 @@ def test_importing_and_opening_load_little(tmp_path: Path) -> None:
     ours = {name for name in opened if name.startswith("edged.")}
     assert ours <= {
         "edged.errors", "edged.feed", "edged.feed.cbor", "edged.feed.limits", "edged.feed.names", "edged.feed.schema",
-        "edged.replica", "edged.replica.disk", "edged.replica.frames", "edged.replica.layers", "edged.replica.loading",
-        "edged.replica.lookup", "edged.replica.manifest", "edged.replica.pack", "edged.replica.packmeta",
-        "edged.replica.pool", "edged.replica.reader", "edged.replica.settings", "edged.replica.touched",
-        "edged.replica.view",
+        "edged.replica", "edged.replica.files", "edged.replica.files.disk", "edged.replica.files.manifest",
+        "edged.replica.files.settings", "edged.replica.files.touched", "edged.replica.layers",
+        "edged.replica.layers.layers", "edged.replica.layers.lookup", "edged.replica.layers.pool",
+        "edged.replica.loading", "edged.replica.packs", "edged.replica.packs.frames", "edged.replica.packs.pack",
+        "edged.replica.packs.packmeta", "edged.replica.reader", "edged.replica.view",
     }  # fmt: skip
     assert (HEAVY - QUERYING).isdisjoint(name.partition(".")[0] for name in searched)

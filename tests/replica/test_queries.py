@@ -12,10 +12,10 @@ import pytest
 import edged
 from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema
-from edged.replica import terms
-from edged.replica.compaction import Policy
+from edged.replica.indexes import terms
 from edged.replica.view import View
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
 from tests.replica.feeds import GENRES, SCHEMA, Publisher, made_up
 
 QUERIES = [

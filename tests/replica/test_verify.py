@@ -9,14 +9,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import edged
-from edged.feed import roots, trust
 from edged.feed.blob import BlobRef
-from edged.feed.cose import public_bytes
 from edged.feed.head import Head, SliceHead
+from edged.feed.trust import kept_roots as roots
+from edged.feed.trust import root as trust
+from edged.feed.trust.cose import public_bytes
 from edged.replica.audit import Fault, Report, verify
-from edged.replica.compaction import Policy
-from edged.replica.manifest import file_name
+from edged.replica.files.manifest import file_name
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import Policy
 from tests.replica.feeds import Publisher, made_up
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

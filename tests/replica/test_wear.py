@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edged.replica.wear import DAY_S, WearBudget
+from edged.sync.core.wear import DAY_S, WearBudget
 
 
 def test_it_fills_evenly_and_holds_one_day() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from edged.access.identity import LOCAL
-from edged.serve.api import answer
-from edged.serve.message import Answer, Request, Response
-from edged.serve.render import Renderer
-from edged.serve.service import Service
-from edged.serve.source import Catalog
-from edged.serve.web import Web
+from edged.http.hosts import Web
+from edged.http.request import Answer, Request, Response
+from edged.serve.answers.render import Renderer
+from edged.serve.answers.respond import Service
+from edged.serve.answers.routes import answer
+from edged.serve.catalog import Catalog
 from tests.serve.memory import NOW
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")

@@ -11,15 +11,15 @@ import h11
 import trio
 
 from edged.access.identity import Identity, Peer, identify
-from edged.serve.asgi import App
-from edged.serve.fastlane import FastLane
-from edged.serve.laneanswers import LaneAnswers
-from edged.serve.limits import Limits
-from edged.serve.meter import Meter
+from edged.http.hypercorn.asgi import App
+from edged.http.lane.answers import LaneAnswers
+from edged.http.lane.lane import FastLane
+from edged.http.limits import Limits
+from edged.http.meter import Meter
+from edged.http.server import serve
+from edged.serve.answers.respond import Service
+from edged.serve.catalog import Clock
 from edged.serve.news import News
-from edged.serve.server import serve
-from edged.serve.service import Service
-from edged.serve.source import Clock
 from tests.serve.asking import make_service
 from tests.serve.memory import NOW, MemoryDataset, make_dataset
 

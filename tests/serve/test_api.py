@@ -10,8 +10,8 @@ import pytest
 import zstandard
 
 from edged.errors import DamageError
-from edged.serve.message import Response
-from edged.serve.service import Service
+from edged.http.request import Response
+from edged.serve.answers.respond import Service
 from tests.serve.asking import ask, ask_json, field_of, make_service
 from tests.serve.memory import NOW, MemoryDataset, film, make_dataset
 

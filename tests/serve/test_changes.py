@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from edged.serve.changes import WHOLE_CHANGES
-from edged.serve.message import Held, Stream
+from edged.http.request import Held, Stream
+from edged.serve.answers.changes import WHOLE_CHANGES
 from tests.serve.asking import ask, ask_any, ask_json, field_of, make_service
 from tests.serve.lanes import Client, Lanes, client, eventually, head, running_lanes
 from tests.serve.memory import MemoryDataset, film, make_dataset

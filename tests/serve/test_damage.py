@@ -9,12 +9,12 @@ import pytest
 
 import edged
 from edged.errors import DamageError
-from edged.replica.disk import PACKS
-from edged.replica.manifest import file_name
+from edged.http.request import Response, Stream
+from edged.replica.files.disk import PACKS
+from edged.replica.files.manifest import file_name
+from edged.serve.answers.respond import Service
 from edged.serve.damage import DamageReports
-from edged.serve.message import Response, Stream
-from edged.serve.service import Service
-from edged.serve.workers import Workers
+from edged.serve.processes.workers import Workers
 from tests.serve.asking import ask, ask_any, make_service
 from tests.serve.memory import MemoryView, make_dataset
 from tests.system.programs import DEADLINE_S, Device, Origin, titles

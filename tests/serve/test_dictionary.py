@@ -10,9 +10,9 @@ import pytest
 import zstandard
 
 from edged.feed.cbor import encode_record
-from edged.feed.snapshotcoding import train_dictionary
-from edged.replica.frames import MAGIC, Frames
-from edged.serve.message import Response
+from edged.feed.coding.snapshot import train_dictionary
+from edged.http.request import Response
+from edged.replica.packs.frames import MAGIC, Frames
 from tests.serve.asking import ask, ask_json, field_of, make_service
 from tests.serve.memory import film, make_dataset
 

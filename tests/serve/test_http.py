@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from edged.serve.head import HeadError, head_end, read_head
-from edged.serve.limits import Limits
+from edged.http.head import HeadError, head_end, read_head
+from edged.http.limits import Limits
 from tests.serve.lanes import Client, client, head, running_lanes
 
 HEAD_BYTES = Limits().head_bytes

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edged.access.identity import Identity, Peer
 from edged.errors import DamageError
-from edged.serve import fastlane
+from edged.http.lane import lane as fastlane
 from tests.serve.lanes import Client, Lanes, Reply, ask_once, client, head, running_lanes
 from tests.serve.memory import NOW, MemoryView, make_dataset
 
@@ -123,8 +123,8 @@ async def test_a_new_version_is_answered_at_once_although_the_old_answer_is_reme
 @pytest.mark.trio
 async def test_one_app_never_sees_what_was_remembered_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handlers are made to answer with the asker's name; the same bytes come from two apps in turn."""
-    from edged.serve import laneanswers
-    from edged.serve.message import Response
+    from edged.http.lane import answers as laneanswers
+    from edged.http.request import Response
 
     names = iter(["tv", "radio", "tv", "radio"])
 

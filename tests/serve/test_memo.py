@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.access.identity import LOCAL, Peer
-from edged.serve.head import Head, HeadError, head_end, read_head
-from edged.serve.laneanswers import LaneAnswers, size_of_asker
-from edged.serve.laneconn import LaneConnection
-from edged.serve.memo import SLOT_BYTES, Memo, size_of_bytes
-from edged.serve.message import Shared
-from edged.serve.meter import Meter
+from edged.http.head import Head, HeadError, head_end, read_head
+from edged.http.lane.answers import LaneAnswers, size_of_asker
+from edged.http.lane.connection import LaneConnection
+from edged.http.lane.memory import SLOT_BYTES, Memo, size_of_bytes
+from edged.http.meter import Meter
+from edged.http.request import Shared
 from tests.serve.asking import ask, ask_json, make_service
 from tests.serve.memory import NOW, film, make_dataset
 
@@ -156,7 +156,7 @@ def test_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -
     tail = b" HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n\r\n"
     connection.inbox = b"GET /v1/catalog/titles/1997/Film_0007" + tail
     assert answers.next_answer(connection, 0.0)
-    monkeypatch.setattr("edged.serve.laneanswers.read_head", None)
+    monkeypatch.setattr("edged.http.lane.answers.read_head", None)
     connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
     assert b"Film n\xc3\xbamero 3" in (answers.next_answer(connection, 0.0) or b"")
     assert connection.inbox == b""

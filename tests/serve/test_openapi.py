@@ -9,7 +9,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from edged.serve.query import (
+from edged.serve.answers.query import (
     CHANGES_PARAMETERS,
     DATASET_PARAMETERS,
     LIST_PARAMETERS,

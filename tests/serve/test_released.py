@@ -8,8 +8,8 @@ from typing import Any
 import trio
 import trio.testing
 
-from edged.serve.limits import Limits
-from edged.serve.server import serve
+from edged.http.limits import Limits
+from edged.http.server import serve
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

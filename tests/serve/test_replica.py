@@ -13,9 +13,9 @@ import zstandard
 
 import edged
 from edged.config import ServeConfig
+from edged.http.meter import Meter
 from edged.replica.writer import Writer
 from edged.serve.app_server import serve_apps
-from edged.serve.meter import Meter
 from tests.replica.feeds import Publisher, made_up
 from tests.serve.lanes import ask_once, head
 

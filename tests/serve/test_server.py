@@ -28,10 +28,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edged.access.identity import Peer
 from edged.errors import ConfigError
-from edged.serve import fastlane, hardened
-from edged.serve.hardened import Busy, Connection, checked_config
-from edged.serve.limits import Limits
-from edged.serve.server import ASGIApp, Server, cap_key, serve
+from edged.http.hypercorn import connection as hardened
+from edged.http.hypercorn.connection import Busy, Connection, checked_config
+from edged.http.lane import lane as fastlane
+from edged.http.limits import Limits
+from edged.http.server import ASGIApp, Server, cap_key, serve
 from tests.serve.lanes import Client, ask_once, client, connect, eventually, head, running_lanes
 
 GET = head("GET", "/v1/catalog/titles/1997/Film_0007")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.feed.schema import ViewRule
-from edged.serve.shape import Shape
+from edged.serve.answers.shape import Shape
 
 FILM: dict[str, Any] = {
     "title": "Nosferatu, a Symphony of Horror",

@@ -10,10 +10,10 @@ import trio
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, CloseConnection, RejectConnection, Request, TextMessage
 
+from edged.clock import Clock
 from edged.config import ServeConfig
-from edged.ops.clock import Clock
+from edged.http.meter import Meter
 from edged.serve.app_server import serve_apps
-from edged.serve.meter import Meter
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:

@@ -12,8 +12,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.serve.head import HeadError, head_end, read_head
-from edged.serve.limits import Limits
+from edged.http.head import HeadError, head_end, read_head
+from edged.http.limits import Limits
 from tests.serve.lanes import ask_once, client, head, running_lanes
 
 GET = head("GET", "/v1/catalog/titles/1997/Film_0007")

@@ -10,10 +10,10 @@ import trio
 
 from edged.replica.writer import Writer
 from edged.sync.control import Control
-from edged.sync.origins import Origins
 from edged.sync.status import DatasetStatus
 from edged.sync.task import SyncOutcome, run, sync_once
-from edged.sync.transport import Transport
+from edged.sync.transports.origins import Origins
+from edged.sync.transports.transport import Transport
 from tests.sync.simulator import Device, Feed, Origin, Records
 
 NOT_CONTENT = {"lock", "counter"}  # the counter moves whenever a writer opens

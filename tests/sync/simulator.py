@@ -11,19 +11,21 @@ from pathlib import Path
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from edged.clock import BUILD_TIME_S, Clock
 from edged.errors import EdgedError, MissingError
-from edged.feed import cbor, cose, trust
+from edged.feed import cbor
 from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain
-from edged.feed.changes import Change
+from edged.feed.coding.changes import Change
+from edged.feed.coding.hop import pack_hop
+from edged.feed.coding.snapshot import encode_snapshot, pack_dictionary
 from edged.feed.digest import SetHash
 from edged.feed.head import Head, HopRef, SliceHead
-from edged.feed.hop import pack_hop
 from edged.feed.schema import Schema
-from edged.feed.snapshotcoding import encode_snapshot, pack_dictionary
 from edged.feed.takedowns import encode_takedowns
-from edged.ops.clock import BUILD_TIME_S, Clock
-from edged.sync.transport import HeadReply
+from edged.feed.trust import cose
+from edged.feed.trust import root as trust
+from edged.sync.transports.transport import HeadReply
 
 Records = dict[tuple[str, str], bytes]
 NOW = BUILD_TIME_S + 1_000_000

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from edged.errors import ChainError, EdgedError, HashError, MissingError, TrustError, UnknownKeyError, WireError
-from edged.feed import limits, trust
+from edged.feed import limits
 from edged.feed.head import HopRef
-from edged.sync.judge import ExpiredError
+from edged.feed.trust import root as trust
+from edged.sync.core.judge import ExpiredError
 from tests.sync.driving import first_sync, held, on_disk, sync
 from tests.sync.simulator import NOW, Device, Feed, Origin, flip, key, swapping
 

@@ -15,7 +15,7 @@ from edged.feed.blob import BlobRef
 from edged.feed.bundle import HEADER_BYTES, MAGIC, Bundle, read_layout
 from edged.origin.publisher import Publisher
 from edged.sync.bundles import export_bundle, import_bundle
-from edged.sync.judge import ExpiredError
+from edged.sync.core.judge import ExpiredError
 from tests.sync.driving import held
 from tests.sync.simulator import Device, flip
 

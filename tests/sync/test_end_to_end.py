@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import trio
 
+from edged.clock import Clock
 from edged.feed import cbor
-from edged.ops.clock import Clock
 from edged.origin.publisher import Publisher
-from edged.origin.serve import serve_feed
+from edged.origin.serving.server import serve_feed
 from edged.replica.writer import Writer
 from edged.sync.control import Control
 from edged.sync.status import DatasetStatus

@@ -10,8 +10,8 @@ import trio
 from edged.errors import HashError, MissingError, TransportError, WireError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
-from edged.sync import http
-from edged.sync.transport import BusyOriginError
+from edged.sync.transports import http
+from edged.sync.transports.transport import BusyOriginError
 from tests.sync.wire import Peer, Script, transport_to
 
 DATA = bytes(range(256)) * 2000

@@ -12,12 +12,12 @@ import pytest
 import trio
 
 from edged.errors import HashError, MissingError, StoreError, TransportError
-from edged.replica.disk import Disk
-from edged.sync import events
-from edged.sync.events import Instant
-from edged.sync.machine import TRANSITIONS, Machine
-from edged.sync.phase import PHASE_OF, Phase, Settings
-from edged.sync.retry import Backoff
+from edged.replica.files.disk import Disk
+from edged.sync.core import events
+from edged.sync.core.events import Instant
+from edged.sync.core.machine import TRANSITIONS, Machine
+from edged.sync.core.phase import PHASE_OF, Phase, Settings
+from edged.sync.core.retry import Backoff
 from tests.sync.driving import held, running, sync
 from tests.sync.simulator import NOW, Device, Feed, Origin, flip
 

@@ -10,13 +10,13 @@ import trio
 
 from edged.errors import DamageError, MissingError, StoreError, TransportError
 from edged.replica.audit import verify
-from edged.replica.disk import Disk
+from edged.replica.files.disk import Disk
 from edged.replica.writer import Writer
-from edged.sync.origins import Origins
-from edged.sync.retry import CAP_S
+from edged.sync.core.retry import CAP_S
 from edged.sync.status import DatasetStatus
 from edged.sync.task import sync_once
-from edged.sync.transport import BusyOriginError
+from edged.sync.transports.origins import Origins
+from edged.sync.transports.transport import BusyOriginError
 from tests.sync.driving import first_sync, held, on_disk, running, sync
 from tests.sync.simulator import Device, Feed, Origin, failing, flip, swapping
 
@@ -466,7 +466,7 @@ async def test_hop_onto_damaged_records_falls_back_to_the_snapshot(
     device = Device.of(tmp_path, feed)
     origin = await first_sync(device, feed)
     feed.publish(EDIT)
-    from edged.replica.staging import Staging
+    from edged.replica.writing.staging import Staging
 
     real, calls = Staging.apply_hop, []
 

@@ -11,9 +11,9 @@ from edged.feed import cbor
 from edged.origin.publisher import Publisher
 from edged.replica.writer import Writer
 from edged.sync.bundles import export_bundle, import_bundle
-from edged.sync.file import FileTransport
 from edged.sync.task import SyncOutcome
-from edged.sync.transport import Traffic
+from edged.sync.transports.file import FileTransport
+from edged.sync.transports.transport import Traffic
 from tests.sync.driving import held, sync
 from tests.sync.simulator import NOW, Device
 
@@ -50,8 +50,8 @@ class Bench:
 
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
-    monkeypatch.setattr("edged.origin.pages.PAGE_CHANGES", 4)
-    monkeypatch.setattr("edged.origin.pages.RECENT_CHANGES", 2)
+    monkeypatch.setattr("edged.origin.blobs.pages.PAGE_CHANGES", 4)
+    monkeypatch.setattr("edged.origin.blobs.pages.RECENT_CHANGES", 2)
     monkeypatch.setattr("edged.origin.retention.PAGE_CHANGES", 4)
     return Bench(tmp_path)
 

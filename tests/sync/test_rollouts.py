@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from edged.access.device import device_id
 from edged.errors import TrustError
-from edged.feed import trust
 from edged.feed.rollout import is_chosen
+from edged.feed.trust import root as trust
 from edged.origin.publisher import Publisher
 from edged.replica.audit import verify
 from edged.replica.writer import Writer
-from edged.sync.file import FileTransport
+from edged.sync.device import device_id
 from edged.sync.task import SyncOutcome
-from edged.sync.transport import Traffic
+from edged.sync.transports.file import FileTransport
+from edged.sync.transports.transport import Traffic
 from tests.sync.driving import held, sync
 from tests.sync.simulator import NOW, Device
 

@@ -12,9 +12,9 @@ from edged.errors import ChainError, ConfigError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.audit import verify
 from edged.replica.writer import Held, Writer
-from edged.sync.bundle import BundleTransport
 from edged.sync.bundles import write_bundle
-from edged.sync.transport import Traffic
+from edged.sync.transports.bundle import BundleTransport
+from edged.sync.transports.transport import Traffic
 from tests.sync.driving import first_sync, held, running, sync
 from tests.sync.simulator import Device, Feed, Origin, failing
 

@@ -18,10 +18,10 @@ from cryptography.x509.oid import NameOID
 from edged.errors import ConfigError, HashError, MissingError, TransportError, WireError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
-from edged.sync.file import LOOK_S, FileTransport
-from edged.sync.http import HttpTransport
-from edged.sync.origins import transport_of
-from edged.sync.transport import Traffic
+from edged.sync.transports.file import LOOK_S, FileTransport
+from edged.sync.transports.http import HttpTransport
+from edged.sync.transports.origins import transport_of
+from edged.sync.transports.transport import Traffic
 
 DATA = b"a blob of the feed" * 50
 REF = BlobRef.of(DATA)

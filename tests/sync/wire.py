@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
-from edged.sync.http import HttpTransport
-from edged.sync.network import Network
-from edged.sync.transport import Traffic
+from edged.sync.transports.http import HttpTransport
+from edged.sync.transports.network import Network
+from edged.sync.transports.transport import Traffic
 
 Ours = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
 Script = Callable[["Peer", bytes], Awaitable[None]]

@@ -16,8 +16,8 @@ import edged as library
 from edged.config import load
 from edged.daemon import Daemon
 from edged.errors import RequestError, StoreError
-from edged.replica.disk import PACKS, explained
-from edged.replica.manifest import PackRef, file_name
+from edged.replica.files.disk import PACKS, explained
+from edged.replica.files.manifest import PackRef, file_name
 from edged.replica.writer import Writer
 from tests.system.programs import DEADLINE_S, Device, Origin, Program, Running, edged, edged_json, get, titles
 

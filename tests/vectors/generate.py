@@ -19,25 +19,15 @@ from typing import Any
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.feed import (
-    bundle,
-    cbor,
-    chain,
-    cose,
-    digest,
-    head,
-    hop,
-    hopcoding,
-    schema,
-    snapshotcoding,
-    takedowns,
-    trust,
-    zstd,
-)
+from edged.feed import bundle, cbor, chain, digest, head, schema, takedowns, zstd
 from edged.feed.blob import BlobRef
-from edged.feed.changes import Change
+from edged.feed.coding import hop, hopcoding
+from edged.feed.coding import snapshot as snapshotcoding
+from edged.feed.coding.changes import Change
+from edged.feed.coding.wholehop import encode_whole
 from edged.feed.rollout import bucket_of
-from edged.feed.wholehop import encode_whole
+from edged.feed.trust import cose
+from edged.feed.trust import root as trust
 
 HERE = Path(__file__).parent
 ZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import trio
 
+from edged.clock import Clock
 from edged.config import ServeConfig
-from edged.ops.clock import Clock
+from edged.http.meter import Meter
 from edged.proxy.app import ProxyApp
 from edged.proxy.settings import ProxySettings, Route
 from edged.serve.app_server import serve_apps
-from edged.serve.meter import Meter
 
 
 async def main(upstream: str, directory: Path) -> None:

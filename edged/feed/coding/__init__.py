@@ -1,0 +1,1 @@
+"""How records and their changes become few bytes, and bytes records again."""

@@ -1,0 +1,290 @@
+"""Records by columns: what a snapshot part holds before it is compressed.
+
+Values alike in their field compress better side by side. Each value (deterministic CBOR) is taken apart into its
+shape, everything but the texts and numbers, and those go to the stream of their field. It is done on the encoded bytes,
+so every value comes back as it was, whatever it holds. Shapes are few; records name theirs by number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from edged.errors import WireError
+from edged.feed import limits
+from edged.feed.cbor import check_items
+from edged.feed.coding.octets import Octets, decode_text, shared_bytes, write_counted, write_varint
+from edged.feed.names import check_collection, check_key
+
+END, LIST_END = b"\xff", b"\xfe"  # neither is a byte of UTF-8
+TEXT, TEXTS, SIMPLE = range(3)  # kinds of slots: a text, a list of nothing but texts, a number or other simple value
+KEYS = ""  # the column of the keys; fields' columns are named by their path
+ARGUMENTS = {24: 1, 25: 2, 26: 4, 27: 8}  # bytes after the initial one: RFC 8949 section 3
+LEAST = {0: 0, 1: 24, 2: 1 << 8, 4: 1 << 16, 8: 1 << 32}  # the least argument that so many bytes are right for
+
+Record = tuple[bytes, bytes, bytes]  # collection, key, value
+Slot = tuple[bytes, int, str]  # the bytes before it, its kind, its column
+Shape = tuple[tuple[Slot, ...], bytes]  # and the bytes after the last slot
+Grouping = Callable[[str, int], str]  # which stream a column goes to
+
+
+def apart(column: str, kind: int) -> str:
+    """Each column in a stream of its own: best for short values that repeat."""
+    return f"{column}\0{kind}" if kind == SIMPLE else column
+
+
+def together(column: str, kind: int) -> str:
+    """A record's single texts and its key in one stream: best where they say the same in other words."""
+    return apart(column, kind) if kind in (SIMPLE, TEXTS) or "[]" in column else KEYS
+
+
+def write_head(major: int, argument: int) -> bytes:
+    """The head of a CBOR item in its shortest form."""
+    if argument < 24:
+        return bytes([major << 5 | argument])
+    for info, size in ARGUMENTS.items():
+        if argument < 1 << 8 * size:
+            return bytes([major << 5 | info]) + argument.to_bytes(size, "big")
+    raise ValueError(f"argument {argument} does not fit in 64 bits")
+
+
+class Scanner:
+    """Takes one value apart. Raises ValueError for what is not one well-formed item of definite length."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.slots: list[Slot] = []
+        self.contents: list[bytes] = []
+        self.start = 0  # of the bytes that no slot has taken yet
+
+    def shape(self) -> Shape:
+        if self.item(0, KEYS, 0) != len(self.data):
+            raise ValueError("data after the value")
+        return tuple(self.slots), self.data[self.start :]
+
+    def head(self, at: int) -> tuple[int, int, int]:
+        """(major type, argument, where the head ends). Raises ValueError if it is not in its shortest form."""
+        initial = self.data[at]
+        major, argument = initial >> 5, initial & 31
+        size = 0 if argument < 24 else ARGUMENTS.get(argument, -1)
+        end = at + 1 + size
+        if size < 0 or end > len(self.data):
+            raise ValueError("indefinite, reserved or cut short")
+        if size:
+            argument = int.from_bytes(self.data[at + 1 : end], "big")
+            if major != 7 and argument < LEAST[size]:
+                raise ValueError("not in its shortest form")
+        return major, argument, end
+
+    def take(self, at: int, end: int, kind: int, column: str, content: bytes) -> int:
+        self.slots.append((self.data[self.start : at], kind, column))
+        self.contents.append(content)
+        self.start = end
+        return end
+
+    def item(self, at: int, column: str, depth: int) -> int:
+        if depth > limits.DEPTH or at >= len(self.data):
+            raise ValueError("too deep or cut short")
+        major, argument, end = self.head(at)
+        if major in (0, 1, 7):
+            return self.take(at, end, SIMPLE, column, self.data[at:end])
+        if major == 3:
+            content, end = self.text(end, argument)
+            return self.take(at, end, TEXT, column, content + END)
+        if major == 4:
+            texts = self.texts(end, argument)
+            if texts is not None:
+                return self.take(at, texts[1], TEXTS, column, texts[0] + LIST_END)
+            for _ in range(argument):
+                end = self.item(end, column + "[]", depth + 1)
+            return end
+        if major == 5:
+            for _ in range(argument):
+                name_major, size, name_end = self.head(end)
+                if name_major != 3:
+                    raise ValueError("a field's name is not text")
+                name, end = self.text(name_end, size)
+                end = self.item(end, f"{column}/{name.decode()}", depth + 1)
+            return end
+        raise ValueError("not of the JSON data model")
+
+    def text(self, at: int, size: int) -> tuple[bytes, int]:
+        content = self.data[at : at + size]
+        if len(content) != size or END in content or LIST_END in content:
+            raise ValueError("cut short or not UTF-8")
+        return content, at + size
+
+    def texts(self, at: int, count: int) -> tuple[bytes, int] | None:
+        """The texts of a list that holds nothing else, and where it ends."""
+        found = bytearray()
+        for _ in range(count):
+            if at >= len(self.data) or self.data[at] >> 5 != 3:
+                return None
+            _, size, start = self.head(at)
+            content, at = self.text(start, size)
+            found += content + END
+        return bytes(found), at
+
+
+def take_apart(value: bytes) -> tuple[Shape, list[bytes]]:
+    """The shape of a value and the contents of its slots; what cannot be taken apart is all shape."""
+    scanner = Scanner(value)
+    try:
+        return scanner.shape(), scanner.contents
+    except (ValueError, IndexError):
+        return ((), value), []
+
+
+@dataclass(slots=True)
+class Columns:
+    """The streams of a part as they are written."""
+
+    grouping: Grouping
+    streams: dict[str, bytearray] = field(default_factory=dict)
+    shapes: dict[Shape, int] = field(default_factory=dict)
+    numbers: bytearray = field(default_factory=bytearray)
+    shares: bytearray = field(default_factory=bytearray)
+
+    def stream(self, column: str, kind: int) -> bytearray:
+        return self.streams.setdefault(self.grouping(column, kind), bytearray())
+
+    def add(self, key: bytes, previous: bytes, value: bytes) -> None:
+        shared = shared_bytes(previous, key)
+        write_varint(self.shares, shared)
+        self.stream(KEYS, TEXT).extend(key[shared:] + END)
+        shape, contents = take_apart(value)
+        for (_, kind, column), content in zip(shape[0], contents, strict=True):
+            self.stream(column, kind).extend(content)
+        write_varint(self.numbers, self.shapes.setdefault(shape, len(self.shapes)))
+
+
+def write_columns(records: Sequence[Record], grouping: Grouping) -> bytes:
+    """Records in the order of collection and key, by columns."""
+    columns = Columns(grouping)
+    counts: dict[bytes, int] = {}
+    previous = b""
+    for collection, key, value in records:
+        if collection not in counts:
+            counts[collection], previous = 0, b""
+        counts[collection] += 1
+        columns.add(key, previous, value)
+        previous = key
+    order = {name: number for number, name in enumerate(sorted(columns.streams))}
+    out = bytearray()
+    write_varint(out, len(counts))
+    for collection, count in counts.items():
+        write_counted(out, collection)
+        write_varint(out, count)
+    write_varint(out, len(columns.shapes))
+    for slots, after in columns.shapes:
+        write_varint(out, len(slots))
+        for before, kind, column in slots:
+            write_counted(out, before)
+            write_varint(out, order[grouping(column, kind)] * 3 + kind)
+        write_counted(out, after)
+    write_counted(out, bytes(columns.numbers))
+    write_counted(out, bytes(columns.shares))
+    write_varint(out, order[grouping(KEYS, TEXT)])
+    write_varint(out, len(order))
+    for name in order:
+        write_counted(out, bytes(columns.streams[name]))
+    return bytes(out)
+
+
+class Stream:
+    """A cursor over one stream. Raises WireError past its end."""
+
+    __slots__ = ("at", "data")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def text(self) -> bytes:
+        end = self.data.find(END, self.at)
+        if end < 0:
+            raise WireError("decode snapshot part: a stream ends within a text; fetch it again")
+        start, self.at = self.at, end + 1
+        return self.data[start:end]
+
+    def item(self, kind: int) -> bytes:
+        """The CBOR of a slot's content."""
+        if kind == TEXT:
+            text = self.text()
+            return write_head(3, len(text)) + text
+        if kind == SIMPLE:
+            start = self.at
+            self.at += 1 + ARGUMENTS.get(self.data[start] & 31, 0) if start < len(self.data) else 1
+            if self.at > len(self.data):
+                raise WireError("decode snapshot part: a stream ends within a number; fetch it again")
+            return self.data[start : self.at]
+        found = []
+        while self.data[self.at : self.at + 1] != LIST_END:
+            text = self.text()
+            found.append(write_head(3, len(text)) + text)
+        self.at += 1
+        return write_head(4, len(found)) + b"".join(found)
+
+
+Form = tuple[list[tuple[bytes, int, int]], bytes]  # (the bytes before, stream, kind) of each slot; the bytes after
+
+
+def read_form(octets: Octets) -> Form:
+    slots = []
+    for _ in range(octets.varint(len(octets.data), "number of slots")):
+        before = octets.counted(limits.VALUE_BYTES, "bytes before a slot")
+        stream, kind = divmod(octets.varint(len(octets.data) * 3, "stream of a slot"), 3)
+        slots.append((before, stream, kind))
+    return slots, octets.counted(limits.VALUE_BYTES, "bytes after the slots")
+
+
+def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]]:
+    """The (collection, key, value) of each record, in order, together at most `max_bytes`. Raises WireError."""
+    octets = Octets(data, "snapshot part")
+    counts = [
+        (octets.counted(limits.NAME_CHARACTERS, "size of a collection's name"), octets.varint(len(data), "records"))
+        for _ in range(octets.varint(len(data), "number of collections"))
+    ]
+    forms = [read_form(octets) for _ in range(octets.varint(len(data), "number of shapes"))]
+    numbers = Octets(octets.counted(len(data), "size of the shape numbers"), "snapshot part, shape numbers")
+    shares = Octets(octets.counted(len(data), "size of the shared counts"), "snapshot part, shared counts")
+    of_keys = octets.varint(len(data), "stream of the keys")
+    streams = [
+        Stream(octets.counted(len(data), "size of a stream"))
+        for _ in range(octets.varint(len(data), "number of streams"))
+    ]
+    octets.end()
+    last = max((stream for slots, _ in forms for _, stream, _ in slots), default=0)
+    if counts and max(last, of_keys) >= len(streams):
+        raise WireError(f"decode snapshot part: stream {max(last, of_keys)} of {len(streams)} is named")
+    collection, room = b"", max_bytes
+    for name, count in counts:
+        if name <= collection:
+            raise WireError("decode snapshot part: collections are not in order")
+        collection, previous = name, b""
+        text = check_collection(decode_text(name, "snapshot part"))
+        for _ in range(count):
+            key = previous[: shares.varint(len(previous), "shared bytes of a key")] + streams[of_keys].text()
+            if key <= previous:
+                raise WireError("decode snapshot part: keys are not in order")
+            value = read_value(forms[numbers.varint(len(forms) - 1, "number of a shape")], streams)
+            room -= len(key) + len(value)
+            if room < 0 or len(value) > limits.VALUE_BYTES:
+                raise WireError(f"decode snapshot part: a value of {len(value)} bytes, or more than {max_bytes} in all")
+            check_items(value, "decode snapshot part: a value")
+            yield text, check_key(decode_text(key, "snapshot part")), value
+            previous = key
+    numbers.end()
+    shares.end()
+    if any(stream.at != len(stream.data) for stream in streams):
+        raise WireError("decode snapshot part: a stream goes on after its last record; fetch it again")
+
+
+def read_value(form: Form, streams: Sequence[Stream]) -> bytes:
+    slots, after = form
+    pieces = []
+    for before, stream, kind in slots:
+        pieces.append(before)
+        pieces.append(streams[stream].item(kind))
+    pieces.append(after)
+    return b"".join(pieces)

@@ -1,0 +1,454 @@
+"""Hypercorn's connection on trio with its known faults mended (docs/design.md), and nothing of any application.
+
+Mended: an exception of one connection ended the server; a client that stopped reading could not be got rid of; an
+application that answered without reading the body hung its connection; HTTP/2 CONNECT without :path; protocol
+switches that nothing here speaks and request smugglers like (h2c); h11's lenience about line ends.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from math import inf
+from time import monotonic, time
+from typing import Any, cast
+
+import h2.errors
+import h2.events
+import h11
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.events import Body
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+
+from edged.access.identity import Peer
+from edged.errors import ConfigError
+from edged.http.framing import CLOSE, refusal
+from edged.http.head import TOKEN, HeadError, head_end, read_head
+from edged.http.limits import Limits
+from edged.http.request import http_date
+
+logger = logging.getLogger("edged.serve")
+
+RECEIVE_BYTES = 64 << 10
+SEND_BYTES = 64 << 10
+FAULT_LENGTH = 300
+METHOD = "method"
+PARKED_S = 0.02  # a request that has not got on for so long waits for something else than the thread
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+
+def checked_config(**settings: Any) -> Config:
+    """Hypercorn's Config with `settings`. It takes any name silently, so ConfigError is raised for one it has not."""
+    config = Config()
+    for name, value in settings.items():
+        if not hasattr(Config, name) and name not in Config.__annotations__:
+            raise ConfigError(f"configure hypercorn: it has no setting {name!r}; look for the spelling in its Config")
+        setattr(config, name, value)
+    return config
+
+
+class Inbox:
+    """The messages of one request for the application: bounded, never blocking once the application has ended."""
+
+    def __init__(self, limit: int, body_s: float) -> None:
+        self.sender, self.receiver = trio.open_memory_channel[Any](limit)
+        self.body_s = body_s
+        self.complete = False
+
+    async def put(self, message: Any) -> None:
+        if message["type"] == "http.disconnect":
+            self.sender.close()
+            return
+        try:
+            await self.sender.send(message)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return  # the application has answered; nobody wants the rest of the body
+
+    async def receive(self) -> Any:
+        """The next message; a body that stays away for body_s counts as a disconnect."""
+        limit = trio.CancelScope() if self.complete else trio.move_on_after(self.body_s)
+        with limit:
+            try:
+                message = await self.receiver.receive()
+            except (trio.EndOfChannel, trio.ClosedResourceError):
+                return {"type": "http.disconnect"}
+            self.complete = not message.get("more_body", False)
+            return message
+        return {"type": "http.disconnect"}
+
+
+class Tasks(TaskGroup):
+    """Hypercorn's task group with an Inbox for each request."""
+
+    def __init__(self, body_s: float) -> None:
+        super().__init__()
+        self.body_s = body_s
+
+    async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Callable[[Any], Awaitable[None]]:
+        inbox = Inbox(config.max_app_queue_size, self.body_s)
+        self.spawn(run_app, app, config, scope, inbox, send)
+        return inbox.put
+
+
+async def run_app(app: ASGIWrapper, config: Config, scope: Any, inbox: Inbox, send: Callable[[Any], Any]) -> None:
+    """Run the application on one request; a fault of it is logged and, where no answer began, becomes a 500."""
+    if scope["type"] == "http":
+        scope["method"] = scope["state"].pop(METHOD)
+    try:
+        await app(scope, inbox.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+    except Exception:
+        logger.exception("answer %s %s: the application failed", scope.get("method"), scope.get("path"))
+    finally:
+        inbox.receiver.close()
+    await send(None)
+
+
+def with_method(state: ConnectionState, method: bytes) -> ConnectionState:
+    """A connection's state with the method of its next request. Hypercorn makes `get` of it GET, but methods are
+    case-sensitive (RFC 9110 section 9.1); `run_app` takes it from here.
+    """
+    return ConnectionState({**state, METHOD: method.decode("ascii")})
+
+
+class StrictConnection(h11.Connection):
+    """h11 behind `head_end` and `read_head`: both lanes agree on where a request ends because one judge says it.
+
+    fault: what is wrong with what the peer has sent. gone: whether the peer is; what it sent ahead is not asked then.
+    """
+
+    fault = ""
+    gone = False
+
+    def next_event(self) -> Any:
+        if self.gone:
+            return h11.NEED_DATA
+        try:
+            return self.judged_event()
+        except h11.RemoteProtocolError as fault:
+            self.fault = str(fault)[:FAULT_LENGTH]
+            raise
+
+    def judged_event(self) -> Any:
+        if self.their_state is h11.IDLE and self.our_state is h11.IDLE:
+            buffer = self.trailing_data[0]
+            if buffer and not PREFACE.startswith(buffer[: len(PREFACE)]):
+                try:
+                    end = head_end(buffer, self._max_incomplete_event_size)
+                    if end >= 0:
+                        read_head(buffer[:end])
+                except HeadError as fault:
+                    raise h11.RemoteProtocolError(str(fault), error_status_hint=fault.status) from fault
+        if self.their_state is h11.MUST_CLOSE:
+            return h11.NEED_DATA  # bytes behind a last request are no reason to refuse that request
+        return super().next_event()
+
+
+class StrictH11(H11Protocol):
+    """HTTP/1.1 without protocol switches, but to WebSocket where the application passes those through.
+
+    head_since: when the first byte of a head came that is not whole yet.
+    """
+
+    head_since = inf
+
+    def __init__(self, websockets: bool, *args: Any) -> None:
+        super().__init__(*args)
+        self.websockets = websockets
+        self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
+        self.answered = trio.Event()
+
+    async def handle(self, event: Event) -> None:
+        if isinstance(event, Closed) and isinstance(self.connection, StrictConnection):
+            self.connection.gone = True
+        await super().handle(event)
+        if not isinstance(self.connection, StrictConnection):
+            self.head_since = inf  # a WebSocket by now: no heads any more
+            return
+        partial = self.connection.their_state is h11.IDLE and self.connection.trailing_data[0]
+        self.head_since = min(self.head_since, trio.current_time()) if partial else inf
+
+    async def finish(self) -> None:
+        """The peer will send no more. A request that came whole gets its answer all the same (RFC 9112 section 9.6);
+        the application is told, so that an answer without end ends.
+        """
+        stream = self.stream
+        if isinstance(stream, HTTPStream) and self.connection.their_state in (h11.DONE, h11.MUST_CLOSE):
+            await stream.app_put({"type": "http.disconnect"})
+            await self.answered.wait()
+
+    async def _close_stream(self) -> None:
+        await super()._close_stream()
+        self.answered.set()
+        self.answered = trio.Event()
+
+    async def _send_error_response(self, status_code: int) -> None:
+        """The same words as the fast lane's for a head that is not acceptable."""
+        assert isinstance(self.connection, StrictConnection)
+        fields, body = refusal(status_code, self.connection.fault)
+        date = self.config.response_headers("h11") or [(b"Date", http_date(int(time())))]
+        whole = h11.Response(status_code=status_code, headers=[*fields, *CLOSE, *date])
+        for event in (whole, h11.Data(data=body), h11.EndOfMessage()):
+            await self._send_h11_event(event)
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if event.method == b"PRI" and event.target == b"*" and event.http_version == b"2.0":
+            raise H2ProtocolAssumedError(PREFACE[:18] + self.connection.trailing_data[0])
+
+    async def _create_stream(self, request: h11.Request) -> None:
+        self.connection_state = with_method(self.connection_state, request.method)
+        wanted = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
+        if self.websockets and wanted == [b"websocket"] and request.method == b"GET":
+            await super()._create_stream(request)
+            return
+        fields = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
+        plain = h11.Request(
+            method=request.method, target=request.target, headers=fields, http_version=request.http_version
+        )
+        await super()._create_stream(plain)
+
+
+class StrictH2(H2Protocol):
+    """HTTP/2 without CONNECT, with a bound on resets, and with bodies that may outlast their answer."""
+
+    def __init__(self, limits: Limits, *args: Any) -> None:
+        super().__init__(*args)
+        self.resets_left = limits.resets
+        self.stall_s = limits.write_s
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """A client that never opens its window would hold its answer for ever: no piece waits longer than stall_s."""
+        pieces: list[StreamEvent] = [event]
+        if isinstance(event, Body):
+            steps = range(0, len(event.data), SEND_BYTES)
+            pieces = [Body(stream_id=event.stream_id, data=event.data[at : at + SEND_BYTES]) for at in steps]
+        for piece in pieces:
+            with trio.move_on_after(self.stall_s) as limit:
+                await super().stream_send(piece)
+            if limit.cancelled_caught:
+                await self.send(Closed())
+                return
+
+    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
+        fields = dict(cast("list[tuple[bytes, bytes]]", request.headers or []))
+        method, path = fields.get(b":method", b"CONNECT"), fields.get(b":path", b"")
+        if method.upper() == b"CONNECT" or not TOKEN.fullmatch(method) or not path.isascii() or not path:
+            self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
+            return
+        self.connection_state = with_method(self.connection_state, method)
+        await super()._create_stream(request)
+
+    async def _handle_events(self, events: list[h2.events.Event]) -> None:
+        for event in events:
+            if isinstance(event, h2.events.StreamReset):
+                self.resets_left -= 1
+                if self.resets_left < 0:
+                    self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
+                    await self._flush()
+                    await self.send(Closed())
+                    return
+            if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
+                # the answer was complete before the body: give back the window that the body took
+                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                await self._flush()
+                continue
+            await super()._handle_events([event])
+
+
+class StrictProtocol(ProtocolWrapper):
+    """Chooses StrictH2 or StrictH11 by ALPN, or by the preface of HTTP/2 with prior knowledge."""
+
+    protocol: H11Protocol | H2Protocol
+
+    def __init__(self, limits: Limits, *args: Any) -> None:
+        super().__init__(*args)
+        self.limits = limits
+        self.arguments = (
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.state,
+            self.ssl,
+            self.client,
+            self.server,
+            self.send,
+        )
+        if isinstance(self.protocol, H2Protocol):
+            self.protocol = StrictH2(limits, *self.arguments)
+        else:
+            self.protocol = StrictH11(limits.websockets, *self.arguments)
+
+    async def handle(self, event: Event) -> None:
+        try:
+            await self.protocol.handle(event)
+        except H2ProtocolAssumedError as switch:
+            self.protocol = StrictH2(self.limits, *self.arguments)
+            await self.protocol.initiate()
+            await self.protocol.handle(RawData(data=switch.data))
+
+
+class Busy:
+    """The connections with a request under way. stirred_s: when one of them last got on (time.monotonic)."""
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+        self.stirred_s = -inf
+
+    def is_stirring(self) -> bool:
+        """Whether one of them may want the thread at once. An event stream without events does not."""
+        return bool(self.connections) and monotonic() - self.stirred_s < PARKED_S
+
+
+class Connection(TCPServer):
+    """One connection. initial: bytes that were read from it before it came here; it is in `busy` during a request."""
+
+    stream: Any  # a SocketStream or an SSLStream over one
+
+    def __init__(
+        self,
+        app: ASGIWrapper,
+        config: Config,
+        context: WorkerContext,
+        stream: Any,
+        peer: Peer,
+        limits: Limits,
+        busy: Busy,
+        initial: bytes,
+    ) -> None:
+        super().__init__(app, config, context, LifespanState(), stream)
+        self.peer = peer
+        self.limits = limits
+        self.initial = initial
+        self.socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
+        self.busy = busy
+        self.ended = False
+        self.aborted = trio.Event()
+
+    def abort(self) -> None:
+        """Close the socket under whatever waits on it; the tasks of the connection then end by themselves."""
+        self.socket.close()
+        self.aborted.set()
+
+    async def run(self) -> None:
+        try:
+            await self.converse()
+        except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            logger.debug("connection from %s broke", self.peer.address)
+        except* Exception:
+            logger.exception("connection from %s: contained", self.peer.address)
+        finally:
+            self.busy.connections.discard(self)
+            self.abort()
+
+    async def converse(self) -> None:
+        alpn, secure = "http/1.1", isinstance(self.stream, trio.SSLStream)
+        if secure:
+            with trio.move_on_after(self.limits.handshake_s) as limit:
+                await self.stream.do_handshake()
+            if limit.cancelled_caught:
+                return
+            alpn = self.stream.selected_alpn_protocol() or alpn
+        async with Tasks(self.limits.body_s) as group:
+            self._task_group = group
+            self.protocol = StrictProtocol(
+                self.limits,
+                self.app,
+                self.config,
+                self.context,
+                group,
+                ConnectionState({"peer": self.peer}),
+                secure,
+                None if self.peer.unix else self.socket.getpeername()[:2],
+                None if self.peer.unix else self.socket.getsockname()[:2],
+                self.protocol_send,
+                alpn,
+            )
+            await self.protocol.initiate()
+            await self.idle_task.restart(group, self._idle_timeout)
+            if self.initial:
+                await self.protocol.handle(RawData(self.initial))
+                self.initial = b""
+            await self._read_data()
+            self.ended = True
+            await self.idle_task.stop()
+            await self._close()
+
+    async def protocol_send(self, event: Event) -> None:
+        self.busy.stirred_s = monotonic()
+        if isinstance(event, RawData):
+            async with self.send_lock:
+                sent = await self.send_pieces(event.data)
+            if not sent:
+                self.abort()
+                await self.protocol.handle(Closed())
+            return
+        if isinstance(event, Updated):
+            self.busy.connections.discard(self) if event.idle else self.busy.connections.add(self)
+            if self.ended:
+                return  # the idle timer would keep a connection that is gone among the open ones
+        await super().protocol_send(event)
+
+    async def send_pieces(self, data: bytes) -> bool:
+        """Send all; False if the client is gone or made no progress for write_s."""
+        for start in range(0, len(data), SEND_BYTES):
+            try:
+                # shielded, for half a frame would break the connection; the server aborts the socket to end it sooner
+                with trio.move_on_after(self.limits.write_s, shield=True) as limit:
+                    await self.stream.send_all(data[start : start + SEND_BYTES])
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                return False  # the client is gone, or another task is just ending the connection
+            if limit.cancelled_caught:
+                return False
+        return True
+
+    async def _read_data(self) -> None:
+        while True:
+            data = await self.receive()
+            if not data:
+                break
+            self.busy.stirred_s = monotonic()
+            await self.protocol.handle(RawData(data))
+        if isinstance(self.protocol.protocol, StrictH11):
+            await self.protocol.protocol.finish()
+        await self.protocol.handle(Closed())
+
+    async def receive(self) -> bytes:
+        """What the peer sends next; nothing where it has ended, or where its head is late."""
+        protocol = self.protocol.protocol
+        late_at = protocol.head_since + self.limits.head_s if isinstance(protocol, StrictH11) else inf
+        data = b""
+        with trio.move_on_at(late_at), suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            try:
+                data = bytes(await self.stream.receive_some(RECEIVE_BYTES))
+            except trio.BusyResourceError:
+                await self.aborted.wait()  # the request's task is reading the rest and will end the connection
+        return data
+
+    async def _close(self) -> None:
+        with trio.move_on_after(1, shield=True):
+            try:
+                if not isinstance(self.stream, trio.SSLStream):
+                    await self.stream.send_eof()
+                    await self.linger()
+                await self.stream.aclose()
+            except (trio.BrokenResourceError, trio.BusyResourceError, trio.ClosedResourceError):
+                pass  # gone already, or another task is in the middle of ending it
+        self.abort()
+
+    async def linger(self) -> None:
+        """Read what still comes, so that closing with unread bytes does not reset the answer away (RFC 9112 9.6)."""
+        for _ in range(16):
+            if not await self.stream.receive_some(RECEIVE_BYTES):
+                return

@@ -1,0 +1,1 @@
+"""What a version is made of: hops, snapshots, pages of the chain."""

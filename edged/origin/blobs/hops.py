@@ -1,0 +1,238 @@
+"""Hops: composed from the journal, coded against the slice as it was, proved by a round trip before anyone sees one."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+
+from edged.errors import EdgedError, OriginError
+from edged.feed import limits
+from edged.feed.blob import BlobRef
+from edged.feed.coding.arithmetic import BITS_MOST
+from edged.feed.coding.changes import Change, sort_key
+from edged.feed.coding.hop import pack_hop, unpack_hop
+from edged.feed.digest import SetHash
+from edged.feed.plan import REQUEST_BYTES
+from edged.origin.state import SliceState, State
+
+HOP_CONTENT_BYTES = 48 << 20  # what a hop may touch, old and new together: both ends hold that much in memory
+PLAIN_BITS = 1 << 16  # coded in the hop to the next version: every device takes it, and soon, so within a second
+SKIP_SHARE = 0.5  # a skip hop that touches more of the slice than this is no cheaper than the snapshot
+SKIP_FREE_BYTES = 4 << 20  # below this coding takes a second or two, and what comes out is often far smaller
+
+StoreBlob = Callable[[str, bytes], BlobRef]  # (kind, bytes) to the blob, written durably
+
+
+class OldSlice:
+    """A slice as it was before some of its changes: the `Lookup` that a receiver at that version has.
+
+    before: (collection, key) to the value then, None where the slice did not hold it, of every record that the
+    changes touched; all others are now as they were then.
+    """
+
+    def __init__(self, state: State, name: str, before: dict[tuple[str, str], bytes | None]) -> None:
+        self.state, self.name, self.values = state, name, before
+        self.memberships = state.memberships_with(name)
+        self.indexed = state.indexed()
+        self.held: dict[str, list[bytes]] = {}
+        for collection, key in sorted(at for at, value in before.items() if value is not None):
+            self.held.setdefault(collection, []).append(key.encode())
+        for keys in self.held.values():
+            keys.sort()
+        self.last: tuple[str, bytes, tuple[str, bytes] | None] = ("", b"", None)
+
+    def get(self, collection: str, key: str) -> bytes | None:
+        if (collection, key) in self.values:
+            return self.values[collection, key]
+        found = self.state.record(collection, key)
+        return found[1] if found is not None and found[0] in self.memberships else None
+
+    def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
+        untouched = self.untouched_before(collection, key)
+        touched = None
+        keys = self.held.get(collection, [])
+        place = bisect_left(keys, key.encode())
+        if place:
+            text = keys[place - 1].decode()
+            touched = text, self.values[collection, text] or b""
+        if untouched is None or (touched is not None and touched[0].encode() > untouched[0].encode()):
+            return touched
+        return untouched
+
+    def untouched_before(self, collection: str, key: str) -> tuple[str, bytes] | None:
+        """The nearest record below `key` that the changes did not touch.
+
+        Hops ask in the order of keys, so a search goes no further down than the one before it.
+        """
+        floor, known = b"", None
+        if self.last[0] == collection and self.last[1] <= key.encode():
+            floor, known = self.last[1], self.last[2]
+        best: tuple[str, bytes] | None = None
+        if self.indexed:
+            for membership in self.memberships:
+                found = self.search(collection, key, floor, "membership = ?", (membership,))
+                if found is not None and (best is None or found[0].encode() > best[0].encode()):
+                    best = found
+        elif self.memberships:
+            marks = ",".join("?" * len(self.memberships))
+            best = self.search(collection, key, floor, f"membership IN ({marks})", tuple(self.memberships))
+        best = best or known
+        self.last = (collection, key.encode(), best)
+        return best
+
+    def search(
+        self, collection: str, key: str, floor: bytes, where: str, values: tuple[int, ...]
+    ) -> tuple[str, bytes] | None:
+        rows = self.state.rows(
+            f"SELECT key, value FROM records WHERE {where} AND collection = ? AND key < ? AND key >= ?"  # noqa: S608
+            " ORDER BY key DESC",
+            (*values, collection, key, floor.decode()),
+        )
+        return next(((found, value) for found, value in rows if (collection, found) not in self.values), None)
+
+
+def compose(state: State, name: str, since: SliceState) -> tuple[list[Change], OldSlice] | None:
+    """The changes of slice `name` from `since` to now and the slice as it was, None if they are too many for a hop."""
+    versions = [
+        row[0]
+        for row in state.rows("SELECT version FROM slices WHERE slice = ? AND version > ?", (name, since.version))
+    ]
+    marks = ",".join("?" * len(versions))
+    old_bytes = next(
+        state.rows(f"SELECT ifnull(sum(length(value)), 0) FROM journal WHERE version IN ({marks})", versions)  # noqa: S608
+    )[0]
+    if old_bytes > HOP_CONTENT_BYTES:
+        return None
+    rows = state.rows(
+        "SELECT j.collection, j.key, j.membership, j.value, min(j.version), r.membership, r.value FROM journal AS j"  # noqa: S608
+        f" LEFT JOIN records AS r USING(collection, key) WHERE j.version IN ({marks}) GROUP BY j.collection, j.key",
+        versions,
+    )
+    members = frozenset(state.memberships_with(name))
+    changes: list[Change] = []
+    before: dict[tuple[str, str], bytes | None] = {}
+    spent = 0
+    for collection, key, old_membership, old_value, _, membership, value in rows:
+        old = old_value if old_membership in members else None
+        new = value if membership in members else None
+        before[collection, key] = old
+        if old != new:
+            changes.append(Change(collection, key, new))
+            spent += len(old or b"") + len(new or b"")
+            if spent > HOP_CONTENT_BYTES:
+                return None
+    return sorted(changes, key=sort_key), OldSlice(state, name, before)
+
+
+def make_hop(
+    state: State,
+    name: str,
+    since: SliceState,
+    now: SliceState,
+    dictionary: bytes,
+    *,
+    most_content: int,
+    bits: int = BITS_MOST,
+) -> bytes | None:
+    """A proved hop, None if it would touch more than `most_content` bytes. Raises OriginError if the proof fails."""
+    composed = compose(state, name, since)
+    if composed is None:
+        return None
+    changes, old = composed
+    if sum(len(change.value or b"") for change in changes) > most_content:
+        return None
+    data = pack_hop(changes, old, dictionary, bits)
+    prove(data, changes, old, dictionary, since, now)
+    return data
+
+
+def prove(
+    data: bytes,
+    changes: Sequence[Change],
+    old: OldSlice,
+    dictionary: bytes,
+    since: SliceState,
+    now: SliceState,
+) -> None:
+    """What a receiver at `since` gets from the hop has the digest that will be signed."""
+    what = f"prove hop of slice {old.name} from version {since.version} to {now.version}"
+    try:
+        decoded = unpack_hop(data, old, dictionary)
+    except EdgedError as fault:
+        raise OriginError(f"{what}: it does not decode: {fault}; nothing was published; report this fault") from fault
+    running = SetHash(since.state)
+    for change in decoded:
+        value = old.get(change.collection, change.key)
+        if value is not None:
+            running.remove(change.collection, change.key, value)
+        if change.value is not None:
+            running.add(change.collection, change.key, change.value)
+    if decoded != list(changes) or running.digest() != now.digest:
+        raise OriginError(f"{what}: old and hop do not make the new content; nothing was published; report this fault")
+
+
+class HopMaker:
+    """Makes the hops that lead to the newest version of each touched slice.
+
+    oldest: the dataset version from which on the journal can tell what records were.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        oldest: int,
+        dictionary_of: Callable[[str], tuple[bytes | None, bytes]],
+        store: StoreBlob,
+    ) -> None:
+        self.state, self.oldest, self.dictionary_of, self.store = state, oldest, dictionary_of, store
+
+    def make_plain(self, name: str, before: SliceState, snapshot_bytes: int) -> bool:
+        """Write the hop from `before`. False where there is none and only a snapshot will do."""
+        now = self.state.slice_state(name)
+        if not before.counter:
+            return False
+        blob_name, dictionary = self.dictionary_of(name)
+        data = make_hop(self.state, name, before, now, dictionary, most_content=HOP_CONTENT_BYTES, bits=PLAIN_BITS)
+        if data is None or len(data) > min(limits.BLOB_BYTES, snapshot_bytes + REQUEST_BYTES):
+            return False
+        self.keep(name, before, now, data, blob_name)
+        return True
+
+    def make_skips(self, name: str, least: int, most: int) -> None:
+        """Write the skip hops from `least` to `most` changes back, those that are cheaper than the shorter ones."""
+        now = self.state.slice_state(name)
+        blob_name, dictionary = self.dictionary_of(name)
+        step = least
+        while step <= most and now.counter % step == 0 and now.counter > step:
+            since = self.state.slice_version_at(name, now.counter - step)
+            step *= 2
+            if since is None or since.version < self.oldest or since.state is None:
+                return
+            path = self.path_bytes(name, since, now)
+            content = max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
+            data = make_hop(self.state, name, since, now, dictionary, most_content=content)
+            if data is None:
+                return  # longer ones touch more
+            if path is None or len(data) + REQUEST_BYTES < path:
+                self.keep(name, since, now, data, blob_name)
+
+    def keep(self, name: str, since: SliceState, now: SliceState, data: bytes, dictionary: bytes | None) -> None:
+        ref = self.store("hop", data)
+        self.state.run(
+            "INSERT OR REPLACE INTO hops VALUES(?,?,?,?,?,?)",
+            (name, now.version, since.version, ref.size, ref.sha256, dictionary),
+        )
+
+    def path_bytes(self, name: str, since: SliceState, now: SliceState) -> int | None:
+        """What the shorter hops from `since` to `now` cost, requests included; None if they do not lead there."""
+        best = {since.version: 0}
+        rows = self.state.rows(
+            "SELECT from_version, to_version, size FROM hops WHERE slice = ? AND from_version >= ? AND to_version <= ?"
+            " ORDER BY to_version, from_version",
+            (name, since.version, now.version),
+        )
+        for low, high, size in rows:
+            if low in best:
+                cost = best[low] + size + REQUEST_BYTES
+                best[high] = min(cost, best.get(high, cost))
+        return best.get(now.version)

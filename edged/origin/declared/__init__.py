@@ -1,0 +1,1 @@
+"""What `<dataset>.toml` declares, and what follows from it: slices and validators."""

@@ -1,0 +1,118 @@
+"""What of the input differs from the state, found with bounded memory: the input goes through a scratch database.
+
+The scratch lies beside the state, is never synced, and is deleted with the publish. Of a record that is as it was
+only the key is kept there, to know afterwards which records are gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Protocol
+
+from edged.origin.input.reading import Entry, Faults
+from edged.origin.state import HIDDEN, State, guarded
+
+SAME, SET, GONE = 0, 1, 2
+BATCH = 512
+
+SCRATCH = """
+CREATE TABLE scratch.incoming(collection TEXT NOT NULL, key TEXT NOT NULL, state INTEGER NOT NULL, value BLOB,
+    place INTEGER NOT NULL, PRIMARY KEY(collection, key)) WITHOUT ROWID
+"""
+
+
+class Source(Protocol):
+    """Where records come from: reading.Inputs or reading.Values."""
+
+    faults: Faults
+
+    def name_of(self, place: int) -> str: ...
+
+    def entries(self) -> Iterator[Entry]: ...
+
+
+def attach_scratch(state: State) -> None:
+    """A database `scratch` attached to the state's connection, until that is closed. Raises StoreError."""
+    with guarded(f"create {state.scratch}"):
+        state.db.execute("ATTACH DATABASE ? AS scratch", (str(state.scratch),))
+        state.scratch.chmod(0o600)
+        state.db.execute("PRAGMA scratch.journal_mode = OFF")
+        state.db.execute("PRAGMA scratch.synchronous = OFF")
+        state.db.execute("PRAGMA scratch.cache_size = -16384")
+        state.db.execute(SCRATCH)
+
+
+def gather(state: State, source: Source, advance: Callable[[int], None]) -> int:
+    """Read the whole source into the scratch. Returns the number of entries. Raises InputError naming bad lines.
+
+    A record that occurs twice is refused, unless both are the same.
+    """
+    total = 0
+    entries = source.entries()
+    while batch := list(islice(entries, BATCH)):
+        total += len(batch)
+        rows = [(item.collection, item.key, *kind_of(state, item), item.place) for item in batch]
+        before = state.db.total_changes
+        state.run_many("INSERT OR IGNORE INTO scratch.incoming VALUES(?,?,?,?,?)", rows)
+        if state.db.total_changes - before != len(rows):
+            refuse_twice(state, source, rows)
+        advance(len(batch))
+    source.faults.raise_any()
+    return total
+
+
+def kind_of(state: State, item: Entry) -> tuple[int, bytes | None]:
+    """Whether an entry changes the state, and to what."""
+    found = state.record(item.collection, item.key)
+    if item.value is None:
+        return (SAME if found is None else GONE), None
+    if found is not None and found[1] == item.value:
+        return SAME, None
+    return SET, item.value
+
+
+def refuse_twice(state: State, source: Source, rows: Iterable[tuple[Any, ...]]) -> None:
+    """Name those of `rows` of which another entry, with another content, came before."""
+    for collection, key, kind, value, place in rows:
+        first = next(
+            state.rows(
+                "SELECT state, value, place FROM scratch.incoming WHERE collection = ? AND key = ?", (collection, key)
+            )
+        )
+        if first[2] != place and first[:2] != (kind, value):
+            source.faults.add(
+                f"{source.name_of(place)}: {collection}/{key} is there twice with different contents, first at "
+                f"{source.name_of(first[2])}; expected each record once"
+            )
+
+
+def mark_missing(state: State) -> None:
+    """For a whole new state: what is not in the scratch is gone."""
+    state.run(
+        "INSERT INTO scratch.incoming SELECT collection, key, ?, NULL, 0 FROM main.records AS old WHERE value NOT NULL"
+        " AND NOT EXISTS (SELECT 1 FROM scratch.incoming AS new WHERE new.collection = old.collection"
+        " AND new.key = old.key)",
+        (GONE,),
+    )
+
+
+def differing(state: State) -> Iterator[tuple[str, str, bytes | None]]:
+    """(collection, key, new value or None) of every entry that changes the state, in order."""
+    return state.rows(
+        "SELECT collection, key, value FROM scratch.incoming WHERE state <> ? ORDER BY collection, key", (SAME,)
+    )
+
+
+def remember_hidden(state: State) -> None:
+    """Move new values of records that are taken down behind the curtain: kept for `restore`, not published."""
+    if not state.hidden():
+        return
+    hidden = "EXISTS (SELECT 1 FROM main.records AS old WHERE old.membership = ? AND"
+    same = "old.collection = scratch.incoming.collection AND old.key = scratch.incoming.key)"
+    rows = state.rows(
+        f"SELECT value, collection, key FROM scratch.incoming WHERE state <> ? AND {hidden} {same}",  # noqa: S608
+        (SAME, HIDDEN),
+    )
+    state.run_many("UPDATE main.records SET value = ? WHERE collection = ? AND key = ?", list(rows))
+    state.run(f"DELETE FROM scratch.incoming WHERE {hidden} {same}", (HIDDEN,))  # noqa: S608

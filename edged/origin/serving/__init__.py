@@ -1,0 +1,1 @@
+"""The feed over HTTP: heads with a long poll, roots of trust, blobs."""

@@ -1,0 +1,110 @@
+"""`edged origin serve`: the feed over HTTP, and heads kept fresh where the head key is at hand."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from pathlib import Path
+
+import trio
+
+from edged.errors import BusyError, ConfigError, EdgedError, plain_errors
+from edged.http.limits import Limits
+from edged.http.server import serve
+from edged.origin.publisher import Clock, Publisher
+from edged.origin.serving.app import FeedApp
+from edged.origin.serving.heads import Heads
+
+logger = logging.getLogger("edged.origin")
+
+LOOK_S = 30.0  # between looks at the age of the heads
+SPARE_FILES = 256  # descriptors for anything but connections
+MOST_CONNECTIONS = 60_000
+
+
+async def serve_feed(
+    feed_dir: Path,
+    bind: list[str],
+    *,
+    stop: trio.Event | None = None,
+    clock: Clock = time.time,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve FEED_DIR/public until `stop` is set or this is cancelled. Reports the bound URLs by task_status.
+
+    Raises ConfigError where FEED_DIR is no feed or an address cannot be had.
+    """
+    public = feed_dir / "public"
+    if not public.is_dir():
+        raise ConfigError(f"serve {feed_dir}: not a feed; make one with: edged origin init {feed_dir}")
+    heads = Heads(public)
+    with plain_errors():
+        await run_station(feed_dir, heads, bind, stop, clock, task_status)
+
+
+async def run_station(
+    feed_dir: Path,
+    heads: Heads,
+    bind: list[str],
+    stop: trio.Event | None,
+    clock: Clock,
+    task_status: trio.TaskStatus[list[str]],
+) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heads.watch)
+        nursery.start_soon(keep_fresh, feed_dir, heads, clock)
+        if stop is not None:
+            nursery.start_soon(release_on_stop, stop, heads)
+        await serve(FeedApp(heads.public, heads), bind, limits=connection_limits(), stop=stop, task_status=task_status)
+        nursery.cancel_scope.cancel()
+
+
+async def release_on_stop(stop: trio.Event, heads: Heads) -> None:
+    await stop.wait()
+    heads.close()
+
+
+def connection_limits() -> Limits:
+    """As many connections as descriptors allow: a device holds one all the time, a proxy before us many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A blob being sent takes a second descriptor.
+    most = max(min((soft if soft != resource.RLIM_INFINITY else hard) - SPARE_FILES, 2 * MOST_CONNECTIONS) // 2, 64)
+    return Limits(connections=most, per_peer=most)
+
+
+async def keep_fresh(feed_dir: Path, heads: Heads, clock: Clock) -> None:
+    """Sign heads anew at half their fresh time, for ever; at once those that an interrupted key rotation left."""
+    publisher = await trio.to_thread.run_sync(open_with_key, feed_dir, clock)
+    while publisher is not None:
+        for dataset in heads.datasets():
+            if is_aging(heads, dataset, clock()):
+                await trio.to_thread.run_sync(sign_anew, publisher, dataset)
+        await trio.sleep(LOOK_S)
+
+
+def is_aging(heads: Heads, dataset: str, now: float) -> bool:
+    """Whether half of the head's fresh time is over, or it is not one that the newest root of trust vouches for."""
+    found = heads.current(dataset)
+    return found is None or found.document.signed_at + found.document.fresh_s / 2 <= now
+
+
+def sign_anew(publisher: Publisher, dataset: str) -> None:
+    """Devices go on with the head there is if this fails, so serving goes on too."""
+    try:
+        publisher.resign(dataset)
+    except BusyError:
+        logger.debug("head of %s: being published just now", dataset)
+    except EdgedError as fault:
+        logger.error("head of %s is not signed anew: %s", dataset, fault)
+
+
+def open_with_key(feed_dir: Path, clock: Clock) -> Publisher | None:
+    """The feed's publisher, None where its head key is not at hand; then whoever publishes keeps heads fresh."""
+    try:
+        publisher = Publisher.open(feed_dir, clock=clock)
+        publisher.roots.head_key()
+    except (EdgedError, OSError) as fault:
+        logger.info("heads are not signed anew here: %s", fault)
+        return None
+    return publisher

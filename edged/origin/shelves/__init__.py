@@ -1,0 +1,1 @@
+"""Where the blobs of a feed lie."""

@@ -1,0 +1,1 @@
+"""Private keys, and the roots of trust that name them."""

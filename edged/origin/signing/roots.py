@@ -1,0 +1,126 @@
+"""The feed's roots of trust and keys: private/trust/<n> for all that there were, private/keys for what signs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from edged.errors import ConfigError, OriginError, TrustError
+from edged.feed import limits
+from edged.feed.trust import cose
+from edged.feed.trust import root as trust
+from edged.origin.files import make_directory, read_bounded, sync_directory, write_durable
+from edged.origin.signing import keys
+
+HEAD_PATTERN, ROOT_PATTERN = "head-*.key", "root-*.key"
+
+
+@dataclass(frozen=True, slots=True)
+class Roots:
+    """All roots of trust of a feed, checked one by one. documents: the signed bytes of root 1, 2, …"""
+
+    directory: Path
+    documents: tuple[bytes, ...]
+    newest: trust.Root
+
+    def root(self, number: int) -> trust.Root:
+        """Root `number`, already checked. Raises TrustError if there is none such."""
+        if not 1 <= number <= len(self.documents):
+            raise TrustError(f"root of trust {number}: the feed has 1 to {len(self.documents)}")
+        return trust.read_root(self.documents[number - 1], f"root of trust {number}")
+
+    def head_key(self) -> Ed25519PrivateKey:
+        """The key that signs heads now. Raises ConfigError if it is not here or not a safe file."""
+        found = keys.load_matching(self.directory / "keys", HEAD_PATTERN, self.newest.heads)
+        if not found:
+            raise ConfigError(
+                f"sign head: no key in {self.directory / 'keys'} is a head key of root of trust {self.newest.number}; "
+                "put the head key back, or make a new one with: edged origin rotate-key"
+            )
+        return found[-1]
+
+
+def load_roots(private: Path) -> Roots:
+    """Read private/trust. Raises OriginError if this is no feed, TrustError if the chain of roots does not hold."""
+    documents: list[bytes] = []
+    newest: trust.Root | None = None
+    while (path := private / "trust" / str(len(documents) + 1)).exists():
+        data = read_bounded(path, limits.TRUST_BYTES)
+        newest = trust.read_root(data, str(path)) if newest is None else trust.verify_root(data, newest)
+        documents.append(data)
+    if newest is None:
+        raise OriginError(f"open {private.parent}: not a feed; make one with: edged origin init {private.parent}")
+    return Roots(private, tuple(documents), newest)
+
+
+def create_roots(private: Path, root_keys: int, threshold: int, now: int) -> Roots:
+    """Make keys and root of trust 1. Raises StoreError, ConfigError."""
+    if not 1 <= threshold <= root_keys <= limits.ROOT_KEYS:
+        raise ConfigError(f"--threshold {threshold} of --root-keys {root_keys}: expected 1 <= threshold <= keys <= 64")
+    for name in ("", "keys", "trust", "state"):
+        make_directory(private / name, 0o700)
+    signers = [keys.create_key(private / "keys" / f"root-1-{number}.key") for number in range(1, root_keys + 1)]
+    head = keys.create_key(private / "keys" / "head-1.key")
+    root = trust.Root(
+        1,
+        now,
+        trust.role_of(threshold, [cose.public_bytes(key) for key in signers]),
+        trust.role_of(1, [cose.public_bytes(head)]),
+    )
+    write_durable(private / "trust" / "1", trust.sign_root(root, signers), mode=0o600)
+    return load_roots(private)
+
+
+def next_root(roots: Roots, now: int, root_keys_directory: Path, *, new_root_keys: bool) -> Roots:
+    """Sign in a new head key, and new root keys if asked, with a threshold of the old and the new root keys.
+
+    The renaming of private/trust/<n+1> is the commit. Raises ConfigError if too few root keys are at hand, StoreError.
+    """
+    old, number = roots.newest, roots.newest.number + 1
+    signers = keys.load_matching(root_keys_directory, ROOT_PATTERN, old.roots)
+    if len(signers) < old.roots.threshold:
+        raise ConfigError(
+            f"rotate key: {len(signers)} root keys of root of trust {old.number} are in {root_keys_directory}, "
+            f"{old.roots.threshold} must sign; name their directory with --root-keys-dir"
+        )
+    directory = roots.directory / "keys"
+    head = keys.create_key(directory / f"head-{number}.key")
+    role = old.roots
+    if new_root_keys:
+        fresh = [
+            keys.create_key(root_keys_directory / f"root-{number}-{place}.key")
+            for place in range(1, len(old.roots.keys) + 1)
+        ]
+        role = trust.role_of(old.roots.threshold, [cose.public_bytes(key) for key in fresh])
+        signers = [*signers, *fresh]
+    root = trust.Root(number, max(now, old.signed_at), role, trust.role_of(1, [cose.public_bytes(head)]))
+    data = trust.sign_root(root, signers)
+    trust.verify_root(data, old)
+    write_durable(roots.directory / "trust" / str(number), data, mode=0o600)
+    return load_roots(roots.directory)
+
+
+def put_aside(roots: Roots) -> list[Path]:
+    """Move keys that the newest root no longer names into keys/revoked; returns where they are now."""
+    directory = roots.directory / "keys"
+    make_directory(directory / "revoked", 0o700)
+    moved = []
+    for pattern, role in ((HEAD_PATTERN, roots.newest.heads), (ROOT_PATTERN, roots.newest.roots)):
+        for path in sorted(directory.glob(pattern)):
+            if cose.key_id(cose.public_bytes(keys.load_key(path))) not in role.keys:
+                target = directory / "revoked" / path.name
+                path.replace(target)
+                moved.append(target)
+    sync_directory(directory)
+    return moved
+
+
+def publish_roots(roots: Roots, base: Path) -> None:
+    """Have every root of trust at `<base>/trust/<n>`."""
+    make_directory(base / "trust")
+    for number, data in enumerate(roots.documents, 1):
+        path = base / "trust" / str(number)
+        if not path.is_file() or read_bounded(path, limits.TRUST_BYTES) != data:
+            write_durable(path, data)

@@ -1,0 +1,1 @@
+"""Stored responses: in memory, on flash, and both as one."""

@@ -1,0 +1,1 @@
+"""The services behind the routes: requests to them, and WebSockets passed through."""

@@ -1,0 +1,1 @@
+"""The files of one replica and what stands in them."""

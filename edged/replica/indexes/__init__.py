@@ -1,0 +1,1 @@
+"""What the indexes of one pack hold, on flash and in memory."""

@@ -1,0 +1,79 @@
+"""The index of the fresh packs of a slice, kept in memory: they are too small and too short-lived for one on flash.
+
+It only grows while hops arrive, and is shared by the versions meanwhile. It knows entries by number; an entry never
+changes, so what it says of one holds, and the version that asks takes those that are the newest of their key to it.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from typing import NamedTuple
+
+import cbor2
+
+from edged.feed.schema import Schema
+from edged.replica.indexes.index import HIGHEST, rules_of, terms_of, title_of
+from edged.replica.packs.pack import Pack
+
+
+class Entry(NamedTuple):
+    """title: "" where the collection has no text fields."""
+
+    key: str
+    pack: Pack
+    place: int
+    title: str
+
+
+class FreshIndex:
+    """Numbers of `entries` by collection, group and term. Thread-safe."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.lock = threading.Lock()
+        self.known: set[int] = set()  # id() of the packs taken in, which `packs` keeps alive
+        self.packs: list[Pack] = []
+        self.entries: list[Entry] = []
+        self.numbers: dict[tuple[str, str], dict[bytes, list[int]]] = {}
+        self.sorted: dict[tuple[str, str], list[bytes]] = {}
+
+    def take(self, packs: list[Pack]) -> None:
+        """Take in those of `packs` that are new. Raises DamageError."""
+        if all(id(pack) in self.known for pack in packs):
+            return
+        with self.lock:
+            for pack in packs:
+                if id(pack) not in self.known:
+                    self.take_pack(pack)
+                    self.packs.append(pack)
+                    self.known.add(id(pack))
+            self.sorted = {}
+
+    def take_pack(self, pack: Pack) -> None:
+        for collection, rules in rules_of(self.schema, pack.meta.spans).items():
+            span = pack.span(collection)
+            for key, place in pack.walk(span.low, span.high):
+                value = pack.value(place)
+                if value is not None:
+                    record, number = cbor2.loads(value), len(self.entries)
+                    title = title_of(record, rules) if rules.text else ""
+                    self.entries.append(Entry(key.decode(), pack, place, title))
+                    for group, item in set(terms_of(record, rules)):
+                        self.numbers.setdefault((collection, group), {}).setdefault(item, []).append(number)
+
+    def places(self, collection: str, group: str, wanted: bytes) -> list[int]:
+        """Numbers of the entries that hold a term."""
+        with self.lock:
+            return list(self.numbers.get((collection, group), {}).get(wanted, ()))
+
+    def places_from(self, collection: str, group: str, beginning: bytes) -> list[int]:
+        """Numbers of the entries that hold a term with that beginning, some of them more than once."""
+        with self.lock:
+            held = self.numbers.get((collection, group), {})
+            ordered = self.sorted.get((collection, group))
+            if ordered is None:
+                ordered = self.sorted[collection, group] = sorted(held)
+            low = bisect_left(ordered, beginning)
+            high = bisect_left(ordered, beginning + HIGHEST)
+            return [number for item in ordered[low:high] for number in held[item]]

@@ -1,0 +1,190 @@
+"""Indexes of one pack: for each term of a declared field the places of the entries that hold it, in rising order.
+
+Terms are kept in groups: `=FIELD` for a declared field, and for text `^` (the first word of the title, which is the
+first text field), `0` (all words of the title) and `1` (those of the other text fields). The terms of a group are
+sorted and their postings lie one after the other, so that all words with one beginning are one run. Postings of words
+do not name places but ranks, the records being ranked by title: so the first of many are found without looking at
+the records. The group `#` has the place of each rank. Specification: docs/replica.md.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import cbor2
+
+from edged.errors import DamageError, WireError
+from edged.feed import cbor
+from edged.feed.schema import CollectionSchema, Schema
+from edged.replica.indexes import terms
+from edged.replica.packs.pack import Buffer, Pack
+
+MAGIC = b"\x89EDGIX\r\n"
+FORMAT = 2
+HEADER = struct.Struct("<8sHHIIIII")  # magic, format, bytes a posting, bytes of: meta, terms, positions; postings; crc
+CRC = struct.Struct("<I")
+FIRST_WORD, TITLE, OTHERS, RANKED = "^", "0", "1", "#"
+ALL = b""  # the one term of the group `#`
+HIGHEST = "\U0010ffff".encode()
+Groups = dict[tuple[str, str], dict[bytes, "array[int]"]]  # by collection and group: the postings of each term
+NO_RUN: Sequence[int] = ()
+
+
+def title_of(record: Any, rules: CollectionSchema) -> str:
+    """By what the finds of a search are ordered: the folded words of the first text field."""
+    return " ".join(terms.record_words(record, rules.text[0]))
+
+
+def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]]:
+    """(group, term) of everything that the indexes hold of a record."""
+    for name in rules.index:
+        for item in terms.record_terms(record, name):
+            yield "=" + name, item
+    for number, name in enumerate(rules.text):
+        found = terms.record_words(record, name)
+        if not number and found:
+            yield FIRST_WORD, found[0].encode()
+        for word in set(found):
+            yield OTHERS if number else TITLE, word.encode()
+
+
+def rules_of(schema: Schema, names: Iterable[str]) -> dict[str, CollectionSchema]:
+    """The rules of those of the collections that have any."""
+    known = {name: schema.collections.get(name, CollectionSchema()) for name in names}
+    return {name: rules for name, rules in known.items() if rules.index or rules.text}
+
+
+def build_index(pack: Pack, schema: Schema) -> bytes | None:
+    """The index file of a pack, None where the schema declares nothing for it. Raises DamageError."""
+    groups: Groups = {}
+    rules = rules_of(schema, pack.meta.spans)
+    for collection, rule in rules.items():
+        span = pack.span(collection)
+        titles: list[tuple[str, int]] = []
+        for place in range(span.low, span.high):
+            value = pack.value(place)
+            if value is None:
+                continue
+            record = cbor2.loads(value)
+            for group, item in set(terms_of(record, rule)):
+                groups.setdefault((collection, group), {}).setdefault(item, array("I")).append(place)
+            if rule.text:
+                titles.append((title_of(record, rule), place))
+        if titles:
+            rank_by_title(groups, collection, [place for _, place in sorted(titles)])
+    return encode_index(groups, len(pack), rules) if rules else None
+
+
+def rank_by_title(groups: Groups, collection: str, ordered: list[int]) -> None:
+    """Turn the places in the postings of words into ranks. ordered: the place of each rank."""
+    ranks = {place: rank for rank, place in enumerate(ordered)}
+    for group in (FIRST_WORD, TITLE, OTHERS):
+        held = groups.get((collection, group), {})
+        for item, places in held.items():
+            held[item] = array("I", sorted(map(ranks.__getitem__, places)))
+    groups[collection, RANKED] = {ALL: array("I", ordered)}
+
+
+def encode_index(
+    groups: Mapping[tuple[str, str], Mapping[bytes, array[int]]], count: int, rules: Mapping[str, CollectionSchema]
+) -> bytes:
+    """The file. count: of the pack's entries; rules: those it was built by."""
+    width = 2 if count <= 1 << 16 else 4
+    words, starts, runs = bytearray(), array("I"), array("I")
+    postings = array("H" if width == 2 else "I")
+    table: list[list[Any]] = []
+    for (collection, group), held in sorted(groups.items()):
+        first = len(starts)
+        for item, places in sorted(held.items()):
+            starts.append(len(words))
+            runs.append(len(postings))
+            words += item
+            postings.fromlist(places.tolist())
+        table.append([collection, group, first, len(starts)])
+    starts.append(len(words))
+    runs.append(len(postings))
+    meta = padded([table, {name: [list(rule.index), list(rule.text)] for name, rule in rules.items()}])
+    words += bytes(-len(words) % 4)
+    body = b"".join((meta, words, starts.tobytes(), runs.tobytes(), postings.tobytes()))
+    head = HEADER.pack(
+        MAGIC, FORMAT, width, len(meta), len(words), 4 * len(starts), width * len(postings), zlib.crc32(body)
+    )
+    return head + CRC.pack(zlib.crc32(head)) + body
+
+
+def padded(items: list[Any]) -> bytes:
+    """A CBOR array of a multiple of four bytes, zeros being appended to its items."""
+    data = cbor.encode(items)
+    return data if not len(data) % 4 else cbor.encode([*items, *([0] * (-len(data) % 4))])
+
+
+class Index:
+    """An index file, its checksum checked when it is opened. Raises DamageError."""
+
+    def __init__(self, buffer: Buffer, file: str) -> None:
+        head = buffer[: HEADER.size + CRC.size]
+        if len(head) < HEADER.size + CRC.size or zlib.crc32(head[: HEADER.size]) != CRC.unpack(head[HEADER.size :])[0]:
+            raise DamageError(f"read {file}: the index's header is damaged; it is made anew")
+        magic, form, width, meta_bytes, words_bytes, positions, postings, crc = HEADER.unpack(head[: HEADER.size])
+        whole = memoryview(cast(bytes, buffer))[len(head) :]
+        if magic != MAGIC or form != FORMAT or width not in (2, 4):
+            raise DamageError(f"read {file}: not an index of format {FORMAT}; it is made anew")
+        if len(whole) != meta_bytes + words_bytes + 2 * positions + postings or zlib.crc32(whole) != crc:
+            raise DamageError(f"read {file}: the index's checksum does not hold; it is made anew")
+        ends = [meta_bytes, meta_bytes + words_bytes]
+        ends += [ends[-1] + positions, ends[-1] + 2 * positions]
+        self.base = len(head) + meta_bytes
+        self.buffer = buffer
+        self.starts: Sequence[int] = whole[ends[1] : ends[2]].cast("I")
+        self.runs: Sequence[int] = whole[ends[2] : ends[3]].cast("I")
+        self.postings: memoryview[int] = whole[ends[3] :].cast("H" if width == 2 else "I")
+        self.groups: dict[tuple[str, str], tuple[int, int]] = {}
+        self.rules: dict[str, CollectionSchema] = {}
+        self.read_meta(bytes(whole[:meta_bytes]), file)
+
+    def read_meta(self, data: bytes, file: str) -> None:
+        try:
+            table, rules, *_ = cbor.decode(data, f"index {file}", depth=6)
+        except (WireError, ValueError, TypeError) as fault:
+            raise DamageError(f"read {file}: the index's description cannot be decoded; it is made anew") from fault
+        self.groups = {(collection, group): (first, end) for collection, group, first, end in table}
+        self.rules = {name: CollectionSchema(tuple(index), tuple(text)) for name, (index, text) in rules.items()}
+
+    def term(self, number: int) -> bytes:
+        return self.buffer[self.base + self.starts[number] : self.base + self.starts[number + 1]]
+
+    def bisect(self, first: int, end: int, wanted: bytes) -> int:
+        """The first term of a group that is at least `wanted`."""
+        while first < end:
+            middle = first + end >> 1
+            if self.term(middle) < wanted:
+                first = middle + 1
+            else:
+                end = middle
+        return first
+
+    def places(self, collection: str, group: str, wanted: bytes) -> Sequence[int]:
+        """Places of the entries that hold a term, rising; of a word their ranks."""
+        first, end = self.groups.get((collection, group), (0, 0))
+        number = self.bisect(first, end, wanted)
+        if number == end or self.term(number) != wanted:
+            return NO_RUN
+        return self.postings[self.runs[number] : self.runs[number + 1]]
+
+    def places_from(self, collection: str, group: str, beginning: bytes) -> Sequence[int]:
+        """Ranks of the entries that hold a word with that beginning, in no order, some of them more than once."""
+        first, end = self.groups.get((collection, group), (0, 0))
+        low = self.bisect(first, end, beginning)
+        high = self.bisect(low, end, beginning + HIGHEST)
+        return self.postings[self.runs[low] : self.runs[high]]
+
+
+def holds(run: Sequence[int], place: int) -> bool:
+    """Whether a rising run holds a place."""
+    at = bisect_left(run, place)
+    return at < len(run) and run[at] == place

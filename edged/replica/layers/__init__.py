@@ -1,0 +1,1 @@
+"""The packs of a slice as one: finding a record, conditions, search."""

@@ -1,0 +1,248 @@
+"""The layers of a slice: fresh packs (one an applied hop) over middle packs over base packs, newest first.
+
+Fresh packs are small, so their keys are held in a dictionary; middle and base packs are probed in place. An entry of
+an upper layer shadows those below it, and a tombstone there hides them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from edged.feed.schema import Schema
+from edged.replica.files.manifest import PackRef, SliceState
+from edged.replica.layers.pool import Pool
+from edged.replica.packs.pack import Pack
+
+if TYPE_CHECKING:
+    from edged.replica.indexes.freshindex import FreshIndex
+    from edged.replica.indexes.index import Index
+
+Place = tuple[Pack, int]
+Found = tuple[str, int, Pack, int]  # key, rank of the layer (0 is the newest), pack, place
+BASE_RANK = 1 << 20
+BELOW_ALL = ""
+
+
+class Chain(NamedTuple):
+    """The base packs that hold a collection, in key order, and the first key of it in each."""
+
+    firsts: list[str]
+    packs: list[Pack]
+
+
+class Layers:
+    """One version of one slice. Satisfies feed.hopcoding.Lookup with `get` and `before`."""
+
+    def __init__(self, name: str, state: SliceState, pool: Pool, former: Layers | None = None) -> None:
+        """former: the layers of an earlier version, from which unchanged parts are taken over."""
+        self.name = name
+        self.state = state
+        mapped = pool.foresee(state)
+        self.base = [pool.pack(ref) for ref in state.base]
+        self.middle = [pool.pack(ref) for ref in reversed(state.middle)]
+        self.fresh = [pool.pack(ref) for ref in state.fresh]
+        same = former is not None and former.state.base == state.base
+        self.chains: dict[str, Chain] = former.chains if former is not None and same else chains_of(self.base)
+        self.overlay = self.build_overlay(former)
+        pool.settle(mapped)
+        self.ordered: dict[str, list[str]] = {}
+        self.refs: dict[Pack, PackRef] = {pool.pack(ref): ref for ref in (*state.base, *state.middle)}
+        self.pool = pool
+        grown = former is not None and former.state.fresh == state.fresh[: len(former.state.fresh)]
+        self.fresh_indexes: dict[int, FreshIndex] = former.fresh_indexes if former is not None and grown else {}
+        self.schemas: list[Schema] = former.schemas if former is not None and grown else []
+
+    def index(self, pack: Pack, schema: Schema) -> Index | None:
+        """The indexes of a base or middle pack by `schema`, None where that declares nothing for it."""
+        from edged.replica.indexes.index import (
+            rules_of,  # here, so that gets and lists do not load what only queries need
+        )
+
+        rules = rules_of(schema, pack.meta.spans)
+        return self.pool.index(pack, self.refs[pack].index, schema, rules) if rules else None
+
+    def fresh_index(self, schema: Schema) -> FreshIndex:
+        """The index of the fresh packs by `schema`."""
+        from edged.replica.indexes.freshindex import FreshIndex  # as above
+
+        found = self.fresh_indexes.get(id(schema))
+        if found is None:
+            self.schemas.append(schema)  # keeps the id taken
+            found = self.fresh_indexes.setdefault(id(schema), FreshIndex(schema))
+        found.take(self.fresh)
+        return found
+
+    def is_replaced(self, collection: str, key: str, rank: int) -> bool:
+        """Whether a layer newer than that of `rank` has an entry for a key."""
+        if key in self.overlay.get(collection, ()):
+            return True
+        name = key.encode()
+        return any(pack.find(collection, name) >= 0 for pack in self.middle[: rank - 1])
+
+    def build_overlay(self, former: Layers | None) -> dict[str, dict[str, Place]]:
+        """The newest entry of each key of the fresh packs. What those of `former` say is taken over."""
+        overlay: dict[str, dict[str, Place]] = {}
+        begin = 0
+        if former is not None and former.state.fresh == self.state.fresh[: len(former.state.fresh)]:
+            overlay, begin = dict(former.overlay), len(former.state.fresh)
+        copied: set[str] = set()
+        for pack in self.fresh[begin:]:
+            pack.check_all()
+            for collection, span in pack.meta.spans.items():
+                if collection not in copied:  # views of the former version go on using theirs
+                    copied.add(collection)
+                    overlay[collection] = dict(overlay.get(collection, ()))
+                entries = overlay[collection]
+                for key, place in pack.walk(span.low, span.high):
+                    entries[key.decode()] = pack, place
+        return overlay
+
+    def collections(self) -> set[str]:
+        """Names of all collections with an entry, tombstones included."""
+        names = set(self.overlay)
+        for pack in (*self.base, *self.middle):
+            names.update(pack.meta.spans)
+        return names
+
+    def locate(self, collection: str, key: str) -> Place | None:
+        """The newest entry of a key, which may be a tombstone."""
+        found = self.overlay.get(collection, {}).get(key)
+        return found or self.locate_below(collection, key)
+
+    def locate_below(self, collection: str, key: str) -> Place | None:
+        """The newest entry of a key in the packs below the fresh ones."""
+        name = key.encode()
+        for pack in self.middle:
+            place = pack.find(collection, name)
+            if place >= 0:
+                return pack, place
+        chain = self.chains.get(collection)
+        if chain is not None:
+            number = bisect_right(chain.firsts, key) - 1
+            if number >= 0:
+                place = chain.packs[number].find(collection, name)
+                if place >= 0:
+                    return chain.packs[number], place
+        return None
+
+    def get(self, collection: str, key: str) -> bytes | None:
+        """The value of a record, None where there is none."""
+        found = self.locate(collection, key)
+        return None if found is None else found[0].value(found[1])
+
+    def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
+        """The record with the greatest key below `key`."""
+        while True:
+            below = self.entry_before(collection, key)
+            if below is None:
+                return None
+            value = self.get(collection, below)
+            if value is not None:
+                return below, value
+            key = below
+
+    def entry_before(self, collection: str, key: str) -> str | None:
+        """The greatest key below `key` in any layer, tombstones included."""
+        name = key.encode()
+        found: list[str] = []
+        for pack in self.middle:
+            place = pack.bisect(collection, name) - 1
+            if place >= pack.span(collection).low and collection in pack.meta.spans:
+                found.append(pack.key(place).decode())
+        chain = self.chains.get(collection)
+        if chain is not None:
+            number = bisect_left(chain.firsts, key) - 1
+            if number >= 0:
+                pack = chain.packs[number]
+                found.append(pack.key(pack.bisect(collection, name) - 1).decode())
+        keys = self.overlay_keys(collection)
+        place = bisect_left(keys, key) - 1
+        if place >= 0:
+            found.append(keys[place])
+        return max(found, default=None)
+
+    def overlay_keys(self, collection: str) -> list[str]:
+        """The keys of the fresh packs, in order."""
+        keys = self.ordered.get(collection)
+        if keys is None:
+            keys = self.ordered[collection] = sorted(self.overlay.get(collection, ()))
+        return keys
+
+    def scan(self, collection: str, begin: str = BELOW_ALL) -> Iterator[Found]:
+        """The live records from key `begin` on, in key order."""
+        last = None
+        for found in self.merged(collection, begin):
+            if found[0] != last:
+                last = found[0]
+                if found[2].frame(found[3]):
+                    yield found
+
+    def newest(self, collection: str, *, base: bool = True) -> Iterator[Found]:
+        """The newest entry of each key, tombstones included; without `base`, of the layers above it alone."""
+        last = None
+        for found in self.merged(collection, BELOW_ALL, base=base):
+            if found[0] != last:
+                last = found[0]
+                yield found
+
+    def merged(self, collection: str, begin: str, *, base: bool = True) -> Iterator[Found]:
+        """All entries from key `begin` on, in order of key and then of layer, the newest first."""
+        streams: list[Iterator[Found]] = []
+        if self.overlay.get(collection):
+            streams.append(self.overlay_stream(collection, begin))
+        for rank, pack in enumerate(self.middle, 1):
+            if collection in pack.meta.spans:
+                streams.append(pack_stream(pack, collection, begin, rank))
+        if base and collection in self.chains:
+            streams.append(chain_stream(self.chains[collection], collection, begin))
+        return streams[0] if len(streams) == 1 else heapq.merge(*streams)
+
+    def overlay_stream(self, collection: str, begin: str) -> Iterator[Found]:
+        keys, entries = self.overlay_keys(collection), self.overlay[collection]
+        for number in range(bisect_left(keys, begin), len(keys)):
+            pack, place = entries[keys[number]]
+            yield keys[number], 0, pack, place
+
+    def changed_since(self, since: int) -> Iterator[tuple[str, str, int, Pack, int]]:
+        """(collection, key, version, pack, place) of entries of later versions than `since`, the newest of each key."""
+        for collection, entries in self.overlay.items():
+            for key, (pack, place) in entries.items():
+                version = pack.version(place)
+                if version > since:
+                    yield collection, key, version, pack, place
+        for pack in (*self.middle, *self.base):
+            for place in pack.changed_since(since):
+                collection = collection_at(pack, place)
+                key = pack.key(place).decode()
+                if self.locate(collection, key) == (pack, place):
+                    yield collection, key, pack.version(place), pack, place
+
+
+def collection_at(pack: Pack, place: int) -> str:
+    return next(name for name, span in pack.meta.spans.items() if span.low <= place < span.high)
+
+
+def chains_of(base: list[Pack]) -> dict[str, Chain]:
+    chains: dict[str, Chain] = {}
+    for pack in base:
+        for collection, span in pack.meta.spans.items():
+            chain = chains.setdefault(collection, Chain([], []))
+            chain.firsts.append(pack.key(span.low).decode())
+            chain.packs.append(pack)
+    return chains
+
+
+def pack_stream(pack: Pack, collection: str, begin: str, rank: int) -> Iterator[Found]:
+    low = pack.bisect(collection, begin.encode()) if begin else pack.span(collection).low
+    for key, place in pack.walk(low, pack.span(collection).high):
+        yield key.decode(), rank, pack, place
+
+
+def chain_stream(chain: Chain, collection: str, begin: str) -> Iterator[Found]:
+    number = max(bisect_right(chain.firsts, begin) - 1, 0)
+    for pack in chain.packs[number:]:
+        yield from pack_stream(pack, collection, begin, BASE_RANK)
+        begin = BELOW_ALL

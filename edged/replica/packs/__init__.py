@@ -1,0 +1,1 @@
+"""Packs as bytes: built, and read in place. No I/O."""

@@ -1,0 +1,1 @@
+"""A new version beside the live one: staged, merged, mended."""

@@ -1,0 +1,1 @@
+"""What apps ask, and the answer to it: the same from every lane."""

@@ -1,0 +1,179 @@
+"""A record's bytes in the format, shape and coding asked for, made once a version and remembered."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Hashable, Sequence
+from hashlib import blake2b
+from threading import Lock
+from typing import Any
+
+import cbor2
+import msgspec
+import zstandard
+
+from edged.http.lane.memory import OBJECT_BYTES, Memo
+from edged.serve.answers.dictionary import Trained
+from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
+from edged.serve.answers.shape import Shape
+from edged.serve.catalog import View
+
+LEAST_CODED_BYTES = 256  # below that a coding saves nothing that loopback would notice
+ZSTD_LEVEL = 3
+GZIP_LEVEL = 6
+
+EVENTS_BYTES = 1 << 20  # of event streams' latest events
+LOOKS = 256  # looks of items that are remembered at a time
+NOWHERE = 0
+PAIR_BYTES = 56 + 16 + 2 * OBJECT_BYTES  # a tuple of two as a key, its text, and the value
+FORMS = ("json", "cbor", "ndjson", "cbor-seq", "openapi", "problem", "dictionary")
+PERSONS = {(form, coding): f"{form}+{coding}"[:16].encode() for form in FORMS for coding in CODINGS}
+
+encode_json = msgspec.json.encode
+
+
+class Renderer:
+    """Items of lists with the values in them, coded bodies, and events. budget_bytes bounds all but the last."""
+
+    def __init__(self, budget_bytes: int) -> None:
+        self.items: Memo[tuple[int, str], bytes] = Memo(budget_bytes * 2 // 3, size_of_pair)
+        self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 3, size_of_pair)
+        self.views: dict[str, View] = {}  # of which the items are
+        self.looks: dict[tuple[str, str, bool, str], int] = {}
+        self.last_look = 0
+        self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES, size_of_event)
+        self.lock = Lock()  # a compressor serves one thread at a time
+        self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
+
+    def look_of(self, view: View, collection: str, binary: bool, shape: Shape | None) -> int:
+        """The number under which items are remembered that look so: of this view, as CBOR (`binary`) or JSON, in this
+        shape. A new view of a dataset forgets all items; for one that is older than another seen, as a long stream's
+        may be, it is NOWHERE.
+        """
+        newest = self.views.get(view.dataset)
+        if newest is not view or len(self.looks) > LOOKS:
+            if newest is not None and (view.version, view.as_of) < (newest.version, newest.as_of):
+                return NOWHERE
+            self.items.clear()
+            self.looks.clear()
+            self.views[view.dataset] = view
+        described = (view.dataset, collection, binary, shape.name if shape else "")
+        look = self.looks.get(described)
+        if look is None:
+            self.last_look += 1  # never used again, whichever thread still writes under an old one
+            look = self.looks[described] = self.last_look
+        return look
+
+    def value(self, view: View, collection: str, key: str, binary: bool, shape: Shape | None) -> bytes | None:
+        """One value; None where there is no such record or it is taken down."""
+        look = self.look_of(view, collection, binary, shape)
+        item = self.items.entries.get((look, key))
+        if item is None:
+            raw = view.get_raw(collection, key)
+            if raw is None:
+                return None
+            item = self.render(look, key, raw, binary, shape)
+        return value_in(item, key, binary)
+
+    def item(self, view: View, collection: str, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
+        """A list's item, {"key", "value"}. raw: canonical CBOR, which the view has given and so verified."""
+        look = self.look_of(view, collection, binary, shape)
+        return self.items.entries.get((look, key)) or self.render(look, key, raw, binary, shape)
+
+    def render(self, look: int, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
+        """Make an item and remember it."""
+        body = raw
+        if not binary or shape is not None:
+            value: Any = cbor2.loads(raw)
+            if shape is not None:
+                value = shape.apply(value)
+            body = cbor2.dumps(value, canonical=True) if binary else encode_json(value)
+        item = item_of(key, body, binary)
+        if look != NOWHERE:
+            self.items.put((look, key), item)
+        return item
+
+    def batch(
+        self, view: View, collection: str, keys: Sequence[str], binary: bool, shape: Shape | None, most: int
+    ) -> list[bytes]:
+        """Items in the order of `keys`; null as value where there is no such record.
+
+        Raises OverflowError where they come to more than `most` bytes.
+        """
+        look = self.look_of(view, collection, binary, shape)
+        recall = self.items.entries.get
+        found = []
+        for key in keys:
+            item = recall((look, key))
+            if item is None:
+                raw = view.get_raw(collection, key)
+                item = item_of(key, None, binary) if raw is None else self.render(look, key, raw, binary, shape)
+            found.append(item)
+            most -= len(item)
+            if most < 0:
+                raise OverflowError
+        return found
+
+    def coded(self, body: bytes, tag: str, coding: str, trained: Trained | None = None) -> bytes:
+        """`body` in a content coding. tag: the entity tag of that representation; trained: for dcz."""
+        if coding == "identity":
+            return body
+        known = self.bodies.get((coding, tag))
+        if known is None:
+            if coding == "dcz":
+                assert trained is not None
+                known = trained.compress(body)
+            elif coding == "zstd":
+                with self.lock:
+                    known = self.zstd.compress(body)
+            else:
+                known = gzip.compress(body, GZIP_LEVEL, mtime=0)
+            self.bodies.put((coding, tag), known)
+        return known
+
+
+def entity_tag(body: bytes, form: str, coding: str, trained: Trained | None = None) -> str:
+    """A strong tag: equal only for equal bodies in the same format and coding, for dcz with the same dictionary."""
+    salt = trained.sha256[: blake2b.SALT_SIZE] if trained is not None and coding == "dcz" else b""
+    return f'"{blake2b(body, digest_size=10, salt=salt, person=PERSONS[form, coding]).hexdigest()}"'
+
+
+def item_of(key: str, value: bytes | None, binary: bool) -> bytes:
+    """An item of a list: {"key", "value"}."""
+    if binary:
+        return b"\xa2\x63key%b\x65value%b" % (cbor_text(key), b"\xf6" if value is None else value)
+    return b'{"key":%b,"value":%b}' % (encode_json(key), b"null" if value is None else value)
+
+
+def value_in(item: bytes, key: str, binary: bool) -> bytes:
+    """The value in what `item_of` has made."""
+    return item[len(cbor_text(key)) + 11 :] if binary else item[len(encode_json(key)) + 16 : -1]
+
+
+def size_of_pair(key: tuple[int, str] | tuple[str, str], value: bytes) -> int:
+    """What a remembered value or coded body takes, its key included."""
+    return PAIR_BYTES + len(key[1]) + len(value)
+
+
+def size_of_event(key: Hashable, value: bytes) -> int:
+    """What remembered events take; their key is a few small objects."""
+    return len(value) + 4 * PAIR_BYTES
+
+
+def is_binary(form: Format) -> bool:
+    return form is CBOR or form is CBOR_SEQ
+
+
+def cbor_text(text: str) -> bytes:
+    return cbor2.dumps(text)
+
+
+def cbor_head(major: int, count: int) -> bytes:
+    """The initial bytes of a definite-length CBOR array (major 4) or map (major 5) of less than 2^32 members."""
+    if count < 24:
+        return bytes((major << 5 | count,))
+    if count < 1 << 8:
+        return bytes((major << 5 | 24, count))
+    if count < 1 << 16:
+        return bytes((major << 5 | 25,)) + count.to_bytes(2, "big")
+    return bytes((major << 5 | 26,)) + count.to_bytes(4, "big")

@@ -1,0 +1,235 @@
+"""`answer`: what any lane asks. Pure but for reading the replica: the same request at the same version and time gives
+the same answer.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import cbor2
+
+from edged.access.identity import Identity
+from edged.errors import DamageError, EdgedError, RequestError, StoreError
+from edged.feed.schema import ViewRule, view_to_cbor
+from edged.http.hosts import METHODS
+from edged.http.request import Answer, Request, Response, Stream, Timed
+from edged.http.target import decode, encode, split_target
+from edged.serve.answers.changes import answer_changes
+from edged.serve.answers.dictionary import DICTIONARY, LIFE
+from edged.serve.answers.lists import answer_list
+from edged.serve.answers.negotiate import RECORD_FORMATS, choose_format
+from edged.serve.answers.openapi import OPENAPI, OPENAPI_FORMATS
+from edged.serve.answers.query import (
+    CHANGES_PARAMETERS,
+    DATASET_PARAMETERS,
+    LIST_PARAMETERS,
+    NOTHING,
+    RECORD_PARAMETERS,
+    Query,
+    parse_key,
+    parse_query,
+)
+from edged.serve.answers.render import encode_json, is_binary
+from edged.serve.answers.respond import RETRY_S, Service, problem, respond
+from edged.serve.answers.shape import Shape
+from edged.serve.catalog import Dataset, View
+
+logger = logging.getLogger("edged.serve")
+
+QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view"})
+NO_RULE = ViewRule()
+NO_PARAMETERS: frozenset[str] = frozenset()
+
+
+def is_own(path: bytes) -> bool:
+    """Whether a path is the API's; any other is the fallback's, where there is one."""
+    return path == b"/v1" or path.startswith(b"/v1/") or path == b"/openapi.json"
+
+
+def may_be_slow(query: bytes) -> bool:
+    """Whether a request may take milliseconds (a condition, a search, a long page, old changes), so that a lane should
+    answer it in a thread.
+    """
+    return any(pair.partition(b"=")[0] not in QUICK_PARAMETERS for pair in query.split(b"&")) if query else False
+
+
+def answer(request: Request, who: Identity, service: Service, now: float, *, may_hold: bool = True) -> Answer:
+    """The answer for `who`. now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for.
+
+    Raises nothing that a request can cause: faults of a request are problem details, a broken replica is a 503.
+    """
+    view: View | None = None
+    dataset: Dataset | None = None
+    try:
+        asterisk = request.method == "OPTIONS" and request.target == b"*"  # the server as a whole
+        pathless = asterisk or request.method == "CONNECT"
+        authority, path, query = split_target(b"/" if pathless else request.target)
+        service.web.check_host(request, authority)
+        if request.method == "OPTIONS":
+            return service.web.options(request)
+        if request.method not in ("GET", "HEAD"):
+            methods = METHODS.decode()
+            what = f"{request.method:.40} is not answered here, only {methods}"
+            raise RequestError(405, what, headers=(("Allow", methods),))
+        if not is_own(path):
+            raise RequestError(404, f"nothing at {path[:200].decode('ascii', 'replace')}; the API is below /v1")
+        if path == b"/openapi.json":
+            parse_query(query, NO_PARAMETERS)
+            return respond(service, request, OPENAPI, choose_format(request.get(b"accept"), OPENAPI_FORMATS), None)
+        segments = path.split(b"/", 4)[2:]
+        if not segments:
+            parse_query(query, NO_PARAMETERS)
+            return answer_datasets(service, request, now)
+        dataset = find_dataset(service, decode(segments[0], "dataset"))
+        view = open_view(dataset)
+        found = route(service, request, dataset, view, segments[1:], query, now, may_hold)
+        return service.damage.watched(found) if isinstance(found, Stream) else found
+    except RequestError as fault:
+        return problem(service, request, fault, view)
+    except StoreError as fault:
+        if isinstance(fault, DamageError) and dataset is not None:
+            service.damage.report(dataset.name, fault, view)
+        busy = RequestError(503, str(fault), headers=(("Retry-After", RETRY_S.decode()),))
+        return problem(service, request, busy, view)
+    except EdgedError as fault:
+        return problem(service, request, RequestError(500, str(fault)), view)
+
+
+def answer_contained(request: Request, who: Identity, service: Service, now: float, *, may_hold: bool = True) -> Answer:
+    """`answer`, with a fault of our own logged and answered 500, so that it costs one request and not the daemon."""
+    try:
+        return answer(request, who, service, now, may_hold=may_hold)
+    except Exception:
+        logger.exception("answer %s %r", request.method, request.target[:500])
+        return problem(service, request, RequestError(500, "a fault of edged, which its log describes"))
+
+
+def find_dataset(service: Service, name: str) -> Dataset:
+    dataset = service.catalog.get(name)
+    if dataset is None:
+        there = ", ".join(sorted(service.catalog)) or "none"
+        raise RequestError(404, f"no dataset {name!r:.80}; there are: {there}")
+    return dataset
+
+
+def open_view(dataset: Dataset) -> View:
+    """Raises RequestError 503 until the first synchronisation is through."""
+    if not dataset.version:
+        what = f"dataset {dataset.name!r} has not been synchronised yet; ask again soon"
+        raise RequestError(503, what, headers=(("Retry-After", RETRY_S.decode()),))
+    return dataset.view()
+
+
+def route(
+    service: Service,
+    request: Request,
+    dataset: Dataset,
+    view: View,
+    segments: list[bytes],
+    query: bytes,
+    now: float,
+    may_hold: bool,
+) -> Answer:
+    """Below /v1/{dataset}."""
+    if not segments:
+        wanted = parse_query(query, DATASET_PARAMETERS).dictionary
+        if wanted is not None:
+            return answer_dictionary(service, request, view, wanted)
+        return answer_dataset(service, request, view, now)
+    collection = decode(segments[0], "collection")
+    if len(segments) == 2:
+        parsed = parse_query(query, RECORD_PARAMETERS) if query else NOTHING
+        check_collection(view, collection)
+        return answer_record(service, request, view, collection, parse_key(segments[1], "key"), parsed)
+    if collection == "changes":
+        parsed = parse_query(query, CHANGES_PARAMETERS)
+        shapes = {name: shape for name in view.collections if (shape := shape_of(view, name, parsed)) is not None}
+        return answer_changes(service, request, dataset, view, parsed, shapes, may_hold)
+    parsed = parse_query(query, LIST_PARAMETERS)
+    check_collection(view, collection)
+    path = f"/v1/{encode(view.dataset)}/{encode(collection)}"
+    return answer_list(service, request, view, collection, parsed, shape_of(view, collection, parsed), path)
+
+
+def check_collection(view: View, collection: str) -> None:
+    if collection not in view.collections:
+        there = ", ".join(sorted(view.collections)) or "none"
+        raise RequestError(404, f"no collection {collection!r:.80} in {view.dataset!r}; there are: {there}")
+
+
+def shape_of(view: View, collection: str, query: Query) -> Shape | None:
+    """The shape that `view` and `fields` ask for; None for the records as they are. Raises RequestError 400."""
+    rule = NO_RULE
+    if query.view:
+        rules = view.schema.views.get(query.view)
+        if rules is None:
+            there = ", ".join(sorted(view.schema.views)) or "none"
+            raise RequestError(400, f"view {query.view!r:.80} is not declared in {view.dataset!r}; declared: {there}")
+        rule = rules.get(collection, NO_RULE)
+    if rule is NO_RULE and not query.fields:
+        return None
+    return Shape(encode_json([view_to_cbor(rule), query.fields]).decode(), rule, query.fields)
+
+
+def answer_record(service: Service, request: Request, view: View, collection: str, key: str, query: Query) -> Response:
+    """One record's value alone. Raises RequestError 404 or 410."""
+    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
+    shape = shape_of(view, collection, query)
+    body = service.renderer.value(view, collection, key, is_binary(form), shape)
+    if body is None:
+        what = f"record {key!r:.200}"
+        if view.is_taken_down(collection, key):
+            raise RequestError(410, f"{what} of collection {collection!r} was taken down by its publisher")
+        raise RequestError(404, f"no {what} in collection {collection!r} of {view.dataset!r}")
+    return respond(service, request, body, form, view)
+
+
+def answer_dataset(service: Service, request: Request, view: View, now: float) -> Response:
+    """What a dataset is: `state` depends on the time, so the answer is never kept."""
+    document = {
+        "dataset": view.dataset,
+        "version": view.version,
+        "as_of": view.as_of,
+        "state": Timed.of(view).state(now),
+        "fresh_s": view.fresh_s,
+        "expires_s": view.expires_s,
+        "changes_from": view.changes_from,
+        "slices": {name: {"version": part.version, "records": part.records} for name, part in view.slices.items()},
+        "collections": dict(view.collections),
+        "views": sorted(view.schema.views),
+        "indexes": {name: list(item.index) for name, item in view.schema.collections.items() if item.index},
+        "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
+    }
+    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
+    trained = service.dictionaries.of(view)
+    links = (trained.link,) if trained is not None else ()
+    return respond(service, request, encode_document(document, is_binary(form)), form, view, links=links, keep=False)
+
+
+def answer_dictionary(service: Service, request: Request, view: View, name: str) -> Response:
+    """The dictionary of the dataset's answers (RFC 9842 section 2.1). Raises RequestError 404, DamageError."""
+    form = choose_format(request.get(b"accept"), (DICTIONARY,))
+    trained = service.dictionaries.of(view)
+    if trained is None or trained.sha256.hex() != name:
+        raise RequestError(404, f"no dictionary {name!r:.80} of {view.dataset!r} now; its Link names the present one")
+    extra = ((b"Use-As-Dictionary", trained.match),)
+    return respond(service, request, trained.data, form, view, extra=extra, cache=LIFE)
+
+
+def answer_datasets(service: Service, request: Request, now: float) -> Response:
+    """Every dataset of this device, whether synchronised yet or not (version 0)."""
+    entries = []
+    for name in sorted(service.catalog):
+        dataset = service.catalog[name]
+        entry = {"dataset": name, "version": dataset.version, "state": "absent", "as_of": 0}
+        if dataset.version:
+            view = dataset.view()
+            entry.update(version=view.version, state=Timed.of(view).state(now), as_of=view.as_of)
+        entries.append(entry)
+    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
+    return respond(service, request, encode_document({"datasets": entries}, is_binary(form)), form, None, keep=False)
+
+
+def encode_document(document: object, binary: bool) -> bytes:
+    """A document of ours as canonical CBOR or as JSON."""
+    return cbor2.dumps(document, canonical=True) if binary else encode_json(document)

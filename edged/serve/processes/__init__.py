@@ -1,0 +1,1 @@
+"""Further serving processes that share the ports: those that run, and who keeps them running."""

@@ -1,0 +1,95 @@
+"""A further serving process (`[serve] workers` above 1): reads the same replica, shares the TCP ports by SO_REUSEPORT.
+
+`python -m edged.serve.processes.worker CONFIG` is started by workers.py. It serves TCP alone, for a Unix socket has one
+owner; prints what it has counted, and the damage that it has met, as JSON lines each second; and ends when its standard
+input does, so that it never outlives the daemon.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import trio
+from msgspec import structs
+
+import edged
+from edged.clock import Clock
+from edged.config import Config, load, size_bytes
+from edged.errors import DamageError
+from edged.http.limits import SWITCH_S
+from edged.http.meter import Meter
+from edged.ops import logs
+from edged.replica.reader import Dataset
+from edged.serve.app_server import serve_apps
+
+REPORT_S = 1.0
+TOLD = 500  # characters of a fault
+
+
+async def work(config: Config) -> None:
+    """Serve until standard input ends or SIGTERM comes."""
+    sys.setswitchinterval(SWITCH_S)
+    stop, clock, meter = trio.Event(), Clock(), Meter()
+    damages: list[list[str]] = []
+
+    def note(dataset: str, fault: DamageError) -> None:
+        damages.append([dataset, fault.slice_name, str(fault)[:TOLD]])
+
+    addresses = [bind for bind in config.serve.bind if not bind.startswith("unix:")]
+    with ExitStack() as stack:
+        catalog: dict[str, Dataset] = {}
+        if config.datasets:  # without any, there need be no data directory
+            replica = stack.enter_context(edged.open(config.daemon.data_dir))
+            catalog = {dataset.name: replica.follow(dataset.name) for dataset in config.datasets}
+        serving = structs.replace(config.serve, bind=addresses)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(report, catalog, clock, meter, damages)
+            nursery.start_soon(stop_at_end_of_input, stop)
+            nursery.start_soon(stop_on_signal, stop)
+            memory = size_bytes(config.serve.memory)
+            apps = partial(serve_apps, catalog, serving, clock=clock, meter=meter, stop=stop, memo_bytes=memory)
+            await apps(on_damage=note)
+            nursery.cancel_scope.cancel()
+
+
+async def report(catalog: dict[str, Dataset], clock: Clock, meter: Meter, damages: list[list[str]]) -> None:
+    told: dict[str, str] = {}
+    while True:
+        for name, dataset in catalog.items():
+            clock.seen(dataset.view().as_of)
+            fault = dataset.fault
+            if isinstance(fault, DamageError) and told.get(name) != str(fault):
+                damages.append([name, "", str(fault)[:TOLD]])
+            told[name] = str(fault)
+        while damages:
+            sys.stdout.write(json.dumps({"damage": damages.pop()}) + "\n")
+        sys.stdout.write(json.dumps({"requests": meter.requests}) + "\n")
+        sys.stdout.flush()
+        await trio.sleep(REPORT_S)
+
+
+async def stop_at_end_of_input(stop: trio.Event) -> None:
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
+        while await stream.receive_some(64):
+            pass
+    stop.set()
+
+
+async def stop_on_signal(stop: trio.Event) -> None:
+    """Ctrl-C reaches every process of a terminal; the daemon is the one that decides."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if number == signal.SIGTERM:
+                stop.set()
+
+
+if __name__ == "__main__":
+    settings = load(Path(sys.argv[1]))
+    logs.setup(settings.daemon.log_level)
+    trio.run(partial(work, settings))

@@ -1,0 +1,1 @@
+"""How the files of a feed are reached: over HTTP, in a directory, in a bundle."""

@@ -1,0 +1,56 @@
+"""From what the configuration names to transports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from edged.errors import ConfigError
+from edged.sync.core.events import SEED
+from edged.sync.transports.bundle import BundleTransport
+from edged.sync.transports.file import FileTransport
+from edged.sync.transports.http import HttpTransport
+from edged.sync.transports.transport import Traffic, Transport
+
+
+def transport_of(url: str, traffic: Traffic) -> Transport:
+    """Raises ConfigError for a scheme that is not https, http or file, TransportError for an unusable URL."""
+    match urlsplit(url).scheme:
+        case "http" | "https":
+            return HttpTransport(url, traffic)
+        case "file":
+            return FileTransport(url, traffic)
+    raise ConfigError(f"origin {url!r}: expected https://, http:// or file:///")
+
+
+@dataclass(slots=True)
+class Origins:
+    """The transports of one dataset, closed at the end of the block. seed: the bundle to begin with, or None."""
+
+    transports: Sequence[Transport]
+    seed: Transport | None = None
+
+    @classmethod
+    def of(cls, urls: Sequence[str], seed: str, traffic: Traffic) -> Origins:
+        return cls([transport_of(url, traffic) for url in urls], BundleTransport(Path(seed), traffic) if seed else None)
+
+    def at(self, origin: int) -> Transport:
+        if origin != SEED:
+            return self.transports[origin]
+        assert self.seed is not None
+        return self.seed
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            for transport in (*self.transports, *([self.seed] if self.seed is not None else [])):
+                stack.push_async_callback(transport.aclose)

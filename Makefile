@@ -10,7 +10,7 @@ SLOW_TESTS := tests --ignore=tests/packaging
 DIST := dist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-slow test-packages fuzz cache-conformance bench deb install clean
+.PHONY: help demo test lint types test-slow test-packages fuzz cache-conformance bench deb install clean mutation
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -79,6 +79,9 @@ fuzz: $(VENV)/.has-dev ## long: property tests with many more examples, ten minu
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=deep $(ARGS)
 	EDGED_FUZZ_SECONDS=600 EDGED_KILLS=1000 EDGED_MUTATIONS=10000 $(BIN)/python -m pytest -m slow \
 		tests/serve/test_fuzz.py tests/replica/test_faults.py tests/replica/test_damage.py $(ARGS)
+
+mutation: $(VENV)/.has-dev ## 300 small changes to the core's code, each of which a test should notice (ARGS="--seed 2")
+	$(BIN)/python -m tests.mutation.run $(ARGS)
 
 cache-conformance: $(VENV)/.has-dev ## the proxy against the public suite http-cache-tests (npm)
 	$(BIN)/python -m tests.proxy.conformance.run $(ARGS)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import httptools
 
+from edged.http.fields import BAD_VALUE, TOKEN
+
 REQUEST_LINE = re.compile(rb"(?:\r\n)*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!\x22$-~]+) HTTP/([0-9]\.[0-9])\r\n")
-TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 MAX_FIELDS = 128
 GOT_BYTES = 40  # of a value that is refused, in the words that say so
 

@@ -6,7 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from edged.errors import RequestError
-from edged.http.request import Fields, Request, Response
+from edged.http.fields import Fields
+from edged.http.request import Request, Response
 
 METHODS = b"GET, HEAD, OPTIONS"
 EXPOSED = b"ETag, Link, Age, Edged-Version, Edged-State, Retry-After, Cache-Status"

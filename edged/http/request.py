@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from email.utils import formatdate
-from functools import lru_cache
 from typing import Literal
 
+from edged.http.dates import write_date
+from edged.http.fields import Fields
+from edged.http.framing import join_fields
 from edged.serve.catalog import View
 
 State = Literal["fresh", "stale", "expired"]
-Fields = tuple[tuple[bytes, bytes], ...]
 
 
 class Request:
@@ -69,6 +69,10 @@ class Shared:
     fields: Fields
     lines: bytes
 
+    @classmethod
+    def of(cls, fields: Fields) -> Shared:
+        return cls(fields, join_fields(fields))
+
 
 NOTHING_SHARED = Shared((), b"")
 
@@ -119,36 +123,7 @@ class Held:
 Answer = Response | Stream | Held
 
 
-@lru_cache(maxsize=8)
-def http_date(second: int) -> bytes:
-    """IMF-fixdate (RFC 9110 section 5.6.7)."""
-    return formatdate(second, usegmt=True).encode()
-
-
 def moving_fields(timed: Timed | None, now: float) -> Fields:
     """What both lanes put first: the fields that depend on the time alone."""
-    date = (b"Date", http_date(int(now)))
+    date = (b"Date", write_date(now))
     return (date,) if timed is None else (date, *timed.fields(now))
-
-
-REASONS = {
-    200: "OK",
-    204: "No Content",
-    304: "Not Modified",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    406: "Not Acceptable",
-    410: "Gone",
-    413: "Content Too Large",
-    414: "URI Too Long",
-    421: "Misdirected Request",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
-}

@@ -22,8 +22,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from edged.access.identity import Peer, read_peer
 from edged.errors import ConfigError
 from edged.http.addresses import Listener, open_listeners
+from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.hypercorn.connection import Busy, Connection, checked_config
 from edged.http.limits import Limits
+from edged.http.problem import make_problem
 
 logger = logging.getLogger("edged.serve")
 
@@ -46,10 +48,11 @@ TRANSIENT = frozenset(
         errno.EOPNOTSUPP,
     }
 )
-FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-    b"Content-Type: application/problem+json\r\nContent-Length: 68\r\n\r\n"
-    b'{"type":"about:blank","title":"Too many connections","status":503}\r\n'
+FULL_FIELDS, FULL_BODY = make_problem(503, "too many connections are open; close some, or ask again in a second")
+FULL = b"%b%b\r\n%b" % (
+    status_line(503),
+    join_fields(((b"Retry-After", b"1"), *CLOSE, *FULL_FIELDS)),
+    FULL_BODY,
 )
 ACCEPT_PAUSE_S = 0.1
 ACCEPT_BATCH = 64

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, Protocol
 
 from edged.errors import EdgedError, RequestError
+from edged.http.problem import MEDIA, problem_body
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -21,7 +22,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 CONTROL_HEADER = "Edged-Control"
 BODY_BYTES = 64 << 10
-TEXT, JSON, PROBLEM = "text/plain; charset=utf-8", "application/json", "application/problem+json"
+TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 METRICS = "text/plain; version=0.0.4; charset=utf-8"
 
 INDEX = """edged, admin listener
@@ -152,7 +153,7 @@ def refuse_foreign_host(host: str) -> None:
 
 def problem(status: int, detail: str) -> tuple[int, str, bytes]:
     """RFC 9457."""
-    return status, PROBLEM, json.dumps({"status": status, "detail": detail}, ensure_ascii=False).encode()
+    return status, MEDIA.decode(), problem_body(status, detail)
 
 
 async def lifespan(receive: Receive, send: Send) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import trio
 
 from edged.access.identity import Identity, Peer, identify
+from edged.http.fields import Fields
 from edged.http.meter import Meter
-from edged.http.request import Answer, Fields, Held, Request, Response, Stream, moving_fields
+from edged.http.request import Answer, Held, Request, Response, Stream, moving_fields
 from edged.http.server import ASGIApp
 from edged.serve.answers.respond import Service
 from edged.serve.answers.routes import answer_contained, is_own, may_be_slow

@@ -34,10 +34,12 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from edged.access.identity import Peer
 from edged.errors import ConfigError
-from edged.http.framing import CLOSE, refusal
-from edged.http.head import TOKEN, HeadError, head_end, read_head
+from edged.http.dates import write_date
+from edged.http.fields import TOKEN
+from edged.http.framing import CLOSE
+from edged.http.head import HeadError, head_end, read_head
 from edged.http.limits import Limits
-from edged.http.request import http_date
+from edged.http.problem import make_problem
 
 logger = logging.getLogger("edged.serve")
 
@@ -196,8 +198,8 @@ class StrictH11(H11Protocol):
     async def _send_error_response(self, status_code: int) -> None:
         """The same words as the fast lane's for a head that is not acceptable."""
         assert isinstance(self.connection, StrictConnection)
-        fields, body = refusal(status_code, self.connection.fault)
-        date = self.config.response_headers("h11") or [(b"Date", http_date(int(time())))]
+        fields, body = make_problem(status_code, self.connection.fault)
+        date = self.config.response_headers("h11") or [(b"Date", write_date(time()))]
         whole = h11.Response(status_code=status_code, headers=[*fields, *CLOSE, *date])
         for event in (whole, h11.Data(data=body), h11.EndOfMessage()):
             await self._send_h11_event(event)

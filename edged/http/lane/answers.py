@@ -6,12 +6,13 @@ import logging
 import re
 
 from edged.access.identity import Identity
-from edged.http.framing import CLOSE, STATUS_LINES, join_fields, refusal, rest_of
+from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.head import Head, HeadError, head_end, read_head
 from edged.http.lane.call import Call
 from edged.http.lane.connection import Flow, Job, LaneConnection, Wait
 from edged.http.lane.memory import OBJECT_BYTES, Memo, size_of_bytes
 from edged.http.meter import Meter
+from edged.http.problem import make_problem
 from edged.http.request import Answer, Held, Request, Response, Shared, Timed, moving_fields
 from edged.http.target import is_origin_form
 from edged.serve.answers.respond import Service
@@ -219,7 +220,7 @@ class LaneAnswers:
         connection.inbox = b""
         connection.closing = True
         self.meter.fast_answers[fault.status] += 1
-        fields, body = refusal(fault.status, str(fault))
+        fields, body = make_problem(fault.status, str(fault))
         return head_of(fault.status, None, self.clock()) + join_fields(fields + CLOSE) + b"\r\n" + body
 
     def kind_of(self, kind: Kind) -> int:
@@ -238,9 +239,15 @@ class LaneAnswers:
         return len(self.kinds) - 1
 
 
+def rest_of(found: Response, head_only: bool, close: bool) -> bytes:
+    """What follows status line, moving and shared fields: the answer's own fields, the blank line, the body."""
+    own = join_fields(found.own + CLOSE if close else found.own)
+    return b"%b\r\n%b" % (own, b"" if head_only else found.body)
+
+
 def head_of(status: int, timed: Timed | None, now: float) -> bytes:
     """Status line and the fields that the time moves."""
-    return STATUS_LINES[status] + join_fields(moving_fields(timed, now))
+    return status_line(status) + join_fields(moving_fields(timed, now))
 
 
 def size_of_asker(place: bytes, asker: Asker) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from http import HTTPStatus
 from typing import Any
 
 import trio
 
-from edged.http.framing import CLOSE, LAST_CHUNK, chunk, join_fields
+from edged.http.fields import Fields
+from edged.http.framing import CLOSE, LAST_CHUNK, chunk, join_fields, status_line
 from edged.http.head import Head
-from edged.http.request import Fields
 
 Application = Callable[["Call"], Awaitable[None]]  # bound to its request
 
@@ -85,13 +84,13 @@ class Call:
         """The head of the answer (RFC 9112 section 6): Content-Length where it is known, else chunks, or for HTTP/1.0
         the end of the connection."""
         self.begun = True
-        lengths = [value for name, value in fields if name == b"content-length"]
+        lengths = [value for name, value in fields if name.lower() == b"content-length"]
         self.bodiless = self.head_only or status in (204, 304)
         if status not in (204, 304):
             if len(lengths) == 1 and lengths[0].isdigit():
                 self.left = int(lengths[0])
             else:
-                fields = tuple(pair for pair in fields if pair[0] != b"content-length")
+                fields = tuple(pair for pair in fields if pair[0].lower() != b"content-length")
                 self.chunked = self.modern
                 self.close = self.close or not self.modern
         extra = CHUNKED if self.chunked else ()
@@ -114,10 +113,3 @@ class Call:
                     f"answer: {abs(self.left)} bytes too {'many' if self.left < 0 else 'few'} in its body"
                 )
         return data
-
-
-def status_line(status: int) -> bytes:
-    try:
-        return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
-    except ValueError:
-        return b"HTTP/1.1 %d \r\n" % status

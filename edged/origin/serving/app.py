@@ -19,13 +19,15 @@ import trio
 
 from edged.feed.head import Head
 from edged.feed.names import NAME
+from edged.http.problem import MEDIA, problem_body
+from edged.http.ranges import RangeNotSatisfiable, content_range, wanted_range
+from edged.http.validators import names_tag, not_modified
 from edged.origin.serving.heads import Heads, PublicHead
 
 WAIT_S = 300  # the longest that a request is held
 PIECE_BYTES = 256 << 10
 FILES = r"(?P<head>head)|trust/(?P<trust>[1-9][0-9]{0,8})|blobs/(?P<blob>[0-9a-f]{64})"
 ROUTE = re.compile(rf"/(?P<dataset>{NAME.pattern})/(?:{FILES})", re.ASCII)
-RANGE = re.compile(rb"bytes=(?:([0-9]{1,15})-([0-9]{0,15})|-([0-9]{1,15}))")
 
 IMMUTABLE = b"public, max-age=31536000, immutable"
 BRIEF = b"max-age=1"
@@ -161,11 +163,6 @@ def read_poll(query: bytes) -> tuple[int | None, int]:
     return numbers.get("after"), min(numbers.get("wait", 0), WAIT_S)
 
 
-def names_tag(field: bytes, etag: bytes) -> bool:
-    """Whether If-None-Match (RFC 9110 section 13.1.2) names `etag`."""
-    return any(item.strip().removeprefix(b"W/") in (etag, b"*") for item in field.split(b","))
-
-
 def open_file(path: Path, kind: bytes, caching: bytes, tag: bytes | None, headers: dict[bytes, bytes]) -> Answer:
     """The file, or the range of it that is asked for. tag: its ETag without quotes, if it never changes."""
     try:
@@ -177,34 +174,25 @@ def open_file(path: Path, kind: bytes, caching: bytes, tag: bytes | None, header
     if tag is not None:
         etag = b'"%s"' % tag
         common += [(b"etag", etag), (b"accept-ranges", b"bytes")]
-        if names_tag(headers.get(b"if-none-match", b""), etag):
+        asked, stored = tuple(headers.items()), tuple(common)
+        if not_modified(asked, stored):
             os.close(handle)
             return Answer(304, common)
-        wanted = headers.get(b"range", b"") if headers.get(b"if-range", etag) == etag else b""
-        if match := RANGE.fullmatch(wanted.replace(b" ", b"")):
-            return ranged(match, handle, size, [(b"content-type", kind), *common])
+        try:
+            wanted = wanted_range(asked, stored, size)
+        except RangeNotSatisfiable:
+            os.close(handle)
+            return problem(416, f"the file has {size} bytes", [content_range(None, size)])
+        if wanted is not None:
+            partial = [(b"content-type", kind), *common, content_range(wanted, size)]
+            return Answer(206, partial, file=(handle, wanted.first, wanted.size))
     return Answer(200, [(b"content-type", kind), *common], file=(handle, 0, size))
-
-
-def ranged(match: re.Match[bytes], handle: int, size: int, headers: Headers) -> Answer:
-    """One range (RFC 9110 section 14); several in one request are answered with the whole by not matching."""
-    if match[3]:
-        start, end = max(size - int(match[3]), 0), size
-    else:
-        start, end = int(match[1]), min(int(match[2] or size) + 1, size)
-    if match[2] and int(match[2]) < start:  # not a range at all, so it is as if none was given
-        return Answer(200, headers, file=(handle, 0, size))
-    if start >= size or start >= end:
-        os.close(handle)
-        return problem(416, "the file is shorter", [(b"content-range", b"bytes */%d" % size)])
-    span = b"bytes %d-%d/%d" % (start, end - 1, size)
-    return Answer(206, [*headers, (b"content-range", span)], file=(handle, start, end - start))
 
 
 def problem(status: int, detail: str, headers: Headers | None = None) -> Answer:
     """RFC 9457. Cached briefly: a root of trust or a dataset that is missing now may be there in a second."""
-    body = json.dumps({"status": status, "detail": detail}).encode()
-    kind = [(b"content-type", b"application/problem+json"), (b"cache-control", BRIEF)]
+    body = problem_body(status, detail)
+    kind = [(b"content-type", MEDIA), (b"cache-control", BRIEF)]
     return Answer(status, [*kind, *(headers or [])], body)
 
 

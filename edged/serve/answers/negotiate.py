@@ -30,7 +30,6 @@ CHANGE_FORMATS = (NDJSON, EVENTS, CBOR_SEQ, JSON, CBOR)
 CODINGS = ("dcz", "zstd", "gzip", "identity")  # in order of preference where the asker has none
 LONG = 500  # characters; longer values of Accept are not worth remembering
 QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
-ENTITY_TAG = re.compile(r'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")')
 
 
 def weigh(value: str) -> list[tuple[str, float]]:
@@ -120,8 +119,3 @@ def refuses_identity(accept_encoding: str | None) -> bool:
     """Whether an answer must be coded however small it is."""
     weights = dict(reversed(weigh(accept_encoding or "")))
     return weights.get("identity", weights.get("*", 1.0)) == 0
-
-
-def matches(if_none_match: str, tag: str) -> bool:
-    """Weak comparison (RFC 9110 section 13.1.2) of a strong entity tag with the list that the asker has."""
-    return if_none_match.strip() == "*" or tag in ENTITY_TAG.findall(if_none_match)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-import msgspec
 import trio
 
 from edged.errors import RequestError
-from edged.http.framing import share
+from edged.http.fields import Fields
 from edged.http.hosts import Web
-from edged.http.request import REASONS, Fields, Request, Response, Shared, Timed
+from edged.http.problem import make_problem
+from edged.http.request import Request, Response, Shared, Timed
+from edged.http.validators import names_tag
 from edged.serve.answers.dictionary import DICTIONARY, Dictionaries, offers_dcz
-from edged.serve.answers.negotiate import Format, choose_coding, matches, refuses_identity
+from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
 from edged.serve.answers.render import LEAST_CODED_BYTES, Renderer, entity_tag
 from edged.serve.catalog import Catalog, View
 from edged.serve.damage import DamageReports
@@ -74,8 +75,8 @@ def respond(
     own: Fields = ((b"ETag", tag.encode()), *extra)
     if links:
         own = (*own, (b"Link", b", ".join(links)))
-    known = request.get(b"if-none-match")
-    if known is not None and matches(known, tag):
+    known = request.values.get(b"if-none-match")
+    if known is not None and names_tag(known, tag.encode()):
         return Response(304, own, b"", timed, keep, shared_fields(None, coding, version, vary, cors, cache))
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
@@ -95,7 +96,7 @@ def shared_fields(
         fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
         if coding != "identity":
             fields.append((b"Content-Encoding", coding.encode()))
-    return share(tuple(fields))
+    return Shared.of(tuple(fields))
 
 
 def problem(
@@ -105,18 +106,14 @@ def problem(
     view: View | None = None,
 ) -> Response:
     """RFC 9457. Its entity tag is there for uniformity; conditions apply to successes alone."""
-    title = REASONS.get(fault.status, "Error")
-    document = {"type": "about:blank", "title": title, "status": fault.status, "detail": str(fault)}
-    body = msgspec.json.encode(document)
+    standard, body = make_problem(fault.status, str(fault))
     fields: list[tuple[bytes, bytes]] = [
-        (b"Content-Type", b"application/problem+json"),
+        *standard,
         (b"X-Content-Type-Options", b"nosniff"),
         (b"ETag", entity_tag(body, "problem", "identity").encode()),
-        (b"Cache-Control", b"no-store"),
         (b"Vary", service.web.vary),
         *((name.encode(), value.encode()) for name, value in fault.headers),
         *service.web.cors(request),
-        (b"Content-Length", b"%d" % len(body)),
     ]
     if view is None:
         return Response(fault.status, tuple(fields), body)

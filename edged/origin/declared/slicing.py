@@ -7,20 +7,11 @@ from typing import Any
 
 import cbor2
 
+from edged.feed.fieldpath import reach
 from edged.origin.declared.rules import SliceRules
 
 CORE = "core"
 CORE_ONLY = (CORE,)
-
-
-def field_of(value: Any, path: str) -> Any:
-    """The member of `value` at the dotted `path`, None where there is none. A key that itself holds dots wins."""
-    if not isinstance(value, dict):
-        return None
-    if path in value or "." not in path:
-        return value.get(path)
-    first, rest = path.split(".", 1)
-    return field_of(value.get(first), rest)
 
 
 class Slicer:
@@ -47,6 +38,9 @@ def accepted(wanted: object) -> frozenset[tuple[type, Any]]:
 
 
 def holds(value: Any, path: str, wanted: frozenset[tuple[type, Any]]) -> bool:
-    found = field_of(value, path)
-    items = found if isinstance(found, list) else [found]
-    return any((type(item), item) in wanted for item in items if isinstance(item, (str, int, float, bool)))
+    """Whether the field, or an item of the list that it is, has one of the wanted values."""
+    for found in reach(value, path):
+        items = found if isinstance(found, list) else [found]
+        if any((type(item), item) in wanted for item in items if isinstance(item, (str, int, float, bool))):
+            return True
+    return False

@@ -9,9 +9,9 @@ from typing import Any
 import cbor2
 
 from edged.feed import cbor
+from edged.feed.fieldpath import ABSENT, reach
 from edged.origin.applying import Applied
 from edged.origin.declared.rules import Rules, ValidateRules, fingerprint
-from edged.origin.declared.slicing import field_of
 from edged.origin.input.reading import Faults
 from edged.origin.state import HIDDEN, State
 
@@ -76,14 +76,13 @@ class Validator:
 
     def check_record(self, where: str, value: Any, rules: ValidateRules) -> None:
         for path in rules.required:
-            if field_of(value, path) is None:
+            found = list(reach(value, path))
+            if not found or any(item is ABSENT or item is None for item in found):
                 self.faults.add(f"{where}: the required field {path!r} is missing; add it")
         for path, kinds in rules.types.items():
-            found = field_of(value, path)
-            if found is None and "null" not in kinds and not present(value, path):
-                continue  # `required` is what asks for a field to be there
-            if not any(TESTS[kind](found) for kind in kinds.split("|")):
-                self.faults.add(f"{where}: field {path!r}: expected {kinds}, got {kind_of(found)} {found!r:.40}")
+            for found in reach(value, path):  # one that is absent is for `required` to miss
+                if found is not ABSENT and not any(TESTS[kind](found) for kind in kinds.split("|")):
+                    self.faults.add(f"{where}: field {path!r}: expected {kinds}, got {kind_of(found)} {found!r:.40}")
 
     def check_all(self) -> None:
         """Look at every record: the rules changed since the last publish."""
@@ -130,20 +129,11 @@ class Validator:
         self.claims.clear()
 
 
-def present(value: Any, path: str) -> bool:
-    """Whether there is a field at `path`, null or not."""
-    if not isinstance(value, dict):
-        return False
-    if path in value or "." not in path:
-        return path in value
-    first, rest = path.split(".", 1)
-    return present(value.get(first), rest)
-
-
 def unique_values(data: bytes | None, fields: list[str]) -> list[tuple[str, bytes]]:
     """(field, hash of its value) of a record's unique fields that are there."""
     if data is None:
         return []
     value = cbor2.loads(data)
-    found = [(path, field_of(value, path)) for path in fields]
-    return [(path, hashlib.sha256(cbor.encode(item)).digest()[:16]) for path, item in found if item is not None]
+    found = [(path, item) for path in fields for item in reach(value, path) if item is not ABSENT and item is not None]
+    # The same value twice in one record is one claim.
+    return list(dict.fromkeys((path, hashlib.sha256(cbor.encode(item)).digest()[:16]) for path, item in found))

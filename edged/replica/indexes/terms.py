@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from edged.feed.fieldpath import ABSENT, reach
+
 # Letters that Unicode does not decompose but that a remote control's keyboard does not have either.
 PLAIN = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"}
@@ -34,24 +36,16 @@ def words(text: str) -> list[str]:
 
 
 def field_values(value: Any, path: str) -> Iterator[Any]:
-    """What a record holds under a dotted path; a list stands for each of its items. A name with dots in it wins."""
-    if isinstance(value, list):
-        for item in value:
-            yield from field_values(item, path)
-    elif isinstance(value, dict):
-        if path in value:
-            yield from leaves(value[path])
-            return
-        head, _, rest = path.partition(".")
-        if rest and head in value:
-            yield from field_values(value[head], rest)
+    """What a record holds under a dotted path; a list there stands for each of its items, objects are passed over."""
+    for found in reach(value, path):
+        yield from leaves(found)
 
 
 def leaves(value: Any) -> Iterator[Any]:
     if isinstance(value, list):
         for item in value:
             yield from leaves(item)
-    elif not isinstance(value, dict):
+    elif value is not ABSENT and not isinstance(value, dict):
         yield value
 
 

@@ -6,13 +6,13 @@ request come after the view, and name paths as the app sees them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from edged.feed.fieldpath import step
 from edged.feed.schema import ViewRule
-
-Tree = dict[str, "Tree"]  # a path's steps; an empty tree keeps all below
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,53 +27,50 @@ class Shape:
         """A new value, or `value` itself; `value` is never changed."""
         rule = self.rule
         for path, order in rule.choose.items():
-            value = replace(value, path.split("."), lambda item, order=order: choose(item, order))
+            value = replace(value, path, partial(choose, order=order))
         if rule.fields:
-            value = keep(value, tree_of(rule.fields))
+            value = keep(value, rule.fields)
         for path, size in rule.truncate.items():
-            value = replace(value, path.split("."), lambda item, size=size: truncate(item, size))
+            value = replace(value, path, partial(truncate, size=size))
         if rule.rename:
             value = rename(value, rule.rename)
-        return keep(value, tree_of(self.fields)) if self.fields else value
+        return keep(value, self.fields) if self.fields else value
 
 
-def tree_of(paths: Sequence[str]) -> Tree:
-    """A shorter path wins over a longer one that begins with it."""
-    tree: Tree = {}
-    for path in sorted(paths, key=len):
-        node = tree
-        steps = path.split(".")
-        for number, step in enumerate(steps):
-            if step in node and not node[step]:
-                break
-            node = node.setdefault(step, {})
-            if number == len(steps) - 1:
-                node.clear()
-    return tree
+def keep(value: Any, paths: Sequence[str]) -> Any:
+    """Only what lies at `paths`, of which a shorter one wins over a longer one that leads below it.
 
-
-def keep(value: Any, tree: Tree) -> Any:
-    """Only the paths of `tree`. A list is gone through item by item; what is neither list nor object stays as it is."""
-    if isinstance(value, dict):
-        return {
-            name: keep(value[name], below) if below and isinstance(value[name], dict | list) else value[name]
-            for name, below in tree.items()
-            if name in value and (not below or isinstance(value[name], dict | list))
-        }
+    A list is gone through item by item; what is neither list nor object stays as it is.
+    """
     if isinstance(value, list):
-        return [keep(item, tree) for item in value if isinstance(item, dict | list)]
-    return value
+        return [keep(item, paths) for item in value if isinstance(item, dict | list)]
+    if not isinstance(value, dict):
+        return value
+    below: dict[str, list[str]] = {}
+    whole: set[str] = set()
+    for path in paths:
+        taken = step(value, path)
+        if taken is None:
+            continue
+        name, rest = taken
+        if rest is None:
+            whole.add(name)
+            below.setdefault(name, [])
+        elif isinstance(value[name], dict | list):
+            below.setdefault(name, []).append(rest)
+    return {name: value[name] if name in whole else keep(value[name], rests) for name, rests in below.items()}
 
 
-def replace(value: Any, steps: Sequence[str], change: Any) -> Any:
-    """`value` with what lies at the path replaced by change(it); copies only the way down."""
+def replace(value: Any, path: str | None, change: Callable[[Any], Any]) -> Any:
+    """`value` with what lies at `path` replaced by change(it); copies only the way down."""
     if isinstance(value, list):
-        return [replace(item, steps, change) for item in value]
-    if not steps:
+        return [replace(item, path, change) for item in value]
+    if path is None:
         return change(value)
-    if isinstance(value, dict) and steps[0] in value:
-        return {**value, steps[0]: replace(value[steps[0]], steps[1:], change)}
-    return value
+    taken = step(value, path) if isinstance(value, dict) else None
+    if taken is None:
+        return value
+    return {**value, taken[0]: replace(value[taken[0]], taken[1], change)}
 
 
 def choose(value: Any, order: Sequence[str]) -> Any:
@@ -97,18 +94,19 @@ def rename(value: Any, names: Mapping[str, str]) -> Any:
     if not isinstance(value, dict):
         return value
     for path, name in names.items():
-        found, value = take(value, path.split("."))
+        found, value = take(value, path)
         if found:
             value = {**value, name: found[0]}
     return value
 
 
-def take(value: dict[str, Any], steps: Sequence[str]) -> tuple[list[Any], dict[str, Any]]:
-    """What lies at the path (a list of one, or empty), and `value` without it; an object left empty goes too."""
-    name, rest = steps[0], steps[1:]
-    if name not in value:
+def take(value: dict[str, Any], path: str) -> tuple[list[Any], dict[str, Any]]:
+    """What lies at `path` (a list of one, or empty), and `value` without it; an object left empty goes too."""
+    taken = step(value, path)
+    if taken is None:
         return [], value
-    if not rest:
+    name, rest = taken
+    if rest is None:
         return [value[name]], {key: item for key, item in value.items() if key != name}
     if not isinstance(value[name], dict):
         return [], value

@@ -14,6 +14,39 @@ import cbor2
 from edged.errors import WireError
 from edged.feed import limits
 
+TEXT, LIST, MAP, SIMPLE = 3, 4, 5, 7  # major types: RFC 8949 section 3.1
+ARGUMENT_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}  # after the initial byte, by its low five bits: section 3
+LEAST = {1: 24, 2: 1 << 8, 4: 1 << 16, 8: 1 << 32}  # the least argument that so many bytes are right for
+
+
+def head(major: int, argument: int) -> bytes:
+    """The head of an item in its shortest form; an argument is less than 2^64."""
+    if argument < 24:
+        return bytes((major << 5 | argument,))
+    for info, size in ARGUMENT_BYTES.items():
+        if argument < 1 << 8 * size:
+            return bytes((major << 5 | info,)) + argument.to_bytes(size, "big")
+    raise ValueError(f"argument {argument} does not fit in 64 bits")
+
+
+def read_head(data: bytes, at: int) -> tuple[int, int, int]:
+    """(major type, argument, where the head ends) of the item at `at`; of major type 7 the argument's bits.
+
+    Raises ValueError for an indefinite length and where it is not in its shortest form, IndexError past the end.
+    """
+    initial = data[at]
+    major, argument = initial >> 5, initial & 31
+    if argument < 24:
+        return major, argument, at + 1
+    size = ARGUMENT_BYTES.get(argument, 0)
+    end = at + 1 + size
+    if not size or end > len(data):
+        raise ValueError("indefinite, reserved or cut short")
+    argument = int.from_bytes(data[at + 1 : end], "big")
+    if major != SIMPLE and argument < LEAST[size]:
+        raise ValueError("not in its shortest form")
+    return major, argument, end
+
 
 def encode(value: Any) -> bytes:
     """The one deterministic encoding of `value` (None, bool, int, float, str, bytes, list, dict)."""
@@ -52,7 +85,7 @@ def check_items(data: bytes, what: str) -> None:
         major, argument = data[at] >> 5, data[at] & 31
         at += 1
         if 24 <= argument <= 27:
-            width = 1 << argument - 24
+            width = ARGUMENT_BYTES[argument]
             argument = int.from_bytes(data[at : at + width], "big")
             at += width
         if major in (2, 3):

@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import cbor2
-import zstandard
 
 from edged.errors import OriginError
-from edged.feed import cbor
+from edged.feed import cbor, zstd
 from edged.origin.edition import slice_result
 from edged.origin.state import HIDDEN, State
 
 Old = tuple[int | None, bytes | None]  # membership, value
 ABSENT = object()
+WEIGHED = zstd.FrameForm(level=3, magicless=True)
 WHOLE = "(record)"  # where a record came or went as a whole
 KEYS = "(keys)"
 
@@ -189,6 +189,5 @@ def at_version(state: State, collection: str, key: str, version: int) -> Old:
 def compressed(data: bytes, context: bytes) -> bytes:
     if len(data) < 16:
         return data
-    dictionary = zstandard.ZstdCompressionDict(context, dict_type=zstandard.DICT_TYPE_RAWCONTENT) if context else None
-    engine = zstandard.ZstdCompressor(level=3, dict_data=dictionary, write_content_size=False, write_checksum=False)
-    return engine.compress(data)[5:]
+    dictionary = zstd.prepare(context, raw=True) if context else None
+    return zstd.compressor(WEIGHED, dictionary, len(data)).compress(data)[1:]

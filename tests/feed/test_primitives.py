@@ -247,3 +247,34 @@ def test_malformed_schema(item: Any) -> None:
 def test_defaults_of_a_rule() -> None:
     assert Schema({"t": CollectionSchema()}, {"v": {"t": ViewRule()}}).to_cbor()["views"]["v"]["t"] == RULE
     assert cbor2.loads(cbor.encode(RULE)) == RULE
+
+
+HEADS = [0, 23, 24, 255, 256, 65_535, 65_536, (1 << 32) - 1, 1 << 32, (1 << 64) - 1]
+
+
+@pytest.mark.parametrize("argument", HEADS)
+def test_head_is_the_shortest_and_read_back(argument: int) -> None:
+    assert cbor.head(0, argument) == cbor.encode(argument)
+    assert cbor.read_head(b"\x00" + cbor.head(cbor.MAP, argument), 1) == (
+        cbor.MAP,
+        argument,
+        1 + len(cbor.encode(argument)),
+    )
+
+
+def test_head_refuses_what_does_not_fit_or_is_not_the_shortest() -> None:
+    with pytest.raises(ValueError, match="64 bits"):
+        cbor.head(0, 1 << 64)
+    for data in (
+        b"\x18\x17",
+        b"\x19\x00\xff",
+        b"\x1a\x00\x00\xff\xff",
+        b"\x1b" + bytes(4) + b"\xff" * 4,
+        b"\x1c",
+        b"\x9f",
+        b"\x19\x01",
+    ):
+        with pytest.raises(ValueError):  # noqa: PT011  # whatever the words: the caller says what was read
+            cbor.read_head(data, 0)
+    with pytest.raises(IndexError):
+        cbor.read_head(b"", 0)

@@ -11,16 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edged.errors import WireError
-from edged.feed import limits
-from edged.feed.cbor import check_items
+from edged.feed import cbor, limits
 from edged.feed.coding.octets import Octets, decode_text, shared_bytes, write_counted, write_varint
 from edged.feed.names import check_collection, check_key
 
 END, LIST_END = b"\xff", b"\xfe"  # neither is a byte of UTF-8
 TEXT, TEXTS, SIMPLE = range(3)  # kinds of slots: a text, a list of nothing but texts, a number or other simple value
 KEYS = ""  # the column of the keys; fields' columns are named by their path
-ARGUMENTS = {24: 1, 25: 2, 26: 4, 27: 8}  # bytes after the initial one: RFC 8949 section 3
-LEAST = {0: 0, 1: 24, 2: 1 << 8, 4: 1 << 16, 8: 1 << 32}  # the least argument that so many bytes are right for
 
 Record = tuple[bytes, bytes, bytes]  # collection, key, value
 Slot = tuple[bytes, int, str]  # the bytes before it, its kind, its column
@@ -38,16 +35,6 @@ def together(column: str, kind: int) -> str:
     return apart(column, kind) if kind in (SIMPLE, TEXTS) or "[]" in column else KEYS
 
 
-def write_head(major: int, argument: int) -> bytes:
-    """The head of a CBOR item in its shortest form."""
-    if argument < 24:
-        return bytes([major << 5 | argument])
-    for info, size in ARGUMENTS.items():
-        if argument < 1 << 8 * size:
-            return bytes([major << 5 | info]) + argument.to_bytes(size, "big")
-    raise ValueError(f"argument {argument} does not fit in 64 bits")
-
-
 class Scanner:
     """Takes one value apart. Raises ValueError for what is not one well-formed item of definite length."""
 
@@ -62,20 +49,6 @@ class Scanner:
             raise ValueError("data after the value")
         return tuple(self.slots), self.data[self.start :]
 
-    def head(self, at: int) -> tuple[int, int, int]:
-        """(major type, argument, where the head ends). Raises ValueError if it is not in its shortest form."""
-        initial = self.data[at]
-        major, argument = initial >> 5, initial & 31
-        size = 0 if argument < 24 else ARGUMENTS.get(argument, -1)
-        end = at + 1 + size
-        if size < 0 or end > len(self.data):
-            raise ValueError("indefinite, reserved or cut short")
-        if size:
-            argument = int.from_bytes(self.data[at + 1 : end], "big")
-            if major != 7 and argument < LEAST[size]:
-                raise ValueError("not in its shortest form")
-        return major, argument, end
-
     def take(self, at: int, end: int, kind: int, column: str, content: bytes) -> int:
         self.slots.append((self.data[self.start : at], kind, column))
         self.contents.append(content)
@@ -85,23 +58,23 @@ class Scanner:
     def item(self, at: int, column: str, depth: int) -> int:
         if depth > limits.DEPTH or at >= len(self.data):
             raise ValueError("too deep or cut short")
-        major, argument, end = self.head(at)
-        if major in (0, 1, 7):
+        major, argument, end = cbor.read_head(self.data, at)
+        if major in (0, 1, cbor.SIMPLE):
             return self.take(at, end, SIMPLE, column, self.data[at:end])
-        if major == 3:
+        if major == cbor.TEXT:
             content, end = self.text(end, argument)
             return self.take(at, end, TEXT, column, content + END)
-        if major == 4:
+        if major == cbor.LIST:
             texts = self.texts(end, argument)
             if texts is not None:
                 return self.take(at, texts[1], TEXTS, column, texts[0] + LIST_END)
             for _ in range(argument):
                 end = self.item(end, column + "[]", depth + 1)
             return end
-        if major == 5:
+        if major == cbor.MAP:
             for _ in range(argument):
-                name_major, size, name_end = self.head(end)
-                if name_major != 3:
+                name_major, size, name_end = cbor.read_head(self.data, end)
+                if name_major != cbor.TEXT:
                     raise ValueError("a field's name is not text")
                 name, end = self.text(name_end, size)
                 end = self.item(end, f"{column}/{name.decode()}", depth + 1)
@@ -118,9 +91,9 @@ class Scanner:
         """The texts of a list that holds nothing else, and where it ends."""
         found = bytearray()
         for _ in range(count):
-            if at >= len(self.data) or self.data[at] >> 5 != 3:
+            if at >= len(self.data) or self.data[at] >> 5 != cbor.TEXT:
                 return None
-            _, size, start = self.head(at)
+            _, size, start = cbor.read_head(self.data, at)
             content, at = self.text(start, size)
             found += content + END
         return bytes(found), at
@@ -211,19 +184,19 @@ class Stream:
         """The CBOR of a slot's content."""
         if kind == TEXT:
             text = self.text()
-            return write_head(3, len(text)) + text
+            return cbor.head(cbor.TEXT, len(text)) + text
         if kind == SIMPLE:
             start = self.at
-            self.at += 1 + ARGUMENTS.get(self.data[start] & 31, 0) if start < len(self.data) else 1
+            self.at += 1 + cbor.ARGUMENT_BYTES.get(self.data[start] & 31, 0) if start < len(self.data) else 1
             if self.at > len(self.data):
                 raise WireError("decode snapshot part: a stream ends within a number; fetch it again")
             return self.data[start : self.at]
         found = []
         while self.data[self.at : self.at + 1] != LIST_END:
             text = self.text()
-            found.append(write_head(3, len(text)) + text)
+            found.append(cbor.head(cbor.TEXT, len(text)) + text)
         self.at += 1
-        return write_head(4, len(found)) + b"".join(found)
+        return cbor.head(cbor.LIST, len(found)) + b"".join(found)
 
 
 Form = tuple[list[tuple[bytes, int, int]], bytes]  # (the bytes before, stream, kind) of each slot; the bytes after
@@ -271,7 +244,7 @@ def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]
             room -= len(key) + len(value)
             if room < 0 or len(value) > limits.VALUE_BYTES:
                 raise WireError(f"decode snapshot part: a value of {len(value)} bytes, or more than {max_bytes} in all")
-            check_items(value, "decode snapshot part: a value")
+            cbor.check_items(value, "decode snapshot part: a value")
             yield text, check_key(decode_text(key, "snapshot part")), value
             previous = key
     numbers.end()

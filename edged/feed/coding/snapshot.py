@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import zstandard
-
 from edged.errors import WireError
 from edged.feed import cbor, limits, zstd
 from edged.feed.coding.columns import Record, apart, read_columns, together, write_columns
 from edged.feed.coding.knowledge import tables_size
 from edged.feed.coding.octets import Octets
-from edged.feed.coding.sections import compress, read_section, write_section
+from edged.feed.coding.sections import read_section, write_section
 from edged.feed.names import check_collection, check_key
 
 PLAIN, WITH_DICTIONARY = 1, 2  # formats of a part
 LEVEL = 19
-TRIAL_LEVEL = 5  # tells as well which grouping suits a part, in a twentieth of the time
+TRIAL = zstd.FrameForm(level=5)  # tells as well which grouping suits a part, in a twentieth of the time
 PART_CONTENT_BYTES = 3 << 20  # of keys and values in one part: some 0.2 to 0.8 MB as it travels
 SMALL_PART_BYTES = 1 << 18  # a part of no more is tried with the dictionary; in larger ones it is of no use
 SAMPLE_BYTES = 2 << 20  # that a dictionary is trained on
 RECORD_LEVEL = 10  # at which a replica compresses records, so that the tables suit what is left of them then
-SEGMENT_BYTES = 512  # given rather than searched for, training takes a tenth of the time; only its tables are used
+SEGMENT_BYTES = 512  # only the tables of what is trained are used
 DICTIONARY_SHARE = 16  # the dictionary takes at most one of so many parts of the content's bytes
 DICTIONARY_LEAST_BYTES = 2048
 
@@ -76,18 +74,13 @@ def train_dictionary(records: Iterable[tuple[str, str, bytes]], size: int = 64 <
 
 def train_tables(sample: Sequence[bytes], size: int) -> bytes:
     """The head of a zstd dictionary of `size` bytes: magic number, id and entropy tables, without content."""
-    try:
-        trained = zstandard.train_dictionary(
-            size, list(sample), k=SEGMENT_BYTES, d=8, level=RECORD_LEVEL, dict_id=1
-        ).as_bytes()
-    except zstandard.ZstdError:  # too few or too small samples; a raw dictionary needs no tables
-        return b""
+    trained = zstd.train(sample, size, RECORD_LEVEL, SEGMENT_BYTES)
     return trained[: tables_size(trained)]
 
 
 def pack_dictionary(dictionary: bytes) -> bytes:
     """The dictionary as a blob."""
-    return zstd.compress(dictionary, LEVEL)
+    return zstd.compress(dictionary)
 
 
 def unpack_dictionary(data: bytes) -> bytes:
@@ -126,7 +119,7 @@ def batches(records: Iterable[tuple[str, str, bytes]]) -> Iterator[list[Record]]
 def encode_part(batch: Sequence[Record], dictionary: bytes, level: int) -> bytes:
     """One part, its columns grouped as a quick trial says."""
     contents = [write_columns(batch, grouping) for grouping in (apart, together)]
-    content = min(contents, key=lambda tried: len(compress(tried, b"", TRIAL_LEVEL)))
+    content = min(contents, key=lambda tried: len(zstd.compress(tried, TRIAL)))
     out = bytearray([PLAIN])
     write_section(out, content, b"", level, last=True)
     if dictionary and len(content) <= SMALL_PART_BYTES:

@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import msgspec
-import zstandard
 
 from edged.errors import EdgedError, OriginError, ValidationError, WireError
-from edged.feed import cbor, limits
+from edged.feed import cbor, limits, zstd
 from edged.feed.names import check_collection, check_key
 
 PIECE_BYTES = 256 << 10
 ZSTD_PIECE_BYTES = 512  # of input at a time: a frame of empty-looking blocks grows to 16 MB from it, not to gigabytes
 LINE_BYTES = 4 * limits.VALUE_BYTES
 FAULTS_KEPT = 100
-ZSTD_MAGIC, GZIP_MAGIC = b"\x28\xb5\x2f\xfd", b"\x1f\x8b"
+GZIP_MAGIC = b"\x1f\x8b"
+INPUT_WINDOW_BYTES = 1 << 27  # what `zstd --long` makes at its default
 PLACE_LINES = 1 << 40  # a place is input number * PLACE_LINES + line number
 
 
@@ -196,7 +196,7 @@ def refused(text: str) -> EdgedError:
 def pieces(file: BinaryIO, name: str) -> Iterator[bytes]:
     """The decompressed content, a piece at a time. What it is coded with is told by its first bytes."""
     start = file.read(PIECE_BYTES)
-    if start.startswith(ZSTD_MAGIC):
+    if start.startswith(zstd.MAGIC):
         yield from zstd_pieces(start, file, name)
     elif start.startswith(GZIP_MAGIC):
         yield from gzip_pieces(start, file, name)
@@ -212,10 +212,10 @@ def zstd_pieces(start: bytes, file: BinaryIO, name: str) -> Iterator[bytes]:
         at = 0
         while at < len(start):
             if engine is None:
-                engine = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+                engine = zstd.decompressor(window=INPUT_WINDOW_BYTES).decompressobj()
             try:
                 piece = engine.decompress(start[at : at + ZSTD_PIECE_BYTES])
-            except zstandard.ZstdError as fault:
+            except zstd.DamagedFrame as fault:
                 raise refused(f"{name}: damaged zstd frame: {fault}") from fault
             at += ZSTD_PIECE_BYTES
             if engine.eof:

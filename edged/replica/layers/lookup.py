@@ -16,8 +16,8 @@ from typing import Any
 
 from edged.errors import DamageError
 from edged.feed import limits
+from edged.feed.zstd import MAGIC, DamagedFrame
 from edged.replica.layers.layers import Layers
-from edged.replica.packs.frames import MAGIC, DamagedFrame
 from edged.replica.packs.pack import KEY_PREFIX, PAGE_SHIFT, REMOTE_BIT, REMOTE_ENTRY, Pack
 
 Getter = Callable[[str], bytes | None]

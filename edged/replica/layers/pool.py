@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 from edged.errors import DamageError, StoreError
 from edged.feed import limits
 from edged.feed.schema import CollectionSchema, Schema
+from edged.feed.zstd import DamagedFrame
 from edged.replica.files.disk import PACKS, StrPath, explained, map_file
 from edged.replica.files.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.files.settings import Settings, decode_settings
-from edged.replica.packs.frames import DamagedFrame, Frames
+from edged.replica.packs.frames import Frames
 from edged.replica.packs.pack import Buffer, Pack
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from typing import Protocol, cast
 
 from edged.errors import DamageError
 from edged.feed import limits
-from edged.replica.packs.frames import MAGIC as MAGIC_NUMBER
-from edged.replica.packs.frames import DamagedFrame, Frames
+from edged.feed.zstd import MAGIC as MAGIC_NUMBER
+from edged.feed.zstd import DamagedFrame
+from edged.replica.packs.frames import Frames
 from edged.replica.packs.packmeta import EMPTY_SPAN, FORMAT, UNREAD, Span, read_meta
 
 MAGIC = b"\x89EDGPK\r\n"

@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-import cbor2
-
 from edged.errors import RequestError
+from edged.feed import cbor
 from edged.http.request import Held, Request, Response, Stream, Timed
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query
-from edged.serve.answers.render import Renderer, cbor_head, cbor_text, encode_json, is_binary, value_in
+from edged.serve.answers.render import Renderer, encode_json, is_binary, value_in
 from edged.serve.answers.respond import CACHE_CONTROL, Service, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import ChangedRecord, Dataset, View
@@ -56,8 +55,8 @@ class Wanted:
             value = value_in(self.renderer.item(view, name, key, change.value, binary, shape), key, binary)
         if binary:
             end = b"\x67deleted\xf5" if gone else b"\x65value" + value
-            begin = b"\xa4\x63key" + cbor_text(change.key) + b"\x6acollection" + cbor_text(change.collection)
-            return begin + b"\x67version" + cbor2.dumps(change.version) + end
+            begin = b"\xa4\x63key" + cbor.encode(change.key) + b"\x6acollection" + cbor.encode(change.collection)
+            return begin + b"\x67version" + cbor.encode(change.version) + end
         end = b'"deleted":true' if gone else b'"value":' + value
         begin = b'{"collection":%b,"key":%b,' % (encode_json(change.collection), encode_json(change.key))
         return b'%b%b,"version":%d}' % (begin, end, change.version)
@@ -131,8 +130,8 @@ def whole_body(form: Format, items: list[bytes], view: View) -> bytes:
     if form is CBOR_SEQ:
         return b"".join(items)
     if form is CBOR:
-        count = cbor_head(4, len(items))
-        return b"\xa2\x65items" + count + b"".join(items) + b"\x67version" + cbor2.dumps(view.version)
+        count = cbor.head(cbor.LIST, len(items))
+        return b"\xa2\x65items" + count + b"".join(items) + b"\x67version" + cbor.encode(view.version)
     return b'{"items":[' + b",".join(items) + b'],"version":%d}' % view.version
 
 
@@ -144,7 +143,7 @@ def pieces_of(wanted: Wanted, items: list[bytes], rest: Iterator[ChangedRecord],
         after = b"\n"
         between = b"\n"
     elif form is CBOR:
-        before, after = b"\xa2\x65items\x9f", b"\xff\x67version" + cbor2.dumps(view.version)
+        before, after = b"\xa2\x65items\x9f", b"\xff\x67version" + cbor.encode(view.version)
     elif form is not CBOR_SEQ:
         before, between, after = b'{"items":[', b",", b'],"version":%d}' % view.version
     piece = bytearray(before + between.join(items))
@@ -160,7 +159,7 @@ def pieces_of(wanted: Wanted, items: list[bytes], rest: Iterator[ChangedRecord],
 def reset(form: Format, view: View) -> bytes:
     """The asker's version is too old (or never was): read everything again, then ask since this version."""
     if is_binary(form):
-        return b"\xa2\x65reset\xf5\x67version" + cbor2.dumps(view.version)
+        return b"\xa2\x65reset\xf5\x67version" + cbor.encode(view.version)
     return b'{"reset":true,"version":%d}' % view.version
 
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 from base64 import b64encode
 from threading import Lock
 
-import zstandard
-
+from edged.feed import zstd
 from edged.http.target import encode
 from edged.serve.answers.negotiate import Format
 from edged.serve.catalog import View
 
 DICTIONARY = Format("dictionary", "application/octet-stream")
-HEADER = bytes.fromhex("5e2a4d1820000000")  # of a skippable frame of 32 bytes, which are the dictionary's SHA-256
-LEVEL = 6
-TYPICAL_BODY_BYTES = 1000
+# A skippable frame of 32 bytes, which are the dictionary's SHA-256.
+HEADER = zstd.SKIPPABLE_MAGIC + (32).to_bytes(4, "little")
+BODY = zstd.FrameForm(level=6, typical_bytes=1000)
 LIFE = (
     b"public, max-age=31536000, immutable"  # a browser uses a dictionary as long as it is fresh; its name is its hash
 )
@@ -35,17 +34,13 @@ class Trained:
         self.match = f'match="/v1/{encode(dataset)}/*"'.encode()
         self.link = f'</v1/{encode(dataset)}?dictionary={sha256.hex()}>; rel="compression-dictionary"'.encode()
         self.lock = Lock()  # a compressor serves one thread at a time
-        self.engine: zstandard.ZstdCompressor | None = None
+        self.engine: zstd.Compressor | None = None
 
     def compress(self, body: bytes) -> bytes:
         """A dcz stream (RFC 9842 section 5)."""
         with self.lock:
             if self.engine is None:
-                parameters = zstandard.ZstdCompressionParameters.from_level(
-                    LEVEL, source_size=TYPICAL_BODY_BYTES, dict_size=len(self.data), write_content_size=True
-                )
-                raw = zstandard.ZstdCompressionDict(self.data, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
-                self.engine = zstandard.ZstdCompressor(compression_params=parameters, dict_data=raw)
+                self.engine = zstd.compressor(BODY, zstd.prepare(self.data, raw=True))
             return HEADER + self.sha256 + self.engine.compress(body)
 
 

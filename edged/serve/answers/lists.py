@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
-import cbor2
-
 from edged.errors import RequestError
+from edged.feed import cbor
 from edged.http.request import Request, Response
 from edged.http.target import encode
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, LIST_FORMATS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query, readings
-from edged.serve.answers.render import cbor_head, cbor_text, encode_json, is_binary
+from edged.serve.answers.render import encode_json, is_binary
 from edged.serve.answers.respond import Service, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import View
@@ -88,9 +87,9 @@ def where(view: View, collection: str, query: Query) -> Iterator[tuple[str, byte
 def wrap(items: list[bytes], form: Format, version: int, following: str | None) -> bytes:
     """The list's body, put together from items that are rendered once each."""
     if form is CBOR:
-        end = b"\xf6" if following is None else cbor_text(following)
-        count = cbor_head(4, len(items))
-        return b"\xa3\x64next" + end + b"\x65items" + count + b"".join(items) + b"\x67version" + cbor2.dumps(version)
+        end = b"\xf6" if following is None else cbor.encode(following)
+        count = cbor.head(cbor.LIST, len(items))
+        return b"\xa3\x64next" + end + b"\x65items" + count + b"".join(items) + b"\x67version" + cbor.encode(version)
     if form is CBOR_SEQ:
         return b"".join(items)
     if form is NDJSON:

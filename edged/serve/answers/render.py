@@ -10,8 +10,8 @@ from typing import Any
 
 import cbor2
 import msgspec
-import zstandard
 
+from edged.feed import cbor, zstd
 from edged.http.lane.memory import OBJECT_BYTES, Memo
 from edged.serve.answers.dictionary import Trained
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
@@ -19,7 +19,7 @@ from edged.serve.answers.shape import Shape
 from edged.serve.catalog import View
 
 LEAST_CODED_BYTES = 256  # below that a coding saves nothing that loopback would notice
-ZSTD_LEVEL = 3
+BODY = zstd.FrameForm(level=3)
 GZIP_LEVEL = 6
 
 EVENTS_BYTES = 1 << 20  # of event streams' latest events
@@ -43,7 +43,7 @@ class Renderer:
         self.last_look = 0
         self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES, size_of_event)
         self.lock = Lock()  # a compressor serves one thread at a time
-        self.zstd = zstandard.ZstdCompressor(level=ZSTD_LEVEL, write_content_size=True)
+        self.zstd = zstd.compressor(BODY)
 
     def look_of(self, view: View, collection: str, binary: bool, shape: Shape | None) -> int:
         """The number under which items are remembered that look so: of this view, as CBOR (`binary`) or JSON, in this
@@ -87,7 +87,7 @@ class Renderer:
             value: Any = cbor2.loads(raw)
             if shape is not None:
                 value = shape.apply(value)
-            body = cbor2.dumps(value, canonical=True) if binary else encode_json(value)
+            body = cbor.encode(value) if binary else encode_json(value)
         item = item_of(key, body, binary)
         if look != NOWHERE:
             self.items.put((look, key), item)
@@ -141,13 +141,13 @@ def entity_tag(body: bytes, form: str, coding: str, trained: Trained | None = No
 def item_of(key: str, value: bytes | None, binary: bool) -> bytes:
     """An item of a list: {"key", "value"}."""
     if binary:
-        return b"\xa2\x63key%b\x65value%b" % (cbor_text(key), b"\xf6" if value is None else value)
+        return b"\xa2\x63key%b\x65value%b" % (cbor.encode(key), b"\xf6" if value is None else value)
     return b'{"key":%b,"value":%b}' % (encode_json(key), b"null" if value is None else value)
 
 
 def value_in(item: bytes, key: str, binary: bool) -> bytes:
     """The value in what `item_of` has made."""
-    return item[len(cbor_text(key)) + 11 :] if binary else item[len(encode_json(key)) + 16 : -1]
+    return item[len(cbor.encode(key)) + 11 :] if binary else item[len(encode_json(key)) + 16 : -1]
 
 
 def size_of_pair(key: tuple[int, str] | tuple[str, str], value: bytes) -> int:
@@ -162,18 +162,3 @@ def size_of_event(key: Hashable, value: bytes) -> int:
 
 def is_binary(form: Format) -> bool:
     return form is CBOR or form is CBOR_SEQ
-
-
-def cbor_text(text: str) -> bytes:
-    return cbor2.dumps(text)
-
-
-def cbor_head(major: int, count: int) -> bytes:
-    """The initial bytes of a definite-length CBOR array (major 4) or map (major 5) of less than 2^32 members."""
-    if count < 24:
-        return bytes((major << 5 | count,))
-    if count < 1 << 8:
-        return bytes((major << 5 | 24, count))
-    if count < 1 << 16:
-        return bytes((major << 5 | 25,)) + count.to_bytes(2, "big")
-    return bytes((major << 5 | 26,)) + count.to_bytes(4, "big")

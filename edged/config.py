@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,13 +15,13 @@ from msgspec import Meta, Struct, field
 from edged.errors import ConfigError
 from edged.feed.names import NAME
 from edged.toml import Check, Fault, Key, Table, read_toml
+from edged.units import SIZE, size_bytes
 
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 
 Port = r"(?:[0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 BIND = rf"^(?:(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):{Port}|unix:/[^\0]{{1,100}})$"
 ORIGIN = r"^(?:https?://[^\s/?#@]+(?:/[^\s?#]*)?|file:///[^\s?#]*)$"
-SIZE = r"^[0-9]+(?:B|KiB|MiB|GiB|kB|MB|GB)$"
 WEB_ORIGIN = r"^(?:https?://[^\s/?#@]+|[a-z][a-z0-9+.-]*://[^\s/?#@]*)$"
 
 Name = Annotated[
@@ -37,15 +36,6 @@ Origin = Annotated[str, Meta(pattern=ORIGIN, extra={"form": "https://, http:// o
 Size = Annotated[str, Meta(pattern=SIZE, extra={"form": "a whole number and B, KiB, MiB, GiB, kB, MB or GB"})]
 
 SMALLEST_QUOTA = 4 << 20  # bytes: the proxy's database with its log
-UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "kB": 10**3, "MB": 10**6, "GB": 10**9}
-
-
-def size_bytes(text: str) -> int:
-    """ "256MiB" as a number of bytes."""
-    match = re.fullmatch(r"([0-9]+)([A-Za-z]+)", text)
-    if match is None:
-        raise ValueError(f"not a size: {text!r}")
-    return int(match[1]) * UNITS[match[2]]
 
 
 class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):

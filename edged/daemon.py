@@ -11,7 +11,6 @@ import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,7 @@ from msgspec import structs
 
 import edged
 from edged.clock import Clock
-from edged.config import Config, DatasetConfig, size_bytes
+from edged.config import Config, DatasetConfig
 from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.http.addresses import refuse_taken
 from edged.http.limits import SWITCH_S, Limits
@@ -32,6 +31,7 @@ from edged.http.server import serve
 from edged.ops.admin import AdminApp
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
+from edged.progress import Watch, unwatched
 from edged.replica.files.disk import holds_version
 from edged.replica.reader import Dataset
 from edged.replica.writer import Writer
@@ -44,6 +44,7 @@ from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
 from edged.sync.device import device_id
 from edged.sync.status import DatasetStatus
+from edged.units import size_bytes
 from edged.version import VERSION
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("edged.daemon")
 
 ADMIN_CONNECTIONS = 64
-NOTED_S = 0.005
 REOPEN_S = 30.0  # between attempts to write where the disk is read-only
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 SILENT = Notifier()
@@ -241,17 +241,11 @@ class Daemon:
         await self.stations[dataset].control.pin(version)
         return {"dataset": dataset, "pinned": version}
 
-    async def noted(self, dataset: str, version: int) -> None:
-        """Until the status tells of a version that readers see already: merging may come between the two."""
-        while self.stations[dataset].status.version < version:  # noqa: ASYNC110 - nothing else tells of it
-            await trio.sleep(NOTED_S)
-
     async def wait_for(self, dataset: str, version: int) -> None:
         """Until the replica holds `version` or a later one."""
         while True:
             generation = self.news.generation
             if self.catalog[dataset].version >= version:
-                await self.noted(dataset, version)
                 return
             await self.news.wait(generation)
 
@@ -297,9 +291,7 @@ async def run_until_signal(config: Config, config_path: Path) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def sync_datasets(
-    config: Config, watch: Callable[[str, int, int], None] | None = None
-) -> tuple[dict[str, dict[str, Any]], list[EdgedError]]:
+async def sync_datasets(config: Config, watch: Watch = unwatched) -> tuple[dict[str, dict[str, Any]], list[EdgedError]]:
     """`edged sync`: every dataset once. Returns their status documents and what went wrong.
 
     watch: told a dataset's name and how many steps of its update are done, and of how many.
@@ -307,7 +299,7 @@ async def sync_datasets(
     clock = Clock()
     documents, faults = {}, []
     for dataset in config.datasets:
-        status = DatasetStatus(dataset.name, watch=None if watch is None else partial(watch, dataset.name))
+        status = DatasetStatus(dataset.name, watch=watch)
         try:
             with Writer.open(config.daemon.data_dir, dataset.name) as writer:
                 device = device_id(config.daemon.device_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.config import Config, load, render_default, size_bytes
+from edged.config import Config, load, render_default
 from edged.errors import ConfigError
 from edged.replica.files.disk import DEFAULT_DATA_DIR
 
@@ -134,11 +134,6 @@ def test_routes_of_the_proxy(tmp_path: Path) -> None:
         "proxy.routes.prefix",
         "proxy.routes.upstream",
     ]
-
-
-@pytest.mark.parametrize(("text", "count"), [("1GiB", 1 << 30), ("256MiB", 256 << 20), ("5kB", 5000), ("7B", 7)])
-def test_sizes(text: str, count: int) -> None:
-    assert size_bytes(text) == count
 
 
 def test_readers_know_where_replicas_are_without_reading_a_configuration() -> None:

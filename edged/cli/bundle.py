@@ -7,7 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, size
+from edged.cli.output import add_json_flag, emit
+from edged.units import size_text
 
 
 def add_commands(commands: Any) -> None:
@@ -45,7 +46,11 @@ def export_command(args: argparse.Namespace) -> int:
         "blobs": done.blobs,
         "bytes": done.size,
     }
-    emit(args, data, f"{args.out}: {done.dataset} version {done.version}, {', '.join(done.slices)}, {size(done.size)}")
+    emit(
+        args,
+        data,
+        f"{args.out}: {done.dataset} version {done.version}, {', '.join(done.slices)}, {size_text(done.size)}",
+    )
     return 0
 
 
@@ -70,5 +75,9 @@ def import_command(args: argparse.Namespace) -> int:
     }
     done = f"from {outcome.before} to {outcome.version}" if outcome.version != outcome.before else "is there already"
     note = "; its head has expired: sync when there is a network" if expired else ""
-    emit(args, data, f"{outcome.dataset}: version {outcome.version}, {done}, {size(outcome.bytes_received)} read{note}")
+    emit(
+        args,
+        data,
+        f"{outcome.dataset}: version {outcome.version}, {done}, {size_text(outcome.bytes_received)} read{note}",
+    )
     return 0

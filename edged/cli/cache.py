@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, size, table
+from edged.cli.output import add_json_flag, emit, table
 from edged.config import DEFAULT_PATH, load
 from edged.errors import ConfigError
 from edged.proxy.store.inventory import Inventory, Item
+from edged.units import size_text
 
 
 def add_commands(commands: Any) -> None:
@@ -49,7 +50,8 @@ def ls_command(args: argparse.Namespace) -> int:
     if args.limit is not None:
         items = items[-args.limit :]
     rows = [
-        (item.url, str(item.status), size(item.size), str(item.lifetime_s), " ".join(item.groups)) for item in items
+        (item.url, str(item.status), size_text(item.size), str(item.lifetime_s), " ".join(item.groups))
+        for item in items
     ]
     text = table(rows, ("url", "status", "size", "fresh for", "groups")) if rows else "nothing is stored"
     emit(args, {"items": [item.describe() for item in items], "bytes": sum(item.size for item in items)}, text)

@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, size, table
+from edged.cli.output import add_json_flag, emit, table
 from edged.config import DEFAULT_PATH, load
 from edged.errors import TransportError
 from edged.ops.admin import CONTROL_HEADER
+from edged.units import size_text
 
 DEADLINE_S = 10.0
 ANSWER_BYTES = 16 << 20
@@ -110,10 +111,10 @@ def describe(data: dict[str, Any]) -> str:
                 name,
                 str(item["version"]) + pinned,
                 item["state"],
-                size(item["bytes_received"]),
+                size_text(item["bytes_received"]),
                 str(item["snapshots_applied"]),
                 str(item["hops_applied"]),
-                size(item["flash_bytes_written"]),
+                size_text(item["flash_bytes_written"]),
             )
         )
         if item.get("steps"):

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, progress, size, table
+from edged.cli.output import add_json_flag, emit, progress, table
 from edged.config import DEFAULT_PATH, load
 from edged.errors import ConfigError
+from edged.units import size_text
 
 
 def add_commands(commands: Any) -> None:
@@ -65,13 +66,13 @@ def sync_command(args: argparse.Namespace) -> int:
 
     from edged.daemon import sync_datasets
 
-    with progress(args, "synchronising") as bar:
-        outcomes, faults = trio.run(partial(sync_datasets, config, bar.show))
+    with progress(args) as watch:
+        outcomes, faults = trio.run(partial(sync_datasets, config, watch))
     rows = [
         (
             name,
             str(item["version"]),
-            size(item["bytes_received"]),
+            size_text(item["bytes_received"]),
             str(item["snapshots_applied"]),
             str(item["hops_applied"]),
         )

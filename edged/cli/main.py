@@ -14,7 +14,7 @@ from edged.version import VERSION
 
 # Each group is imported only when one of its commands is asked for: a box starts `edged get` in a tenth of a second.
 GROUPS = {
-    "edged.demo.show": ("demo",),
+    "edged.cli.demo": ("demo",),
     "edged.cli.daemon": ("run", "check", "sync"),
     "edged.cli.control": ("status", "pin", "unpin"),
     "edged.cli.replica": ("get", "ls", "search", "verify"),

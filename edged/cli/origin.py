@@ -7,19 +7,19 @@ import re
 import resource
 import signal
 import sys
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, progress, size, table
+from edged.cli.output import add_json_flag, emit, progress, table
 from edged.errors import ConfigError, WireError
 from edged.feed.names import check_collection, check_name
 from edged.origin import history
-from edged.origin.edition import Counter, PublishResult, Watch
+from edged.origin.edition import PublishResult
 from edged.origin.input.reading import Inputs
 from edged.origin.publisher import Publisher
+from edged.units import size_text
 
 BIND = "127.0.0.1:8486"
 SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9])?)%")
@@ -132,13 +132,6 @@ def add_rotate(kinds: Any) -> None:
     rotate.add_argument("--new-root-keys", action="store_true", help="make new root keys too, signed in by the old")
 
 
-def watch(args: argparse.Namespace) -> Watch:
-    def start(what: str, total: int | None) -> AbstractContextManager[Counter]:
-        return progress(args, what, total)
-
-    return start
-
-
 def open_feed(args: argparse.Namespace) -> Publisher:
     return Publisher.open(args.feed_dir, wait_s=getattr(args, "wait", 0.0))
 
@@ -161,15 +154,16 @@ def publish_command(args: argparse.Namespace) -> int:
     if (args.collection is None) != (args.key is None):
         raise ConfigError("publish: --collection and --key go together, for lines that are plain objects; give both")
     source = Inputs(args.inputs, collection=args.collection, key_field=args.key, edits=args.changes)
-    result = open_feed(args).publish_source(
-        args.dataset,
-        source,
-        edits=args.changes,
-        force_change=args.force_change,
-        allow_empty=args.allow_empty,
-        permille=args.rollout if args.rollout != EVERYBODY else None,
-        watch=watch(args),
-    )
+    with progress(args) as watch:
+        result = open_feed(args).publish_source(
+            args.dataset,
+            source,
+            edits=args.changes,
+            force_change=args.force_change,
+            allow_empty=args.allow_empty,
+            permille=args.rollout if args.rollout != EVERYBODY else None,
+            watch=watch,
+        )
     return show(args, result)
 
 
@@ -177,7 +171,9 @@ def rollout_command(args: argparse.Namespace) -> int:
     """Without an option say what is under way. A raised share keeps the devices that have the version already."""
     publisher = open_feed(args)
     if args.withdraw:
-        return show(args, publisher.withdraw(args.dataset, watch=watch(args)))
+        with progress(args) as watch:
+            result = publisher.withdraw(args.dataset, watch=watch)
+        return show(args, result)
     found = publisher.rollout(args.dataset, args.share)
     with publisher.reading(args.dataset) as state:
         newest = state.live
@@ -195,7 +191,9 @@ def rollout_command(args: argparse.Namespace) -> int:
 
 def rollback_command(args: argparse.Namespace) -> int:
     """Publish the content of version V again, as a new version. Records that are taken down stay out."""
-    return show(args, open_feed(args).rollback(args.dataset, args.to, watch=watch(args)))
+    with progress(args) as watch:
+        result = open_feed(args).rollback(args.dataset, args.to, watch=watch)
+    return show(args, result)
 
 
 def takedown_command(args: argparse.Namespace) -> int:
@@ -226,14 +224,14 @@ def show(args: argparse.Namespace, result: PublishResult) -> int:
     else:
         lines = [
             f"{result.dataset} version {result.version}: {result.added} added, {result.changed} changed, "
-            f"{result.removed} removed; head {size(result.head_bytes)}"
+            f"{result.removed} removed; head {size_text(result.head_bytes)}"
         ]
         if result.permille is not None:
             lines.append(f"  offered to {result.permille / 10:g}% of the devices")
         for name, item in result.slices.items():
-            hop = "no hop" if item.hop_bytes is None else f"hop {size(item.hop_bytes)}"
+            hop = "no hop" if item.hop_bytes is None else f"hop {size_text(item.hop_bytes)}"
             if item.version == result.version:
-                lines.append(f"  {name}: {item.records} records, {hop}, snapshot {size(item.snapshot_bytes)}")
+                lines.append(f"  {name}: {item.records} records, {hop}, snapshot {size_text(item.snapshot_bytes)}")
         text = "\n".join(lines)
     emit(args, data, text)
     return 0
@@ -265,8 +263,8 @@ def log_command(args: argparse.Namespace) -> int:
             item["time"],
             item["kind"],
             *(str(item[name]) for name in ("added", "changed", "removed")),
-            size(sum(entry["hop_bytes"] or 0 for entry in item["slices"].values())),
-            size(sum(entry["snapshot_bytes"] for entry in item["slices"].values())),
+            size_text(sum(entry["hop_bytes"] or 0 for entry in item["slices"].values())),
+            size_text(sum(entry["snapshot_bytes"] for entry in item["slices"].values())),
         )
         for item in versions
     ]
@@ -293,7 +291,7 @@ def log_diff(args: argparse.Namespace, state: Any) -> int:
     lines = [
         f"{change.change:8} {change.collection}/{change.key}  {' '.join(change.fields)}".rstrip() for change in changes
     ]
-    rows = [(f"{cost.collection}.{cost.field}", str(cost.changes), size(cost.bytes)) for cost in costs]
+    rows = [(f"{cost.collection}.{cost.field}", str(cost.changes), size_text(cost.bytes)) for cost in costs]
     costs_text = table(rows, ("bytes of the hops went to", "changes", "bytes"))
     emit(args, data, "\n".join([*lines, "", costs_text] if lines else ["nothing changed"]))
     return 0

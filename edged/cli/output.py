@@ -11,53 +11,20 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
-
-class Progress(Protocol):
-    """`advance(n)` counts n more of what is being done; `total(n)` says how many there are when that becomes known.
-
-    `show(what, done, total)` says all three anew.
-    """
-
-    def advance(self, count: int = 1) -> None: ...
-
-    def total(self, count: int) -> None: ...
-
-    def show(self, what: str, done: int, total: int) -> None: ...
-
-
-class Silent:
-    """Progress that nobody watches."""
-
-    def advance(self, count: int = 1) -> None:
-        del count
-
-    def total(self, count: int) -> None:
-        del count
-
-    def show(self, what: str, done: int, total: int) -> None:
-        del what, done, total
-
-
-class Bar:
-    """A bar of rich's."""
-
-    def __init__(self, bars: Any, task: Any) -> None:
-        self.bars, self.task = bars, task
-
-    def advance(self, count: int = 1) -> None:
-        self.bars.advance(self.task, count)
-
-    def total(self, count: int) -> None:
-        self.bars.update(self.task, total=count)
-
-    def show(self, what: str, done: int, total: int) -> None:
-        self.bars.update(self.task, description=what, completed=done, total=total or None)
+from edged.progress import Watch, unwatched
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on. Raises argparse.ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return int(text)
 
 
 def emit(args: argparse.Namespace, data: Any, text: str) -> None:
@@ -71,29 +38,22 @@ def emit(args: argparse.Namespace, data: Any, text: str) -> None:
 
 
 @contextmanager
-def progress(args: argparse.Namespace, what: str, total: int | None = None) -> Iterator[Progress]:
-    """A progress bar on standard error while the block runs. total: how many steps, None if not known yet."""
+def progress(args: argparse.Namespace) -> Iterator[Watch]:
+    """A progress bar on standard error while the block runs, for what is told to the watch."""
     if args.json or not sys.stderr.isatty() or find_spec("rich") is None:
-        yield Silent()
+        yield unwatched
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bars
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    with Bars(*columns, console=Console(stderr=True), transient=True) as bars:
-        yield Bar(bars, bars.add_task(what, total=total))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        task = bars.add_task("", total=None)
 
+        def watch(what: str, done: int, total: int) -> None:
+            bars.update(task, description=what, completed=done, total=total or None)
 
-def size(count: float) -> str:
-    """Bytes as a person reads them: 512 B, 3.4 kB, 12.0 MB."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        count /= 1000
-        if count < 1000 or unit == "GB":
-            return f"{count:.1f} {unit}"
-    raise AssertionError("unreachable")
+        yield watch
 
 
 def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...]) -> str:

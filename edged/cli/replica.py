@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 import cbor2
 
 import edged
-from edged.cli.output import add_json_flag, emit, progress, size, table
+from edged.cli.output import add_json_flag, emit, positive, progress, table
 from edged.errors import StoreError
 from edged.replica.reader import Dataset, Replica
 from edged.replica.view import View
+from edged.units import size_text
 
 if TYPE_CHECKING:
     from edged.replica.audit import Report
@@ -52,13 +53,6 @@ def add_place(parser: argparse.ArgumentParser, *more: str) -> None:
     for name in more:
         parser.add_argument(name, metavar=name.upper())
     add_json_flag(parser)
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("expected a whole number from 1 on")
-    return number
 
 
 def dataset_of(replica: Replica, args: argparse.Namespace) -> Dataset:
@@ -154,16 +148,8 @@ def verify_command(args: argparse.Namespace) -> int:
     """
     from edged.replica.audit import verify
 
-    with progress(args, "verifying") as bar:
-        done = 0
-
-        def show(count: int, total: int) -> None:
-            nonlocal done
-            bar.total(total)
-            bar.advance(count - done)
-            done = count
-
-        report = verify(args.data_dir, progress=show)
+    with progress(args) as watch:
+        report = verify(args.data_dir, watch=watch)
     faults = [str(fault) for fault in report.faults]
     data = {
         "versions": report.versions,
@@ -184,7 +170,7 @@ def describe(report: Report, data_dir: Path) -> str:
     lines = []
     if report.versions:
         versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-        lines.append(f"whole: {versions}; {report.records} records, {size(report.bytes)}")
+        lines.append(f"whole: {versions}; {report.records} records, {size_text(report.bytes)}")
     if report.empty:
         lines.append(f"nothing synced yet: {', '.join(report.empty)}")
     return "\n".join(lines) or f"nothing to verify: there is no dataset below {data_dir}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 from edged.demo import madeup, words
-from edged.demo.madeup import FIRST_DAY, Record, Shape
+from edged.demo.madeup import FIRST_DAY, CatalogueSpec, Record
 
 DATASET_TOML = """\
 # What devices may ask of the made-up catalogue, and the shapes and slices that it comes in.
@@ -56,23 +56,23 @@ class Edit:
 
 def catalogue(titles: int = 5_000, seed: int = 1, *, first_day: date = FIRST_DAY) -> Iterator[tuple[str, str, Record]]:
     """Every record as (collection, key, value), collection by collection. Raises ValueError for no titles at all."""
-    shape = Shape(titles, seed, first_day)
-    for number in range(shape.channels):
-        yield "channels", madeup.channel_key(number), madeup.channel(shape, number)
-    for number in range(shape.people):
-        yield "people", madeup.person_key(number), madeup.person(shape, number)
+    spec = CatalogueSpec(titles, seed, first_day)
+    for number in range(spec.channels):
+        yield "channels", madeup.channel_key(number), madeup.channel(spec, number)
+    for number in range(spec.people):
+        yield "people", madeup.person_key(number), madeup.person(spec, number)
     for number in range(len(words.ROWS) + len(madeup.REGIONS)):
-        yield "rows", madeup.row_key(number), madeup.row(shape, number)
-    for number in range(shape.channels):
+        yield "rows", madeup.row_key(number), madeup.row(spec, number)
+    for number in range(spec.channels):
         for day in range(madeup.SCHEDULE_DAYS):
-            yield "schedule", madeup.schedule_key(shape, number, day), madeup.schedule(shape, number, day)
-    for number in range(shape.titles):
-        yield "titles", madeup.title_key(shape, number), madeup.title(shape, number)
+            yield "schedule", madeup.schedule_key(spec, number, day), madeup.schedule(spec, number, day)
+    for number in range(spec.titles):
+        yield "titles", madeup.title_key(spec, number), madeup.title(spec, number)
 
 
 def edits(titles: int = 5_000, seed: int = 1, *, first_day: date = FIRST_DAY) -> Iterator[list[Edit]]:
     """An endless stream of publishes to `catalogue(titles, seed)`: each a list of edits, no record twice in a list."""
-    newsroom = Newsroom(Shape(titles, seed, first_day))
+    newsroom = Newsroom(CatalogueSpec(titles, seed, first_day))
     while True:
         yield newsroom.publish()
 
@@ -80,16 +80,16 @@ def edits(titles: int = 5_000, seed: int = 1, *, first_day: date = FIRST_DAY) ->
 class Newsroom:
     """What the edits so far have made of the records that they touched."""
 
-    def __init__(self, shape: Shape) -> None:
-        self.shape = shape
-        self.random = madeup.chance(shape, "newsroom")
-        self.busy = min(shape.titles, BUSY_TITLES)
+    def __init__(self, spec: CatalogueSpec) -> None:
+        self.spec = spec
+        self.random = madeup.chance(spec, "newsroom")
+        self.busy = min(spec.titles, BUSY_TITLES)
         self.titles: dict[int, Record] = {}
         self.rows: dict[int, Record] = {}
         self.days: dict[tuple[int, int], Record] = {}
         self.added: deque[int] = deque()
         self.removed: deque[int] = deque()
-        self.next_number = shape.titles
+        self.next_number = spec.titles
 
     def publish(self) -> list[Edit]:
         """The next list of edits; never empty."""
@@ -108,11 +108,11 @@ class Newsroom:
     # --- the state of records ---
 
     def title(self, number: int) -> Record:
-        return self.titles.get(number) or madeup.title(self.shape, number)
+        return self.titles.get(number) or madeup.title(self.spec, number)
 
     def row(self, number: int) -> Record:
         if number not in self.rows:
-            self.rows[number] = madeup.row(self.shape, number)
+            self.rows[number] = madeup.row(self.spec, number)
         return self.rows[number]
 
     def draw(self) -> int:
@@ -124,7 +124,7 @@ class Newsroom:
 
     def keep_title(self, number: int, value: Record, why: str) -> Edit:
         self.titles[number] = value
-        return Edit("titles", madeup.title_key(self.shape, number), value, why)
+        return Edit("titles", madeup.title_key(self.spec, number), value, why)
 
     def keep_row(self, number: int, value: Record, why: str) -> Edit:
         self.rows[number] = value
@@ -149,7 +149,7 @@ class Newsroom:
         number = self.random.randrange(len(words.ROWS))
         old = self.row(number)
         chosen = self.draw()
-        front = madeup.title_key(self.shape, chosen)
+        front = madeup.title_key(self.spec, chosen)
         if old["titles"] and (madeup.region_of(chosen) is not None or self.random.random() < 0.5):
             front = self.random.choice(old["titles"])
         items = [front, *(item for item in old["titles"] if item != front)][:40]
@@ -159,15 +159,15 @@ class Newsroom:
 
     def replace_slot(self) -> list[Edit]:
         """A programme gives way to another; what surrounds it stays."""
-        where = self.random.randrange(self.shape.channels), self.random.randrange(madeup.SCHEDULE_DAYS)
-        old = self.days.get(where) or madeup.schedule(self.shape, *where)
+        where = self.random.randrange(self.spec.channels), self.random.randrange(madeup.SCHEDULE_DAYS)
+        old = self.days.get(where) or madeup.schedule(self.spec, *where)
         programmes = list(old["programmes"])
         at = self.random.randrange(len(programmes))
         start, end = (datetime.fromisoformat(programmes[at][edge]) for edge in ("start", "end"))
         while programmes[at] == old["programmes"][at]:
-            programmes[at] = madeup.programme(self.shape, self.random, start, end)
+            programmes[at] = madeup.programme(self.spec, self.random, start, end)
         self.days[where] = {**old, "programmes": programmes}
-        return [Edit("schedule", madeup.schedule_key(self.shape, *where), self.days[where], "programme replaced")]
+        return [Edit("schedule", madeup.schedule_key(self.spec, *where), self.days[where], "programme replaced")]
 
     def correct_synopsis(self) -> list[Edit]:
         number = self.draw()
@@ -195,7 +195,7 @@ class Newsroom:
         edits_made = [self.keep_title(number, self.title(number), why)]
         if madeup.region_of(number) is None:
             newest = self.row(NEWEST_ROW)
-            items = [madeup.title_key(self.shape, number), *newest["titles"]][:40]
+            items = [madeup.title_key(self.spec, number), *newest["titles"]][:40]
             edits_made.append(self.keep_row(NEWEST_ROW, {**newest, "titles": items}, why))
         if len(self.added) > ADDED_KEPT:
             edits_made = self.drop(self.added.popleft(), edits_made)
@@ -205,12 +205,14 @@ class Newsroom:
         if self.busy - len(self.removed) < 4:
             return self.add_title()
         number = self.draw()
+        if number == madeup.lasting_number(self.busy):
+            return self.add_title()
         self.removed.append(number)
         return self.drop(number, [])
 
     def drop(self, number: int, before: list[Edit]) -> list[Edit]:
         """Remove a title, and its key from every row that shows it. Row edits in `before` are brought up to date."""
-        key = madeup.title_key(self.shape, number)
+        key = madeup.title_key(self.spec, number)
         self.titles.pop(number, None)
         changed = {(edit.collection, edit.key): edit for edit in before}
         changed["titles", key] = Edit("titles", key, None, "title removed")

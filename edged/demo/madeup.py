@@ -23,7 +23,7 @@ Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class CatalogueSpec:
     """How many records of each collection a catalogue of `titles` titles has, and what they follow from."""
 
     titles: int
@@ -48,9 +48,9 @@ class Shape:
         return self.titles + self.people + len(words.ROWS) + len(REGIONS) + self.channels * (1 + SCHEDULE_DAYS)
 
 
-def chance(shape: Shape, *about: str | int) -> random.Random:
+def chance(spec: CatalogueSpec, *about: str | int) -> random.Random:
     """The randomness of one record."""
-    return random.Random(f"{shape.seed}/{'/'.join(map(str, about))}")  # noqa: S311 repeatable, not secret
+    return random.Random(f"{spec.seed}/{'/'.join(map(str, about))}")  # noqa: S311 repeatable, not secret
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -82,20 +82,20 @@ PLACES = len(words.PLACE_STARTS) * len(words.PLACE_MIDDLES) * len(words.PLACE_EN
 FAMILIES = len(words.FAMILY_STARTS) * len(words.FAMILY_MIDDLES) * len(words.FAMILY_ENDS)
 
 
-def title_names(shape: Shape, number: int) -> tuple[str, dict[str, str]]:
+def title_names(spec: CatalogueSpec, number: int) -> tuple[str, dict[str, str]]:
     """The English title and those in other languages. No two numbers below some billions share the English one."""
     pattern, number = number % 3, number // 3
     nouns, adjectives = len(words.NOUNS), len(words.ADJECTIVES)
     if pattern == 0:
-        chosen, turn = spread(number, nouns * adjectives, shape.seed)
+        chosen, turn = spread(number, nouns * adjectives, spec.seed)
         noun = words.NOUNS[chosen % nouns]
         name, where = f"The {words.ADJECTIVES[chosen // nouns]} {noun[0]}", ""
     elif pattern == 1:
-        chosen, turn = spread(number, nouns * PLACES, shape.seed)
+        chosen, turn = spread(number, nouns * PLACES, spec.seed)
         noun, where = words.NOUNS[chosen % nouns], place_name(chosen // nouns)
         name = f"{noun[0]} of {where}"
     else:
-        chosen, turn = spread(number, nouns * (nouns - 1), shape.seed)
+        chosen, turn = spread(number, nouns * (nouns - 1), spec.seed)
         first, apart = chosen % nouns, chosen // nouns + 1
         noun, other = words.NOUNS[first], words.NOUNS[(first + apart) % nouns]
         name, where = f"{noun[0]} and {other[0]}", ""
@@ -108,8 +108,8 @@ def slug(text: str) -> str:
     return text.replace(" ", "_").replace("–", "-")
 
 
-def person_name(shape: Shape, number: int) -> str:
-    chosen, turn = spread(number, FAMILIES * len(words.GIVEN_NAMES), shape.seed)
+def person_name(spec: CatalogueSpec, number: int) -> str:
+    chosen, turn = spread(number, FAMILIES * len(words.GIVEN_NAMES), spec.seed)
     family = pick(chosen // len(words.GIVEN_NAMES), words.FAMILY_STARTS, words.FAMILY_MIDDLES, words.FAMILY_ENDS)
     return f"{words.GIVEN_NAMES[chosen % len(words.GIVEN_NAMES)]} {family}{' jr.' if turn else ''}"
 
@@ -124,28 +124,40 @@ def images(random_: random.Random, kind: str, *widths: int) -> dict[str, str]:
 
 
 @lru_cache(maxsize=4096)
-def title_key(shape: Shape, number: int) -> str:
-    return f"{title_year(shape, number)}/{slug(title_names(shape, number)[0])}"
+def title_key(spec: CatalogueSpec, number: int) -> str:
+    return f"{title_year(spec, number)}/{slug(title_names(spec, number)[0])}"
 
 
-def title_year(shape: Shape, number: int) -> int:
+def lasting_title(spec: CatalogueSpec, busy: int) -> tuple[str, str]:
+    """Key and title of one that every region has and no edit removes (catalogue.Newsroom spares the last one there):
+    what examples may name. busy: how many titles edits touch at most."""
+    number = lasting_number(min(spec.titles, busy))
+    return title_key(spec, number), title_names(spec, number)[0]
+
+
+def lasting_number(busy: int) -> int:
+    """The last of the first `busy` titles that belongs to all regions."""
+    return next(number for number in reversed(range(busy)) if region_of(number) is None)
+
+
+def title_year(spec: CatalogueSpec, number: int) -> int:
     """Recent years are the commonest."""
-    return shape.first_day.year - int(75 * chance(shape, "year", number).random() ** 2.2)
+    return spec.first_day.year - int(75 * chance(spec, "year", number).random() ** 2.2)
 
 
-def title(shape: Shape, number: int) -> Record:
+def title(spec: CatalogueSpec, number: int) -> Record:
     """A film or a series."""
-    random_ = chance(shape, "title", number)
-    name, local = title_names(shape, number)
+    random_ = chance(spec, "title", number)
+    name, local = title_names(spec, number)
     language = random_.choice(("en", "en", "en", "en", *words.LANGUAGES))
     series = random_.random() < 0.3
-    credits_ = cast(shape, random_)
+    credits_ = cast(spec, random_)
     record: Record = {
         "title": name,
         "original_title": local.get(language, name),
         "original_language": language,
         "kind": "series" if series else "film",
-        "year": title_year(shape, number),
+        "year": title_year(spec, number),
         "genres": sorted(random_.sample(words.GENRES, random_.choice((1, 2, 2, 3)))),
         "age_rating": random_.choice(("0", "6", "12", "12", "16", "18")),
         "rating": {"average": round(random_.gauss(6.4, 1.1), 1), "votes": int(10 ** random_.uniform(1, 5))},
@@ -158,7 +170,7 @@ def title(shape: Shape, number: int) -> Record:
         "languages": {code: {"title": local[code]} for code in words.LANGUAGES},
         "audio": sorted({language, "en", random_.choice(words.LANGUAGES)}),
         "subtitles": sorted(random_.sample(("de", "en", "es", "fr", "it", "ja", "pt"), random_.randrange(2, 7))),
-        "availability": window(shape, random_),
+        "availability": window(spec, random_),
     }
     if series:
         record["seasons"] = [
@@ -176,15 +188,15 @@ def region_of(number: int) -> str | None:
     return REGIONS[number // 20 % len(REGIONS)] if number % 20 == 7 else None
 
 
-def cast(shape: Shape, random_: random.Random) -> list[Record]:
+def cast(spec: CatalogueSpec, random_: random.Random) -> list[Record]:
     """Who plays whom; the people with low numbers play most."""
-    chosen = {int(shape.people * random_.random() ** 2) for _ in range(random_.randrange(3, 9))}
+    chosen = {int(spec.people * random_.random() ** 2) for _ in range(random_.randrange(3, 9))}
     entries = []
     for number in sorted(chosen):
         given = random_.choice(words.GIVEN_NAMES)
         family = pick(random_.randrange(FAMILIES), words.FAMILY_STARTS, words.FAMILY_MIDDLES, words.FAMILY_ENDS)
         role = random_.choice(words.ROLES).format(given=given, family=family)
-        entries.append({"person": person_key(number), "name": person_name(shape, number), "as": role})
+        entries.append({"person": person_key(number), "name": person_name(spec, number), "as": role})
     return entries
 
 
@@ -196,9 +208,9 @@ def synopsis(random_: random.Random) -> str:
     return " ".join(sentences)
 
 
-def window(shape: Shape, random_: random.Random) -> Record:
-    start = shape.first_day - timedelta(days=random_.randrange(1, 700))
-    end = shape.first_day + timedelta(days=random_.randrange(2, 900))
+def window(spec: CatalogueSpec, random_: random.Random) -> Record:
+    start = spec.first_day - timedelta(days=random_.randrange(1, 700))
+    end = spec.first_day + timedelta(days=random_.randrange(2, 900))
     return {"from": f"{start.isoformat()}T00:00:00Z", "until": f"{end.isoformat()}T00:00:00Z"}
 
 
@@ -206,10 +218,10 @@ def person_key(number: int) -> str:
     return f"nm{number:07d}"
 
 
-def person(shape: Shape, number: int) -> Record:
-    random_ = chance(shape, "person", number)
+def person(spec: CatalogueSpec, number: int) -> Record:
+    random_ = chance(spec, "person", number)
     place = place_name(random_.randrange(PLACES))
-    name = person_name(shape, number)
+    name = person_name(spec, number)
     return {
         "name": name,
         "born": {"year": random_.randrange(1932, 2005), "place": place},
@@ -225,16 +237,16 @@ def row_key(number: int) -> str:
     return f"home-{REGIONS[number - len(words.ROWS)].lower()}/00"
 
 
-def row(shape: Shape, number: int) -> Record:
-    random_ = chance(shape, "row", number)
+def row(spec: CatalogueSpec, number: int) -> Record:
+    random_ = chance(spec, "row", number)
     if number < len(words.ROWS):
-        size = min(shape.titles, random_.randrange(18, 41))
-        chosen = [one for one in random_.sample(range(shape.titles), size) if region_of(one) is None]
-        items = [title_key(shape, one) for one in chosen]
+        size = min(spec.titles, random_.randrange(18, 41))
+        chosen = [one for one in random_.sample(range(spec.titles), size) if region_of(one) is None]
+        items = [title_key(spec, one) for one in chosen]
         return {"name": words.ROWS[number], "layout": random_.choice(("poster", "backdrop")), "titles": items}
     region = REGIONS[number - len(words.ROWS)]
-    licensed = range(7 + 20 * REGIONS.index(region), shape.titles, 20 * len(REGIONS))
-    items = [title_key(shape, one) for one in random_.sample(licensed, min(len(licensed), 30))]
+    licensed = range(7 + 20 * REGIONS.index(region), spec.titles, 20 * len(REGIONS))
+    items = [title_key(spec, one) for one in random_.sample(licensed, min(len(licensed), 30))]
     return {"name": f"Only in {region}", "layout": "poster", "titles": items, "region": [region]}
 
 
@@ -242,10 +254,10 @@ def channel_key(number: int) -> str:
     return f"ch{number + 1:03d}"
 
 
-def channel(shape: Shape, number: int) -> Record:
-    random_ = chance(shape, "channel", number)
+def channel(spec: CatalogueSpec, number: int) -> Record:
+    random_ = chance(spec, "channel", number)
     house, theme = (
-        place_name(spread(number // len(words.CHANNELS), PLACES, shape.seed)[0]),
+        place_name(spread(number // len(words.CHANNELS), PLACES, spec.seed)[0]),
         number % len(words.CHANNELS),
     )
     return {
@@ -258,28 +270,28 @@ def channel(shape: Shape, number: int) -> Record:
     }
 
 
-def schedule_key(shape: Shape, number: int, day: int) -> str:
-    return f"{shape.first_day + timedelta(days=day)}/{channel_key(number)}"
+def schedule_key(spec: CatalogueSpec, number: int, day: int) -> str:
+    return f"{spec.first_day + timedelta(days=day)}/{channel_key(number)}"
 
 
-def schedule(shape: Shape, number: int, day: int) -> Record:
+def schedule(spec: CatalogueSpec, number: int, day: int) -> Record:
     """One channel's day, from 06:00 UTC to 06:00 of the next, without gaps."""
-    random_ = chance(shape, "schedule", number, day)
-    today = shape.first_day + timedelta(days=day)
+    random_ = chance(spec, "schedule", number, day)
+    today = spec.first_day + timedelta(days=day)
     at = datetime(today.year, today.month, today.day, 6, tzinfo=UTC)
     end = at + timedelta(days=1)
     programmes: list[Record] = []
     while at < end:
         until = min(end, at + timedelta(minutes=5 * random_.randrange(3, 30)))
-        programmes.append(programme(shape, random_, at, until))
+        programmes.append(programme(spec, random_, at, until))
         at = until
     return {"channel": channel_key(number), "date": today.isoformat(), "programmes": programmes}
 
 
-def programme(shape: Shape, random_: random.Random, start: datetime, end: datetime) -> Record:
+def programme(spec: CatalogueSpec, random_: random.Random, start: datetime, end: datetime) -> Record:
     slot: Record = {"start": f"{start:%Y-%m-%dT%H:%M:%SZ}", "end": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
     if random_.random() < 0.25:
         return {**slot, "name": random_.choice(words.FILLERS)}
-    number = random_.randrange(shape.titles)
+    number = random_.randrange(spec.titles)
     number -= region_of(number) is not None
-    return {**slot, "name": title_names(shape, number)[0], "title": title_key(shape, number)}
+    return {**slot, "name": title_names(spec, number)[0], "title": title_key(spec, number)}

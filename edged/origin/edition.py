@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import cbor
@@ -18,35 +16,10 @@ from edged.origin.declared.slicing import CORE, Slicer
 from edged.origin.declared.validate import Validator
 from edged.origin.release import Rollout, Workplace, releasing
 from edged.origin.state import HIDDEN, SliceState, State, VersionRow
+from edged.progress import Steps, Watch, unwatched
 
 SALT_BYTES = 8  # of a rollout
 SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
-
-
-class Counter(Protocol):
-    """Progress that somebody may watch."""
-
-    def advance(self, count: int = 1) -> None: ...
-
-    def total(self, count: int) -> None: ...
-
-
-class Unwatched:
-    """Progress that nobody watches."""
-
-    def advance(self, count: int = 1) -> None:
-        del count
-
-    def total(self, count: int) -> None:
-        del count
-
-
-Watch = Callable[[str, int | None], AbstractContextManager[Counter]]  # (what, total or None) while it is done
-
-
-def unwatched(what: str, total: int | None) -> AbstractContextManager[Counter]:
-    del what, total
-    return nullcontext(Unwatched())
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +116,11 @@ class Edition:
         validator = Validator(self.state, self.place.rules)
         validator.prepare()
         applier = Applier(self.state, version, counts, validator.watch)
-        with self.watch("comparing", None) as counter:
-            applier.apply(rows(), counter.advance)
+        applier.apply(rows(), Steps(self.watch, "comparing").advance)
         rules = self.place.rules
         marks = {"slices": fingerprint(rules.slices), "validate": fingerprint(rules.validate)}
         if self.before is not None and self.state.meta("rules_slices") != marks["slices"]:
-            with self.watch("slicing anew", sum(counts.values())) as counter:
-                applier.apply(self.resliced(), counter.advance)
+            applier.apply(self.resliced(), Steps(self.watch, "slicing anew", sum(counts.values())).advance)
         applied = applier.finish()
         if validated:
             if self.before is not None and self.state.meta("rules_validate") != marks["validate"]:
@@ -207,18 +178,18 @@ class Edition:
         """Hops for every touched slice, and snapshots where no hop leads to the new version."""
         state, hops = self.state, self.hop_maker(row.version)
         urgent: list[str] = []
-        with self.watch("making hops", len(applied.touched)) as counter:
-            for name, before in sorted(applied.touched.items()):
-                last = newest_snapshot(state, name)
-                size = snapshot_bytes(state, name, last[0]) if last else 0
-                made = last is not None and hops.make_plain(name, before, size)
-                self.code_from_stable(hops, name, before, size)
-                if made:
-                    hops.make_skips(name, 2, SOON_STEPS)
-                    self.due_skips += [name] if (before.counter + 1) % (2 * SOON_STEPS) == 0 else []
-                if name in row.declared and is_due(state, name, self.place.keep.versions):
-                    (self.due_snapshot if made else urgent).append(name)
-                counter.advance()
+        steps = Steps(self.watch, "making hops", len(applied.touched))
+        for name, before in sorted(applied.touched.items()):
+            last = newest_snapshot(state, name)
+            size = snapshot_bytes(state, name, last[0]) if last else 0
+            made = last is not None and hops.make_plain(name, before, size)
+            self.code_from_stable(hops, name, before, size)
+            if made:
+                hops.make_skips(name, 2, SOON_STEPS)
+                self.due_skips += [name] if (before.counter + 1) % (2 * SOON_STEPS) == 0 else []
+            if name in row.declared and is_due(state, name, self.place.keep.versions):
+                (self.due_snapshot if made else urgent).append(name)
+            steps.advance()
         for name in row.declared:
             if name not in applied.touched and is_due(state, name, self.place.keep.versions):
                 urgent.append(name)
@@ -237,9 +208,8 @@ class Edition:
 
     def snapshots(self, names: list[str]) -> None:
         for name in names:
-            records = self.state.slice_state(name).records
-            with self.watch(f"snapshot of {name}", records) as counter:
-                SnapshotMaker(self.state, self.place.blobs.store, self.place.now, counter.advance).make(name)
+            steps = Steps(self.watch, f"snapshot of {name}", self.state.slice_state(name).records)
+            SnapshotMaker(self.state, self.place.blobs.store, self.place.now, steps.advance).make(name)
         if names:
             self.place.blobs.sweep()
 
@@ -248,10 +218,10 @@ class Edition:
         try:
             with releasing(self.place, what):
                 hops = self.hop_maker(self.state.live)
-                with self.watch("making skip hops", len(self.due_skips)) as counter:
-                    for name in self.due_skips:
-                        hops.make_skips(name, 2 * SOON_STEPS, 1 << 62)
-                        counter.advance()
+                steps = Steps(self.watch, "making skip hops", len(self.due_skips))
+                for name in self.due_skips:
+                    hops.make_skips(name, 2 * SOON_STEPS, 1 << 62)
+                    steps.advance()
                 self.snapshots(self.due_snapshot)
         except EdgedError as fault:
             raise OriginError(

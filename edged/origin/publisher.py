@@ -14,7 +14,7 @@ from edged.errors import OriginError, ValidationError
 from edged.feed.names import check_collection, check_key, check_name
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
-from edged.origin.edition import Edition, PublishResult, Watch, unwatched, visible_rows
+from edged.origin.edition import Edition, PublishResult, visible_rows
 from edged.origin.files import make_directory, write_durable
 from edged.origin.input import comparing as incoming
 from edged.origin.input.comparing import Source
@@ -24,6 +24,7 @@ from edged.origin.release import Rollout, Workplace, recover, releasing
 from edged.origin.shelves.directory import BlobStore
 from edged.origin.signing.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
 from edged.origin.state import HIDDEN, State, guarded
+from edged.progress import Steps, Watch, unwatched
 
 Clock = Callable[[], float]
 
@@ -101,8 +102,7 @@ class Publisher:
             incoming.attach_scratch(place.state)
 
             def rows() -> Iterable[Row]:
-                with watch("reading", None) as counter:
-                    count = incoming.gather(place.state, source, counter.advance)
+                count = incoming.gather(place.state, source, Steps(watch, "reading").advance)
                 if not edits:
                     if not count and not allow_empty:
                         raise ValidationError(

@@ -10,13 +10,14 @@ import hashlib
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from edged.errors import DamageError, EdgedError, TrustError, WireError
 from edged.feed.digest import SetHash
 from edged.feed.head import Head
+from edged.progress import Watch, unwatched
 from edged.replica.files import disk as files
 from edged.replica.files.disk import StrPath, datasets, explained
 from edged.replica.files.manifest import (
@@ -37,7 +38,6 @@ from edged.replica.loading import read_manifest
 from edged.replica.packs.pack import HEADER as PACK_HEADER
 from edged.replica.packs.pack import Pack
 
-Progress = Callable[[int, int], None]
 ALIGN = 8
 ROOT_ADVICE = "sync once to store the root of trust"
 LAST_RESORT = "they were written so, by failing memory perhaps: stop the daemon, remove the dataset's directory, sync"
@@ -96,15 +96,15 @@ class ReadPool(Pool):
         return read_whole(os.path.join(self.packs_dir, name))
 
 
-def verify(data_dir: str | os.PathLike[str], *, progress: Progress | None = None) -> Report:
+def verify(data_dir: str | os.PathLike[str], *, watch: Watch = unwatched) -> Report:
     """Audit every dataset below `data_dir`. Writes nothing and needs no lock; a running daemon is not disturbed.
 
-    progress: called with (records done, records in all) now and then. Raises StoreError if the directory cannot be
+    watch: told how many records are done, and of how many. Raises StoreError if the directory cannot be
     listed; whatever is wrong inside it is in the report.
     """
     report, root = Report(), Path(data_dir)
     for name in datasets(root):
-        DatasetAudit(root / name, report, progress).run()
+        DatasetAudit(root / name, report, watch).run()
     for name in files.unsynced(root):
         if has_lost_its_manifest(root / name):
             what = f"missing, and {files.PREVIOUS} too, while there are packs that it named; all is fetched again"
@@ -128,7 +128,7 @@ def look_over(root: Path, manifest: Manifest, report: Report) -> Iterator[int]:
     """
     if not manifest.generation:
         return
-    audit = DatasetAudit(root, report, None, DamageError)
+    audit = DatasetAudit(root, report, unwatched, DamageError)
     audit.check_manifest()
     audit.check_previous()
     audit.check_touched()
@@ -141,12 +141,10 @@ def look_over(root: Path, manifest: Manifest, report: Report) -> Iterator[int]:
 class DatasetAudit:
     """One dataset's audit, adding to `report`. caught: what is a line there; anything else is raised."""
 
-    def __init__(
-        self, root: Path, report: Report, progress: Progress | None, caught: type[EdgedError] = EdgedError
-    ) -> None:
+    def __init__(self, root: Path, report: Report, watch: Watch, caught: type[EdgedError] = EdgedError) -> None:
         self.root = root
         self.report = report
-        self.progress = progress or (lambda done, total: None)
+        self.watch = watch
         self.caught = caught
 
     def fault(self, slice_name: str, file: str, what: object) -> None:
@@ -319,7 +317,7 @@ class DatasetAudit:
             held.add(collection, key, value)
             count += 1
             if not count % 1000:
-                self.progress(self.report.records + count, total)
+                self.watch(f"verifying {self.root.name}", self.report.records + count, total)
         self.report.records += count
         return held.state(), count
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edged.progress import Watch, unwatched
 from edged.sync.transports.transport import Traffic
 
 
@@ -60,14 +61,13 @@ class DatasetStatus:
     origin: str = ""
     steps_done: int = 0
     steps: int = 0
-    watch: Callable[[int, int], None] | None = None
+    watch: Watch = unwatched
 
     def note_steps(self, left: int) -> None:
         """How many steps of an update are left, 0 when it is over; more may turn up on the way."""
         self.steps_done = self.steps_done + max(self.steps - self.steps_done - left, 0) if left else 0
         self.steps = self.steps_done + left
-        if self.watch is not None:
-            self.watch(self.steps_done, self.steps)
+        self.watch(self.dataset, self.steps_done, self.steps)
 
     @property
     def bytes_received(self) -> int:

@@ -329,7 +329,7 @@ async def test_a_snapshot_of_many_parts_says_how_far_it_has_come(tmp_path: Path)
     feed.sign()
     device = Device.of(tmp_path, feed)
     told: list[tuple[int, int]] = []
-    status = DatasetStatus(device.name, watch=lambda done, steps: told.append((done, steps)))
+    status = DatasetStatus(device.name, watch=lambda what, done, steps: told.append((done, steps)))
     with Writer.open(device.directory, device.name) as writer:
         outcome = await sync_once(device, writer, status, clock=device.clock(), origins=Origins([Origin(feed)]))
     assert outcome.error is None

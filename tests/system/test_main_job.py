@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import socket
 import time
 from pathlib import Path
@@ -311,19 +310,3 @@ def test_a_second_daemon_on_the_same_replica_is_refused(origin: Origin, device: 
 def test_wrong_usage_is_2() -> None:
     for words in ([], ["nonsense"], ["get"], ["pin", "catalog", "x"], ["demo", "--port", "99999"]):
         assert edged(*words, code=2).stderr
-
-
-def test_the_demo_runs_the_main_job_and_ends_by_itself() -> None:
-    with running("demo", "--seconds", "9", "--records", "50", "--port", "0", "--admin-port", "0", "--json") as program:
-        opened = json.loads(program.wait_for(r"\{.*urls.*\}")[0])
-        update = json.loads(program.wait_for(r"\{.*wire_bytes.*\}")[0])
-        assert get(f"{opened['urls']['apps']}/v1/catalog").json["version"] >= 2
-        assert update["wire_bytes"] < opened["full_download_bytes"]
-        assert program.process.wait(30) == 0
-
-
-def test_the_demo_ends_cleanly_on_ctrl_c() -> None:
-    with running("demo", "--records", "50", "--port", "0", "--admin-port", "0") as program:
-        program.wait_for("curl -s")
-        program.process.send_signal(signal.SIGINT)
-        assert program.process.wait(30) == 0

@@ -20,13 +20,14 @@ from msgspec import structs
 
 import edged
 from edged.clock import Clock
-from edged.config import Config, load, size_bytes
+from edged.config import Config, load
 from edged.errors import DamageError
 from edged.http.limits import SWITCH_S
 from edged.http.meter import Meter
 from edged.ops import logs
 from edged.replica.reader import Dataset
 from edged.serve.app_server import serve_apps
+from edged.units import size_bytes
 
 REPORT_S = 1.0
 TOLD = 500  # characters of a fault

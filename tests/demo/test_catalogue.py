@@ -13,7 +13,7 @@ import pytest
 
 from edged.demo import madeup
 from edged.demo.catalogue import DATASET_TOML, Edit, catalogue, edits
-from edged.demo.madeup import SCHEDULE_DAYS, Shape
+from edged.demo.madeup import SCHEDULE_DAYS, CatalogueSpec
 from edged.feed import cbor, names
 
 Records = dict[tuple[str, str], Any]
@@ -47,7 +47,7 @@ def test_every_record_has_its_own_valid_key_and_canonical_form(titles: int) -> N
         names.check_key(key)
         cbor.encode_record(value, key)
         seen.add((collection, key))
-    assert len(seen) == Shape(titles, 1).records
+    assert len(seen) == CatalogueSpec(titles, 1).records
 
 
 def test_no_titles_at_all_is_refused() -> None:
@@ -58,8 +58,8 @@ def test_no_titles_at_all_is_refused() -> None:
 def test_two_hundred_thousand_titles_have_two_hundred_thousand_keys() -> None:
     # Names come from the number without a table of those taken; far apart numbers must not meet.
 
-    shape = Shape(10_000_000, 1)
-    english = {madeup.title_names(shape, number)[0] for number in range(0, 10_000_000, 50)}
+    spec = CatalogueSpec(10_000_000, 1)
+    english = {madeup.title_names(spec, number)[0] for number in range(0, 10_000_000, 50)}
     assert len(english) == 200_000
 
 

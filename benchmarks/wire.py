@@ -51,7 +51,7 @@ class Edit:
 
 
 class State:
-    """A slice's records in memory. Satisfies edged.feed.coding.hopcoding.Lookup."""
+    """A slice's records in memory. Satisfies edged.feed.coding.changes.Lookup."""
 
     def __init__(self, records: Iterable[Record]) -> None:
         self.values = {(collection, key.encode()): value for collection, key, value in records}

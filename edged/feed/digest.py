@@ -14,7 +14,7 @@ DIGEST_BYTES = 32
 
 # Lanes of 16 bits are summed in two integers, every second lane each, so that a carry falls into the gap between.
 GAPS = int.from_bytes(b"\xff\xff\x00\x00" * (LANES // 2), "little")
-HEADROOM = 65_000  # sums of 16-bit lanes before a 32-bit gap could overflow
+HEADROOM = 65_535  # sums of 16-bit lanes, each of at most 2^16, beside the one there was: then a gap may overflow
 
 
 def element(collection: str, key: str, value: bytes) -> int:

@@ -58,8 +58,6 @@ def plan(
     inlined: Iterable[HopRef] = (),
     staged: frozenset[bytes] = frozenset(),
     without: frozenset[bytes] = frozenset(),
-    request_bytes: int = REQUEST_BYTES,
-    restart_bytes: int = RESTART_BYTES,
 ) -> Path:
     """The cheapest path to slice version `want`.
 
@@ -69,7 +67,7 @@ def plan(
     """
 
     def price(ref: BlobRef) -> int:
-        return 0 if ref.sha256 in staged else ref.size + request_bytes
+        return 0 if ref.sha256 in staged else ref.size + REQUEST_BYTES
 
     best: dict[int, tuple[int, int]] = {}  # version to (cost, steps); fewer steps win a tie
     came: dict[int, tuple[Step, int]] = {}  # by what, from which version
@@ -85,7 +83,7 @@ def plan(
     for snapshot in (EMPTY_SNAPSHOT, *chain.snapshots):
         refs = [*([snapshot.dictionary] if snapshot.dictionary else []), *snapshot.parts]
         if not any(ref.sha256 in without for ref in refs):
-            reach(snapshot.version, restart_bytes + sum(map(price, refs)), 1, snapshot)
+            reach(snapshot.version, RESTART_BYTES + sum(map(price, refs)), 1, snapshot)
     onward: dict[int, list[HopRef]] = {}
     for hop in (*inlined, *chain.hops):
         whole = hop.from_version == 0 and hop.blob.size > WHOLE_HOP_BYTES and chain.snapshots

@@ -215,16 +215,16 @@ class DatasetAudit:
     def check_head(self, manifest: Manifest) -> Head | None:
         """The head that is stored, if its signature holds under the stored root of trust."""
         from edged.feed import rollout
-        from edged.feed.trust import kept_roots as roots
         from edged.feed.trust import root as trust  # load cryptography, which reading does without
+        from edged.feed.trust import succession
 
         data = self.stored_roots()
         if data is None:
             return None
         try:
             what = f"{self.root.name}/{files.ROOTS}"
-            trust_file, *_ = roots.decode_roots(data, what)
-            known = roots.restore(trust_file, data, what)
+            trust_file, *_ = succession.decode_roots(data, what)
+            known = succession.restore(trust_file, data, what)
             signed = trust.verify_head(manifest.head, known.newest, self.root.name).head
             return rollout.head_for(signed, "", manifest.version)  # who holds more than the live version took the offer
         except (TrustError, WireError) as fault:

@@ -18,7 +18,7 @@ from edged.feed.coding.snapshot import unpack_dictionary
 from edged.feed.head import Head
 from edged.feed.names import check_name
 from edged.feed.plan import plan
-from edged.feed.trust import kept_roots as roots
+from edged.feed.trust import succession
 from edged.feed.trust.root import verify_head
 from edged.replica.writer import Writer
 from edged.sync.status import DatasetStatus
@@ -67,7 +67,7 @@ def write_bundle(
     out: Path, dataset: str, data: bytes, numbered: dict[int, bytes], slices: frozenset[str], read_blob: ReadBlob
 ) -> Exported:
     """As `export_bundle`, from a head, its roots by number from 1 on, and a way to read verified blobs."""
-    known = roots.restore(numbered[1], None, "root of trust 1")
+    known = succession.restore(numbered[1], None, "root of trust 1")
     for number in range(2, len(numbered) + 1):
         known = known.followed_by(numbered[number])
     head = verify_head(data, known.newest, dataset).head

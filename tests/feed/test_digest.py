@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.feed.digest import EMPTY_DIGEST, LANES, SetHash
+from edged.feed import digest
+from edged.feed.digest import EMPTY_DIGEST, LANES, STATE_BYTES, SetHash
 
 records = st.lists(st.tuples(st.text(max_size=9), st.text(max_size=9), st.binary(max_size=20)), max_size=12)
 
@@ -65,14 +66,39 @@ def test_where_a_name_ends_matters() -> None:
 def test_it_goes_on_from_a_saved_state_past_the_headroom() -> None:
     made = SetHash()
     item = ("a", "b", b"c")
-    for _ in range(65_100):
+    for _ in range(65_600):
         made.add(*item)
     again = SetHash(made.state())
     twin = again.copy()
-    for _ in range(65_100):
+    for _ in range(65_600):
         again.remove(*item)
     assert again.digest() == EMPTY_DIGEST
     assert twin.digest() == made.digest() != EMPTY_DIGEST
+
+
+@pytest.mark.parametrize("least", [False, True])
+@pytest.mark.parametrize("count", [65_534, 65_535, 65_536, 65_537, 65_538, 131_100])
+def test_lanes_that_are_all_at_their_most_never_overflow_into_one_another(
+    count: int, least: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The worst that records can bring: a sum of so many has to come out as the same sum lane by lane.
+    most = (1 << 8 * STATE_BYTES) - 1
+    monkeypatch.setattr(digest, "element", lambda *_: 0 if least else most)
+    full = SetHash(most.to_bytes(STATE_BYTES, "little"))
+    for _ in range(count):
+        if least:
+            full.remove("a", "b", b"c")  # what is added for it is 2^16, the most of all
+        else:
+            full.add("a", "b", b"c")
+    lane = (0xFFFF + (0 if least else count * 0xFFFF)) & 0xFFFF
+    assert full.state() == lane.to_bytes(2, "little") * (STATE_BYTES // 2)
+
+
+def test_merged_sums_at_their_most_never_overflow() -> None:
+    full, total = SetHash(b"\xff" * STATE_BYTES), SetHash()
+    for _ in range(65_540):
+        total.merge(full)
+    assert total.state() == (65_540 * 0xFFFF & 0xFFFF).to_bytes(2, "little") * (STATE_BYTES // 2)
 
 
 def test_a_state_of_another_length_is_refused() -> None:

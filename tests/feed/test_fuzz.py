@@ -18,8 +18,7 @@ from edged.feed import bundle, cbor, limits, zstd
 from edged.feed.blob import BlobRef
 from edged.feed.chain import PageRef, decode_chain, decode_page, encode_chain, encode_page
 from edged.feed.coding.changes import Change
-from edged.feed.coding.hop import pack_hop, unpack_hop
-from edged.feed.coding.hopcoding import WHOLE
+from edged.feed.coding.hop import WHOLE, pack_hop, unpack_hop
 from edged.feed.coding.snapshot import (
     decode_part,
     encode_snapshot,
@@ -30,8 +29,8 @@ from edged.feed.coding.snapshot import (
 from edged.feed.coding.wholehop import encode_whole
 from edged.feed.head import HopRef, Offer, SliceHead, decode_head, encode_head
 from edged.feed.takedowns import decode_takedowns, encode_takedowns
-from edged.feed.trust import kept_roots as roots
 from edged.feed.trust import root as trust
+from edged.feed.trust import succession
 from tests.feed.making import DIGEST, HEAD_KEY, OTHER_KEY, ROOT_KEY, blob, chain, head, root
 from tests.sync.simulator import RecordLookup
 
@@ -90,8 +89,8 @@ DECODERS = {
         trust.sign_root(root(), [ROOT_KEY, OTHER_KEY]), lambda data: trust.read_root(data, "root")
     ),
     "kept roots": Decoder(
-        roots.restore(trust.sign_root(root(), [ROOT_KEY]), None, "trust file").encode(),
-        lambda data: roots.decode_roots(data, "kept roots"),
+        succession.restore(trust.sign_root(root(), [ROOT_KEY]), None, "trust file").encode(),
+        lambda data: succession.decode_roots(data, "kept roots"),
     ),
     "chain": Decoder(encode_chain(chain()), decode_chain, packed=True),
     "page": Decoder(

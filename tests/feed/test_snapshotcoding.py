@@ -19,7 +19,7 @@ from edged.feed.coding.snapshot import (
     train_dictionary,
     unpack_dictionary,
 )
-from tests.feed.test_hopcoding import BASE, DICTIONARY, STATES, State
+from tests.feed.test_hop_forms import BASE, DICTIONARY, STATES, State
 
 Records = list[tuple[str, str, bytes]]
 

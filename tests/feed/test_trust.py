@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from edged.errors import TrustError, UnknownKeyError, WireError
 from edged.feed import cbor, limits
 from edged.feed import head as heads
-from edged.feed.trust import cose
-from edged.feed.trust import kept_roots as roots
+from edged.feed.trust import cose, succession
 from edged.feed.trust import root as trust
 from tests.feed.making import HEAD_KEY, OTHER_KEY, ROOT_KEY, head, public, root
 
@@ -184,20 +183,20 @@ def test_malformed_root(field: int, value: Any) -> None:
         trust.read_root(cose.sign_many(cbor.encode(document), [ROOT_KEY], trust.AAD), "root")
 
 
-def test_kept_roots_prove_themselves() -> None:
+def test_succession_proves_itself() -> None:
     first, second = signed_root(root()), signed_root(root(2))
-    kept = roots.restore(first, None, "trust file").followed_by(second)
-    assert roots.restore(first, kept.encode(), "trust file").newest.number == 2
-    assert roots.restore(second, kept.encode(), "trust file").documents == (second,)
+    kept = succession.restore(first, None, "trust file").followed_by(second)
+    assert succession.restore(first, kept.encode(), "trust file").newest.number == 2
+    assert succession.restore(second, kept.encode(), "trust file").documents == (second,)
     forged = cbor.encode([first, signed_root(root(2), HEAD_KEY)])
     with pytest.raises(TrustError):
-        roots.restore(first, forged, "trust file")
+        succession.restore(first, forged, "trust file")
     with pytest.raises(WireError, match="list of signed documents"):
-        roots.restore(first, cbor.encode([1, 2]), "trust file")
+        succession.restore(first, cbor.encode([1, 2]), "trust file")
 
 
 def test_no_more_roots_than_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roots, "SUCCESSION", 2)
-    known = roots.restore(signed_root(root()), None, "trust file").followed_by(signed_root(root(2)))
+    monkeypatch.setattr(succession, "SUCCESSION", 2)
+    known = succession.restore(signed_root(root()), None, "trust file").followed_by(signed_root(root(2)))
     with pytest.raises(WireError, match="install a newer trust file"):
         known.followed_by(signed_root(root(3)))

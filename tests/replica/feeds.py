@@ -48,7 +48,7 @@ def film(number: int, chance: random.Random) -> dict[str, Any]:
 
 @dataclass
 class Content:
-    """The records of a slice. Satisfies feed.hopcoding.Lookup."""
+    """The records of a slice. Satisfies feed.coding.changes.Lookup."""
 
     records: Records
 

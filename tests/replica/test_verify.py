@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import edged
 from edged.feed.blob import BlobRef
 from edged.feed.head import Head, SliceHead
-from edged.feed.trust import kept_roots as roots
 from edged.feed.trust import root as trust
+from edged.feed.trust import succession
 from edged.feed.trust.cose import public_bytes
 from edged.replica.audit import Fault, Report, verify
 from edged.replica.files.manifest import file_name
@@ -37,7 +37,7 @@ def synced(data_dir: Path, *, records_off: int = 0) -> Publisher:
     publisher = Publisher({"core": made_up(300), "region-br": made_up(100, seed=2, mark="br")})
     with Writer.open(data_dir, "catalog") as writer:
         document = trust.sign_root(trust.Root(1, 1, ROLE, ROLE), [KEY])
-        writer.set_roots(roots.Roots((document,), trust.read_root(document, "test")).encode())
+        writer.set_roots(succession.RootSuccession((document,), trust.read_root(document, "test")).encode())
         publisher.snapshot_into(writer)
         with writer.stage() as staging:
             head = signed(publisher, records_off=records_off)

@@ -38,7 +38,7 @@ def key(name: str) -> Ed25519PrivateKey:
 
 
 class RecordLookup:
-    """hopcoding.Lookup over a dictionary."""
+    """coding.changes.Lookup over a dictionary."""
 
     def __init__(self, records: Records) -> None:
         self.records = records

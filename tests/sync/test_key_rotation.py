@@ -8,7 +8,7 @@ import pytest
 
 from edged.errors import TrustError, UnknownKeyError, WireError
 from edged.feed.trust import root as trust
-from edged.feed.trust.kept_roots import decode_roots
+from edged.feed.trust.succession import decode_roots
 from edged.replica.writer import Writer
 from tests.sync.driving import first_sync, held, on_disk, sync
 from tests.sync.simulator import Device, Feed, Origin, key

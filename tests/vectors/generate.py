@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edged.feed import bundle, cbor, chain, digest, head, schema, takedowns, zstd
 from edged.feed.blob import BlobRef
-from edged.feed.coding import hop, hopcoding
+from edged.feed.coding import hop
 from edged.feed.coding import snapshot as snapshotcoding
 from edged.feed.coding.changes import Change
 from edged.feed.coding.wholehop import encode_whole
@@ -262,7 +262,7 @@ def hop_file() -> Json:
 def whole(dictionary_used: bytes) -> bytes:
     """The same hop in coding 1, which a publisher takes for large ones."""
     entries = [(change.collection, change.key, change.value) for change in CHANGES]
-    coded = bytes([hopcoding.WHOLE]) + encode_whole(entries, Held(OLD), dictionary_used)
+    coded = bytes([hop.WHOLE]) + encode_whole(entries, Held(OLD), dictionary_used)
     return bytes([hop.FORMAT]) + hop.tag_of(dictionary_used) + coded
 
 

@@ -1,7 +1,7 @@
 """Binary arithmetic coding, in whole numbers only, so that every machine decodes alike.
 
-A coder is given a bit and the probability (of 65,536) that it is 1. Writer and Reader share that one method: a
-Writer records the bit it is given, a Reader ignores it and returns the one that was recorded. So a model is written
+A coder is given a bit and the probability (of 65,536) that it is 1. Encoder and decoder share that one method: an
+encoder records the bit it is given, a decoder ignores it and returns the one that was recorded. So a model is written
 once and serves both directions, and the two cannot drift apart.
 """
 
@@ -54,14 +54,14 @@ class Coder(Protocol):
     def code(self, bit: int, probability: int) -> int: ...
 
 
-class Silent:
+class NullCoder:
     """Codes nothing: lets a model learn from what both sides know."""
 
     def code(self, bit: int, probability: int) -> int:
         return bit
 
 
-class Writer:
+class ArithmeticEncoder:
     """Encodes bits. `low` and `high` span what the bytes to come may still say."""
 
     def __init__(self, most: int) -> None:
@@ -98,7 +98,7 @@ def closing(low: int, high: int) -> bytes:
     return low.to_bytes(4, "big")
 
 
-class Reader:
+class ArithmeticDecoder:
     """Decodes bits from exactly `data`, which is taken to go on with zeros."""
 
     def __init__(self, data: bytes, what: str) -> None:
@@ -129,6 +129,6 @@ class Reader:
         return int(bit)
 
     def finish(self) -> None:
-        """Raise WireError unless the data ends exactly as a Writer would have ended it."""
+        """Raise WireError unless the data ends exactly as an encoder would have ended it."""
         if self.data[self.at - 4 :] != closing(self.low, self.high):
             raise WireError(f"decode {self.what}: does not end where its content does; fetch it again")

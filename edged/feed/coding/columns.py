@@ -164,7 +164,7 @@ def write_columns(records: Sequence[Record], grouping: Grouping) -> bytes:
     return bytes(out)
 
 
-class Stream:
+class ColumnReader:
     """A cursor over one stream. Raises WireError past its end."""
 
     __slots__ = ("at", "data")
@@ -223,7 +223,7 @@ def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]
     shares = Octets(octets.counted(len(data), "size of the shared counts"), "snapshot part, shared counts")
     of_keys = octets.varint(len(data), "stream of the keys")
     streams = [
-        Stream(octets.counted(len(data), "size of a stream"))
+        ColumnReader(octets.counted(len(data), "size of a stream"))
         for _ in range(octets.varint(len(data), "number of streams"))
     ]
     octets.end()
@@ -253,7 +253,7 @@ def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]
         raise WireError("decode snapshot part: a stream goes on after its last record; fetch it again")
 
 
-def read_value(form: Form, streams: Sequence[Stream]) -> bytes:
+def read_value(form: Form, streams: Sequence[ColumnReader]) -> bytes:
     slots, after = form
     pieces = []
     for before, stream, kind in slots:

@@ -12,7 +12,7 @@ from typing import Any
 
 from edged.errors import WireError
 from edged.feed import cbor
-from edged.feed.coding.arithmetic import BITS_MOST, Coder, Reader, TooLong, Writer
+from edged.feed.coding.arithmetic import BITS_MOST, ArithmeticDecoder, ArithmeticEncoder, Coder, TooLong
 from edged.feed.coding.changes import Entry, Lookup
 from edged.feed.coding.treecoding import ABSENT, TreeCoder, knowledge_of
 from edged.feed.names import check_collection, check_key
@@ -46,7 +46,7 @@ def encode_modelled(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bi
         mine = [change for change in changes if change[0] == collection]
         numeric = all(is_number(change[1]) for change in mine)
         ordered += sorted(mine, key=lambda change: int(change[1])) if numeric else sorted(mine, key=entry_order)
-    writer = Writer(bits)
+    writer = ArithmeticEncoder(bits)
     for _ in HopCoder(writer, old, dictionary, 1 << 62).run(ordered):
         pass
     return writer.finish()
@@ -54,7 +54,7 @@ def encode_modelled(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bi
 
 def decode_modelled(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int) -> list[Entry]:
     """The changes in the order of collection and key. Raises WireError."""
-    reader = Reader(data, "hop")
+    reader = ArithmeticDecoder(data, "hop")
     changes = list(HopCoder(reader, old, dictionary, min(max_bytes, NEW_BYTES)).run(()))
     reader.finish()
     return sorted(changes, key=entry_order)

@@ -14,7 +14,7 @@ from typing import Any
 
 from edged.errors import WireError
 from edged.feed import cbor, limits
-from edged.feed.coding.arithmetic import ONE, Coder, Silent
+from edged.feed.coding.arithmetic import ONE, Coder, NullCoder
 from edged.feed.coding.knowledge import NAMES, Knowledge, inside, name_order
 from edged.feed.coding.octets import shared_bytes
 from edged.feed.coding.textmodel import END, HISTORY, Decisions, Field, HopMemory, TextCoder
@@ -35,7 +35,7 @@ def kind_of(value: Any) -> int:
 def knowledge_of(dictionary: bytes) -> Knowledge:
     """What `dictionary` tells, with counters that have seen how its records differ from one another."""
     knowledge = Knowledge(dictionary)
-    primer = TreeCoder(Silent(), knowledge, 1 << 62)
+    primer = TreeCoder(NullCoder(), knowledge, 1 << 62)
     primer.priming = primer.fresh = True
     primer.decisions.counters["=", False] = [ONE // 16, 6]  # a text is seldom the key, unless its field is the key
     primer.decisions.counters["=", True] = [ONE // 16, 6]

@@ -34,7 +34,7 @@ class Chain(NamedTuple):
 
 
 class Layers:
-    """One version of one slice. Satisfies feed.hopcoding.Lookup with `get` and `before`."""
+    """One version of one slice. Satisfies feed.coding.changes.Lookup with `get` and `before`."""
 
     def __init__(self, name: str, state: SliceState, pool: Pool, former: Layers | None = None) -> None:
         """former: the layers of an earlier version, from which unchanged parts are taken over."""

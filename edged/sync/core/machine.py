@@ -23,7 +23,7 @@ from edged.errors import (
 )
 from edged.feed.head import Head
 from edged.feed.rollout import head_for
-from edged.feed.trust import kept_roots as roots
+from edged.feed.trust import succession
 from edged.feed.trust.root import VerifiedHead, verify_head
 from edged.sync.core import events, judge
 from edged.sync.core.content import ContentError
@@ -52,7 +52,7 @@ class Machine:
         self.slices = settings.slices | {"core"}
         self.phase = Phase.NEW
         self.held = HeldState()
-        self.roots: roots.Roots | None = None
+        self.roots: succession.RootSuccession | None = None
         self.floor: VerifiedHead | None = None
         self.update: Update | None = None
         self.pending: events.HeadArrived | None = None  # a head that waits for a newer root of trust
@@ -112,10 +112,10 @@ class Machine:
     def restore_roots(self) -> None:
         what = f"trust file of {self.settings.dataset}"
         try:
-            self.roots = roots.restore(self.settings.trust_file, self.held.roots, what)
+            self.roots = succession.restore(self.settings.trust_file, self.held.roots, what)
         except (WireError, TrustError) as fault:
             # Either the trust file is bad, and then this raises, or what was kept beside the replica is: fetch it anew.
-            self.roots = roots.restore(self.settings.trust_file, None, what)
+            self.roots = succession.restore(self.settings.trust_file, None, what)
             self.tell(events.Trouble(fault))
 
     def known_head(self) -> VerifiedHead | None:
@@ -131,7 +131,7 @@ class Machine:
             return None
 
     @property
-    def root_now(self) -> roots.Roots:
+    def root_now(self) -> succession.RootSuccession:
         assert self.roots is not None
         return self.roots
 

@@ -16,25 +16,25 @@ SUCCESSION = 1024  # roots kept; a change of keys every week for twenty years
 
 
 @dataclass(frozen=True, slots=True)
-class Roots:
+class RootSuccession:
     """documents: the signed roots as received, oldest first; newest: the last of them, verified."""
 
     documents: tuple[bytes, ...]
     newest: Root
 
-    def followed_by(self, document: bytes) -> Roots:
+    def followed_by(self, document: bytes) -> RootSuccession:
         """With the next root. Raises WireError or TrustError if it is not the rightful one."""
         newest = verify_root(document, self.newest)
         if len(self.documents) >= SUCCESSION:
             raise WireError(f"root of trust {newest.number}: the {SUCCESSION}th; install a newer trust file")
-        return Roots((*self.documents, document), newest)
+        return RootSuccession((*self.documents, document), newest)
 
     def encode(self) -> bytes:
         return cbor.encode(list(self.documents))
 
 
 def decode_roots(kept: bytes, what: str) -> list[bytes]:
-    """The documents of `Roots.encode()`, unverified. Raises WireError."""
+    """The documents of `RootSuccession.encode()`, unverified. Raises WireError."""
     if len(kept) > SUCCESSION * limits.TRUST_BYTES:
         raise WireError(f"decode {what}: {len(kept)} bytes are too many")
     documents = cbor.decode(kept, what, depth=3)
@@ -43,13 +43,13 @@ def decode_roots(kept: bytes, what: str) -> list[bytes]:
     raise WireError(f"decode {what}: not a list of signed documents")
 
 
-def restore(trust_file: bytes, kept: bytes | None, what: str) -> Roots:
+def restore(trust_file: bytes, kept: bytes | None, what: str) -> RootSuccession:
     """The newest root to which the trust file leads by what was kept.
 
     Where `kept` does not contain the trust file (another one was installed), it counts for nothing.
     Raises WireError or TrustError, naming `what`, if the trust file is not one or what was kept does not hold.
     """
-    roots = Roots((trust_file,), read_root(trust_file, what))
+    roots = RootSuccession((trust_file,), read_root(trust_file, what))
     documents = [] if kept is None else decode_roots(kept, f"{what}, roots kept")
     if trust_file in documents:
         for document in documents[documents.index(trust_file) + 1 :]:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from edged.errors import WireError
 from edged.feed import cbor
-from edged.feed.coding import arithmetic, hopcoding, modelledhop
+from edged.feed.coding import arithmetic, hop, modelledhop
 from edged.feed.coding.changes import Change, sort_key
-from edged.feed.coding.hopcoding import MODELLED, WHOLE, decode_hop, encode_hop
+from edged.feed.coding.hop import MODELLED, WHOLE, decode_hop, encode_hop
 from edged.feed.coding.modelledhop import encode_modelled
 from edged.feed.coding.snapshot import train_dictionary
 
@@ -121,7 +121,7 @@ def sample_hop(form: int = MODELLED) -> tuple[View, bytes]:
     changes += [Change("titles", "77", None)]
     with pytest.MonkeyPatch.context() as patch:
         if form == WHOLE:
-            patch.setattr(hopcoding, "NEW_BYTES", -1)
+            patch.setattr(hop, "NEW_BYTES", -1)
         data = encode_hop(changes, view, DICTIONARY)
     assert data[0] == form
     return view, data
@@ -290,10 +290,10 @@ def test_hostile_bits_cannot_make_the_decoder_remember_much() -> None:
         deep = {("x" * 100 + str(depth)): deep, **{f"{depth}{n}": n for n in range(20)}}
     fair = encode_hop([Change("titles", "k" * 512, cbor.encode_record(deep, "deep"))], view, DICTIONARY)
     noise = b"".join(sha256(bytes([n])).digest() for n in range(60))
-    for hop in [bytes([MODELLED]) + noise, *(fair[:cut] + noise for cut in range(20, len(fair), 150))]:
+    for coded in [bytes([MODELLED]) + noise, *(fair[:cut] + noise for cut in range(20, len(fair), 150))]:
         tracemalloc.start()
         with contextlib.suppress(WireError):
-            decode_hop(hop, view, DICTIONARY, max_bytes=1 << 30)
+            decode_hop(coded, view, DICTIONARY, max_bytes=1 << 30)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 16 << 20

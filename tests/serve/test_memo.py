@@ -12,7 +12,7 @@ from edged.access.identity import LOCAL, Peer
 from edged.http.head import Head, HeadError, head_end, read_head
 from edged.http.lane.answers import LaneAnswers, size_of_asker
 from edged.http.lane.connection import LaneConnection
-from edged.http.lane.memory import SLOT_BYTES, Memo, size_of_bytes
+from edged.http.memory import SLOT_BYTES, Memo, size_of_bytes
 from edged.http.meter import Meter
 from edged.http.request import Shared
 from tests.serve.asking import ask, ask_json, make_service

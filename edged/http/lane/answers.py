@@ -10,7 +10,7 @@ from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.head import Head, HeadError, head_end, read_head
 from edged.http.lane.call import Call
 from edged.http.lane.connection import Flow, Job, LaneConnection, Wait
-from edged.http.lane.memory import OBJECT_BYTES, Memo, size_of_bytes
+from edged.http.memory import OBJECT_BYTES, Memo, size_of_bytes
 from edged.http.meter import Meter
 from edged.http.problem import make_problem
 from edged.http.request import Answer, Held, Request, Response, Shared, Timed, moving_fields

@@ -12,7 +12,7 @@ import cbor2
 import msgspec
 
 from edged.feed import cbor, zstd
-from edged.http.lane.memory import OBJECT_BYTES, Memo
+from edged.http.memory import OBJECT_BYTES, Memo
 from edged.serve.answers.dictionary import Trained
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
 from edged.serve.answers.shape import Shape

@@ -26,8 +26,9 @@ from edged.feed.head import Head
 from edged.feed.plan import Path as Way
 from edged.feed.plan import plan
 from edged.feed.trust import root as trust
+from edged.origin.blobs.dictionaries import dictionary_in_use
 from edged.origin.blobs.hops import compose
-from edged.origin.blobs.snapshots import dictionary_of, snapshot_bytes
+from edged.origin.blobs.snapshots import snapshot_bytes
 from edged.origin.publisher import Publisher
 
 STEPS = (1, 2, 10, 100, 1000)
@@ -91,11 +92,11 @@ def report(publisher: Publisher, versions: int) -> None:
     )
     print(f" {'hop bytes':>10} {'direct':>9} {'all bytes':>10}")
     with publisher.reading("catalog") as state:
-        dictionary = dictionary_of(state, "core")[1]
+        dictionary = dictionary_in_use(state, "core").content
         newest = next(state.rows("SELECT max(version) FROM snapshots WHERE slice = 'core'"))[0]
         whole = snapshot_bytes(state, "core", newest)
         for step in (step for step in STEPS if step < versions):
-            since = state.slice_state("core", at=versions - step)
+            since = state.slice_at("core", at=versions - step)
             composed = compose(state, "core", since)
             if composed is None:
                 print(f"  {step:9} a direct hop would be too large")

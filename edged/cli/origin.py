@@ -16,9 +16,9 @@ from edged.cli.output import add_json_flag, emit, progress, table
 from edged.errors import ConfigError, WireError
 from edged.feed.names import check_collection, check_name
 from edged.origin import history
-from edged.origin.edition import PublishResult
 from edged.origin.input.reading import Inputs
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
+from edged.origin.results import PublishResult
 from edged.units import size_text
 
 BIND = "127.0.0.1:8486"
@@ -154,16 +154,13 @@ def publish_command(args: argparse.Namespace) -> int:
     if (args.collection is None) != (args.key is None):
         raise ConfigError("publish: --collection and --key go together, for lines that are plain objects; give both")
     source = Inputs(args.inputs, collection=args.collection, key_field=args.key, edits=args.changes)
+    options = PublishOptions(
+        permille=args.rollout if args.rollout != EVERYBODY else None,
+        force_change=args.force_change,
+        allow_empty=args.allow_empty,
+    )
     with progress(args) as watch:
-        result = open_feed(args).publish_source(
-            args.dataset,
-            source,
-            edits=args.changes,
-            force_change=args.force_change,
-            allow_empty=args.allow_empty,
-            permille=args.rollout if args.rollout != EVERYBODY else None,
-            watch=watch,
-        )
+        result = open_feed(args).publish_source(args.dataset, source, options, watch=watch)
     return show(args, result)
 
 

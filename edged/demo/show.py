@@ -27,8 +27,8 @@ from edged.demo.catalogue import BUSY_TITLES, DATASET_TOML, Edit, catalogue, edi
 from edged.demo.madeup import CatalogueSpec
 from edged.errors import ConfigError
 from edged.http.addresses import refuse_taken
-from edged.origin.edition import PublishResult
 from edged.origin.publisher import Publisher
+from edged.origin.results import PublishResult
 from edged.origin.serving.server import serve_feed
 from edged.progress import Watch
 from edged.units import size_text

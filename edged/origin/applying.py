@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from edged.feed.digest import SetHash
-from edged.origin.state import HIDDEN, SliceState, State
+from edged.origin.state import HIDDEN, SliceVersion, State
 
 BATCH = 512
 Row = tuple[str, str, int | None, bytes | None]  # collection, key, membership (None: no such record), value
 
 
 @dataclass(slots=True)
-class Moving:
+class SliceTally:
     """A slice while changes are applied to it."""
 
     hash: SetHash
@@ -34,7 +34,7 @@ class Applied:
     changed: int = 0
     removed: int = 0
     by_collection: dict[str, int] = field(default_factory=dict)
-    touched: dict[str, SliceState] = field(default_factory=dict)  # slice to its state before
+    touched: dict[str, SliceVersion] = field(default_factory=dict)  # slice to its state before
     rows: int = 0
 
 
@@ -51,7 +51,7 @@ class Applier:
         self.state, self.version, self.watch = state, version, watch
         self.first = state.live == 0  # there is nothing before the first version that could be gone back to
         self.done = Applied(dict(counts), dict(counts))
-        self.moving: dict[str, Moving] = {}
+        self.tallies: dict[str, SliceTally] = {}
 
     def apply(self, rows: Iterable[Row], advance: Callable[[int], None]) -> None:
         """Bring each row's record into that state. Rows that change nothing are passed over."""
@@ -118,20 +118,20 @@ class Applier:
         else:
             done.counts.pop(collection, None)
 
-    def slice(self, name: str) -> Moving:
-        found = self.moving.get(name)
+    def slice(self, name: str) -> SliceTally:
+        found = self.tallies.get(name)
         if found is None:
-            old = self.state.slice_state(name)
-            found = Moving(SetHash(old.state), old.counter, old.records, old.content_bytes)
-            self.moving[name] = found
+            old = self.state.slice_at(name)
+            found = SliceTally(SetHash(old.state), old.counter, old.records, old.content_bytes)
+            self.tallies[name] = found
             self.done.touched[name] = old
         return found
 
     def finish(self) -> Applied:
         """Record the new state of every slice whose content changed."""
-        for name, item in self.moving.items():
-            state = SliceState(
+        for name, item in self.tallies.items():
+            state = SliceVersion(
                 self.version, item.counter + 1, item.records, item.content_bytes, item.hash.digest(), item.hash.state()
             )
-            self.state.add_slice_state(name, state)
+            self.state.add_slice_version(name, state)
         return self.done

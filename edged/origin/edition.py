@@ -4,61 +4,23 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import cbor
 from edged.origin.applying import Applied, Applier, Row
+from edged.origin.blobs.dictionaries import dictionary_in_use
 from edged.origin.blobs.hops import HopMaker
-from edged.origin.blobs.snapshots import SnapshotMaker, dictionary_of, is_due, newest_snapshot, snapshot_bytes
+from edged.origin.blobs.snapshots import SnapshotMaker, is_due, newest_snapshot, snapshot_bytes
 from edged.origin.declared.rules import fingerprint, schema_of
 from edged.origin.declared.slicing import CORE, Slicer
 from edged.origin.declared.validate import Validator
 from edged.origin.release import Rollout, Workplace, releasing
-from edged.origin.state import HIDDEN, SliceState, State, VersionRow
+from edged.origin.results import PublishResult, slice_result
+from edged.origin.state import HIDDEN, SliceVersion, State, VersionRow
 from edged.progress import Steps, Watch, unwatched
 
 SALT_BYTES = 8  # of a rollout
 SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
-
-
-@dataclass(frozen=True, slots=True)
-class SliceResult:
-    """hop_bytes: of the hop from the version before, None if there is none; snapshot_bytes: of the newest snapshot,
-    which was made at `snapshot_version`."""
-
-    version: int
-    records: int
-    hop_bytes: int | None
-    snapshot_bytes: int
-    snapshot_version: int
-
-
-@dataclass(frozen=True, slots=True)
-class PublishResult:
-    """What an operation made live. unchanged: the version is the one before, only its head was signed anew.
-
-    permille: the share of devices that the version is offered to; None: all.
-    """
-
-    dataset: str
-    version: int
-    unchanged: bool
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    head_bytes: int = 0
-    permille: int | None = None
-    slices: dict[str, SliceResult] = field(default_factory=dict)
-
-    @property
-    def hop_bytes(self) -> int:
-        """What a device with all slices fetches to come from the version before."""
-        return sum(item.hop_bytes or 0 for item in self.slices.values() if item.version == self.version)
-
-    @property
-    def snapshot_bytes(self) -> int:
-        return sum(item.snapshot_bytes for item in self.slices.values())
 
 
 class Edition:
@@ -181,7 +143,7 @@ class Edition:
         steps = Steps(self.watch, "making hops", len(applied.touched))
         for name, before in sorted(applied.touched.items()):
             last = newest_snapshot(state, name)
-            size = snapshot_bytes(state, name, last[0]) if last else 0
+            size = snapshot_bytes(state, name, last) if last is not None else 0
             made = last is not None and hops.make_plain(name, before, size)
             self.code_from_stable(hops, name, before, size)
             if made:
@@ -195,20 +157,20 @@ class Edition:
                 urgent.append(name)
         self.snapshots(urgent)
 
-    def code_from_stable(self, hops: HopMaker, name: str, before: SliceState, snapshot_bytes: int) -> None:
+    def code_from_stable(self, hops: HopMaker, name: str, before: SliceVersion, snapshot_bytes: int) -> None:
         """During a rollout most devices come from the stable version, past the one that was offered."""
         if self.place.rollout is not None:
-            stable = self.state.slice_state(name, at=self.place.rollout.stable)
+            stable = self.state.slice_at(name, at=self.place.rollout.stable)
             if stable.version != before.version:
                 hops.make_plain(name, stable, snapshot_bytes)
 
     def hop_maker(self, version: int) -> HopMaker:
         oldest = max(self.place.keep.oldest(version), int(self.state.meta("journal_from") or 1))
-        return HopMaker(self.state, oldest, lambda name: dictionary_of(self.state, name), self.place.blobs.store)
+        return HopMaker(self.state, oldest, lambda name: dictionary_in_use(self.state, name), self.place.blobs.store)
 
     def snapshots(self, names: list[str]) -> None:
         for name in names:
-            steps = Steps(self.watch, f"snapshot of {name}", self.state.slice_state(name).records)
+            steps = Steps(self.watch, f"snapshot of {name}", self.state.slice_at(name).records)
             SnapshotMaker(self.state, self.place.blobs.store, self.place.now, steps.advance).make(name)
         if names:
             self.place.blobs.sweep()
@@ -240,27 +202,6 @@ class Edition:
         return PublishResult(
             self.place.dataset, live, not made, *counts, head_bytes=size, permille=permille, slices=slices
         )
-
-
-def slice_result(state: State, name: str, version: int) -> SliceResult:
-    """The slice as it was at dataset version `version`."""
-    item = state.slice_state(name, at=version)
-    hop = next(
-        state.rows(
-            "SELECT size FROM hops WHERE slice = ? AND to_version = ? ORDER BY from_version DESC LIMIT 1",
-            (name, item.version),
-        ),
-        None,
-    )
-    last = next(
-        state.rows(
-            "SELECT version FROM snapshots WHERE slice = ? AND version <= ? ORDER BY version DESC LIMIT 1",
-            (name, version),
-        ),
-        None,
-    )
-    size = snapshot_bytes(state, name, last[0]) if last else 0
-    return SliceResult(item.version, item.records, hop and hop[0], size, last[0] if last else 0)
 
 
 def visible_rows(state: State, changes: Iterable[tuple[str, str, bytes | None]], slicer: Slicer) -> Iterator[Row]:

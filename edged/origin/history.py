@@ -11,7 +11,7 @@ import cbor2
 
 from edged.errors import OriginError
 from edged.feed import cbor, zstd
-from edged.origin.edition import slice_result
+from edged.origin.results import slice_result
 from edged.origin.state import HIDDEN, State
 
 Old = tuple[int | None, bytes | None]  # membership, value

@@ -6,7 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,19 +14,35 @@ from edged.errors import OriginError, ValidationError
 from edged.feed.names import check_collection, check_key, check_name
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
-from edged.origin.edition import Edition, PublishResult, visible_rows
+from edged.origin.edition import Edition, visible_rows
 from edged.origin.files import make_directory, write_durable
-from edged.origin.input import comparing as incoming
-from edged.origin.input.comparing import Source
+from edged.origin.input import comparing
+from edged.origin.input.comparing import RecordSource
 from edged.origin.input.reading import Values
 from edged.origin.locks import locked
 from edged.origin.release import Rollout, Workplace, recover, releasing
+from edged.origin.results import PublishResult
 from edged.origin.shelves.directory import BlobStore
 from edged.origin.signing.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
 from edged.origin.state import HIDDEN, State, guarded
 from edged.progress import Steps, Watch, unwatched
 
 Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """permille: offer the version to such a share of the devices, 1 to 999, instead of making it live for all.
+
+    force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant.
+    """
+
+    permille: int | None = None
+    force_change: bool = False
+    allow_empty: bool = False
+
+
+DEFAULTS = PublishOptions()
 
 
 class Publisher:
@@ -70,50 +86,52 @@ class Publisher:
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
-    def publish(self, dataset: str, records: Iterable[tuple[str, str, Any]], **options: Any) -> PublishResult:
-        """Publish the whole new state: (collection, key, value in the JSON data model). Options: publish_source's."""
-        return self.publish_source(dataset, Values(records), **options)
-
-    def publish_changes(
-        self, dataset: str, edits: Iterable[tuple[str, str, Any | None]], **options: Any
-    ) -> PublishResult:
-        """Publish edits: (collection, key, new value), None removes the record. Options: publish_source's."""
-        return self.publish_source(dataset, Values(edits, edits=True), edits=True, **options)
-
-    def publish_source(
+    def publish(
         self,
         dataset: str,
-        source: Source,
+        records: Iterable[tuple[str, str, Any]],
+        options: PublishOptions = DEFAULTS,
         *,
-        edits: bool = False,
-        force_change: bool = False,
-        allow_empty: bool = False,
-        permille: int | None = None,
         watch: Watch = unwatched,
     ) -> PublishResult:
-        """Publish what `source` holds: the whole new state, or with `edits` only the changes to it.
+        """Publish the whole new state: (collection, key, value in the JSON data model)."""
+        return self.publish_source(dataset, Values(records), options, watch=watch)
 
-        permille: offer the version to such a share of the devices, 1 to 999, instead of making it live for all.
-        force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant.
+    def publish_changes(
+        self,
+        dataset: str,
+        edits: Iterable[tuple[str, str, Any | None]],
+        options: PublishOptions = DEFAULTS,
+        *,
+        watch: Watch = unwatched,
+    ) -> PublishResult:
+        """Publish edits: (collection, key, new value), None removes the record."""
+        return self.publish_source(dataset, Values(edits, edits=True), options, watch=watch)
+
+    def publish_source(
+        self, dataset: str, source: RecordSource, options: PublishOptions = DEFAULTS, *, watch: Watch = unwatched
+    ) -> PublishResult:
+        """Publish what `source` holds: the whole new state, or only the changes to it where it is of edits.
+
         Raises InputError naming bad lines and broken rules, ConfigError for `<dataset>.toml`, BusyError, StoreError.
         """
         with self.at_work(dataset, create=True) as place:
-            edition = Edition(place, "publish", watch, permille=permille)
-            incoming.attach_scratch(place.state)
+            edition = Edition(place, "publish", watch, permille=options.permille)
+            comparing.attach_scratch(place.state)
 
             def rows() -> Iterable[Row]:
-                count = incoming.gather(place.state, source, Steps(watch, "reading").advance)
-                if not edits:
-                    if not count and not allow_empty:
+                count = comparing.gather(place.state, source, Steps(watch, "reading").advance)
+                if not source.edits:
+                    if not count and not options.allow_empty:
                         raise ValidationError(
                             f"publish dataset {dataset}: the input holds no record; an empty state would remove all; "
                             "if that is meant, give --allow-empty"
                         )
-                    incoming.mark_missing(place.state)
-                incoming.remember_hidden(place.state)
-                return visible_rows(place.state, incoming.differing(place.state), edition.slicer)
+                    comparing.mark_missing(place.state)
+                comparing.remember_hidden(place.state)
+                return visible_rows(place.state, comparing.differing(place.state), edition.slicer)
 
-            return edition.release(rows, validated=True, force_change=force_change)
+            return edition.release(rows, validated=True, force_change=options.force_change)
 
     def rollback(self, dataset: str, to: int, *, watch: Watch = unwatched) -> PublishResult:
         """Publish the content of version `to` again as a new version. What is taken down stays out."""

@@ -17,6 +17,7 @@ from edged.feed.schema import Schema
 from edged.feed.takedowns import encode_takedowns
 from edged.feed.trust import root as trust
 from edged.origin import retention
+from edged.origin.blobs.dictionaries import dictionary_ref
 from edged.origin.blobs.pages import paged
 from edged.origin.blobs.snapshots import snapshot_ref
 from edged.origin.declared.rules import Rules, duration_s
@@ -160,10 +161,6 @@ def listed_snapshots(place: Workplace, name: str, version: int) -> tuple[Snapsho
     return tuple(snapshot_ref(place.state, name, version, dictionary) for version, _, dictionary in rows)
 
 
-def dictionary_ref(state: State, sha256: bytes) -> BlobRef:
-    return BlobRef(sha256, next(state.rows("SELECT size FROM dictionaries WHERE sha256 = ?", (sha256,)))[0])
-
-
 def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobRef, offer: Offer | None) -> Head:
     """The head for version `row`; writes the blob of the takedowns."""
     state = place.state
@@ -191,7 +188,7 @@ def slice_heads(state: State, row: VersionRow, chain: Chain) -> dict[str, SliceH
     """The slices as they were at version `row`, with the hops that lead there."""
     slices: dict[str, SliceHead] = {}
     for name in row.declared:
-        item = state.slice_state(name, at=row.version)
+        item = state.slice_at(name, at=row.version)
         # A slice that was never published to has version 0 and nothing to fetch.
         leading = tuple(hop for hop in chain.slices[name].hops if hop.to_version == item.version)
         slices[name] = SliceHead(item.version, item.digest if item.version else EMPTY_DIGEST, item.records, leading)
@@ -207,7 +204,7 @@ def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None
     ]
     if place.since is not None:
         # A rollout has ended: most devices come from the version that was stable until then.
-        held = {name: place.state.slice_state(name, at=place.since).version for name in slices}
+        held = {name: place.state.slice_at(name, at=place.since).version for name in slices}
         plain += [
             (hop, name)
             for name, item in slices.items()

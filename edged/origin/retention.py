@@ -92,7 +92,7 @@ def forget(state: State, chains: Sequence[Chain], keep: Keep, live: int) -> None
         state.run("DELETE FROM parts WHERE slice = ? AND version < ?", (name, first))
         state.run("DELETE FROM hops WHERE slice = ? AND from_version < ?", (name, bottom))
         state.run("DELETE FROM slices WHERE slice = ? AND version < ?", (name, bottom))
-        forget_sums(state, name, state.slice_state(name, at=live).version)
+        forget_sums(state, name, live)
     state.run(
         "DELETE FROM dictionaries WHERE sha256 NOT IN (SELECT dictionary FROM snapshots WHERE dictionary NOT NULL)"
         " AND sha256 NOT IN (SELECT dictionary FROM hops WHERE dictionary NOT NULL)"
@@ -102,19 +102,12 @@ def forget(state: State, chains: Sequence[Chain], keep: Keep, live: int) -> None
 def bottom_of(state: State, name: str, oldest: int, first_snapshot: int) -> int:
     """The oldest slice version that hops may start at: what it was at the oldest retained version, or its snapshot;
     and further back to where a page of the chain begins, so that pages go as a whole."""
-    item = state.slice_state(name, at=min(oldest, first_snapshot or oldest))
-    begin = state.slice_version_at(name, item.counter - item.counter % PAGE_CHANGES)
+    item = state.slice_at(name, at=min(oldest, first_snapshot or oldest))
+    begin = state.slice_at_change(name, item.counter - item.counter % PAGE_CHANGES)
     return item.version if begin is None else begin.version
 
 
-def forget_sums(state: State, name: str, stable: int) -> None:
-    """Drop LtHash sums (2 kB each) where no later hop can start: change c starts hops up to c + its lowest bit.
-
-    stable: the slice version that most devices have; during a rollout hops start from there all the same.
-    """
-    newest = state.slice_state(name).counter
-    rows = state.rows(
-        "SELECT version, counter FROM slices WHERE slice = ? AND version <> ? AND state NOT NULL", (name, stable)
-    )
-    done = [(name, version) for version, counter in rows if counter + (counter & -counter) < newest]
-    state.run_many("UPDATE slices SET state = NULL WHERE slice = ? AND version = ?", done)
+def forget_sums(state: State, name: str, live: int) -> None:
+    """Drop LtHash sums (2 kB each) but those of the live version and later ones: from them all others can be proved."""
+    at = state.slice_at(name, at=live).version
+    state.run("UPDATE slices SET state = NULL WHERE slice = ? AND version < ?", (name, at))

@@ -61,7 +61,7 @@ CREATE TABLE uniques(collection TEXT NOT NULL, field TEXT NOT NULL, value BLOB N
 
 
 @dataclass(frozen=True, slots=True)
-class SliceState:
+class SliceVersion:
     """A slice at one of its versions. content_bytes: of keys and values together, not compressed."""
 
     version: int = 0
@@ -232,28 +232,28 @@ class State:
             self.db.execute("SELECT collection, key FROM records WHERE membership = 0 ORDER BY collection, key")
         )
 
-    def slice_state(self, name: str, *, at: int | None = None) -> SliceState:
+    def slice_at(self, name: str, *, at: int | None = None) -> SliceVersion:
         """The slice's newest state, or the newest up to dataset version `at`; the empty one before its first."""
         row = self.db.execute(
             "SELECT version, counter, records, content_bytes, digest, state FROM slices"
             " WHERE slice = ? AND version <= ? ORDER BY version DESC LIMIT 1",
             (name, (1 << 62) if at is None else at),
         ).fetchone()
-        return SliceState() if row is None else SliceState(*row)
+        return SliceVersion() if row is None else SliceVersion(*row)
 
-    def slice_version_at(self, name: str, counter: int) -> SliceState | None:
+    def slice_at_change(self, name: str, counter: int) -> SliceVersion | None:
         """The slice after its change number `counter`, None if that is no longer remembered."""
         row = self.db.execute(
             "SELECT version, counter, records, content_bytes, digest, state FROM slices"
             " WHERE slice = ? AND version <= ? AND counter = ?",
             (name, 1 << 62, counter),
         ).fetchone()
-        return None if row is None else SliceState(*row)
+        return None if row is None else SliceVersion(*row)
 
     def slice_names(self) -> list[str]:
         return [row[0] for row in self.db.execute("SELECT DISTINCT slice FROM slices ORDER BY slice")]
 
-    def add_slice_state(self, name: str, item: SliceState) -> None:
+    def add_slice_version(self, name: str, item: SliceVersion) -> None:
         self.db.execute(
             "INSERT INTO slices VALUES(?,?,?,?,?,?,?)",
             (name, item.version, item.counter, item.records, item.content_bytes, item.digest, item.state),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 
@@ -76,7 +76,9 @@ class Play:
             kept[key] = self.value()
         for key in {*self.model.seen, *self.model.hidden} | kept.keys():
             self.model.put(key, kept.get(key))
-        return self.publisher.publish("d", [("t", key, value) for key, value in kept.items()], allow_empty=True).version
+        return self.publisher.publish(
+            "d", [("t", key, value) for key, value in kept.items()], PublishOptions(allow_empty=True)
+        ).version
 
     def takedown(self) -> int:
         keys = self.keys(3)

@@ -12,7 +12,7 @@ import pytest
 from edged.errors import BusyError, ConfigError, OriginError, StoreError, ValidationError
 from edged.origin import history
 from edged.origin.locks import locked
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 
@@ -241,7 +241,7 @@ def test_a_whole_state_without_records_is_refused_unless_meant(publisher: Publis
     publisher.publish("catalog", films(3))
     with pytest.raises(ValidationError, match="allow-empty"):
         publisher.publish("catalog", [])
-    assert publisher.publish("catalog", [], allow_empty=True).removed == 3
+    assert publisher.publish("catalog", [], PublishOptions(allow_empty=True)).removed == 3
     device = Device(publisher.path, "catalog")
     device.sync()
     assert device.keys() == set()

@@ -11,7 +11,7 @@ from edged.feed import limits
 from edged.feed.head import Head
 from edged.feed.rollout import accepted, bucket_of, head_for, is_chosen
 from edged.feed.trust import root as trust
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 
@@ -44,7 +44,7 @@ def devices(feed: Publisher) -> tuple[Device, Taker]:
 
 def test_an_offer_reaches_those_it_is_for_and_nobody_else(feed: Publisher) -> None:
     stable, taker = devices(feed)
-    result = feed.publish_changes("catalog", titles(a=3), permille=50)
+    result = feed.publish_changes("catalog", titles(a=3), PublishOptions(permille=50))
     assert (result.version, result.permille, result.unchanged) == (3, 50, False)
     head = stable.sync()
     assert (head.version, head.offer and head.offer.version, head.newest_version) == (2, 3, 3)
@@ -55,7 +55,7 @@ def test_an_offer_reaches_those_it_is_for_and_nobody_else(feed: Publisher) -> No
 
 def test_a_completed_rollout_is_live_for_all(feed: Publisher) -> None:
     stable, taker = devices(feed)
-    feed.publish_changes("catalog", titles(a=3), permille=50)
+    feed.publish_changes("catalog", titles(a=3), PublishOptions(permille=50))
     for device in (stable, taker):
         device.sync()
     raised = feed.rollout("catalog", 250)
@@ -72,7 +72,7 @@ def test_a_completed_rollout_is_live_for_all(feed: Publisher) -> None:
 
 def test_a_withdrawn_rollout_gives_the_stable_content_a_later_number(feed: Publisher) -> None:
     stable, taker = devices(feed)
-    feed.publish_changes("catalog", [*titles(a=3, z=3), ("titles", "b", None)], permille=50)
+    feed.publish_changes("catalog", [*titles(a=3, z=3), ("titles", "b", None)], PublishOptions(permille=50))
     before = stable.sync()
     taker.sync()
     assert feed.withdraw("catalog").version == 4
@@ -88,7 +88,7 @@ def test_a_withdrawn_rollout_gives_the_stable_content_a_later_number(feed: Publi
 
 def test_a_withdrawn_schema_gives_a_later_number_too(feed: Publisher) -> None:
     (feed.path / "catalog.toml").write_text('[collections.titles]\nindex = ["n"]\n')
-    feed.publish_changes("catalog", [], permille=50)
+    feed.publish_changes("catalog", [], PublishOptions(permille=50))
     assert Taker(feed.path, "catalog").sync().version == 3
     result = feed.withdraw("catalog")
     assert (result.version, result.unchanged, result.permille) == (4, False, None)
@@ -96,7 +96,7 @@ def test_a_withdrawn_schema_gives_a_later_number_too(feed: Publisher) -> None:
 
 def test_a_takedown_during_a_rollout_applies_to_both_versions(feed: Publisher) -> None:
     stable, taker = devices(feed)
-    feed.publish_changes("catalog", titles(a=3), permille=50)
+    feed.publish_changes("catalog", titles(a=3), PublishOptions(permille=50))
     for device in (stable, taker):
         device.sync()
     result = feed.takedown("catalog", "titles", ["b"])
@@ -111,7 +111,7 @@ def test_a_takedown_during_a_rollout_applies_to_both_versions(feed: Publisher) -
 
 def test_what_was_taken_down_during_a_rollout_stays_down_when_it_is_withdrawn(feed: Publisher) -> None:
     stable, taker = devices(feed)
-    feed.publish_changes("catalog", titles(b=3), permille=50)
+    feed.publish_changes("catalog", titles(b=3), PublishOptions(permille=50))
     for device in (stable, taker):
         device.sync()
     feed.takedown("catalog", "titles", ["b"])
@@ -123,11 +123,11 @@ def test_what_was_taken_down_during_a_rollout_stays_down_when_it_is_withdrawn(fe
 
 
 def test_nothing_else_is_published_during_a_rollout(feed: Publisher) -> None:
-    feed.publish_changes("catalog", titles(a=3), permille=50)
+    feed.publish_changes("catalog", titles(a=3), PublishOptions(permille=50))
     head = (feed.public / "catalog" / "head").read_bytes()
     for operation in (
         lambda: feed.publish_changes("catalog", titles(a=4)),
-        lambda: feed.publish_changes("catalog", titles(a=4), permille=10),
+        lambda: feed.publish_changes("catalog", titles(a=4), PublishOptions(permille=10)),
         lambda: feed.publish("catalog", titles(a=4)),
         lambda: feed.rollback("catalog", 1),
         lambda: feed.rollout("catalog", 40),
@@ -144,13 +144,13 @@ def test_what_is_no_rollout_is_refused(feed: Publisher) -> None:
         with pytest.raises(OriginError, match="none is under way"):
             operation()
     with pytest.raises(OriginError, match="first version"):
-        feed.publish("other", titles(a=1), permille=10)
+        feed.publish("other", titles(a=1), PublishOptions(permille=10))
 
 
 def test_a_kill_before_the_swap_leaves_the_rollout_as_the_public_head_has_it(
     feed: Publisher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    feed.publish_changes("catalog", titles(a=3), permille=50)
+    feed.publish_changes("catalog", titles(a=3), PublishOptions(permille=50))
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -168,7 +168,7 @@ def test_a_kill_before_the_swap_leaves_the_rollout_as_the_public_head_has_it(
 
 def test_both_versions_keep_their_blobs(feed: Publisher, clock: Clock) -> None:
     (feed.path / "catalog.toml").write_text('[retention]\nversions = 4\ngrace = "1h"\nchains = "1h"\n')
-    feed.publish_changes("catalog", titles(a=3, d=9), permille=50)
+    feed.publish_changes("catalog", titles(a=3, d=9), PublishOptions(permille=50))
     for number in range(4):
         clock.now += 7200
         feed.takedown("catalog", "titles", [f"x{number}"])
@@ -187,7 +187,7 @@ def test_shares_are_monotone_and_about_right() -> None:
 
 
 def test_who_took_the_offer_stays_with_it(feed: Publisher) -> None:
-    feed.publish_changes("catalog", titles(a=3), permille=1)
+    feed.publish_changes("catalog", titles(a=3), PublishOptions(permille=1))
     head = Device(feed.path, "catalog").head()
     assert head.offer is not None
     outside = next(name for name in map(str, range(100)) if not is_chosen(head.offer, name))
@@ -197,7 +197,7 @@ def test_who_took_the_offer_stays_with_it(feed: Publisher) -> None:
 
 
 def test_an_offer_is_signed(feed: Publisher, tmp_path: Path) -> None:
-    feed.publish_changes("catalog", titles(a=3), permille=50)
+    feed.publish_changes("catalog", titles(a=3), PublishOptions(permille=50))
     data = bytearray((feed.public / "catalog" / "head").read_bytes())
     root = trust.read_root((feed.path / "root.trust").read_bytes(), "trust file")
     at = data.index(bytes([0x18, 50, 3]))

@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from edged.errors import ConfigError
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
 from edged.origin.serving import server as station
 from edged.origin.serving.heads import Heads
 from edged.origin.serving.server import serve_feed
@@ -140,7 +140,7 @@ async def test_a_poll_hears_of_an_offer_of_its_share_and_of_its_end(feed: Publis
         etag = (await client.ask("/catalog/head")).headers["etag"]
         seen = 1  # the newest version that the device has seen, offered or live
         for operation in (
-            lambda: feed.publish_changes("catalog", [edit(3)], permille=50),
+            lambda: feed.publish_changes("catalog", [edit(3)], PublishOptions(permille=50)),
             lambda: feed.rollout("catalog", 250),
             lambda: feed.takedown("catalog", "titles", ["t1"]),
             lambda: feed.rollout("catalog", 1000),

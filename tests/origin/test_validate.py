@@ -8,7 +8,7 @@ import pytest
 
 from edged.errors import ConfigError, ValidationError
 from edged.origin.declared.rules import load_rules
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
 from tests.origin.devices import Device
 
 
@@ -63,7 +63,7 @@ def test_counts_and_shares_are_judged_for_the_collection_as_a_whole(publisher: P
     with pytest.raises(ValidationError, match="6 of 10 records would change, at most 50% may"):
         publisher.publish("catalog", records(4))
     assert publisher.publish("catalog", records(5)).removed == 5
-    assert publisher.publish("catalog", records(11, x=1), force_change=True).version == 3
+    assert publisher.publish("catalog", records(11, x=1), PublishOptions(force_change=True)).version == 3
     with_rules(publisher, "[validate.titles]\nmax_change = 1\n")
     with pytest.raises(ValidationError, match="2 of 11"):
         publisher.publish("catalog", records(9, x=1))
@@ -91,7 +91,7 @@ def test_new_rules_are_held_against_records_that_did_not_change(publisher: Publi
 
 def test_emergencies_are_not_held_up_by_validators(publisher: Publisher) -> None:
     with_rules(publisher, '[validate.titles]\nmin_count = 3\nmax_change = "40%"\n').publish("catalog", records(3))
-    publisher.publish("catalog", records(3, edited=True), force_change=True)
+    publisher.publish("catalog", records(3, edited=True), PublishOptions(force_change=True))
     assert publisher.takedown("catalog", "titles", ["k0", "k1"]).removed == 2
     assert publisher.rollback("catalog", 1).changed == 1
 

@@ -10,7 +10,7 @@ import pytest
 from edged.errors import TrustError
 from edged.feed.rollout import is_chosen
 from edged.feed.trust import root as trust
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
 from edged.replica.audit import verify
 from edged.replica.writer import Writer
 from edged.sync.device import device_id
@@ -32,7 +32,7 @@ class Bench:
         self.device = Device(tmp_path / "data", str(self.publisher.trust_path))
 
     def edit(self, value: int, permille: int | None = None) -> None:
-        self.publisher.publish_changes("catalog", [("titles", "t0", {"n": value})], permille=permille)
+        self.publisher.publish_changes("catalog", [("titles", "t0", {"n": value})], PublishOptions(permille=permille))
 
     async def sync(self, device_id: str) -> SyncOutcome:
         transport = FileTransport((self.publisher.public / "catalog").as_uri(), Traffic())

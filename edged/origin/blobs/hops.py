@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import limits
-from edged.feed.blob import BlobRef
 from edged.feed.coding.arithmetic import BITS_MOST
 from edged.feed.coding.changes import Change, sort_key
 from edged.feed.coding.hop import pack_hop, unpack_hop
 from edged.feed.digest import SetHash
 from edged.feed.plan import REQUEST_BYTES
-from edged.origin.state import SliceState, State
+from edged.origin.blobs.dictionaries import StoreBlob, TrainedDictionary
+from edged.origin.state import SliceVersion, State
 
 HOP_CONTENT_BYTES = 48 << 20  # what a hop may touch, old and new together: both ends hold that much in memory
 PLAIN_BITS = 1 << 16  # coded in the hop to the next version: every device takes it, and soon, so within a second
 SKIP_SHARE = 0.5  # a skip hop that touches more of the slice than this is no cheaper than the snapshot
 SKIP_FREE_BYTES = 4 << 20  # below this coding takes a second or two, and what comes out is often far smaller
 
-StoreBlob = Callable[[str, bytes], BlobRef]  # (kind, bytes) to the blob, written durably
+
+@dataclass(frozen=True, slots=True)
+class HopSpan:
+    """From where to where a hop of slice `name` leads."""
+
+    name: str
+    since: SliceVersion
+    now: SliceVersion
 
 
 class OldSlice:
@@ -91,7 +99,7 @@ class OldSlice:
         return next(((found, value) for found, value in rows if (collection, found) not in self.values), None)
 
 
-def compose(state: State, name: str, since: SliceState) -> tuple[list[Change], OldSlice] | None:
+def compose(state: State, name: str, since: SliceVersion) -> tuple[list[Change], OldSlice] | None:
     """The changes of slice `name` from `since` to now and the slice as it was, None if they are too many for a hop."""
     versions = [
         row[0]
@@ -125,49 +133,39 @@ def compose(state: State, name: str, since: SliceState) -> tuple[list[Change], O
 
 
 def make_hop(
-    state: State,
-    name: str,
-    since: SliceState,
-    now: SliceState,
-    dictionary: bytes,
-    *,
-    most_content: int,
-    bits: int = BITS_MOST,
+    state: State, span: HopSpan, dictionary: bytes, *, most_content: int, bits: int = BITS_MOST
 ) -> bytes | None:
     """A proved hop, None if it would touch more than `most_content` bytes. Raises OriginError if the proof fails."""
-    composed = compose(state, name, since)
+    composed = compose(state, span.name, span.since)
     if composed is None:
         return None
     changes, old = composed
     if sum(len(change.value or b"") for change in changes) > most_content:
         return None
     data = pack_hop(changes, old, dictionary, bits)
-    prove(data, changes, old, dictionary, since, now)
+    prove(data, changes, old, dictionary, span)
     return data
 
 
-def prove(
-    data: bytes,
-    changes: Sequence[Change],
-    old: OldSlice,
-    dictionary: bytes,
-    since: SliceState,
-    now: SliceState,
-) -> None:
-    """What a receiver at `since` gets from the hop has the digest that will be signed."""
-    what = f"prove hop of slice {old.name} from version {since.version} to {now.version}"
+def prove(data: bytes, changes: Sequence[Change], old: OldSlice, dictionary: bytes, span: HopSpan) -> None:
+    """What a receiver at `span.since` gets from the hop has the digest that will be signed.
+
+    The sum of the new content is taken back to the old one, so that only the newest sums need be kept.
+    """
+    since, now = span.since, span.now
+    what = f"prove hop of slice {span.name} from version {since.version} to {now.version}"
     try:
         decoded = unpack_hop(data, old, dictionary)
     except EdgedError as fault:
         raise OriginError(f"{what}: it does not decode: {fault}; nothing was published; report this fault") from fault
-    running = SetHash(since.state)
+    running = SetHash(now.state)
     for change in decoded:
         value = old.get(change.collection, change.key)
-        if value is not None:
-            running.remove(change.collection, change.key, value)
         if change.value is not None:
-            running.add(change.collection, change.key, change.value)
-    if decoded != list(changes) or running.digest() != now.digest:
+            running.remove(change.collection, change.key, change.value)
+        if value is not None:
+            running.add(change.collection, change.key, value)
+    if decoded != list(changes) or running.digest() != since.digest:
         raise OriginError(f"{what}: old and hop do not make the new content; nothing was published; report this fault")
 
 
@@ -181,58 +179,59 @@ class HopMaker:
         self,
         state: State,
         oldest: int,
-        dictionary_of: Callable[[str], tuple[bytes | None, bytes]],
+        dictionary_of: Callable[[str], TrainedDictionary],
         store: StoreBlob,
     ) -> None:
         self.state, self.oldest, self.dictionary_of, self.store = state, oldest, dictionary_of, store
 
-    def make_plain(self, name: str, before: SliceState, snapshot_bytes: int) -> bool:
+    def make_plain(self, name: str, before: SliceVersion, snapshot_bytes: int) -> bool:
         """Write the hop from `before`. False where there is none and only a snapshot will do."""
-        now = self.state.slice_state(name)
+        now = self.state.slice_at(name)
         if not before.counter:
             return False
-        blob_name, dictionary = self.dictionary_of(name)
-        data = make_hop(self.state, name, before, now, dictionary, most_content=HOP_CONTENT_BYTES, bits=PLAIN_BITS)
+        dictionary, span = self.dictionary_of(name), HopSpan(name, before, now)
+        data = make_hop(self.state, span, dictionary.content, most_content=HOP_CONTENT_BYTES, bits=PLAIN_BITS)
         if data is None or len(data) > min(limits.BLOB_BYTES, snapshot_bytes + REQUEST_BYTES):
             return False
-        self.keep(name, before, now, data, blob_name)
+        self.keep(span, data, dictionary.sha256)
         return True
 
     def make_skips(self, name: str, least: int, most: int) -> None:
         """Write the skip hops from `least` to `most` changes back, those that are cheaper than the shorter ones."""
-        now = self.state.slice_state(name)
-        blob_name, dictionary = self.dictionary_of(name)
+        now = self.state.slice_at(name)
+        dictionary = self.dictionary_of(name)
         step = least
         while step <= most and now.counter % step == 0 and now.counter > step:
-            since = self.state.slice_version_at(name, now.counter - step)
+            since = self.state.slice_at_change(name, now.counter - step)
             step *= 2
-            if since is None or since.version < self.oldest or since.state is None:
+            if since is None or since.version < self.oldest:
                 return
-            path = self.path_bytes(name, since, now)
+            span = HopSpan(name, since, now)
+            path = self.path_bytes(span)
             content = max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
-            data = make_hop(self.state, name, since, now, dictionary, most_content=content)
+            data = make_hop(self.state, span, dictionary.content, most_content=content)
             if data is None:
                 return  # longer ones touch more
             if path is None or len(data) + REQUEST_BYTES < path:
-                self.keep(name, since, now, data, blob_name)
+                self.keep(span, data, dictionary.sha256)
 
-    def keep(self, name: str, since: SliceState, now: SliceState, data: bytes, dictionary: bytes | None) -> None:
+    def keep(self, span: HopSpan, data: bytes, dictionary: bytes | None) -> None:
         ref = self.store("hop", data)
         self.state.run(
             "INSERT OR REPLACE INTO hops VALUES(?,?,?,?,?,?)",
-            (name, now.version, since.version, ref.size, ref.sha256, dictionary),
+            (span.name, span.now.version, span.since.version, ref.size, ref.sha256, dictionary),
         )
 
-    def path_bytes(self, name: str, since: SliceState, now: SliceState) -> int | None:
-        """What the shorter hops from `since` to `now` cost, requests included; None if they do not lead there."""
-        best = {since.version: 0}
+    def path_bytes(self, span: HopSpan) -> int | None:
+        """What the shorter hops along `span` cost, requests included; None if they do not lead there."""
+        best = {span.since.version: 0}
         rows = self.state.rows(
             "SELECT from_version, to_version, size FROM hops WHERE slice = ? AND from_version >= ? AND to_version <= ?"
             " ORDER BY to_version, from_version",
-            (name, since.version, now.version),
+            (span.name, span.since.version, span.now.version),
         )
         for low, high, size in rows:
             if low in best:
                 cost = best[low] + size + REQUEST_BYTES
                 best[high] = min(cost, best.get(high, cost))
-        return best.get(now.version)
+        return best.get(span.now.version)

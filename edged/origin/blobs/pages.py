@@ -12,7 +12,7 @@ from dataclasses import replace
 from edged.feed.chain import PageRef, SliceChain, encode_page
 from edged.feed.head import HopRef
 from edged.feed.plan import REQUEST_BYTES
-from edged.origin.blobs.hops import StoreBlob
+from edged.origin.blobs.dictionaries import StoreBlob
 from edged.origin.state import State
 
 PAGE_CHANGES = 64

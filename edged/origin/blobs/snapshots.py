@@ -14,19 +14,17 @@ from edged.errors import EdgedError, OriginError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.feed.chain import SnapshotRef
-from edged.feed.coding.snapshot import (
-    PART_CONTENT_BYTES,
-    decode_part,
-    encode_snapshot,
-    pack_dictionary,
-    train_dictionary,
-)
+from edged.feed.coding.snapshot import PART_CONTENT_BYTES, decode_part, encode_snapshot
 from edged.feed.digest import EMPTY_DIGEST
-from edged.origin.blobs.hops import StoreBlob
-from edged.origin.state import SliceState, State
+from edged.origin.blobs.dictionaries import (
+    StoreBlob,
+    dictionary_for_snapshot,
+    dictionary_in_use,
+    dictionary_ref,
+)
+from edged.origin.state import State
 
 HOP_SHARE = 0.25  # a new snapshot once the hops since the last one weigh this share of it
-GROWTH = 4  # the dictionary is trained anew once the slice has grown by this factor
 SCAN_SHARE = 0.2  # a slice of more than this share of the largest one is read by going through all records
 
 Record = tuple[str, str, bytes]
@@ -58,7 +56,7 @@ def slice_records(state: State, name: str, low: Border | None = None, high: Bord
     how = "NOT INDEXED"
     if state.indexed():
         largest = next(state.rows("SELECT ifnull(max(records), 0) FROM slices"))[0]
-        if state.slice_state(name).records < largest * SCAN_SHARE:
+        if state.slice_at(name).records < largest * SCAN_SHARE:
             how = "INDEXED BY records_by_membership"
     query = f"SELECT collection, key, value FROM records {how} WHERE membership IN ({marks}){bounds}"  # noqa: S608
     return state.rows(f"{query} ORDER BY collection, key", values)
@@ -72,14 +70,15 @@ class SnapshotMaker:
 
     def make(self, name: str) -> None:
         """Write the parts and record the snapshot. Raises OriginError if a part does not decode to its records."""
-        item = self.state.slice_state(name)
-        last = newest_snapshot(self.state, name)
-        blob_name, dictionary = self.dictionary(name, item)
+        item = self.state.slice_at(name)
+        last, before = newest_snapshot(self.state, name), dictionary_in_use(self.state, name)
+        dictionary = dictionary_for_snapshot(self.state, name, item, self.store, slice_records(self.state, name))
         kept: list[Part] = []
-        if last is not None and last[1] == blob_name and last[0] >= (self.state.meta("journal_from") or 1):
-            kept = parts_of(self.state, name, last[0])
-        parts = list(self.parts(name, kept, self.changed_since(name, last[0] if kept and last else 0), dictionary))
-        self.state.run("INSERT INTO snapshots VALUES(?,?,?,?)", (name, item.version, self.now, blob_name))
+        if last is not None and before.sha256 == dictionary.sha256 and last >= (self.state.meta("journal_from") or 1):
+            kept = parts_of(self.state, name, last)
+        changed = self.changed_since(name, last if kept and last is not None else 0)
+        parts = list(self.parts(name, kept, changed, dictionary.content))
+        self.state.run("INSERT INTO snapshots VALUES(?,?,?,?)", (name, item.version, self.now, dictionary.sha256))
         self.state.run_many(
             "INSERT INTO parts VALUES(?,?,?,?,?,?,?,?)",
             [
@@ -87,22 +86,6 @@ class SnapshotMaker:
                 for place, part in enumerate(parts)
             ],
         )
-
-    def dictionary(self, name: str, item: SliceState) -> tuple[bytes | None, bytes]:
-        """The blob's name and the content of the dictionary to use: the last one, unless the slice outgrew it."""
-        held = dictionary_of(self.state, name)
-        if held[0] is not None:
-            trained = next(self.state.rows("SELECT trained_bytes FROM dictionaries WHERE sha256 = ?", (held[0],)))[0]
-            if item.content_bytes < GROWTH * trained:
-                return held
-        content = train_dictionary(slice_records(self.state, name))
-        if not content:
-            return None, b""
-        ref = self.store("dictionary", pack_dictionary(content))
-        self.state.run(
-            "INSERT OR IGNORE INTO dictionaries VALUES(?,?,?,?)", (ref.sha256, ref.size, content, item.content_bytes)
-        )
-        return ref.sha256, content
 
     def changed_since(self, name: str, version: int) -> list[tuple[bytes, bytes]]:
         """Where the slice may have changed after `version`, in order."""
@@ -164,18 +147,10 @@ class SnapshotMaker:
             raise OriginError("prove snapshot parts: records are missing; nothing was published; report this fault")
 
 
-def newest_snapshot(state: State, name: str) -> tuple[int, bytes | None] | None:
-    """(version, dictionary blob) of the slice's newest snapshot."""
-    query = "SELECT version, dictionary FROM snapshots WHERE slice = ? ORDER BY version DESC LIMIT 1"
-    return next(state.rows(query, (name,)), None)
-
-
-def dictionary_of(state: State, name: str) -> tuple[bytes | None, bytes]:
-    """The blob's name and the content of the dictionary that the slice's hops are coded with now."""
-    last = newest_snapshot(state, name)
-    if last is None or last[1] is None:
-        return None, b""
-    return last[1], next(state.rows("SELECT content FROM dictionaries WHERE sha256 = ?", (last[1],)))[0]
+def newest_snapshot(state: State, name: str) -> int | None:
+    """The version of the slice's newest snapshot."""
+    row = next(state.rows("SELECT max(version) FROM snapshots WHERE slice = ?", (name,)))
+    return None if row[0] is None else int(row[0])
 
 
 def parts_of(state: State, name: str, version: int) -> list[Part]:
@@ -202,31 +177,29 @@ def snapshot_bytes(state: State, name: str, version: int) -> int:
 
 def snapshot_ref(state: State, name: str, version: int, dictionary: bytes | None) -> SnapshotRef:
     """The snapshot as the chain lists it."""
-    item = state.slice_state(name, at=version)
-    ref = None
-    if dictionary is not None:
-        ref = BlobRef(dictionary, next(state.rows("SELECT size FROM dictionaries WHERE sha256 = ?", (dictionary,)))[0])
+    item = state.slice_at(name, at=version)
+    ref = None if dictionary is None else dictionary_ref(state, dictionary)
     parts = tuple(part.blob for part in parts_of(state, name, version))
     return SnapshotRef(version, item.digest if version else EMPTY_DIGEST, item.records, ref, parts)
 
 
 def is_due(state: State, name: str, versions: int) -> bool:
     """Whether the slice needs a new snapshot: none yet, hops weigh too much, or retention would cut the way to it."""
-    item = state.slice_state(name)
+    item = state.slice_at(name)
     last = newest_snapshot(state, name)
     if last is None:
         return item.version > 0
-    if last[0] == item.version:
+    if last == item.version:
         return False
-    since = state.slice_state(name, at=last[0])
+    since = state.slice_at(name, at=last)
     weight = next(
         state.rows(
             "SELECT ifnull(sum(size), 0), count(*) FROM hops AS h WHERE slice = ? AND to_version > ? AND from_version ="
             " (SELECT max(version) FROM slices WHERE slice = h.slice AND version < h.to_version)",
-            (name, last[0]),
+            (name, last),
         )
     )
     steps = item.counter - since.counter
     if weight[1] < steps:
         return True  # a version in between has no hop, so only a snapshot leads past it
-    return bool(weight[0] > HOP_SHARE * snapshot_bytes(state, name, last[0]) or steps * 2 > versions)
+    return bool(weight[0] > HOP_SHARE * snapshot_bytes(state, name, last) or steps * 2 > versions)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
-from edged.origin.input.reading import Entry, Faults
+from edged.origin.input.reading import Faults, InputEntry
 from edged.origin.state import HIDDEN, State, guarded
 
 SAME, SET, GONE = 0, 1, 2
@@ -22,14 +22,15 @@ CREATE TABLE scratch.incoming(collection TEXT NOT NULL, key TEXT NOT NULL, state
 """
 
 
-class Source(Protocol):
+class RecordSource(Protocol):
     """Where records come from: reading.Inputs or reading.Values."""
 
     faults: Faults
+    edits: bool
 
     def name_of(self, place: int) -> str: ...
 
-    def entries(self) -> Iterator[Entry]: ...
+    def entries(self) -> Iterator[InputEntry]: ...
 
 
 def attach_scratch(state: State) -> None:
@@ -43,7 +44,7 @@ def attach_scratch(state: State) -> None:
         state.db.execute(SCRATCH)
 
 
-def gather(state: State, source: Source, advance: Callable[[int], None]) -> int:
+def gather(state: State, source: RecordSource, advance: Callable[[int], None]) -> int:
     """Read the whole source into the scratch. Returns the number of entries. Raises InputError naming bad lines.
 
     A record that occurs twice is refused, unless both are the same.
@@ -62,7 +63,7 @@ def gather(state: State, source: Source, advance: Callable[[int], None]) -> int:
     return total
 
 
-def kind_of(state: State, item: Entry) -> tuple[int, bytes | None]:
+def kind_of(state: State, item: InputEntry) -> tuple[int, bytes | None]:
     """Whether an entry changes the state, and to what."""
     found = state.record(item.collection, item.key)
     if item.value is None:
@@ -72,7 +73,7 @@ def kind_of(state: State, item: Entry) -> tuple[int, bytes | None]:
     return SET, item.value
 
 
-def refuse_twice(state: State, source: Source, rows: Iterable[tuple[Any, ...]]) -> None:
+def refuse_twice(state: State, source: RecordSource, rows: Iterable[tuple[Any, ...]]) -> None:
     """Name those of `rows` of which another entry, with another content, came before."""
     for collection, key, kind, value, place in rows:
         first = next(

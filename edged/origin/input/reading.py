@@ -30,7 +30,7 @@ PLACE_LINES = 1 << 40  # a place is input number * PLACE_LINES + line number
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class InputEntry:
     """One record or edit. value: canonical bytes, None deletes; place: where it was read."""
 
     collection: str
@@ -85,7 +85,7 @@ class Inputs:
         self.names = list(names)
         self.edits = edits
         self.faults = Faults()
-        self.parse: Callable[[bytes, int, str], Entry] = self.parse_line
+        self.parse: Callable[[bytes, int, str], InputEntry] = self.parse_line
         if collection is not None and key_field is not None:
             self.collection, self.key_field = check_collection(collection), key_field
             self.parse = self.parse_plain
@@ -97,7 +97,7 @@ class Inputs:
         name = self.names[number]
         return f"{'standard input' if name == '-' else name}:{line}"
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[InputEntry]:
         """Every record or edit in the order of the input. Bad lines go to `faults`. Raises OriginError, InputError."""
         for number, name in enumerate(self.names):
             for line_number, line in enumerate(read_lines(name), 1):
@@ -109,7 +109,7 @@ class Inputs:
                 except (msgspec.DecodeError, WireError, ValidationError, RecursionError) as fault:
                     self.faults.add(f"{self.name_of(place)}: {fault}; got {excerpt(line)}")
 
-    def parse_line(self, line: bytes, place: int, name: str) -> Entry:
+    def parse_line(self, line: bytes, place: int, name: str) -> InputEntry:
         item = self.lines_decoder.decode(line)
         collection, key = check_collection(item.collection), check_key(item.key)
         if item.deleted:
@@ -117,20 +117,20 @@ class Inputs:
                 raise ValidationError("`deleted` is an edit; expected a record, or give --changes")
             if item.value is not msgspec.UNSET:
                 raise ValidationError("expected either `value` or `deleted`, got both")
-            return Entry(collection, key, None, place)
+            return InputEntry(collection, key, None, place)
         if item.value is msgspec.UNSET:
             raise ValidationError("expected `value`" + (" or `deleted`" if self.edits else ""))
-        return Entry(collection, key, cbor.encode_record(item.value, f"{collection}/{key}"), place)
+        return InputEntry(collection, key, cbor.encode_record(item.value, f"{collection}/{key}"), place)
 
-    def parse_plain(self, line: bytes, place: int, name: str) -> Entry:
+    def parse_plain(self, line: bytes, place: int, name: str) -> InputEntry:
         item = self.plain_decoder.decode(line)
         found = item.get(self.key_field)
         if isinstance(found, int) and not isinstance(found, bool):
             found = str(found)
         key = check_key(found, f"key field {self.key_field!r}")
         if self.edits and item.get("deleted") is True and set(item) == {self.key_field, "deleted"}:
-            return Entry(self.collection, key, None, place)
-        return Entry(self.collection, key, cbor.encode_record(item, f"{self.collection}/{key}"), place)
+            return InputEntry(self.collection, key, None, place)
+        return InputEntry(self.collection, key, cbor.encode_record(item, f"{self.collection}/{key}"), place)
 
 
 class Values:
@@ -144,14 +144,14 @@ class Values:
     def name_of(self, place: int) -> str:
         return f"record {place}"
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[InputEntry]:
         for place, (collection, key, value) in enumerate(self.records, 1):
             try:
                 check_collection(collection)
                 check_key(key)
                 removed = self.edits and value is None
                 data = None if removed else cbor.encode_record(value, f"{collection}/{key}")
-                yield Entry(collection, key, data, place)
+                yield InputEntry(collection, key, data, place)
             except WireError as fault:
                 self.faults.add(f"record {place}: {fault}")
 

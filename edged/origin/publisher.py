@@ -12,14 +12,13 @@ from typing import Any
 
 from edged.errors import OriginError, ValidationError
 from edged.feed.names import check_collection, check_key, check_name
+from edged.files import locked, make_directory, write_durable
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
 from edged.origin.edition import Edition, visible_rows
-from edged.origin.files import make_directory, write_durable
 from edged.origin.input import comparing
 from edged.origin.input.comparing import RecordSource
 from edged.origin.input.reading import Values
-from edged.origin.locks import locked
 from edged.origin.release import Rollout, Workplace, recover, releasing
 from edged.origin.results import PublishResult
 from edged.origin.shelves.directory import BlobStore
@@ -43,6 +42,11 @@ class PublishOptions:
 
 
 DEFAULTS = PublishOptions()
+
+
+def busy(what: str) -> str:
+    """What is said where another process works on the same."""
+    return f"lock {what}: another publisher is at work on it; try again later, or wait with --wait SECONDS"
 
 
 class Publisher:
@@ -213,7 +217,7 @@ class Publisher:
         self, *, root_keys_directory: Path | None = None, new_root_keys: bool = False
     ) -> tuple[Roots, list[Path]]:
         """A new head key, signed in by the root keys; all heads are signed anew. Returns the roots and the old keys."""
-        with locked(self.private / "lock", f"feed {self.path}", wait_s=self.wait_s):
+        with locked(self.private / "lock", busy(f"feed {self.path}"), wait_s=self.wait_s):
             self.roots = load_roots(self.private)
             where = root_keys_directory or self.private / "keys"
             self.roots = next_root(self.roots, int(self.clock()), where, new_root_keys=new_root_keys)
@@ -244,9 +248,9 @@ class Publisher:
         """The dataset opened under its lock, what was cut short before finished or undone."""
         check_name(dataset, "dataset")
         with ExitStack() as stack:
-            stack.enter_context(locked(self.private / "lock", f"feed {self.path}", shared=True, wait_s=self.wait_s))
-            lock = self.private / "state" / f"{dataset}.lock"
-            stack.enter_context(locked(lock, f"dataset {dataset}", wait_s=self.wait_s))
+            whole, lock = self.private / "lock", self.private / "state" / f"{dataset}.lock"
+            stack.enter_context(locked(whole, busy(f"feed {self.path}"), shared=True, wait_s=self.wait_s))
+            stack.enter_context(locked(lock, busy(f"dataset {dataset}"), wait_s=self.wait_s))
             self.roots = load_roots(self.private)
             if not create:
                 self.require(dataset)

@@ -16,12 +16,12 @@ from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
 from edged.feed.takedowns import encode_takedowns
 from edged.feed.trust import root as trust
+from edged.files import prepare, read_bounded, swap, sync_directory
 from edged.origin import retention
 from edged.origin.blobs.dictionaries import dictionary_ref
 from edged.origin.blobs.pages import paged
 from edged.origin.blobs.snapshots import snapshot_ref
 from edged.origin.declared.rules import Rules, duration_s
-from edged.origin.files import prepare, read_bounded, swap, sync_directory
 from edged.origin.retention import Keep
 from edged.origin.shelves.directory import BlobStore
 from edged.origin.signing.roots import Roots
@@ -240,7 +240,7 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
             trust.verify_head(data, place.roots.newest, place.dataset)
             place.state.set_meta("signed_at", head.signed_at)
             place.blobs.sync()
-            temporary = prepare(place.head_path, data)
+            temporary = prepare(place.head_path, (data,))
             place.blobs.fresh.append(temporary)
     except BaseException:
         place.blobs.take_back()

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from edged.feed.chain import Chain
 from edged.feed.head import Head
+from edged.files import discard
 from edged.origin.blobs.pages import PAGE_CHANGES
 from edged.origin.declared.rules import Retention, duration_s
-from edged.origin.files import discard
 from edged.origin.state import State
 
 

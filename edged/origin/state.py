@@ -17,7 +17,7 @@ from typing import Any
 
 from edged.errors import StoreError
 from edged.feed.digest import EMPTY_DIGEST, STATE_BYTES
-from edged.origin.files import discard
+from edged.files import discard
 
 FORMAT = 1
 HIDDEN = 0  # the membership of a record that was taken down: in no slice

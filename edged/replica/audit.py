@@ -17,9 +17,10 @@ from pathlib import Path
 from edged.errors import DamageError, EdgedError, TrustError, WireError
 from edged.feed.digest import SetHash
 from edged.feed.head import Head
+from edged.files import StrPath
 from edged.progress import Watch, unwatched
 from edged.replica.files import disk as files
-from edged.replica.files.disk import StrPath, datasets, explained
+from edged.replica.files.disk import datasets, explained
 from edged.replica.files.manifest import (
     HEADER,
     MAGIC,

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from edged.errors import DamageError, StoreError
-from edged.replica.files.disk import MANIFEST, PREVIOUS, TOUCHED, StrPath, holds_version, map_file
+from edged.files import StrPath
+from edged.replica.files.disk import MANIFEST, PREVIOUS, TOUCHED, holds_version, map_file
 from edged.replica.files.manifest import Manifest, decode_commit
 from edged.replica.files.settings import Settings
 from edged.replica.files.touched import read_touched

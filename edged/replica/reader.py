@@ -20,6 +20,7 @@ from typing import Any
 import cbor2
 
 from edged.errors import DamageError, StoreError
+from edged.files import stamp_of
 from edged.replica.files.disk import MANIFEST, PREVIOUS, Counter, datasets
 from edged.replica.layers.lookup import STILL, Getter
 from edged.replica.layers.pool import Pool
@@ -36,11 +37,8 @@ class ManifestWatch:
         self.path = os.path.join(root, MANIFEST)
 
     def __getitem__(self, place: int) -> int:
-        try:
-            found = os.stat(self.path)
-        except FileNotFoundError:
-            return 0
-        return hash((found.st_ino, found.st_mtime_ns, found.st_size))
+        stamp = stamp_of(self.path)
+        return 0 if stamp is None else hash(stamp)
 
 
 class Dataset(Mapping[str, "Collection"]):

@@ -13,6 +13,7 @@ from types import TracebackType
 from edged.errors import DamageError, StoreError
 from edged.feed.digest import SetHash
 from edged.feed.names import check_name
+from edged.files import TEMPORARY
 from edged.replica.audit import Fault, Report, look_over
 from edged.replica.files import disk as files
 from edged.replica.files.disk import Disk
@@ -80,7 +81,7 @@ class Writer:
         """Make the directory if need be and take its lock. Raises BusyError, StoreError, WireError for the name."""
         root = Path(data_dir) / check_name(dataset, "dataset")
         Disk(root).prepare()
-        handle = files.lock(root)
+        handle = files.take_lock(root)
         try:
             return cls(root, handle)
         except BaseException:
@@ -132,10 +133,10 @@ class Writer:
         for name in present - wanted:
             self.disk.remove(f"{files.PACKS}/{name}")
         for name in self.disk.names(files.STAGING):
-            if name.endswith(files.TEMPORARY):
+            if name.startswith(TEMPORARY):
                 self.disk.remove(f"{files.STAGING}/{name}")
         for name in self.disk.names("."):
-            if name.endswith(files.TEMPORARY):
+            if name.startswith(TEMPORARY):
                 self.disk.remove(name)
 
     def bump(self) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain as joined
 from pathlib import Path
 
 from edged.clock import Clock
-from edged.errors import ChainError, MissingError, OriginError, StoreError
+from edged.errors import ChainError, MissingError, OriginError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.feed.bundle import Bundle
@@ -20,6 +20,7 @@ from edged.feed.names import check_name
 from edged.feed.plan import plan
 from edged.feed.trust import succession
 from edged.feed.trust.root import verify_head
+from edged.files import prepare, swap, sync_directory
 from edged.replica.writer import Writer
 from edged.sync.status import DatasetStatus
 from edged.sync.task import SyncOutcome, sync_once
@@ -77,20 +78,10 @@ def write_bundle(
         raise OriginError(f"export {dataset}: no slice {', '.join(missing)}; it has {', '.join(sorted(head.slices))}")
     refs = needed_blobs(head, carried, read_blob)
     bundle = Bundle(dataset, carried, data, numbered, refs)
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(bundle.encode())
-            for ref in refs:
-                file.write(read_blob(ref))
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        temporary.replace(out)
-    except OSError as fault:
-        raise StoreError(f"write bundle {out}: {fault.strerror}; free space, or name another file") from fault
-    finally:
-        temporary.unlink(missing_ok=True)
+    index = bundle.encode()
+    swap(prepare(out, joined([index], map(read_blob, refs)), None), out)
+    sync_directory(out.parent)
+    size = len(index) + sum(ref.size for ref in refs)
     return Exported(dataset, head.version, tuple(sorted(carried)), len(refs), size)
 
 

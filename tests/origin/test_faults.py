@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from edged import files
 from edged.errors import EdgedError, OriginError
-from edged.origin import files
 from edged.origin.publisher import Publisher
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device

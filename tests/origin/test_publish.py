@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from edged.errors import BusyError, ConfigError, OriginError, StoreError, ValidationError
+from edged.files import locked
 from edged.origin import history
-from edged.origin.locks import locked
 from edged.origin.publisher import Publisher, PublishOptions
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-COUNTED = ("open", "write", "pwrite", "fsync", "rename", "link", "unlink")
-WRITING = ("open", "write", "pwrite", "fsync", "rename", "link")
+COUNTED = ("open", "write", "pwrite", "fsync", "replace", "link", "unlink")
+WRITING = ("open", "write", "pwrite", "fsync", "replace", "link")
 PAGE = 4096
 
 
@@ -117,7 +117,7 @@ class FaultyOs:
                 else:
                     for changes in self.pending.pop(path, []):
                         self.apply(self.durable, changes)
-            case "rename":
+            case "replace":
                 source, target = str(arguments[0]), str(arguments[1])
                 if self.current.get(source) is not self.current.get(target):
                     self.change({target: self.current[source], source: None})

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from edged import files
 from edged.errors import StoreError
 from edged.replica.files import disk
 from edged.replica.writer import Writer
@@ -33,6 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Run:
         committed: list[int] = []
         with monkeypatch.context() as patch:
             patch.setattr(disk, "os", faulty)
+            patch.setattr(files, "os", faulty)
             try:
                 with Writer.open(faulty.root, "catalog") as writer:
                     scenario().run(writer, committed)
@@ -98,6 +100,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, root: Path, mode: str, life: int, a
     faulty = FaultyOs(root, mode=mode, at=at)
     with monkeypatch.context() as patch:
         patch.setattr(disk, "os", faulty)
+        patch.setattr(files, "os", faulty)
         said = ""
         try:
             with Writer.open(root, "catalog") as writer:

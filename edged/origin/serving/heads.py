@@ -16,13 +16,11 @@ from edged.feed import limits
 from edged.feed.head import Head
 from edged.feed.names import NAME
 from edged.feed.trust import root as trust
-from edged.origin.files import read_bounded
+from edged.files import FileStamp, read_bounded, stamp_of
 
 logger = logging.getLogger("edged.origin")
 
 POLL_S = 0.1  # how often head files are looked at while somebody waits; one look for all who wait
-
-Mark = tuple[int, int, int]  # inode, time of change in ns, size: another file when any differs
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Heads:
 
     def __init__(self, public: Path) -> None:
         self.public = public
-        self.known: dict[str, tuple[Mark, PublicHead]] = {}
+        self.known: dict[str, tuple[FileStamp, PublicHead]] = {}
         self.waiting: dict[str, int] = {}
         self.changed: dict[str, trio.Event] = {}
         self.asked = trio.Event()
@@ -66,13 +64,14 @@ class Heads:
         """The head in force, None if there is no such dataset. A file that is not a rightful head is passed over."""
         path = self.public / dataset / "head"
         try:
-            status = path.stat(follow_symlinks=False)
+            stamp = stamp_of(path, follow=False)
         except OSError:
+            stamp = None
+        if stamp is None:
             self.known.pop(dataset, None)
             return None
-        mark = (status.st_ino, status.st_mtime_ns, status.st_size)
         known = self.known.get(dataset)
-        if known is not None and known[0] == mark:
+        if known is not None and known[0] == stamp:
             return known[1]
         try:
             found = self.read(path, dataset)
@@ -81,7 +80,7 @@ class Heads:
             if known is None:
                 return None
             found = known[1]
-        self.known[dataset] = (mark, found)
+        self.known[dataset] = (stamp, found)
         return found
 
     def read(self, path: Path, dataset: str) -> PublicHead:

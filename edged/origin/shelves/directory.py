@@ -6,10 +6,10 @@ import os
 import time
 from pathlib import Path
 
-from edged.errors import OriginError, StoreError
+from edged.errors import OriginError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
-from edged.origin.files import TEMPORARY, discard, prepare, swap, sync_directory
+from edged.files import TEMPORARY, discard, prepare, swap, sync_directory
 from edged.origin.state import State
 
 STRAY_S = 3600  # a file that no publisher has finished after this long was left by one that was killed
@@ -30,7 +30,7 @@ class BlobStore:
         ref = BlobRef.of(data)
         path = self.directory / ref.name
         if not self.holds(path, ref):
-            swap(prepare(path, data), path)
+            swap(prepare(path, (data,)), path)
             self.fresh.append(path)
             self.written_bytes += ref.size
         self.state.run("INSERT OR IGNORE INTO blobs VALUES(?,?,?,NULL)", (ref.sha256, kind, ref.size))
@@ -45,10 +45,7 @@ class BlobStore:
     def sync(self) -> None:
         """Make the names of the new blobs durable; before any head may name them."""
         if self.fresh:
-            try:
-                sync_directory(self.directory)
-            except OSError as fault:
-                raise StoreError(f"fsync {self.directory}: {fault.strerror}; nothing was changed") from fault
+            sync_directory(self.directory)
 
     def take_back(self) -> None:
         """The publish failed: nothing names the new blobs."""

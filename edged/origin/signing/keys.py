@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from edged.errors import ConfigError
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
-from edged.origin.files import NO_FOLLOW, write_durable
+from edged.files import NO_FOLLOW, write_durable
 
 KEY_FILE_BYTES = 4096
 

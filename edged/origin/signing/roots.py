@@ -11,7 +11,7 @@ from edged.errors import ConfigError, OriginError, TrustError
 from edged.feed import limits
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
-from edged.origin.files import make_directory, read_bounded, sync_directory, write_durable
+from edged.files import make_directory, read_bounded, sync_directory, write_durable
 from edged.origin.signing import keys
 
 HEAD_PATTERN, ROOT_PATTERN = "head-*.key", "root-*.key"

@@ -11,6 +11,7 @@ from typing import Any
 
 from edged.errors import DamageError, StoreError
 from edged.feed.cbor import encode
+from edged.files import FileStamp, stamp_of
 from edged.proxy.rules.decisions import Entry, is_worth_keeping
 from edged.proxy.rules.fields import Fields
 from edged.proxy.rules.invalidation import GroupLedger, origin_of
@@ -77,7 +78,7 @@ class Cache:
         self.purge_order = 0
         self.saved: list[bytes] = []  # keys written since another process was last seen to purge, or not to
         self.verified: dict[str, int] = {}
-        self.purged = 0
+        self.purged: FileStamp | None = None
         self.lost = 0
 
     async def open(self) -> None:
@@ -110,7 +111,7 @@ class Cache:
         # Storing numbers only grow, over restarts too: what was made invalid stays so.
         self.order = ((starts + 1) << 32) + 1
         store.put(STARTS, encode([starts + 1]))
-        self.purged = purge_mark(directory)
+        self.purged = stamp_of(directory / PURGED)
         self.presence = find_present(store)
         return store
 
@@ -440,7 +441,7 @@ class Cache:
             await self.renew_presence()
         if self.timeline.note():
             await self.in_store(self.store.put, BOOTS, encode(self.timeline.dump()))
-        mark, saved = purge_mark(self.settings.directory), self.saved
+        mark, saved = stamp_of(self.settings.directory / PURGED), self.saved
         self.saved = []
         if mark != self.purged:
             self.purged = mark
@@ -459,13 +460,6 @@ def find_present(store: Store) -> Presence:
         if primary is not None:
             presence.add(primary)
     return presence
-
-
-def purge_mark(directory: Path) -> int:
-    try:
-        return (directory / PURGED).stat().st_mtime_ns
-    except FileNotFoundError:
-        return 0
 
 
 def url_group(url: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The files of one replica and how they are written: a temporary, fsync, rename, fsync of the directory.
+"""The files of one replica, and all that changes them.
 
 Everything that changes the disk goes through `Disk`, which counts what it writes in whole pages, as flash does.
 """
@@ -7,26 +7,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import mmap
 import os
 import zlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from edged.errors import BusyError, DamageError, StoreError
+from edged.errors import DamageError, StoreError
 from edged.feed.names import NAME
+from edged.files import StrPath, lock, prepare, read_regular, replace_link, swap, sync_directory, told
 
 if TYPE_CHECKING:
     from pathlib import Path  # not loaded by readers: it takes a megabyte
-
-StrPath = str | os.PathLike[str]
 
 PAGE_BYTES = 4096
 MANIFEST, PREVIOUS, LOCK, COUNTER, ROOTS, TOUCHED = "manifest", "manifest.1", "lock", "counter", "roots", "head"
 ROOTS_BYTES = 16 << 20  # all roots of trust since the trust file, see feed/roots.py
 PACKS, STAGING = "packs", "staging"
-TEMPORARY = ".tmp"
 COUNTER_BYTES = 8
 DEFAULT_DATA_DIR = "/var/lib/edged"  # as config.DaemonConfig has it, which readers do not load
 
@@ -38,23 +35,14 @@ def pages(size: int) -> int:
 
 @contextlib.contextmanager
 def explained(what: str, path: StrPath) -> Iterator[None]:
-    """Turn OSError into StoreError that says what was done to which file and what helps.
-
-    Into DamageError where a file that is there cannot be read: it has to be fetched again like one with wrong bytes.
+    """As files.explained, with DamageError where a file that is there cannot be read or is not one that edged wrote:
+    it has to be fetched again like one with wrong bytes.
     """
     try:
         yield
     except OSError as fault:
-        advice = {
-            errno.ENOSPC: "the disk is full; what is held stays readable; free space and it goes on by itself",
-            errno.EDQUOT: "the quota is used up; what is held stays readable; raise it and it goes on by itself",
-            errno.EROFS: "the file system is read-only; what is held stays readable; remount it for writing",
-            errno.EACCES: "give this user the right to write there",
-            errno.EPERM: "the file system must allow hard links and this user must own the files",
-            errno.EIO: "the disk reports a fault; what is held stays readable as far as it can be read",
-        }.get(fault.errno or 0, "look at the system's log")
-        kind = DamageError if what == "read" and fault.errno == errno.EIO else StoreError
-        raise kind(f"{what} {path}: {fault.strerror or fault}; {advice}") from fault
+        kind = DamageError if what == "read" and fault.errno in (errno.EIO, errno.EFBIG) else StoreError
+        raise kind(told(what, path, fault)) from fault
 
 
 def checksum(data: bytes) -> int:
@@ -75,53 +63,21 @@ class Disk:
             for path in (self.root, self.root / PACKS, self.root / STAGING):
                 if not path.is_dir():
                     path.mkdir(parents=True, exist_ok=True)
-                    self.sync(path.parent)
+                    sync_directory(path.parent)
 
     def sync(self, directory: Path) -> None:
         """Make names in `directory` durable."""
-        with explained("sync the directory", directory):
-            handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        sync_directory(directory)
 
     def write(self, name: str, data: bytes) -> None:
         """Put `data` under `name` durably, whole or not at all; the name becomes durable with `sync`."""
         path = self.root / name
-        temporary = self.root / (name + TEMPORARY)
-        with explained("write", path):
-            try:
-                handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-                try:
-                    rest = memoryview(data)
-                    while rest:
-                        rest = rest[os.write(handle, rest) :]
-                    os.fsync(handle)
-                finally:
-                    os.close(handle)
-                os.rename(temporary, path)
-            except OSError:
-                with contextlib.suppress(OSError):  # the fault that matters is already on its way
-                    os.unlink(temporary)
-                raise
+        swap(prepare(path, (data,), None), path)  # who may read them is for the service's umask to say
         self.written += pages(len(data))
 
     def link(self, source: str, target: str) -> None:
         """Make `target` another name of `source`, replacing what had that name."""
-        temporary = self.root / (target + TEMPORARY)
-        with explained("link", self.root / target):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            os.link(self.root / source, temporary)
-            os.rename(temporary, self.root / target)
-            # Two names of one inode: rename() then does nothing and leaves the temporary (POSIX).
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-
-    def rename(self, source: str, target: str) -> None:
-        with explained("rename", self.root / source):
-            os.rename(self.root / source, self.root / target)
+        replace_link(self.root / source, self.root / target)
 
     def remove(self, name: str) -> None:
         """Remove a file that nothing refers to any more; it may be gone already."""
@@ -139,13 +95,9 @@ class Disk:
         """A small file's content, None where it is missing. Raises DamageError if it is larger than `most`."""
         with explained("read", self.root / name):
             try:
-                with open(self.root / name, "rb") as file:
-                    data = file.read(most + 1)
+                return read_regular(self.root / name, most)
             except FileNotFoundError:
                 return None
-        if len(data) > most:
-            raise DamageError(f"read {self.root / name}: larger than {most} bytes; not written by edged")
-        return data
 
     def intact(self, name: str, most: int) -> bytes | None:
         """What `read` gives, None also where that finds damage."""
@@ -172,19 +124,10 @@ def map_file(path: StrPath) -> mmap.mmap:
             os.close(handle)
 
 
-def lock(root: Path) -> int:
+def take_lock(root: Path) -> int:
     """Take the writer's lock; it ends with the returned handle or the process. Raises BusyError."""
-    path = root / LOCK
-    with explained("open", path):
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as fault:
-        os.close(handle)
-        raise BusyError(
-            f"open {root} for writing: another process writes there (a running `edged run`?); stop it or wait"
-        ) from fault
-    return handle
+    busy = f"open {root} for writing: another process writes there (a running `edged run`?); stop it or wait"
+    return lock(root / LOCK, busy)
 
 
 class Counter:

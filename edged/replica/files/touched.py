@@ -6,7 +6,8 @@ import zlib
 
 from edged.errors import DamageError, WireError
 from edged.feed import cbor, limits
-from edged.replica.files.disk import StrPath, explained
+from edged.files import StrPath
+from edged.replica.files.disk import explained
 from edged.replica.files.manifest import Manifest
 
 SLACK_BYTES = 256

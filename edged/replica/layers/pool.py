@@ -13,7 +13,8 @@ from edged.errors import DamageError, StoreError
 from edged.feed import limits
 from edged.feed.schema import CollectionSchema, Schema
 from edged.feed.zstd import DamagedFrame
-from edged.replica.files.disk import PACKS, StrPath, explained, map_file
+from edged.files import StrPath
+from edged.replica.files.disk import PACKS, explained, map_file
 from edged.replica.files.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.files.settings import Settings, decode_settings
 from edged.replica.packs.frames import Frames

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import stat
+import errno
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -12,6 +11,7 @@ import trio
 from edged.errors import HashError, MissingError, TransportError, WireError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
+from edged.files import read_regular, stamp_of, told
 from edged.sync.transports.transport import HeadReply, Traffic
 
 LOOK_S = 0.5  # between looks at the head while a poll is held
@@ -70,27 +70,19 @@ class FileTransport:
 def mark_of(path: Path) -> str | None:
     """What changes when a file is replaced; None where there is none."""
     try:
-        info = path.stat()
-    except FileNotFoundError:
-        return None
+        stamp = stamp_of(path)
     except OSError as fault:
-        raise TransportError(f"look at {path}: {fault.strerror}") from fault
-    return f'"{info.st_ino:x}-{info.st_mtime_ns:x}-{info.st_size:x}"'
+        raise TransportError(told("look at", path, fault)) from fault
+    return None if stamp is None else f'"{stamp}"'
 
 
 def read_file(path: Path, max_bytes: int, what: str) -> bytes:
     """A regular file of at most `max_bytes`. Raises MissingError, TransportError, or WireError if it is larger."""
     try:
-        # O_NONBLOCK: opening a named pipe that someone put there must not hang.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise TransportError(f"read {path} ({what}): not a regular file")
-            data = file.read(max_bytes + 1)
+        return read_regular(path, max_bytes, follow=True)
     except FileNotFoundError as fault:
         raise MissingError(f"read {path} ({what}): no such file") from fault
     except OSError as fault:
+        if fault.errno == errno.EFBIG:
+            raise WireError(f"read {path} ({what}): larger than {max_bytes} bytes; not what it should be") from fault
         raise TransportError(f"read {path} ({what}): {fault.strerror}; check the medium and the permissions") from fault
-    if len(data) > max_bytes:
-        raise WireError(f"read {path} ({what}): larger than {max_bytes} bytes; not what it should be")
-    return data

@@ -8,9 +8,8 @@ anything is allocated, the window and the dictionary id are checked, and it has 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import zstandard
 
@@ -27,8 +26,7 @@ RLE_BLOCK = 1
 LEAST_WINDOW_BYTES = 1024  # RFC 8878 section 3.1.1.1.2
 
 
-@dataclass(frozen=True, slots=True)
-class FrameForm:
+class FrameForm(NamedTuple):  # readers load this module, and dataclasses would cost them 2 ms
     """How frames of one use are made. They declare their content's size and never name a dictionary.
 
     magicless: without the magic number; checksum: with that of the content; typical_bytes: of content, what the match

@@ -179,7 +179,7 @@ def test_importing_and_opening_load_little(tmp_path: Path) -> None:
     ours = {name for name in opened if name.startswith("edged.")}
     assert ours <= {
         "edged.errors", "edged.feed", "edged.feed.cbor", "edged.feed.limits", "edged.feed.names", "edged.feed.schema",
-        "edged.files",
+        "edged.files", "edged.feed.zstd",
         "edged.replica", "edged.replica.files", "edged.replica.files.disk", "edged.replica.files.manifest",
         "edged.replica.files.settings", "edged.replica.files.touched", "edged.replica.layers",
         "edged.replica.layers.layers", "edged.replica.layers.lookup", "edged.replica.layers.pool",

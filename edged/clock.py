@@ -8,8 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Literal
 
 BUILD_TIME_S = 1_790_000_000  # 2026-09-21, seconds since 1970 UTC; raised with each release
+
+
+def freshness(age_s: float, fresh_s: float, expires_s: float) -> Literal["fresh", "stale", "expired"]:
+    """What data is, `age_s` seconds after its head was signed, by the spans that the head names."""
+    return "fresh" if age_s <= fresh_s else "stale" if age_s <= expires_s else "expired"
 
 
 class Clock:

@@ -21,7 +21,7 @@ import trio
 from msgspec import structs
 
 import edged
-from edged.clock import Clock
+from edged.clock import Clock, freshness
 from edged.config import Config, DatasetConfig
 from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.http.addresses import refuse_taken
@@ -31,13 +31,14 @@ from edged.http.server import serve
 from edged.ops.admin import AdminApp
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
+from edged.ops.process import resident_bytes
+from edged.processes.workers import Workers
 from edged.progress import Watch, unwatched
 from edged.replica.files.disk import holds_version
 from edged.replica.reader import Dataset
 from edged.replica.writer import Writer
 from edged.serve.app_server import serve_apps
 from edged.serve.news import News
-from edged.serve.processes.workers import Workers
 from edged.sync import task
 from edged.sync.audits import keep_auditing
 from edged.sync.control import Control
@@ -55,7 +56,6 @@ logger = logging.getLogger("edged.daemon")
 ADMIN_CONNECTIONS = 64
 REOPEN_S = 30.0  # between attempts to write where the disk is read-only
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
-SILENT = Notifier()
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Daemon:
         *,
         config_path: Path | None = None,
         clock: Clock | None = None,
-        notifier: Notifier = SILENT,
+        notifier: Notifier | None = None,
     ) -> None:
         """config_path: the file that further serving processes read; without one there are none."""
         self.config = config
@@ -85,7 +85,7 @@ class Daemon:
         if config_path is not None:
             self.workers = Workers(config_path, config.serve.workers - 1, self.damaged)
         self.clock = clock or Clock()
-        self.notifier = notifier
+        self.notifier = notifier or Notifier()
         self.meter = Meter()
         self.wear = WearBudget(size_bytes(config.daemon.flash_budget), time.monotonic())
         self.catalog: dict[str, Dataset] = {}
@@ -147,12 +147,7 @@ class Daemon:
         if not self.stations:
             return {}
         replica = stack.enter_context(edged.open(data_dir))
-        catalog = {name: replica.follow(name) for name in self.stations}
-        for name, dataset in catalog.items():  # until the sync task has looked for itself
-            status, view = self.stations[name].status, dataset.view()
-            status.version, status.as_of = view.version, view.as_of
-            status.fresh_s, status.expires_s = view.fresh_s, view.expires_s
-        return catalog
+        return {name: replica.follow(name) for name in self.stations}
 
     async def start_servers(self, servers: trio.Nursery) -> None:
         self.news = News(self.catalog, self.damaged)
@@ -219,16 +214,40 @@ class Daemon:
         return {
             "version": VERSION,
             "apps": self.app_urls,
-            "requests_served": self.requests_served(),
-            "datasets": {name: station.status.document(now_s) for name, station in self.stations.items()},
+            "requests_served": self.counted().requests,
+            "memory_bytes": self.memory_bytes(),
+            "datasets": {name: self.dataset_status(name, now_s) for name in self.stations},
             "proxy": None if self.proxy is None else self.proxy.status(),
         }
 
-    def requests_served(self) -> int:
-        return self.meter.requests + (0 if self.workers is None else self.workers.served)
+    def dataset_status(self, name: str, now_s: float) -> dict[str, Any]:
+        """What the sync task holds, in what apps are served: the two differ where what is new cannot be read."""
+        status, dataset = self.stations[name].status, self.catalog[name]
+        held = status.document(now_s)
+        try:
+            view = dataset.view()
+        except StoreError as fault:
+            return held | {"last_error": held["last_error"] or str(fault)}
+        served = {
+            "version": view.version,
+            "as_of": view.as_of,
+            "state": freshness(now_s - view.as_of, view.fresh_s, view.expires_s) if view.version else "empty",
+            "slices": {slice_name: item.version for slice_name, item in view.slices.items()},
+            "held": held["version"],
+            "last_error": held["last_error"] or (str(dataset.fault) if dataset.fault is not None else None),
+        }
+        return held | served
+
+    def counted(self) -> Meter:
+        """What all serving processes have counted."""
+        return self.meter if self.workers is None else Meter.sum((self.meter, self.workers.meter))
+
+    def memory_bytes(self) -> int:
+        """Resident, of all processes."""
+        return resident_bytes() + (0 if self.workers is None else self.workers.memory_bytes)
 
     def not_ready(self) -> list[str]:
-        return [name for name, station in self.stations.items() if not station.status.version]
+        return [name for name, dataset in self.catalog.items() if not dataset.version]
 
     def metrics(self) -> bytes:
         return self.registry.render()

@@ -241,7 +241,7 @@ def row(story: Story, edit: PublishedEdit) -> tuple[str, str, str, str, str]:
 
 
 def summary(story: Story, daemon: Daemon) -> str:
-    served = daemon.requests_served()
+    served = daemon.counted().requests
     return f"{story.count} updates in {size_text(story.total_wire_bytes)} · {served} requests served"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -29,3 +31,33 @@ class Meter:
         """(lane, status) to answers."""
         fast = {("fast", status): count for status, count in self.fast_answers.items()}
         return fast | {("hypercorn", status): count for status, count in self.slow_answers.items()}
+
+    def document(self) -> dict[str, Any]:
+        """As JSON can carry it from one process to another: statuses are texts."""
+        found: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in found.items()}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Meter:
+        """Raises ValueError, TypeError or KeyError for what no `document` gives."""
+        made = cls()
+        for item in fields(cls):
+            value = document[item.name]
+            if isinstance(getattr(made, item.name), Counter):
+                setattr(made, item.name, Counter({int(status): int(count) for status, count in value.items()}))
+            else:
+                setattr(made, item.name, int(value))
+        return made
+
+    @classmethod
+    def sum(cls, meters: Iterable[Meter]) -> Meter:
+        """Of several processes."""
+        total = cls()
+        for meter in meters:
+            for item in fields(cls):
+                setattr(total, item.name, getattr(total, item.name) + getattr(meter, item.name))
+        return total
+
+    def ended(self) -> Meter:
+        """What is left to count of a process that has ended: what it has answered, nothing that it held."""
+        return Meter(self.fast_answers, self.slow_answers, self.remembered, sent_bytes=self.sent_bytes)

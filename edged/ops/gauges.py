@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from edged.http.meter import Meter
+from edged.ops import process
 from edged.ops.metrics import Gauge, Labels, Registry
 from edged.version import VERSION
 
@@ -27,11 +28,26 @@ PER_DATASET = (
 )
 
 
+PER_METER = (
+    ("remembered", "edged_answers_remembered_total", "counter", "Fast answers from memory."),
+    ("sent_bytes", "edged_answers_sent_bytes_total", "counter", "Bytes sent by the fast lane."),
+    ("streams", "edged_change_streams", "gauge", "Open change streams."),
+    ("fast_connections", "edged_fast_connections", "gauge", "Connections in the fast lane."),
+    ("memo_bytes", "edged_answer_memory_bytes", "gauge", "Bytes that remembered answers take."),
+)
+STATES = ("empty", "fresh", "stale", "expired")
+
+
 class Counted(Protocol):
     """What the metrics are read from: the daemon."""
 
-    @property
-    def meter(self) -> Any: ...
+    def counted(self) -> Meter:
+        """What all serving processes have counted."""
+        ...
+
+    def memory_bytes(self) -> int:
+        """Resident, of all its processes."""
+        ...
 
     def status(self) -> dict[str, Any]: ...
 
@@ -42,50 +58,57 @@ def daemon_registry(daemon: Counted) -> Registry:
         Gauge("edged_build_info", "The release that runs.", lambda: [((("version", VERSION),), 1)]),
         *(dataset_gauge(daemon, *row) for row in PER_DATASET),
         Gauge("edged_dataset_state", "1 for the state that the dataset is in.", lambda: states(daemon)),
-        Gauge("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
         Gauge(
-            "edged_served_total", "Answers to apps by all serving processes.", lambda: [((), served(daemon))], "counter"
+            "edged_dataset_failing",
+            "1 where something is wrong now; /status says what.",
+            lambda: [(labels, float(item["last_error"] is not None)) for labels, item in datasets(daemon)],
         ),
-        meter_gauge(daemon, "remembered", "edged_answers_remembered_total", "Fast answers from memory.", "counter"),
-        meter_gauge(daemon, "streams", "edged_change_streams", "Open change streams.", "gauge"),
-        meter_gauge(daemon, "memo_bytes", "edged_answer_memory_bytes", "Bytes that remembered answers take.", "gauge"),
-        Gauge("process_resident_memory_bytes", "Resident memory.", resident_bytes),
+        Gauge("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
+        *(meter_gauge(daemon, *row) for row in PER_METER),
+        one("edged_memory_bytes", "Resident memory of all processes of the daemon.", daemon.memory_bytes),
+        *process_gauges(),
     )
     return registry
 
 
+def process_gauges() -> list[Gauge]:
+    """Of the process that answers."""
+    return [
+        one("process_resident_memory_bytes", "Resident memory.", process.resident_bytes),
+        one("process_cpu_seconds_total", "User and system time.", process.cpu_seconds, "counter"),
+        one("process_open_fds", "Open descriptors.", process.open_descriptors),
+        one("process_max_fds", "Most descriptors.", process.most_descriptors),
+        one("process_start_time_seconds", "When it began, since 1970.", process.start_time_s),
+    ]
+
+
+def one(name: str, help_text: str, read: Callable[[], float], kind: str = "gauge") -> Gauge:
+    """A metric without labels."""
+    return Gauge(name, help_text, lambda: [((), float(read()))], kind)
+
+
 def dataset_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
-    def read() -> Iterable[tuple[Labels, float]]:
-        return [((("dataset", dataset),), float(item[field])) for dataset, item in datasets(daemon).items()]
-
-    return Gauge(name, help_text, read, kind)
+    return Gauge(name, help_text, lambda: [(labels, float(item[field])) for labels, item in datasets(daemon)], kind)
 
 
-def meter_gauge(daemon: Counted, field: str, name: str, help_text: str, kind: str) -> Gauge:
-    read: Callable[[], Iterable[tuple[Labels, float]]] = lambda: [((), float(getattr(daemon.meter, field)))]  # noqa: E731
-    return Gauge(name, help_text, read, kind)
+def meter_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
+    return one(name, help_text, lambda: float(getattr(daemon.counted(), field)), kind)
 
 
-def datasets(daemon: Counted) -> Mapping[str, Mapping[str, Any]]:
-    found: Mapping[str, Mapping[str, Any]] = daemon.status()["datasets"]
-    return found
+def datasets(daemon: Counted) -> list[tuple[Labels, Mapping[str, Any]]]:
+    return [((("dataset", name),), item) for name, item in daemon.status()["datasets"].items()]
 
 
 def states(daemon: Counted) -> Iterable[tuple[Labels, float]]:
-    return [((("dataset", name), ("state", item["state"])), 1) for name, item in datasets(daemon).items()]
+    return [
+        ((*labels, ("state", state)), float(item["state"] == state))
+        for labels, item in datasets(daemon)
+        for state in STATES
+    ]
 
 
 def answers(daemon: Counted) -> Iterable[tuple[Labels, float]]:
     return [
-        ((("lane", lane), ("status", str(status))), count) for (lane, status), count in daemon.meter.by_status().items()
+        ((("lane", lane), ("status", str(status))), count)
+        for (lane, status), count in daemon.counted().by_status().items()
     ]
-
-
-def served(daemon: Counted) -> float:
-    count: float = daemon.status()["requests_served"]
-    return count
-
-
-def resident_bytes() -> Iterable[tuple[Labels, float]]:
-    with open("/proc/self/statm", "rb") as file:
-        return [((), int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE"))]

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True)
 class Notifier:
-    """The service manager's socket. With an empty address nothing is sent: edged was not started by systemd."""
+    """The service manager's socket. With an empty address nothing is sent: edged was not started by systemd.
 
-    address: str = ""
-    watchdog_s: float | None = None
+    One socket is kept from the start, so that a ping takes no descriptor: a process that has run out of them is busy,
+    and need not be killed for it. watchdog_s: within which a ping is expected, None: none is.
+    """
+
+    def __init__(self, address: str = "", watchdog_s: float | None = None) -> None:
+        self.target = "\0" + address[1:] if address.startswith("@") else address
+        self.watchdog_s = watchdog_s
+        self.channel: socket.socket | None = None
+        self.open()
 
     @classmethod
     def from_environment(cls) -> Notifier:
@@ -22,15 +27,26 @@ class Notifier:
         watchdog = int(wanted) / 1e6 if wanted.isdigit() and int(wanted) > 0 and ours else None
         return cls(os.environ.get("NOTIFY_SOCKET", ""), watchdog)
 
+    def open(self) -> None:
+        """Without a descriptor for it now, it is tried again at the next message."""
+        if self.target and self.channel is None:
+            try:
+                self.channel = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+                self.channel.setblocking(False)
+            except OSError:
+                self.channel = None
+
+    def close(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
     def send(self, *lines: str) -> None:
         """Send assignments such as "READY=1". A manager that went away is not our failure: OSError is passed over."""
-        if not self.address:
-            return
-        target = "\0" + self.address[1:] if self.address.startswith("@") else self.address
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:
-            channel.setblocking(False)
+        self.open()
+        if self.channel is not None:
             try:
-                channel.sendto("\n".join(lines).encode(), target)
+                self.channel.sendto("\n".join(lines).encode(), self.target)
             except OSError:
                 return
 

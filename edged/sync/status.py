@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from edged.clock import freshness
 from edged.progress import Watch, unwatched
 from edged.sync.transports.transport import Traffic
 
@@ -81,8 +82,7 @@ class DatasetStatus:
         """`fresh`, `stale` or `expired` at `now_s` (seconds since 1970, of ops/clock.py); `empty` before a version."""
         if self.version == 0:
             return "empty"
-        age_s = now_s - self.as_of
-        return "fresh" if age_s <= self.fresh_s else "stale" if age_s <= self.expires_s else "expired"
+        return freshness(now_s - self.as_of, self.fresh_s, self.expires_s)
 
     def document(self, now_s: float) -> dict[str, Any]:
         """The dataset's member of /status."""

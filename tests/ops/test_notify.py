@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import socket
 from pathlib import Path
 
@@ -29,7 +31,34 @@ def test_systemd_hears_ready_and_the_watchdog(tmp_path: Path, monkeypatch: pytes
         assert manager.recv(1000) == b"WATCHDOG=1"
         notifier.stopping()
         assert manager.recv(1000) == b"STOPPING=1"
-    notifier.alive()  # the manager is gone: passed over
+    notifier.close()
+
+
+def test_a_ping_takes_no_descriptor_and_whatever_fails_of_it_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(address))
+        manager.settimeout(5)
+
+        def refuse(*words: object, **more: object) -> socket.socket:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        notifier = Notifier(str(address), 0.6)
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socket", refuse)
+            notifier.alive()
+            assert manager.recv(1000) == b"WATCHDOG=1"
+            late = Notifier(str(address), 0.6)  # no descriptor at the start
+            late.alive()
+        late.alive()  # there is one again
+        assert manager.recv(1000) == b"WATCHDOG=1"
+        late.close()
+    for _ in range(2):
+        notifier.alive()  # the manager is gone
+    notifier.close()
+    Notifier().alive()  # there never was one
 
 
 def test_a_watchdog_meant_for_another_process_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ from edged.replica.files.disk import PACKS
 from edged.replica.files.manifest import file_name
 from edged.serve.answers.respond import Service
 from edged.serve.damage import DamageReports
-from edged.serve.processes.workers import Workers
 from tests.serve.asking import ask, ask_any, make_service
 from tests.serve.memory import MemoryView, make_dataset
 from tests.system.programs import DEADLINE_S, Device, Origin, titles
@@ -64,14 +63,6 @@ def test_an_unreadable_manifest_is_told_although_no_slice_can_be_named(monkeypat
     assert isinstance(found, Response)
     assert found.status == 503
     assert told == [("catalog", "")]
-
-
-def test_what_a_further_process_has_met_reaches_the_daemon() -> None:
-    told: list[tuple[str, str, str]] = []
-    workers = Workers(Path("edged.toml"), 1, lambda name, fault: told.append((name, fault.slice_name, str(fault))))
-    workers.take(0, {"requests": 5})
-    workers.take(0, {"damage": ["catalog", "core", "read pack 7"]})
-    assert (workers.served, told) == (5, [("catalog", "core", "read pack 7")])
 
 
 def flip(data_dir: Path, key: str) -> None:

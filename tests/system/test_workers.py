@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -16,6 +18,12 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def metric(admin: str, name: str) -> float:
+    """Summed over its labels."""
+    lines = get(f"{admin}/metrics").body.decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if re.match(rf"{name}[{{ ]", line))
 
 
 def children_of(pid: int) -> list[int]:
@@ -46,12 +54,10 @@ def test_workers_share_the_port_and_one_that_dies_is_replaced(tmp_path: Path) ->
         for _ in range(60):
             assert daemon.record(titles()[1]["key"]).json == titles()[1]["value"]
         served = daemon.wait_document(lambda document: document["requests_served"] >= 60)
-        own = sum(
-            float(line.split()[-1])
-            for line in get(f"{admin}/metrics").body.decode().splitlines()
-            if line.startswith("edged_requests_total")
-        )
-        assert own < served["requests_served"]  # the others had their share
+        one = int(Path(f"/proc/{program.process.pid}/statm").read_text().split()[1]) * resource.getpagesize()
+        assert served["memory_bytes"] > 1.5 * one  # of all three
+        assert metric(admin, "edged_requests_total") >= 60
+        assert metric(admin, "edged_memory_bytes") > 1.5 * metric(admin, "process_resident_memory_bytes") > 0
         os.kill(workers[0], signal.SIGKILL)
         program.wait_for("serving process ended")
         while len(children_of(program.process.pid)) < 2:

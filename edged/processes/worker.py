@@ -1,6 +1,6 @@
 """A further serving process (`[serve] workers` above 1): reads the same replica, shares the TCP ports by SO_REUSEPORT.
 
-`python -m edged.serve.processes.worker CONFIG` is started by workers.py. It serves TCP alone, for a Unix socket has one
+`python -m edged.processes.worker CONFIG` is started by workers.py. It serves TCP alone, for a Unix socket has one
 owner; prints what it has counted, and the damage that it has met, as JSON lines each second; and ends when its standard
 input does, so that it never outlives the daemon.
 """
@@ -25,6 +25,7 @@ from edged.errors import DamageError
 from edged.http.limits import SWITCH_S
 from edged.http.meter import Meter
 from edged.ops import logs
+from edged.ops.process import resident_bytes
 from edged.replica.reader import Dataset
 from edged.serve.app_server import serve_apps
 from edged.units import size_bytes
@@ -70,7 +71,8 @@ async def report(catalog: dict[str, Dataset], clock: Clock, meter: Meter, damage
             told[name] = str(fault)
         while damages:
             sys.stdout.write(json.dumps({"damage": damages.pop()}) + "\n")
-        sys.stdout.write(json.dumps({"requests": meter.requests}) + "\n")
+        counted = {"meter": meter.document(), "memory_bytes": resident_bytes()}
+        sys.stdout.write(json.dumps(counted) + "\n")
         sys.stdout.flush()
         await trio.sleep(REPORT_S)
 

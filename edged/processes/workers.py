@@ -1,0 +1,147 @@
+"""Keeps the further serving processes of `[serve] workers` running, and knows what they have served and take."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from edged.errors import DamageError
+from edged.http.meter import Meter
+from edged.serve.damage import OnDamage
+
+logger = logging.getLogger("edged.serve")
+
+STOP_S = 8.0
+FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 30.0
+LINE_BYTES = 64 << 10
+
+
+@dataclass(slots=True)
+class WorkerReport:
+    """What one of them has reported last. ended: counted by its predecessors."""
+
+    meter: Meter = field(default_factory=Meter)
+    ended: Meter = field(default_factory=Meter)
+    memory_bytes: int = 0
+
+    def end(self) -> None:
+        self.ended = Meter.sum((self.ended, self.meter.ended()))
+        self.meter, self.memory_bytes = Meter(), 0
+
+
+class Workers:
+    """`count` processes of worker.py, each started again when it ends.
+
+    on_damage: told of damage that one of them has met.
+    """
+
+    def __init__(self, config_path: Path, count: int, on_damage: OnDamage | None = None) -> None:
+        self.config_path = config_path
+        self.count = count
+        self.on_damage = on_damage
+        self.reports = [WorkerReport() for _ in range(count)]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Until cancelled; then they are asked to finish, and killed after STOP_S."""
+        async with trio.open_nursery() as nursery:
+            for index in range(self.count):
+                nursery.start_soon(self.keep_running, index, tried := trio.Event())
+                await tried.wait()
+            task_status.started()
+
+    @property
+    def meter(self) -> Meter:
+        """What all of them have counted, those that have ended too."""
+        return Meter.sum(meter for report in self.reports for meter in (report.meter, report.ended))
+
+    @property
+    def memory_bytes(self) -> int:
+        """Resident, of all that run."""
+        return sum(report.memory_bytes for report in self.reports)
+
+    async def keep_running(self, index: int, tried: trio.Event) -> None:
+        """One that cannot be started, or ends, is tried again after a pause; the daemon serves by itself meanwhile.
+
+        tried: set when the first one is up, or has failed.
+        """
+        pause_s = FIRST_PAUSE_S
+        while True:
+            began = trio.current_time()
+            fields: dict[str, object] = {"worker": index}
+            try:
+                fields["code"] = await self.run_one(index, tried)
+            except OSError as fault:  # no process or no descriptor to be had
+                fields["fault"] = fault.strerror or str(fault)
+            tried.set()
+            self.reports[index].end()
+            pause_s = FIRST_PAUSE_S if trio.current_time() - began > MOST_PAUSE_S else min(2 * pause_s, MOST_PAUSE_S)
+            what = "serving process cannot be started" if "fault" in fields else "serving process ended"
+            logger.warning(what, extra={"fields": {**fields, "again_in_s": pause_s}})
+            await trio.sleep(pause_s)
+
+    async def run_one(self, index: int, up: trio.Event) -> int | None:
+        """One process from start to end; its exit code. Raises OSError where it cannot be started."""
+        process = await self.start()
+        try:
+            await self.listen(index, process, up)
+        except trio.BrokenResourceError as fault:
+            logger.warning("serving process cannot be heard", extra={"fields": {"worker": index, "fault": str(fault)}})
+        finally:
+            await finish(process)
+        return process.returncode
+
+    async def start(self) -> trio.Process:
+        command = [sys.executable, "-m", "edged.processes.worker", str(self.config_path)]
+        # The same code as ours, wherever it was found (a package's own directory is on no default path).
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NOTIFY_SOCKET": ""}
+        return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+
+    async def listen(self, index: int, process: trio.Process, up: trio.Event) -> None:
+        """Take in its reports until it closes its output; the first one says that it is up."""
+        assert process.stdout is not None
+        rest = b""
+        async for data in process.stdout:
+            *lines, rest = (rest + data).split(b"\n")
+            rest = rest[-LINE_BYTES:]
+            for line in lines:
+                try:
+                    self.take(index, line)
+                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
+                    fields = {"worker": index, "line": line[:80].decode(errors="replace"), "fault": str(fault)[:80]}
+                    logger.warning("serving process reports what cannot be read", extra={"fields": fields})
+                else:
+                    up.set()
+
+    def take(self, index: int, line: bytes) -> None:
+        """One line of a worker's. Raises ValueError, TypeError, KeyError or AttributeError for what is none."""
+        document = json.loads(line)
+        if "damage" in document:
+            dataset, slice_name, what = map(str, document["damage"])
+            fault = DamageError(what)
+            fault.slice_name = slice_name
+            if self.on_damage is not None:
+                self.on_damage(dataset, fault)
+        else:
+            meter, memory_bytes = Meter.of_document(document["meter"]), int(document["memory_bytes"])
+            self.reports[index].meter, self.reports[index].memory_bytes = meter, memory_bytes
+
+
+async def finish(process: trio.Process) -> None:
+    """Close its input, which tells it to stop; kill it if it does not."""
+    with trio.CancelScope(shield=True):
+        if process.stdin is not None:
+            await process.stdin.aclose()
+        with trio.move_on_after(STOP_S):
+            await process.wait()
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        if process.stdout is not None:
+            await process.stdout.aclose()

@@ -1,1 +1,0 @@
-"""Further serving processes that share the ports: those that run, and who keeps them running."""

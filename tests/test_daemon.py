@@ -1,0 +1,108 @@
+"""The daemon as a whole, in this process: what it says of itself when something fails."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from edged.config import load
+from edged.daemon import Daemon
+from edged.errors import StoreError
+from edged.http.meter import Meter
+from edged.processes.workers import WorkerReport
+from edged.replica import loading
+from tests.system.programs import DEADLINE_S, Device, Origin, titles
+
+
+async def until(good: Callable[[], bool]) -> None:
+    with trio.fail_after(DEADLINE_S):
+        while not good():  # noqa: ASYNC110 - nothing tells of it
+            await trio.sleep(0.01)
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Origin:
+    made = Origin.make(tmp_path)
+    made.publish(titles(5))
+    return made
+
+
+async def test_the_status_tells_what_is_served_where_what_is_held_cannot_be_read(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = Daemon(load(Device(tmp_path, origin).configure(origin.public.as_uri())))
+    fails = False
+    real = loading.load
+
+    def loads(*words: Any, **more: Any) -> Any:
+        if fails:
+            raise StoreError("map a pack: Input/output error")
+        return real(*words, **more)
+
+    monkeypatch.setattr("edged.replica.reader.load", loads)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        await daemon.wait_for("catalog", 1)
+        fails = True
+        await trio.to_thread.run_sync(origin.publish, titles(6))
+        daemon.stations["catalog"].control.nudge()
+        await until(lambda: daemon.stations["catalog"].status.version == 2)
+        told = daemon.status()["datasets"]["catalog"]
+        assert (told["version"], told["held"], told["slices"]) == (1, 2, {"core": 1})
+        assert "Input/output error" in told["last_error"]
+        assert b'edged_dataset_version{dataset="catalog"} 1\n' in daemon.metrics()
+        assert b'edged_dataset_failing{dataset="catalog"} 1\n' in daemon.metrics()
+        fails = False
+        await daemon.wait_for("catalog", 2)
+        told = daemon.status()["datasets"]["catalog"]
+        assert (told["version"], told["held"]) == (2, 2)
+        assert (told["as_of"], told["state"]) == (daemon.stations["catalog"].status.as_of, "fresh")
+        daemon.stop()
+
+
+async def test_metrics_and_status_sum_what_all_serving_processes_have_counted(tmp_path: Path) -> None:
+    config = tmp_path / "edged.toml"
+    config.write_text(f'[daemon]\ndata_dir = "{tmp_path}/data"\n[serve]\nworkers = 3\nbind = ["127.0.0.1:8484"]\n')
+    daemon = Daemon(load(config), config_path=config)
+    assert daemon.workers is not None
+    daemon.meter.fast_answers[200] = 10
+    daemon.workers.reports = [
+        WorkerReport(Meter(streams=1), memory_bytes=1 << 40),
+        WorkerReport(Meter(streams=1), ended=Meter(remembered=3)),
+    ]
+    daemon.workers.reports[0].meter.fast_answers[200] = 5
+    daemon.workers.reports[1].meter.slow_answers[404] = 2
+    status, metrics = daemon.status(), daemon.metrics().decode()
+    assert status["requests_served"] == 17
+    assert status["memory_bytes"] > 1 << 40
+    assert 'edged_requests_total{lane="fast",status="200"} 15\n' in metrics
+    assert 'edged_requests_total{lane="hypercorn",status="404"} 2\n' in metrics
+    assert "edged_change_streams 2\n" in metrics
+    assert "edged_answers_remembered_total 3\n" in metrics
+    assert float(re.findall(r"^edged_memory_bytes (\S+)", metrics, re.MULTILINE)[0]) > 1 << 40
+
+
+def test_metrics_are_told_without_a_descriptor_to_read_them_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "edged.toml"
+    config.write_text(f'[daemon]\ndata_dir = "{tmp_path}/data"\n')
+    daemon = Daemon(load(config))
+    whole = daemon.metrics().decode()
+    assert float(re.findall(r"^process_open_fds (\S+)", whole, re.MULTILINE)[0]) > 2
+    assert re.findall(r"^process_start_time_seconds (\d{10})", whole, re.MULTILINE)
+
+    def refuse(*words: object, **more: object) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert len(daemon.metrics().splitlines()) == len(whole.splitlines())

@@ -1,0 +1,104 @@
+"""Answers remembered whole, as frames but for the stream's number.
+
+The key is who asks, the state of the peer's table and the field block: the same three always say the same request. An
+answer's head is kept once for all of its kind, with what the time says put in anew each second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edged.http.h2.fieldblocks import encode_fields, encode_status
+from edged.http.h2.frames import END_STREAM, MAX_FRAME_BYTES
+from edged.http.memory import Memo
+from edged.http.request import Response, Shared, Timed, moving_fields
+
+MARK = b"\x02"  # what each key begins with: the memory is shared with the other protocol's answers
+LAST_KIND = 255
+MOST_OWN_BYTES = 0xFFFF
+
+Kind = tuple[int, Timed | None, Shared]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Where the answer to a request is remembered, and of which generation it has to be."""
+
+    place: bytes
+    generation: int
+
+
+class RememberedFrames:
+    """entries: place to one byte, the kind; two, how long the own fields' block is; that block; then, where there is a
+    body, the first five bytes of its DATA frame's header, and the body. hits: of each kind, since last counted.
+    """
+
+    def __init__(self, memo: Memo[bytes, bytes]) -> None:
+        self.memo = memo
+        self.entries = memo.entries
+        self.kinds: list[Kind] = []
+        self.heads: list[bytes] = []
+        self.shared: list[bytes] = []
+        self.hits: list[int] = []
+        self.counted: dict[int, int] = {}
+        self.generation = -1
+        self.now = 0.0
+
+    def renew(self, generation: int, now: float) -> None:
+        """At a new generation (the memory was cleared) and at each new second. now: seconds since 1970."""
+        if generation != self.generation:
+            self.generation = generation
+            self.forget()
+        self.now = now
+        self.heads = [self.head_of(kind, shared) for kind, shared in zip(self.kinds, self.shared, strict=True)]
+
+    def forget(self) -> None:
+        """Every kind, and so everything."""
+        self.count()
+        self.memo.clear()
+        for known in (self.kinds, self.heads, self.shared, self.hits):
+            known.clear()
+
+    def count(self) -> None:
+        """Add the hits up by status."""
+        for number, hits in enumerate(self.hits):
+            if hits:
+                status = self.kinds[number][0]
+                self.counted[status] = self.counted.get(status, 0) + hits
+                self.hits[number] = 0
+
+    def take_counts(self) -> dict[int, int]:
+        """How many answers of each status were remembered ones since this was last asked."""
+        self.count()
+        counts, self.counted = self.counted, {}
+        return counts
+
+    def block_of(self, found: Response, asked: Asked | None, *, head_only: bool) -> bytes:
+        """An answer's field block. The answer is kept where it may be, is still of this generation, and its block and
+        body fit one frame each.
+        """
+        own = encode_fields(found.own)
+        kind = self.kind_of((found.status, found.timed, found.shared))
+        body = b"" if head_only else found.body
+        small = len(body) <= MAX_FRAME_BYTES and len(own) <= MOST_OWN_BYTES
+        if asked is not None and found.keep and asked.generation == self.generation and small:
+            data = (len(body) << 16 | END_STREAM).to_bytes(5, "big") + body if body else b""  # type 0 is DATA
+            self.memo.put(asked.place, b"%c%b%b%b" % (kind, len(own).to_bytes(2, "big"), own, data))
+        return self.heads[kind] + own
+
+    def kind_of(self, kind: Kind) -> int:
+        """The number of a kind; with more of them than a byte can name, everything is forgotten."""
+        for number, known in enumerate(self.kinds):
+            if known == kind:
+                return number
+        if len(self.kinds) > LAST_KIND:
+            self.forget()
+        shared = encode_fields(kind[2].fields)
+        self.kinds.append(kind)
+        self.shared.append(shared)
+        self.heads.append(self.head_of(kind, shared))
+        self.hits.append(0)
+        return len(self.kinds) - 1
+
+    def head_of(self, kind: Kind, shared: bytes) -> bytes:
+        return encode_status(kind[0]) + encode_fields(moving_fields(kind[1], self.now)) + shared

@@ -23,7 +23,7 @@ from edged.feed.coding.changes import Change
 from edged.feed.coding.snapshot import encode_snapshot
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 
 Record = tuple[str, str, bytes]
 INDEXED = Schema({"titles": CollectionSchema(("year", "genres"))})
@@ -76,11 +76,11 @@ class Edged:
 
     name = "edged"
 
-    def __init__(self, root: Path, schema: Schema = INDEXED, policy: Policy | None = None) -> None:
+    def __init__(self, root: Path, schema: Schema = INDEXED, policy: MergePolicy | None = None) -> None:
         self.root = root / "edged"
         self.writer = Writer.open(self.root, "catalog")
         self.schema = schema
-        self.policy = policy or Policy()
+        self.policy = policy or MergePolicy()
         self.version = 1
 
     def fill(self, records: Iterable[Record], dictionary: bytes) -> None:

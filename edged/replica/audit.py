@@ -45,7 +45,7 @@ LAST_RESORT = "they were written so, by failing memory perhaps: stop the daemon,
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Finding:
     """slice_name: "" where the whole dataset is meant; file: below the dataset's directory, "" for the content."""
 
     dataset: str
@@ -64,7 +64,7 @@ class Report:
     """faults: empty where all is well; versions: of each dataset audited; empty: names of those that have never been
     synced; records, bytes: how much was read."""
 
-    faults: list[Fault] = field(default_factory=list)
+    faults: list[Finding] = field(default_factory=list)
     versions: dict[str, int] = field(default_factory=dict)
     empty: list[str] = field(default_factory=list)
     records: int = 0
@@ -109,7 +109,7 @@ def verify(data_dir: str | os.PathLike[str], *, watch: Watch = unwatched) -> Rep
     for name in files.unsynced(root):
         if has_lost_its_manifest(root / name):
             what = f"missing, and {files.PREVIOUS} too, while there are packs that it named; all is fetched again"
-            report.faults.append(Fault(name, "", files.MANIFEST, what))
+            report.faults.append(Finding(name, "", files.MANIFEST, what))
         else:
             report.empty.append(name)
     return report
@@ -149,7 +149,7 @@ class DatasetAudit:
         self.caught = caught
 
     def fault(self, slice_name: str, file: str, what: object) -> None:
-        self.report.faults.append(Fault(self.root.name, slice_name, file, str(what)))
+        self.report.faults.append(Finding(self.root.name, slice_name, file, str(what)))
 
     def run(self) -> None:
         try:

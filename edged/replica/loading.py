@@ -10,7 +10,7 @@ from edged.errors import DamageError, StoreError
 from edged.files import StrPath
 from edged.replica.files.disk import MANIFEST, PREVIOUS, TOUCHED, holds_version, map_file
 from edged.replica.files.manifest import Manifest, decode_commit
-from edged.replica.files.settings import Settings
+from edged.replica.files.settings import ReplicaSettings
 from edged.replica.files.touched import read_touched
 from edged.replica.layers.layers import Layers
 from edged.replica.layers.pool import Pool
@@ -20,7 +20,7 @@ from edged.replica.view import View
 ATTEMPTS = 20  # a writer would have to commit twice during each
 
 
-class Loaded(NamedTuple):
+class LoadedVersion(NamedTuple):
     """A version with what the next one can take over."""
 
     manifest: Manifest
@@ -49,13 +49,13 @@ def read_manifest(root: StrPath, read: Callable[[str], Buffer] = map_file) -> tu
         raise
 
 
-def nothing(root: StrPath, fault: DamageError | None = None) -> Loaded:
+def nothing(root: StrPath, fault: DamageError | None = None) -> LoadedVersion:
     """What stands for a version where there is none, or none that can be read (`fault`)."""
     manifest = Manifest(os.path.basename(root))
-    return Loaded(manifest, {}, View(manifest, Settings(), {}, {}, fault=fault))
+    return LoadedVersion(manifest, {}, View(manifest, ReplicaSettings(), {}, {}, fault=fault))
 
 
-def load(root: StrPath, pool: Pool, former: Loaded | None, *, may_be_empty: bool = False) -> Loaded:
+def load(root: StrPath, pool: Pool, former: LoadedVersion | None, *, may_be_empty: bool = False) -> LoadedVersion:
     """The version on disk. A slice with a damaged or missing file is left out and named in the view's `broken`.
 
     may_be_empty: where there is no version yet, one numbered 0 that holds nothing stands for it; otherwise raises
@@ -74,7 +74,7 @@ def load(root: StrPath, pool: Pool, former: Loaded | None, *, may_be_empty: bool
             except DamageError as damage:
                 damage.slice_name = name
                 broken[name] = damage
-        settings = Settings()
+        settings = ReplicaSettings()
         try:
             settings = pool.settings_of(manifest.settings)
         except DamageError as damage:
@@ -86,4 +86,4 @@ def load(root: StrPath, pool: Pool, former: Loaded | None, *, may_be_empty: bool
             break
     manifest = read_touched(os.path.join(root, TOUCHED), manifest)
     pool.keep(manifest)
-    return Loaded(manifest, layers, View(manifest, settings, layers, broken, fault=fault))
+    return LoadedVersion(manifest, layers, View(manifest, settings, layers, broken, fault=fault))

@@ -21,10 +21,10 @@ import cbor2
 
 from edged.errors import DamageError, StoreError
 from edged.files import stamp_of
-from edged.replica.files.disk import MANIFEST, PREVIOUS, Counter, datasets
+from edged.replica.files.disk import MANIFEST, PREVIOUS, VersionCounter, datasets
 from edged.replica.layers.lookup import STILL, Getter
 from edged.replica.layers.pool import Pool
-from edged.replica.loading import Loaded, load, nothing
+from edged.replica.loading import LoadedVersion, load, nothing
 from edged.replica.view import ChangedRecord, View
 
 NO_COUNTER_CHECK = -1
@@ -60,12 +60,12 @@ class Dataset(Mapping[str, "Collection"]):
         self.seen: int = self.cell[0]
         self.fault: StoreError | None = None
         """Why the newest version on disk is not the one that is read here; None where it is."""
-        self.loaded: Loaded = self.first_load()
+        self.loaded: LoadedVersion = self.first_load()
         self.current: View = self.loaded.view
         self.pool.relax()  # the kernel maps much around the few pages that opening reads
         self.named: dict[str, Collection] = {}
 
-    def first_load(self) -> Loaded:
+    def first_load(self) -> LoadedVersion:
         try:
             loaded = load(self.root, self.pool, None, may_be_empty=self.may_be_empty)
         except DamageError as fault:
@@ -295,7 +295,7 @@ class Replica(Mapping[str, Dataset]):
 def watch(root: str) -> Any:
     """What to look at for a new version: shared memory, or the manifest's identity where there is no counter."""
     try:
-        return Counter(root).cell
+        return VersionCounter(root).cell
     except FileNotFoundError:
         return ManifestWatch(root)
     except OSError as fault:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edged.errors import ChainError, DamageError, RequestError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
-from edged.replica.files.settings import Settings
+from edged.replica.files.settings import ReplicaSettings
 from edged.replica.layers.layers import Found, Layers
 from edged.replica.layers.lookup import Getter, getter
 
@@ -47,7 +47,7 @@ class View:
     def __init__(
         self,
         manifest: Manifest,
-        settings: Settings,
+        settings: ReplicaSettings,
         layers: Mapping[str, Layers],
         broken: Mapping[str, DamageError],
         *,

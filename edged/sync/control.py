@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from edged.errors import ConfigError, EdgedError
-from edged.replica.audit import Fault
+from edged.replica.audit import Finding
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +25,7 @@ class Control:
         self.slices = frozenset(slices)
         self.event = trio.Event()
         self.pins: list[PinRequest] = []
-        self.faults: list[Fault] = []
+        self.faults: list[Finding] = []
         self.audit_wanted = trio.Event()
 
     def nudge(self) -> None:
@@ -39,9 +39,9 @@ class Control:
 
     def damaged(self, slice_name: str, reason: str) -> None:
         """Whoever reads found a slice damaged: it is fetched anew from its snapshot. "": what belongs to no slice."""
-        self.found([Fault("", slice_name, "", reason)])
+        self.found([Finding("", slice_name, "", reason)])
 
-    def found(self, faults: Iterable[Fault]) -> None:
+    def found(self, faults: Iterable[Finding]) -> None:
         """What an audit or a reader has found: it is made anew."""
         self.faults.extend(faults)
         self.nudge()

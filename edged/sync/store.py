@@ -7,7 +7,7 @@ from typing import Protocol
 
 from edged.feed.blob import BlobRef
 from edged.feed.schema import Schema
-from edged.replica.audit import Fault, Report
+from edged.replica.audit import Finding, Report
 from edged.sync.core.events import HeldSlice, HeldState
 
 
@@ -77,7 +77,7 @@ class Writer(Protocol):
     def compact(self, budget: int | None = None) -> int: ...
     def pin(self, version: int | None) -> None: ...
     def look_over(self, report: Report) -> Iterator[int]: ...
-    def mend(self, faults: Iterable[Fault]) -> int: ...
+    def mend(self, faults: Iterable[Finding]) -> int: ...
 
 
 def held_state(held: HeldLike) -> HeldState:

@@ -13,12 +13,12 @@ from edged.feed.blob import BlobRef
 from edged.feed.coding.changes import Change
 from edged.feed.coding.snapshot import encode_snapshot
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 from edged.replica.writing.staging import Staging
 from tests.replica.feeds import SCHEMA, Publisher, Records, made_up
 
-POINTING = Policy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1)
-REBASING = Policy(fresh_packs=1, least_bytes=1, base_share=0, pack_bytes=4000)
+POINTING = MergePolicy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1)
+REBASING = MergePolicy(fresh_packs=1, least_bytes=1, base_share=0, pack_bytes=4000)
 HIDDEN = ("titles", "1950/000000")
 LAST = 8
 
@@ -33,7 +33,7 @@ class Scenario:
     def run(self, writer: Writer, committed: list[int], last: int = LAST) -> None:
         """Go on from what is held. committed: gets every version up to `last` whose commit has returned."""
         for version, step in list(self.steps.items())[:last]:
-            if version > writer.manifest.version:
+            if version > writer.live.manifest.version:
                 step(writer)
                 committed.append(version)
             if version == 4:
@@ -128,6 +128,6 @@ def check_survivor(data_dir: Path, committed: list[int]) -> None:
         with writer.stage() as staging:  # and the next commit sweeps up all that was left
             commit(staging, LAST)
         on_disk = {path.name for path in (data_dir / "catalog/packs").iterdir()}
-        assert on_disk == writer.manifest.files() | writer.previous.files()
+        assert on_disk == writer.live.manifest.files() | writer.live.previous.files()
         assert list((data_dir / "catalog/staging").iterdir()) == []
     assert read_everything(data_dir) == (LAST, made.states[LAST])

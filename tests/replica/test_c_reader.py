@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 from tests.replica.feeds import Publisher, made_up
 
 SOURCE = Path(__file__).parents[2] / "docs/examples/edged_get.c"
@@ -48,8 +48,8 @@ def test_it_reads_every_layer_as_python_does(program: Path, tmp_path: Path) -> N
         for number in range(9):
             publisher.hop_into(writer, 12, chance)
             if number == 5:
-                writer.compact(policy=Policy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
-                assert writer.manifest.slices["core"].remotes
+                writer.compact(policy=MergePolicy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
+                assert writer.live.manifest.slices["core"].remotes
         with writer.stage() as staging:
             staging.set_takedowns(b"list", [hidden])
             staging.commit(publisher.version, b"h", as_of=1, fresh_s=1, expires_s=1)
@@ -72,7 +72,7 @@ def test_it_refuses_a_damaged_pack(program: Path, tmp_path: Path) -> None:
     publisher = Publisher({"core": made_up(300)})
     with Writer.open(tmp_path, "catalog") as writer:
         publisher.snapshot_into(writer)
-        ref = writer.manifest.slices["core"].base[0]
+        ref = writer.live.manifest.slices["core"].base[0]
     path = tmp_path / f"catalog/packs/{ref.number:08x}.pack"
     data = bytearray(path.read_bytes())
     for place in (3, 40, len(data) // 3, len(data) - 3):

@@ -13,12 +13,12 @@ from edged.replica.layers.lookup import filter_of
 from edged.replica.packs.pack import KEY_PREFIX, Pack
 from edged.replica.packs.packbuilder import PackBuilder
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 from tests.replica.feeds import Publisher, made_up
 
-EAGER = Policy(fresh_packs=4, least_bytes=1 << 40)
-POINTING = Policy(fresh_packs=4, least_bytes=1 << 40, keep_bytes=1)
-REBASING = Policy(fresh_packs=4, least_bytes=1, base_share=0.2, pack_bytes=20_000, keep_bytes=1)
+EAGER = MergePolicy(fresh_packs=4, least_bytes=1 << 40)
+POINTING = MergePolicy(fresh_packs=4, least_bytes=1 << 40, keep_bytes=1)
+REBASING = MergePolicy(fresh_packs=4, least_bytes=1, base_share=0.2, pack_bytes=20_000, keep_bytes=1)
 
 
 def contents(data_dir: Path) -> dict[tuple[str, str], bytes]:
@@ -28,7 +28,7 @@ def contents(data_dir: Path) -> dict[tuple[str, str], bytes]:
 
 
 @pytest.mark.parametrize("policy", [EAGER, POINTING, REBASING], ids=["copying", "pointing", "rebasing"])
-def test_merging_changes_nothing_that_is_read(tmp_path: Path, policy: Policy) -> None:
+def test_merging_changes_nothing_that_is_read(tmp_path: Path, policy: MergePolicy) -> None:
     publisher = Publisher({"core": made_up(400)})
     chance = random.Random(7)
     copies = {}
@@ -42,12 +42,12 @@ def test_merging_changes_nothing_that_is_read(tmp_path: Path, policy: Policy) ->
             key = chance.choice(sorted(publisher.slices["core"]))
             assert replica["catalog"].view().get_raw(*key) == publisher.slices["core"][key]
             assert titles.get_raw("gone") is None
-        state = writer.manifest.slices["core"]
+        state = writer.live.manifest.slices["core"]
         assert len(state.fresh) <= 5
         assert len(state.middle) <= 1
         assert digest_of(writer) == publisher.digest("core")
         files = {path.name for path in (tmp_path / "catalog/packs").iterdir()}
-        assert files == writer.manifest.files() | writer.previous.files()
+        assert files == writer.live.manifest.files() | writer.live.previous.files()
         view = replica["catalog"].view()
         for since in (view.changes_from, 30, 39):
             copy = copies[since]
@@ -73,9 +73,9 @@ def test_a_budget_of_nothing_defers_merging(tmp_path: Path) -> None:
         for _ in range(10):
             publisher.hop_into(writer, 2, chance)
         assert writer.compact(0, policy=EAGER) == 0
-        assert len(writer.manifest.slices["core"].fresh) == 10
+        assert len(writer.live.manifest.slices["core"].fresh) == 10
         assert writer.compact(1 << 20, policy=EAGER) > 0
-        assert len(writer.manifest.slices["core"].fresh) == 0
+        assert len(writer.live.manifest.slices["core"].fresh) == 0
         assert writer.compact(policy=EAGER) == 0
 
 
@@ -84,9 +84,9 @@ def test_keys_that_a_middle_pack_lacks_pass_it_by_without_a_probe(tmp_path: Path
     with Writer.open(tmp_path, "catalog") as writer:
         publisher.snapshot_into(writer)
         publisher.hop_into(writer, 200, random.Random(3))
-        writer.compact(policy=Policy(fresh_packs=0, least_bytes=1 << 40))
-        (pack,) = writer.layers("core").middle
-        assert not any(base.filter for base in writer.layers("core").base)
+        writer.compact(policy=MergePolicy(fresh_packs=0, least_bytes=1 << 40))
+        (pack,) = writer.live.layers("core").middle
+        assert not any(base.filter for base in writer.live.layers("core").base)
     some, lift = filter_of(pack)
     probed = set()
     for _, key in publisher.slices["core"]:
@@ -116,10 +116,10 @@ def test_a_base_pack_that_nothing_touched_is_not_written_again(tmp_path: Path) -
     publisher = Publisher({"core": {name: value for name, value in made_up(400).items() if name[0] == "titles"}})
     with Writer.open(tmp_path, "catalog") as writer:
         publisher.snapshot_into(writer)
-        split = Policy(fresh_packs=0, least_bytes=1, base_share=0, pack_bytes=4_000)
+        split = MergePolicy(fresh_packs=0, least_bytes=1, base_share=0, pack_bytes=4_000)
         publisher.hop_into(writer, 10, random.Random(1))
         writer.compact(policy=split)
-        before = writer.manifest.slices["core"].base
+        before = writer.live.manifest.slices["core"].base
         assert len(before) > 4
         last = max(publisher.slices["core"])
         publisher.version += 1
@@ -127,6 +127,6 @@ def test_a_base_pack_that_nothing_touched_is_not_written_again(tmp_path: Path) -
             staging.apply_hop("core", publisher.version, publisher.hop("core", {last: b"\x01"}))
             staging.commit(publisher.version, b"h", as_of=1, fresh_s=1, expires_s=1)
         writer.compact(policy=split)
-        after = writer.manifest.slices["core"].base
+        after = writer.live.manifest.slices["core"].base
         assert len(set(before) & set(after)) >= len(before) - 2
     assert contents(tmp_path) == publisher.slices["core"]

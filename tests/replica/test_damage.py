@@ -22,7 +22,7 @@ from edged.replica.audit import verify
 from edged.replica.files.manifest import dictionary_name, file_name
 from edged.replica.view import View
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 from tests.replica.feeds import SCHEMA, Publisher, Records, made_up
 
 SLICES = ("core", "region-br")
@@ -42,14 +42,14 @@ class Damaged:
                 self.publisher.hop_into(writer, 6, chance)
                 self.keep()
                 if number == 3:
-                    writer.compact(policy=Policy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
+                    writer.compact(policy=MergePolicy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
             with writer.stage() as staging:  # a part of a snapshot under way
                 staging.begin_snapshot("region-br", 99, self.publisher.dictionaries["region-br"])
                 part = self.publisher.parts("region-br")[0]
                 staging.add_part("region-br", BlobRef.of(part), part)
             writer.set_roots(b"roots of trust")
             writer.touch_head(b"touched", as_of=1000, fresh_s=1, expires_s=1)
-            self.manifest = writer.manifest
+            self.manifest = writer.live.manifest
 
     def keep(self) -> None:
         core, region = (self.publisher.slices[name] for name in SLICES)
@@ -229,9 +229,9 @@ def test_only_the_damaged_slice_is_fetched_again(damaged: Damaged, tmp_path: Pat
         held = writer.status()
         assert held.slices["region-br"].damaged
         assert held.slices["core"].damaged is None
-        core_packs = writer.manifest.slices["core"]
+        core_packs = writer.live.manifest.slices["core"]
         repair(writer, damaged.publisher)
-        assert writer.manifest.slices["core"] == core_packs
+        assert writer.live.manifest.slices["core"] == core_packs
         assert writer.status().slices["region-br"].damaged is None
         view = replica["catalog"].view()
         expected = damaged.states[damaged.publisher.version]
@@ -329,7 +329,7 @@ def test_a_key_that_decays_after_its_page_was_checked_is_damage_and_not_a_miss(t
     publisher = Publisher({"core": made_up(300)})
     with Writer.open(tmp_path, "catalog") as writer:
         publisher.snapshot_into(writer)
-        (ref,) = writer.manifest.slices["core"].base
+        (ref,) = writer.live.manifest.slices["core"].base
     key = "1960/000080"
     with edged.open(tmp_path) as replica:
         titles = replica["catalog"]["titles"]

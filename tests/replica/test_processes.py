@@ -13,10 +13,10 @@ from pathlib import Path
 import edged
 from edged.replica.files.manifest import file_name
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 from tests.replica.feeds import Publisher, filled, made_up
 
-EAGER = Policy(fresh_packs=2, least_bytes=1, base_share=0.5, keep_bytes=1)
+EAGER = MergePolicy(fresh_packs=2, least_bytes=1, base_share=0.5, keep_bytes=1)
 
 FOLLOWER = """
 import sys, time, edged
@@ -79,10 +79,10 @@ def test_a_view_outlives_the_files_it_reads(tmp_path: Path) -> None:
     old = dict(publisher.slices["core"])
     with edged.open(tmp_path) as replica, Writer.open(tmp_path, "catalog") as writer:
         view = replica["catalog"].view()
-        files = {file_name(ref.number) for ref in writer.manifest.slices["core"].base}
+        files = {file_name(ref.number) for ref in writer.live.manifest.slices["core"].base}
         for _ in range(4):
             publisher.hop_into(writer, 30, chance)
-            writer.compact(policy=Policy(fresh_packs=0, least_bytes=1, base_share=0))
+            writer.compact(policy=MergePolicy(fresh_packs=0, least_bytes=1, base_share=0))
             assert replica["catalog"].version == publisher.version
         assert files
         assert not files & {path.name for path in (tmp_path / "catalog/packs").glob("*.pack")}

@@ -15,7 +15,7 @@ from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.indexes import terms
 from edged.replica.view import View
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 from tests.replica.feeds import GENRES, SCHEMA, Publisher, made_up
 
 QUERIES = [
@@ -99,12 +99,12 @@ def layered(data_dir: Path) -> Iterator[tuple[Publisher, Writer]]:
         for _ in range(6):
             publisher.hop_into(writer, 40, chance)
         yield publisher, writer
-        writer.compact(policy=Policy(fresh_packs=3, least_bytes=1 << 40, keep_bytes=1))
-        assert writer.manifest.slices["core"].middle
+        writer.compact(policy=MergePolicy(fresh_packs=3, least_bytes=1 << 40, keep_bytes=1))
+        assert writer.live.manifest.slices["core"].middle
         publisher.hop_into(writer, 40, chance)
         yield publisher, writer
-        writer.compact(policy=Policy(least_bytes=1, base_share=0, pack_bytes=20_000))
-        assert len(writer.manifest.slices["core"].base) > 1
+        writer.compact(policy=MergePolicy(least_bytes=1, base_share=0, pack_bytes=20_000))
+        assert len(writer.live.manifest.slices["core"].base) > 1
         yield publisher, writer
 
 
@@ -113,7 +113,7 @@ def test_every_layer_answers_like_a_look_at_every_record(tmp_path: Path) -> None
         with edged.open(tmp_path) as replica:
             view = replica["catalog"].view()
             check(view, films_of(publisher))
-        assert all(ref.index for ref in writer.manifest.slices["core"].base)
+        assert all(ref.index for ref in writer.live.manifest.slices["core"].base)
 
 
 def test_records_in_several_slices_are_found_once(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ def test_a_damaged_index_answers_right_and_is_made_anew(tmp_path: Path, change: 
     publisher = Publisher({"core": made_up(300)})
     with Writer.open(tmp_path, "catalog") as writer:
         publisher.snapshot_into(writer)
-        index = writer.manifest.slices["core"].base[0].index
+        index = writer.live.manifest.slices["core"].base[0].index
     assert index is not None
     path = tmp_path / f"catalog/packs/{index.number:08x}.pack"
     data = bytearray(path.read_bytes())
@@ -163,7 +163,7 @@ def test_a_damaged_index_answers_right_and_is_made_anew(tmp_path: Path, change: 
     with edged.open(tmp_path) as replica, Writer.open(tmp_path, "catalog") as writer:
         check(replica["catalog"].view(), films_of(publisher))
         assert writer.compact() > 0
-        assert writer.manifest.slices["core"].base[0].index != index
+        assert writer.live.manifest.slices["core"].base[0].index != index
         assert writer.compact() == 0
         check(replica["catalog"].view(), films_of(publisher))
 

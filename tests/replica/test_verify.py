@@ -14,10 +14,10 @@ from edged.feed.head import Head, SliceHead
 from edged.feed.trust import root as trust
 from edged.feed.trust import succession
 from edged.feed.trust.cose import public_bytes
-from edged.replica.audit import Fault, Report, verify
+from edged.replica.audit import Finding, Report, verify
 from edged.replica.files.manifest import file_name
 from edged.replica.writer import Writer
-from edged.replica.writing.compaction import Policy
+from edged.replica.writing.compaction import MergePolicy
 from tests.replica.feeds import Publisher, made_up
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -61,7 +61,7 @@ def test_content_that_the_head_does_not_sign_is_named(tmp_path: Path) -> None:
 def test_a_head_without_a_root_or_with_a_bad_signature_is_named(tmp_path: Path) -> None:
     synced(tmp_path)
     with Writer.open(tmp_path, "catalog") as writer:
-        head = bytearray(writer.manifest.head)
+        head = bytearray(writer.live.manifest.head)
         head[-1] ^= 1
         with writer.stage() as staging:
             staging.commit(1, bytes(head), as_of=1000, fresh_s=60, expires_s=600)
@@ -74,7 +74,7 @@ def test_a_head_without_a_root_or_with_a_bad_signature_is_named(tmp_path: Path) 
 def test_a_flipped_byte_in_a_pack_is_named_with_its_slice(tmp_path: Path, place: float) -> None:
     synced(tmp_path)
     with Writer.open(tmp_path, "catalog") as writer:
-        ref = writer.manifest.slices["region-br"].base[0]
+        ref = writer.live.manifest.slices["region-br"].base[0]
     path = tmp_path / f"catalog/packs/{ref.number:08x}.pack"
     data = bytearray(path.read_bytes())
     data[int(len(data) * place)] ^= 0x40
@@ -121,11 +121,11 @@ def test_looking_over_finds_what_decays_in_every_file_that_a_version_needs(tmp_p
         for number in range(6):
             publisher.hop_into(writer, 6, chance)
             if number == 3:
-                writer.compact(policy=Policy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
+                writer.compact(policy=MergePolicy(fresh_packs=1, least_bytes=1 << 40, keep_bytes=1))
         writer.touch_head(b"touched", as_of=2000, fresh_s=1, expires_s=1)
-        assert any(state.remotes for state in writer.manifest.slices.values())
+        assert any(state.remotes for state in writer.live.manifest.slices.values())
         assert looked_over(writer).faults == []
-        names = [f"packs/{name}" for name in sorted(writer.manifest.files())]
+        names = [f"packs/{name}" for name in sorted(writer.live.manifest.files())]
         for name in [*names, "manifest", "manifest.1", "roots", "head"]:
             path = tmp_path / "catalog" / name
             whole, at = path.read_bytes(), 50 if "/" in name else 10
@@ -146,11 +146,11 @@ def test_looking_over_finds_what_decays_in_every_file_that_a_version_needs(tmp_p
 def test_what_was_merged_away_since_it_was_found_damaged_is_passed_over(tmp_path: Path) -> None:
     synced(tmp_path)
     with Writer.open(tmp_path, "catalog") as writer:
-        stale = Fault("catalog", "core", "packs/0000ffff.pack", "missing")
+        stale = Finding("catalog", "core", "packs/0000ffff.pack", "missing")
         assert writer.mend([stale]) == 0
         assert writer.status().slices["core"].damaged is None
-        live = f"packs/{file_name(writer.manifest.slices['core'].base[0].number)}"
-        assert writer.mend([Fault("catalog", "core", live, "missing")]) == 0
+        live = f"packs/{file_name(writer.live.manifest.slices['core'].base[0].number)}"
+        assert writer.mend([Finding("catalog", "core", live, "missing")]) == 0
         assert writer.status().slices["core"].damaged == "missing"
 
 
@@ -166,8 +166,8 @@ def test_a_writer_writes_a_damaged_manifest_again_and_never_falls_back_to_it(tmp
             data = path.read_bytes()
             path.unlink()  # mended, both may be one file
             path.write_bytes(b"nonsense" + data[8:])
-            writer.bump()
-            assert held.version == writer.manifest.version  # kept, though it cannot be read any more
+            writer.live.bump()
+            assert held.version == writer.live.manifest.version  # kept, though it cannot be read any more
             assert (held.fault is not None) == (name == "manifest")
             if mending:
                 assert writer.mend([]) == 1
@@ -175,7 +175,7 @@ def test_a_writer_writes_a_damaged_manifest_again_and_never_falls_back_to_it(tmp
             else:
                 publisher.hop_into(writer, 6, chance)
                 writer.mend([])
-            assert held.version == writer.manifest.version
+            assert held.version == writer.live.manifest.version
             assert held.fault is None
             assert looked_over(writer).faults == []
             with edged.open(tmp_path) as other:

@@ -42,7 +42,7 @@ def held(device: Device, slice_name: str = "core") -> Records:
     with Writer.open(device.directory, device.name) as writer:
         if slice_name not in writer.status().slices:
             return {}
-        layers = writer.layers(slice_name)
+        layers = writer.live.layers(slice_name)
         found: Records = {}
         for collection in layers.state.counts:
             for key in [entry[0] for entry in layers.scan(collection)]:

@@ -86,7 +86,7 @@ async def test_what_a_refused_version_takes_down_is_taken_down(tmp_path: Path, f
     assert isinstance(outcome.error, ContentError)
     assert outcome.version == 1
     with Writer.open(device.directory, device.name) as writer:
-        settings = writer.settings()
+        settings = writer.live.settings()
         assert settings is not None
         assert ("titles", "t1") in settings.hidden
     assert verify(device.directory).faults == []

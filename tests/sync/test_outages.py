@@ -397,7 +397,7 @@ async def test_damaged_slice_is_fetched_anew_without_the_other_slices(tmp_path: 
     device = Device.of(tmp_path, feed, slices=("core", "kids"))
     origin = await first_sync(device, feed)
     with Writer.open(device.directory, device.name) as writer:
-        dictionary = writer.manifest.slices["core"].dictionaries[0]
+        dictionary = writer.live.manifest.slices["core"].dictionaries[0]
         damage(device, f"packs/{dictionary.hex()}.dict")
         writer.mark_damaged("core", "read a record: its dictionary is damaged")
         status = DatasetStatus(device.name)

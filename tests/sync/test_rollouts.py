@@ -84,7 +84,7 @@ async def test_a_takedown_reaches_who_has_not_taken_the_offer(bench: Bench) -> N
     bench.publisher.takedown("catalog", "titles", ["t1"])
     assert (await bench.sync(other)).version == 1
     with Writer.open(bench.device.directory, "catalog") as writer:
-        settings = writer.settings()
+        settings = writer.live.settings()
         assert settings is not None
         assert ("titles", "t1") in settings.hidden
 

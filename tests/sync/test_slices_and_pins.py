@@ -11,7 +11,7 @@ import trio
 from edged.errors import ChainError, ConfigError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.audit import verify
-from edged.replica.writer import Held, Writer
+from edged.replica.writer import HeldVersion, Writer
 from edged.sync.bundles import write_bundle
 from edged.sync.transports.bundle import BundleTransport
 from edged.sync.transports.transport import Traffic
@@ -31,7 +31,7 @@ def feed() -> Feed:
     return feed
 
 
-def state(device: Device) -> Held:
+def state(device: Device) -> HeldVersion:
     with Writer.open(device.directory, device.name) as writer:
         return writer.status()
 

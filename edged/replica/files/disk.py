@@ -130,7 +130,7 @@ def take_lock(root: Path) -> int:
     return lock(root / LOCK, busy)
 
 
-class Counter:
+class VersionCounter:
     """The number that all processes watch: it moves when there may be a new manifest. Never written to say what."""
 
     def __init__(self, root: StrPath, *, write: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Settings: the schema and the takedowns of a version, in a file of their own because they seldom change."""
+"""ReplicaSettings: the schema and the takedowns of a version, in a file of their own because they seldom change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edged.feed.schema import Schema
 NOTHING: Mapping[Any, int] = MappingProxyType({})
 
 
-class Settings(NamedTuple):
+class ReplicaSettings(NamedTuple):
     """hidden: taken-down (collection, key) with the version at which that was learned; restored: those shown again.
 
     takedowns: the blob as it was published, None where nothing was ever taken down.
@@ -26,7 +26,7 @@ class Settings(NamedTuple):
     restored: Mapping[tuple[str, str], int] = NOTHING
 
 
-def encode_settings(settings: Settings) -> bytes:
+def encode_settings(settings: ReplicaSettings) -> bytes:
     return cbor.encode(
         {
             1: settings.schema.to_cbor(),
@@ -38,7 +38,7 @@ def encode_settings(settings: Settings) -> bytes:
     )
 
 
-def decode_settings(data: bytes, file: str) -> Settings:
+def decode_settings(data: bytes, file: str) -> ReplicaSettings:
     """Raises DamageError. The caller has checked the bytes against the manifest's CRC-32."""
     try:
         match cbor.decode(data, f"settings {file}"):
@@ -49,7 +49,7 @@ def decode_settings(data: bytes, file: str) -> Settings:
                 4: list() as hidden,
                 5: list() as restored,
             }:
-                return Settings(
+                return ReplicaSettings(
                     Schema.from_cbor(schema),
                     schema_version,
                     takedowns,

@@ -17,7 +17,7 @@ from edged.replica.indexes.index import HIGHEST, rules_of, terms_of, title_of
 from edged.replica.packs.pack import Pack
 
 
-class Entry(NamedTuple):
+class FreshEntry(NamedTuple):
     """title: "" where the collection has no text fields."""
 
     key: str
@@ -34,7 +34,7 @@ class FreshIndex:
         self.lock = threading.Lock()
         self.known: set[int] = set()  # id() of the packs taken in, which `packs` keeps alive
         self.packs: list[Pack] = []
-        self.entries: list[Entry] = []
+        self.entries: list[FreshEntry] = []
         self.numbers: dict[tuple[str, str], dict[bytes, list[int]]] = {}
         self.sorted: dict[tuple[str, str], list[bytes]] = {}
 
@@ -58,7 +58,7 @@ class FreshIndex:
                 if value is not None:
                     record, number = cbor2.loads(value), len(self.entries)
                     title = title_of(record, rules) if rules.text else ""
-                    self.entries.append(Entry(key.decode(), pack, place, title))
+                    self.entries.append(FreshEntry(key.decode(), pack, place, title))
                     for group, item in set(terms_of(record, rules)):
                         self.numbers.setdefault((collection, group), {}).setdefault(item, []).append(number)
 

@@ -26,7 +26,7 @@ BASE_RANK = 1 << 20
 BELOW_ALL = ""
 
 
-class Chain(NamedTuple):
+class SortedRun(NamedTuple):
     """The base packs that hold a collection, in key order, and the first key of it in each."""
 
     firsts: list[str]
@@ -45,7 +45,7 @@ class Layers:
         self.middle = [pool.pack(ref) for ref in reversed(state.middle)]
         self.fresh = [pool.pack(ref) for ref in state.fresh]
         same = former is not None and former.state.base == state.base
-        self.chains: dict[str, Chain] = former.chains if former is not None and same else chains_of(self.base)
+        self.chains: dict[str, SortedRun] = former.chains if former is not None and same else chains_of(self.base)
         self.overlay = self.build_overlay(former)
         pool.settle(mapped)
         self.ordered: dict[str, list[str]] = {}
@@ -225,11 +225,11 @@ def collection_at(pack: Pack, place: int) -> str:
     return next(name for name, span in pack.meta.spans.items() if span.low <= place < span.high)
 
 
-def chains_of(base: list[Pack]) -> dict[str, Chain]:
-    chains: dict[str, Chain] = {}
+def chains_of(base: list[Pack]) -> dict[str, SortedRun]:
+    chains: dict[str, SortedRun] = {}
     for pack in base:
         for collection, span in pack.meta.spans.items():
-            chain = chains.setdefault(collection, Chain([], []))
+            chain = chains.setdefault(collection, SortedRun([], []))
             chain.firsts.append(pack.key(span.low).decode())
             chain.packs.append(pack)
     return chains
@@ -241,7 +241,7 @@ def pack_stream(pack: Pack, collection: str, begin: str, rank: int) -> Iterator[
         yield key.decode(), rank, pack, place
 
 
-def chain_stream(chain: Chain, collection: str, begin: str) -> Iterator[Found]:
+def chain_stream(chain: SortedRun, collection: str, begin: str) -> Iterator[Found]:
     number = max(bisect_right(chain.firsts, begin) - 1, 0)
     for pack in chain.packs[number:]:
         yield from pack_stream(pack, collection, begin, BASE_RANK)

@@ -16,7 +16,7 @@ from edged.feed.zstd import DamagedFrame
 from edged.files import StrPath
 from edged.replica.files.disk import PACKS, explained, map_file
 from edged.replica.files.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
-from edged.replica.files.settings import Settings, decode_settings
+from edged.replica.files.settings import ReplicaSettings, decode_settings
 from edged.replica.packs.frames import Frames
 from edged.replica.packs.pack import Buffer, Pack
 
@@ -43,7 +43,7 @@ class Pool:
         self.packs: dict[PackRef, Pack] = {}
         self.indexes: dict[tuple[Pack, int], tuple[dict[str, CollectionSchema], Index]] = {}
         self.frames: dict[bytes, Frames] = {NO_DICTIONARY: Frames(b"")}
-        self.settings: dict[FileRef, Settings] = {}
+        self.settings: dict[FileRef, ReplicaSettings] = {}
         self.inodes: dict[bytes, int] = {NO_DICTIONARY: 0}
 
     def map(self, name: str) -> mmap.mmap:
@@ -153,9 +153,9 @@ class Pool:
             raise DamageError(f"read {self.name}/{PACKS}/{name}: the checksum does not hold; fetch it again")
         return data
 
-    def settings_of(self, ref: FileRef | None) -> Settings:
+    def settings_of(self, ref: FileRef | None) -> ReplicaSettings:
         if ref is None:
-            return Settings()
+            return ReplicaSettings()
         found = self.settings.get(ref)
         if found is None:
             found = self.settings[ref] = decode_settings(self.checked_file(ref)[:], file_name(ref.number))

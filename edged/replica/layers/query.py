@@ -9,7 +9,7 @@ from typing import Any
 
 from edged.feed.schema import Schema
 from edged.replica.indexes import terms
-from edged.replica.indexes.freshindex import Entry
+from edged.replica.indexes.freshindex import FreshEntry
 from edged.replica.indexes.index import Index, holds
 from edged.replica.layers.layers import BASE_RANK, Found, Layers
 from edged.replica.packs.pack import Pack
@@ -45,7 +45,7 @@ def fresh_matches(
             yield entry.key, 0, entry.pack, entry.place
 
 
-def key_of(entry: Entry) -> str:
+def key_of(entry: FreshEntry) -> str:
     return entry.key
 
 

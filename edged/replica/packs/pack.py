@@ -20,7 +20,7 @@ from edged.feed import limits
 from edged.feed.zstd import MAGIC as MAGIC_NUMBER
 from edged.feed.zstd import DamagedFrame
 from edged.replica.packs.frames import Frames
-from edged.replica.packs.packmeta import EMPTY_SPAN, FORMAT, UNREAD, Span, read_meta
+from edged.replica.packs.packmeta import EMPTY_SPAN, FORMAT, UNREAD, CollectionSpan, read_meta
 
 MAGIC = b"\x89EDGPK\r\n"
 HEADER = struct.Struct("<8sHHI")  # magic, format, number of sections, bytes of the whole pack
@@ -181,7 +181,7 @@ class Pack:
     def __len__(self) -> int:
         return self.meta.entries
 
-    def span(self, collection: str) -> Span:
+    def span(self, collection: str) -> CollectionSpan:
         """The places of a collection's entries; an empty span where there are none."""
         return self.meta.spans.get(collection, EMPTY_SPAN)
 

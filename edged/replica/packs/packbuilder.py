@@ -17,7 +17,7 @@ from edged.replica.packs.pack import (
     SECTION,
     hash_slots,
 )
-from edged.replica.packs.packmeta import FORMAT, Meta, Span
+from edged.replica.packs.packmeta import FORMAT, CollectionSpan, Meta
 
 HASH_FROM = 64  # entries from which a pack carries a hash table
 
@@ -78,7 +78,7 @@ class PackBuilder:
             self.slice_name,
             self.dictionary,
             len(self.offsets),
-            {name: Span(*span) for name, span in self.spans.items()},
+            {name: CollectionSpan(*span) for name, span in self.spans.items()},
             (low, high),
             state,
             tuple(self.remotes),

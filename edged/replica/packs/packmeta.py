@@ -11,7 +11,7 @@ from edged.feed.names import check_name
 FORMAT = 1
 
 
-class Span(NamedTuple):
+class CollectionSpan(NamedTuple):
     """A collection's entries in a pack: places `low` to `high`, `deleted` of them being tombstones."""
 
     low: int
@@ -28,7 +28,7 @@ class Meta(NamedTuple):
     slice_name: str
     dictionary: bytes
     entries: int
-    spans: dict[str, Span]
+    spans: dict[str, CollectionSpan]
     versions: tuple[int, int]
     state: bytes = b""
     remotes: tuple[tuple[int, bytes], ...] = ()
@@ -64,7 +64,7 @@ class Meta(NamedTuple):
                     check_name(slice_name, "slice"),
                     dictionary,
                     count,
-                    {name: Span(first, last, deleted) for name, first, last, deleted in spans},
+                    {name: CollectionSpan(first, last, deleted) for name, first, last, deleted in spans},
                     (low, high),
                     state,
                     tuple((number, sha256) for number, sha256 in remotes),
@@ -72,7 +72,7 @@ class Meta(NamedTuple):
         raise DamageError(f"open pack {where}: its description is not of format {FORMAT}; fetch the slice again")
 
 
-EMPTY_SPAN = Span(0, 0, 0)
+EMPTY_SPAN = CollectionSpan(0, 0, 0)
 UNREAD = Meta("", b"", 0, {}, (0, 0))
 
 

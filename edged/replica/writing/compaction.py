@@ -9,29 +9,24 @@ base; a base pack in whose range nothing has changed is kept as it is.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from edged.feed.schema import Schema
-from edged.replica.files import disk as files
 from edged.replica.files.disk import pages
-from edged.replica.files.manifest import FileRef, Manifest, PackRef, SliceState, file_name
+from edged.replica.files.manifest import Manifest, PackRef, SliceState, file_name
 from edged.replica.layers.pool import Pool
 from edged.replica.packs.frames import Frames
 from edged.replica.packs.pack import REMOTE_BIT, Pack
 from edged.replica.packs.packbuilder import PackBuilder
-from edged.replica.writing.indexing import with_indexes
+from edged.replica.writing.live import Live
+from edged.replica.writing.newfiles import NewFiles, lacks_indexes
 
-if TYPE_CHECKING:
-    from edged.replica.writer import Writer
-
-Progress = Callable[[int, int], None]
 ENTRY_BYTES = 60  # of a pointing entry in a middle pack: key, pointer, offset, hash, version
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class MergePolicy:
     """When to merge. fresh_*: more than that many fresh packs or entries go into the middle pack;
 
     tiny_*: where the fresh packs are small, merge earlier, so that hop, manifest and its references fit in one page;
@@ -64,7 +59,7 @@ def base_bytes(state: SliceState) -> int:
     return sum(ref.size for ref in state.base)
 
 
-def due(state: SliceState, pool: Pool, policy: Policy) -> tuple[str, int]:
+def due(state: SliceState, pool: Pool, policy: MergePolicy) -> tuple[str, int]:
     """("base", "upper" or "", bytes that the step will write, about)."""
     entries = sum(len(pool.pack(ref)) for ref in state.fresh)
     above, below = upper_bytes(state, pool), base_bytes(state)
@@ -77,97 +72,72 @@ def due(state: SliceState, pool: Pool, policy: Policy) -> tuple[str, int]:
     return "", 0
 
 
-def compact(writer: Writer, budget: int | None, policy: Policy, progress: Progress | None) -> int:
+def compact(live: Live, budget: int | None, policy: MergePolicy) -> int:
     """Take the steps that are due and that `budget` bytes allow (None: all). Returns the bytes written."""
-    start = writer.flash_bytes_written
-    if writer.settings() is None:  # the schema is unknown until the next commit brings it again
+    start = live.flash_bytes_written
+    if live.settings() is None:  # the schema is unknown until the next commit brings it again
         return 0
-    for name in sorted(writer.manifest.slices):
-        if writer.damage_of(name) is not None:
+    for name in sorted(live.manifest.slices):
+        if live.damage_of(name) is not None:
             continue
-        if name not in writer.mended:
-            mend(writer, name, policy, progress)
+        if name not in live.mended:
+            mend(live, name, policy)
         for _ in range(2):  # after the upper layers have become one pack, the base may be due
-            state = writer.manifest.slices[name]
-            step, cost = due(state, writer.pool, policy)
+            state = live.manifest.slices[name]
+            step, cost = due(state, live.pool, policy)
             urgent = len(state.fresh) > policy.always_packs
-            spent = writer.flash_bytes_written - start
+            spent = live.flash_bytes_written - start
             if not step or (budget is not None and pages(cost) > budget - spent and not urgent):
                 break
-            Merge(writer, name, policy, progress).run(step)
-    return writer.flash_bytes_written - start
+            Merge(live, name, policy).run(step)
+    return live.flash_bytes_written - start
 
 
-def mend(writer: Writer, name: str, policy: Policy, progress: Progress | None) -> None:
+def mend(live: Live, name: str, policy: MergePolicy) -> None:
     """Make missing and damaged index files anew, once in a writer's life."""
-    merge = Merge(writer, name, policy, progress)
-    if with_indexes(merge.state, merge.pool, merge.schema, lambda data: FileRef(0, len(data), 0)) != merge.state:
+    merge = Merge(live, name, policy)
+    if lacks_indexes(merge.state, merge.pool, merge.schema):
         merge.run("index")
-    writer.mended.add(name)
+    live.mended.add(name)
 
 
 class Merge:
     """One step for one slice: new packs, and a manifest of the same version that names them."""
 
-    def __init__(self, writer: Writer, name: str, policy: Policy, progress: Progress | None) -> None:
-        self.writer = writer
+    def __init__(self, live: Live, name: str, policy: MergePolicy) -> None:
+        self.live = live
         self.name = name
         self.policy = policy
-        self.progress = progress or (lambda done, total: None)
-        self.manifest: Manifest = writer.manifest
+        self.manifest: Manifest = live.manifest
         self.state = self.manifest.slices[name]
-        self.layers = writer.layers(name)
+        self.layers = live.layers(name)
         self.dictionary = self.state.dictionaries[-1] if self.state.dictionaries else b""
-        self.frames: Frames = writer.pool.frames_of(self.dictionary)
-        self.commit_file = self.manifest.next_file
-        self.next_file = self.commit_file + 1
-        self.fresh_files: list[str] = []
+        self.frames: Frames = live.pool.frames_of(self.dictionary)
         self.refs: list[PackRef] = []
-        self.done = 0
-        self.pool = writer.pool
-        settings = writer.settings()
+        self.pool = live.pool
+        self.files = NewFiles(live, self.pool)
+        settings = live.settings()
         self.schema = settings.schema if settings is not None else Schema()
 
     def run(self, step: str) -> None:
         """Raises StoreError (a full disk, say) or DamageError; the live version is then as it was."""
         try:
             state = {"base": self.merge_base, "upper": self.merge_upper, "index": self.as_it_is}[step]()
-            state = with_indexes(state, self.pool, self.schema, self.write_file)
+            state = self.files.with_indexes(state, self.schema)
             slices = {**self.manifest.slices, self.name: state}
-            manifest = self.manifest._replace(slices=slices, next_file=self.next_file)
-            self.writer.swap(manifest, b"", self.commit_file, self.fresh_files)
+            manifest = self.manifest._replace(slices=slices, next_file=self.files.next_number)
+            self.live.swap(manifest, b"", self.files.commit_file, self.files.names)
         except BaseException:
-            for file in self.fresh_files:
-                if file not in self.writer.manifest.files():
-                    self.writer.disk.remove(f"{files.PACKS}/{file}")
-            self.pool.keep(self.writer.manifest)  # the numbers of the files just removed will be used again
+            self.files.take_back()
+            self.pool.keep(self.live.manifest)  # the numbers of the files just removed will be used again
             raise
 
     def collections(self) -> list[str]:
         return sorted(self.layers.collections())
 
     def write(self, builder: PackBuilder, *, upper: bool = False) -> None:
-        data = builder.finish(upper=upper)
-        number, self.next_file = self.next_file, self.next_file + 1
-        self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
-        self.fresh_files.append(file_name(number))
-        pack = Pack(self.pool.map(file_name(number)), 0, len(data), file_name(number), number)
-        ref = PackRef(number, 0, len(data), pack.crc)
-        self.pool.equip(pack)
-        self.pool.packs[ref] = pack
-        self.refs.append(ref)
+        self.refs.append(self.files.write_pack(builder.finish(upper=upper)))
         self.pool.relax()
-
-    def write_file(self, data: bytes) -> FileRef:
-        number, self.next_file = self.next_file, self.next_file + 1
-        self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
-        self.fresh_files.append(file_name(number))
-        return FileRef(number, len(data), files.checksum(data))
-
-    def step(self) -> None:
-        self.done += 1
-        if not self.done % 4096:
-            self.progress(self.done, self.state.records)
 
     def as_it_is(self) -> SliceState:
         return self.state
@@ -178,7 +148,6 @@ class Merge:
         for collection in self.collections():
             for key, _, pack, place in self.layers.newest(collection, base=False):
                 self.carry(builder, collection, key.encode(), pack, place)
-                self.step()
         self.write(builder, upper=True)
         remotes = tuple(sorted({number for number, _ in builder.remotes}))
         return self.state._replace(middle=tuple(self.refs), fresh=(), remotes=remotes)
@@ -208,7 +177,6 @@ class Merge:
         builder = PackBuilder(self.name, self.dictionary)
         for collection in self.collections():
             for key, _, pack, place in self.layers.newest(collection):
-                self.step()
                 if pack.number in keep and not pack.at:
                     if len(builder):
                         self.write(builder)

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from edged.errors import ChainError, DamageError, StoreError
 from edged.feed import limits
@@ -19,14 +18,15 @@ from edged.feed.digest import SetHash
 from edged.feed.names import check_name
 from edged.feed.schema import Schema
 from edged.replica.files import disk as files
-from edged.replica.files.manifest import HEADER, FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
-from edged.replica.files.settings import Settings, encode_settings
-from edged.replica.layers.counting import count_all, count_changes
+from edged.replica.files.manifest import HEADER, FileRef, Manifest, SliceState, dictionary_name, file_name
+from edged.replica.files.settings import ReplicaSettings, encode_settings
 from edged.replica.layers.layers import Layers
 from edged.replica.packs.pack import Pack
 from edged.replica.packs.packbuilder import PackBuilder
+from edged.replica.writing.counting import count_all, count_changes
 from edged.replica.writing.hopbuilder import PACK_BYTES, HopBuilder
-from edged.replica.writing.indexing import with_indexes
+from edged.replica.writing.live import Live, WriterPool
+from edged.replica.writing.newfiles import NewFiles
 from edged.replica.writing.parts import (
     build_part,
     clear_parts,
@@ -36,17 +36,13 @@ from edged.replica.writing.parts import (
     parts_on_disk,
     with_part,
 )
-from edged.replica.writing.writerpool import WriterPool
-
-if TYPE_CHECKING:
-    from edged.replica.writer import Writer
 
 ALIGN = 8
 FRESH_RECORDS = 8192  # a hop of more becomes packs with files of their own
 
 
 @dataclass
-class Staged:
+class StagedSlice:
     """A slice under way. parts: staged files by final number; snapshot: the version of one that is being taken;
 
     touched: records that hops have added or removed.
@@ -68,24 +64,22 @@ class Staging:
 
     def __init__(
         self,
-        writer: Writer,
+        live: Live,
         unpack: Callable[[bytes, Lookup, bytes], list[Change]] = unpack_hop,
         decode: Callable[..., Iterator[tuple[str, str, bytes]]] = decode_part,
     ) -> None:
-        self.writer = writer
+        self.live = live
         self.unpack = unpack
         self.decode = decode
-        self.base = writer.manifest
-        self.pool = WriterPool(writer.root)
-        for mine, theirs in ((self.pool.files, writer.pool.files), (self.pool.packs, writer.pool.packs)):
+        self.base = live.manifest
+        self.pool = WriterPool(live.root)
+        for mine, theirs in ((self.pool.files, live.pool.files), (self.pool.packs, live.pool.packs)):
             mine.update(theirs)  # type: ignore[arg-type]
-        self.pool.frames.update(writer.pool.frames)
-        self.pool.inodes.update(writer.pool.inodes)
-        self.slices: dict[str, Staged] = {name: Staged(state) for name, state in self.base.slices.items()}
-        self.next_file = self.base.next_file + 1
-        self.commit_file = self.base.next_file
+        self.pool.frames.update(live.pool.frames)
+        self.pool.inodes.update(live.pool.inodes)
+        self.slices: dict[str, StagedSlice] = {name: StagedSlice(state) for name, state in self.base.slices.items()}
+        self.files = NewFiles(live, self.pool)
         self.packs = bytearray()  # what goes into the commit file
-        self.fresh_files: list[str] = []
         self.schema: tuple[Schema, int] | None = None
         self.takedowns: tuple[bytes | None, frozenset[tuple[str, str]]] | None = None
 
@@ -99,18 +93,15 @@ class Staging:
 
     def drop(self) -> None:
         """Forget what was staged, except for snapshot parts on disk."""
-        for name in self.fresh_files:
-            if name not in self.writer.manifest.files():
-                self.writer.disk.remove(f"{files.PACKS}/{name}")
-        self.fresh_files.clear()
+        self.files.take_back()
         self.slices.clear()
 
     def abort(self) -> None:
         """Forget everything that was staged, snapshot parts on disk included."""
         self.drop()
-        clear_parts(self.writer.disk)
+        clear_parts(self.live.disk)
 
-    def staged(self, slice_name: str) -> Staged:
+    def staged(self, slice_name: str) -> StagedSlice:
         try:
             return self.slices[slice_name]
         except KeyError:
@@ -129,11 +120,11 @@ class Staging:
         sha256 = hashlib.sha256(data).digest()
         name = dictionary_name(sha256)
         path = f"{files.PACKS}/{name}"
-        fresh = name not in self.writer.disk.names(files.PACKS)
-        if self.writer.disk.intact(path, limits.DICTIONARY_BYTES) != data:  # missing or damaged
-            self.writer.disk.write(path, data)
+        fresh = name not in self.live.disk.names(files.PACKS)
+        if self.live.disk.intact(path, limits.DICTIONARY_BYTES) != data:  # missing or damaged
+            self.live.disk.write(path, data)
         if fresh:
-            self.fresh_files.append(name)
+            self.files.names.append(name)
         self.pool.frames_of(sha256)
         return sha256
 
@@ -142,15 +133,15 @@ class Staging:
         check_name(slice_name, "slice")
         known = (self.keep_dictionary(dictionary),) if dictionary else ()
         state = SliceState(version=version, dictionaries=known, floor=version)
-        self.slices[slice_name] = Staged(state, snapshot=version, dictionary=dictionary or b"")
+        self.slices[slice_name] = StagedSlice(state, snapshot=version, dictionary=dictionary or b"")
 
     def parts_on_disk(self, slice_name: str) -> frozenset[bytes]:
         """SHA-256 of the snapshot parts of the slice that lie staged from an attempt before, unchecked."""
-        return parts_on_disk(self.writer.disk, slice_name)
+        return parts_on_disk(self.live.disk, slice_name)
 
     def open_part(self, slice_name: str, ref: BlobRef) -> Pack | None:
         staged = self.staged(slice_name)
-        return open_part(self.writer.disk, slice_name, staged.state, staged.snapshot, ref)
+        return open_part(self.live.disk, slice_name, staged.state, staged.snapshot, ref)
 
     def has_part(self, slice_name: str, ref: BlobRef) -> bool:
         """Whether a part of the snapshot begun is on disk already, from before a restart; it then counts as added."""
@@ -175,28 +166,25 @@ class Staging:
         records = self.decode(data, staged.dictionary, max_bytes=limits.PART_BYTES)
         name = part_name(slice_name, ref)
         pack_bytes = build_part(slice_name, staged.snapshot, sha256, records, self.pool.frames_of(sha256))
-        self.writer.disk.write(f"{files.STAGING}/{name}", pack_bytes)
+        self.live.disk.write(f"{files.STAGING}/{name}", pack_bytes)
         pack = self.open_part(slice_name, ref)
         if pack is None:
             raise StoreError(f"read back {files.STAGING}/{name}: not as written; the disk is failing")
         self.take_part(staged, name, pack)
 
-    def take_part(self, staged: Staged, name: str, pack: Pack) -> None:
+    def take_part(self, staged: StagedSlice, name: str, pack: Pack) -> None:
         """Add a staged pack to the slice's base."""
-        number, self.next_file = self.next_file, self.next_file + 1
-        ref = PackRef(number, 0, pack.size, pack.crc)
-        pack.number = number
-        self.pool.equip(pack)
-        self.pool.packs[ref] = pack
+        pack.number = self.files.number()
+        ref = self.files.register(pack)
         staged.state = with_part(staged.state, pack, ref, self.pool)
-        staged.parts[number] = name
+        staged.parts[pack.number] = name
         staged.layers = None
 
     def current(self, slice_name: str) -> Layers:
         """The slice as staged so far. Raises DamageError if what is held of it cannot be read."""
         staged = self.staged(slice_name)
         if staged.layers is None:
-            former = self.writer.layers(slice_name) if self.base.slices.get(slice_name) == staged.state else None
+            former = self.live.layers(slice_name) if self.base.slices.get(slice_name) == staged.state else None
             staged.layers = former or Layers(slice_name, staged.state, self.pool)
         return staged.layers
 
@@ -225,7 +213,7 @@ class Staging:
         staged, layers = self.staged(slice_name), self.current(slice_name)
         sha256 = staged.state.dictionaries[-1] if staged.state.dictionaries else b""
         builder = HopBuilder(slice_name, staged.state, to_version, sha256, self.pool.frames_of(sha256))
-        builder.apply(changes, layers, self.writer.pool.relax)
+        builder.apply(changes, layers, self.live.pool.relax)
         staged.touched |= builder.touched
         staged.state = self.place_packs(builder.state(), builder.builders)
         staged.layers = Layers(slice_name, staged.state, self.pool, layers)
@@ -237,30 +225,16 @@ class Staging:
             if not len(builders[0]):
                 return state
             self.packs += bytes(-len(self.packs) % ALIGN)
-            ref = self.register(data, self.commit_file, HEADER.size + len(self.packs))
+            pack = Pack(data, 0, len(data), file_name(self.files.commit_file), self.files.commit_file)
+            ref = self.files.register(pack, HEADER.size + len(self.packs))
             self.packs += data
             return state._replace(fresh=(*state.fresh, ref))
         # Fresh packs are newer than middle ones, so those there are go down with the hop.
         refs = [*state.middle, *state.fresh]
         for builder in builders:
             data = builder.finish(upper=True)
-            refs.append(self.write_pack(data))
+            refs.append(self.files.write_pack(data))
         return state._replace(middle=tuple(refs), fresh=())
-
-    def write_pack(self, data: bytes) -> PackRef:
-        """A pack as a file of its own."""
-        number, self.next_file = self.next_file, self.next_file + 1
-        self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
-        self.fresh_files.append(file_name(number))
-        return self.register(data, number, 0)
-
-    def register(self, data: bytes, number: int, offset: int) -> PackRef:
-        """Make a pack readable under the reference that it will have."""
-        pack = Pack(data, 0, len(data), file_name(number), number)
-        self.pool.equip(pack)
-        ref = PackRef(number, offset, len(data), pack.crc)
-        self.pool.packs[ref] = pack
-        return ref
 
     def drop_slice(self, slice_name: str) -> None:
         """Give a slice up; its packs go with the commit."""
@@ -278,15 +252,15 @@ class Staging:
         """Replace the takedowns: `blob` as published, `entries` the (collection, key) in it."""
         self.takedowns = (blob, frozenset(entries))
 
-    def settings(self, version: int) -> Settings:
+    def settings(self, version: int) -> ReplicaSettings:
         """What the settings file is to say. Raises DamageError where it is damaged and nothing replaces it."""
-        held = self.writer.settings()
+        held = self.live.settings()
         if held is None:
             if self.schema is None and self.takedowns is None:  # what was taken down would come back
                 raise DamageError(
                     f"commit {self.base.dataset}: the file with schema and takedowns cannot be read; set both anew"
                 )
-            held = Settings()
+            held = ReplicaSettings()
         if self.schema is not None:
             held = held._replace(schema=self.schema[0], schema_version=self.schema[1])
         if self.takedowns is not None:
@@ -297,25 +271,18 @@ class Staging:
             held = held._replace(takedowns=blob, hidden=hidden, restored={**kept, **restored})
         return held
 
-    def write_settings(self, version: int) -> tuple[FileRef | None, Settings]:
+    def write_settings(self, version: int) -> tuple[FileRef | None, ReplicaSettings]:
         settings = self.settings(version)
-        if self.base.settings is not None and settings == self.writer.settings():
+        if self.base.settings is not None and settings == self.live.settings():
             return self.base.settings, settings
-        return self.write_file(encode_settings(settings)), settings
-
-    def write_file(self, data: bytes) -> FileRef:
-        """A file that is not a pack."""
-        number, self.next_file = self.next_file, self.next_file + 1
-        self.writer.disk.write(f"{files.PACKS}/{file_name(number)}", data)
-        self.fresh_files.append(file_name(number))
-        return FileRef(number, len(data), files.checksum(data))
+        return self.files.write(encode_settings(settings)), settings
 
     def link_parts(self) -> None:
         """Give the staged parts their names as packs; the staged names go only when the version is live."""
         for staged in self.slices.values():
             for number, name in staged.parts.items():
-                self.writer.disk.link(f"{files.STAGING}/{name}", f"{files.PACKS}/{file_name(number)}")
-                self.fresh_files.append(file_name(number))
+                self.live.disk.link(f"{files.STAGING}/{name}", f"{files.PACKS}/{file_name(number)}")
+                self.files.names.append(file_name(number))
 
     def commit(self, version: int, head: bytes, *, as_of: int, fresh_s: int, expires_s: int) -> int:
         """Make what was staged the live version, durably. Returns the bytes written to flash since `stage()`.
@@ -323,10 +290,10 @@ class Staging:
         Checks nothing of trust: the caller has compared `digest` with the signed head. Raises StoreError, and then
         the version before is still live and whole.
         """
-        writer = self.writer
-        if writer.manifest is not self.base:
+        live = self.live
+        if live.manifest is not self.base:
             raise StoreError(f"commit {self.base.dataset}: another version was committed meanwhile; stage again")
-        before = writer.flash_bytes_written
+        before = live.flash_bytes_written
         self.readable(self.slices)
         self.link_parts()
         settings_ref, settings = self.write_settings(version)
@@ -343,18 +310,18 @@ class Staging:
             fresh_s=fresh_s,
             expires_s=expires_s,
             settings=settings_ref,
-            next_file=self.next_file,
+            next_file=self.files.next_number,
             pinned=self.base.pinned,
             collections=self.count(settings),
             slices=slices,
         )
-        writer.swap(manifest, bytes(self.packs), self.commit_file, self.fresh_files)
+        live.swap(manifest, bytes(self.packs), self.files.commit_file, self.files.names)
         for slice_name, staged in self.slices.items():
             if staged.snapshot is not None:
-                writer.marked.pop(slice_name, None)
-        self.fresh_files.clear()
-        clear_parts(self.writer.disk)
-        return writer.flash_bytes_written - before
+                live.marked.pop(slice_name, None)
+        self.files.names.clear()
+        clear_parts(self.live.disk)
+        return live.flash_bytes_written - before
 
     def content(self, version: int) -> tuple[Schema, dict[str, int]]:
         """The schema and the records by collection, over all slices, as `commit(version, …)` would make them live."""
@@ -377,28 +344,28 @@ class Staging:
 
     def indexed(self, schema: Schema) -> dict[str, SliceState]:
         """The slices as they go into the manifest, with an index file for each pack that needs one."""
-        held = self.writer.settings()
+        held = self.live.settings()
         anew = held is None or held.schema != schema
         states: dict[str, SliceState] = {}
         readable = self.readable(self.slices)
         for name in sorted(self.slices):
             state = self.slices[name].state
             if name in readable and (anew or self.is_changed(name)):
-                state = with_indexes(state, self.pool, schema, self.write_file)
+                state = self.files.with_indexes(state, schema)
             states[name] = state
         return states
 
-    def count(self, settings: Settings) -> dict[str, int]:
+    def count(self, settings: ReplicaSettings) -> dict[str, int]:
         """Records by collection over all slices."""
-        held = self.writer.settings()
+        held = self.live.settings()
         readable = self.readable(self.slices)
-        damaged = [name for name in self.base.slices if self.writer.damage_of(name) is not None]
+        damaged = [name for name in self.base.slices if self.live.damage_of(name) is not None]
         same = set(self.slices) == set(self.base.slices) and len(readable) == len(self.slices)
         if not same or held is None or damaged or any(one.snapshot is not None for one in self.slices.values()):
             return count_all(list(readable.values()), settings.hidden)
         touched = {name for one in self.slices.values() for name in one.touched}
         touched.update(set(held.hidden) ^ set(settings.hidden))
-        before = [self.writer.layers(name) for name in self.base.slices]
+        before = [self.live.layers(name) for name in self.base.slices]
         return count_changes(
             self.base.collections, touched, (before, held.hidden), (list(readable.values()), settings.hidden)
         )

@@ -121,6 +121,14 @@ class DamageError(StoreError):
     slice_name = ""
 
 
+class QueryError(EdgedError):
+    """A question about records that cannot be answered as it is put: of a field without an index, say."""
+
+    recovery: ClassVar[Recovery] = "reject"
+    exit_code = 2
+    http_status = 400
+
+
 class RequestError(EdgedError):
     """A request that cannot be answered as asked; `status` becomes the problem's HTTP status."""
 

@@ -1,1 +1,13 @@
-"""What lies on flash: immutable memory-mapped packs, a manifest swapped by rename, many readers and one writer."""
+"""What lies on disk: immutable packs, a manifest swapped by rename, readers without locks, one writer.
+
+    packs      the bytes of one pack: laid out, built, probed; frames of values   (no I/O)
+    indexes    of one pack: terms and words of what records hold
+    files      of one dataset: directory and lock, manifest, schema and takedowns, the newer head
+    layers     packs over packs: finding a record, conditions, search
+    view       one version, whole and unchanging;  loading   from the files to it
+    reader     the embedded API, which follows new versions
+    writing    live (what is on disk now, and the swap), staging, merging, mending;  writer   their face
+    audit      every byte against its checksum, every slice against the signed head
+
+Folders lie in that order, each on those before it. The format is docs/replica.md.
+"""

@@ -22,7 +22,7 @@ import cbor2
 from edged.errors import DamageError, StoreError
 from edged.files import stamp_of
 from edged.replica.files.disk import MANIFEST, PREVIOUS, VersionCounter, datasets
-from edged.replica.layers.lookup import STILL, Getter
+from edged.replica.layers.lookup import STILL, Following, Getter
 from edged.replica.layers.pool import Pool
 from edged.replica.loading import LoadedVersion, load, nothing
 from edged.replica.view import ChangedRecord, View
@@ -117,7 +117,7 @@ class Dataset(Mapping[str, "Collection"]):
         with self.lock:
             self.held += 1
             if self.held == 1:
-                self.cell, self.seen = STILL, 0
+                self.cell, self.seen = STILL.counter, STILL.seen
         self.rebind()
 
     def release(self) -> None:
@@ -176,7 +176,7 @@ class Collection(Mapping[str, Any]):
     def bind(self) -> None:
         """Take up the dataset's current version."""
         view, counter, seen = self.dataset.moment()
-        self.get_raw = view.following_getter(self.name, counter, seen, self.moved)
+        self.get_raw = view.following_getter(self.name, Following(counter, seen, self.moved))
 
     def moved(self, key: str) -> bytes | None:
         """A get when the counter has moved. Goes by the dataset, so that a kept old function is right too."""
@@ -217,7 +217,7 @@ class Collection(Mapping[str, Any]):
     def where(self, *, limit: int | None = None, **conditions: Any) -> Iterator[tuple[str, Any]]:
         """(key, value) in key order of the records whose indexed fields equal or hold what is asked for.
 
-        A tuple asks for any of its values; a dotted field is given as `**{"a.b": value}`. Raises RequestError for a
+        A tuple asks for any of its values; a dotted field is given as `**{"a.b": value}`. Raises QueryError for a
         field without an index.
         """
         for key, data in self.dataset.view().where(self.name, conditions, limit=limit):

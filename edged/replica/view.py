@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edged.errors import ChainError, DamageError, RequestError
+from edged.errors import ChainError, DamageError, QueryError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
 from edged.replica.files.settings import ReplicaSettings
 from edged.replica.layers.layers import Found, Layers
-from edged.replica.layers.lookup import Getter, getter
+from edged.replica.layers.lookup import Following, Getter, getter
 
 if TYPE_CHECKING:
     from edged.replica.layers import search
@@ -117,11 +117,11 @@ class View:
             found = self.getters[collection] = getter(self.layers, collection, self.hidden.get(collection, ()), fault)
         return found
 
-    def following_getter(self, collection: str, counter: Any, seen: int, moved: Getter) -> Getter:
-        """`getter`, which asks `moved` instead once `counter[0]` is not `seen`."""
+    def following_getter(self, collection: str, following: Following) -> Getter:
+        """`getter`, which goes by `following`."""
         fault = next(iter(self.broken.values()), None)
         hidden = self.hidden.get(collection, ())
-        return getter(self.layers, collection, hidden, fault, counter=counter, seen=seen, moved=moved)
+        return getter(self.layers, collection, hidden, fault, following)
 
     def get_raw(self, collection: str, key: str) -> bytes | None:
         """The record's value as CBOR, None where there is none or it is taken down."""
@@ -182,14 +182,13 @@ class View:
         """(key, value) in key order of the records that meet all conditions, each on an indexed field.
 
         A field that holds a list meets a condition with any of its items; a tuple asks for any of its values. The text
-        "1994" is not the number 1994. Raises RequestError for a field without an index.
+        "1994" is not the number 1994. Raises QueryError for a field without an index.
         """
         self.require_whole()  # first, as damage may be to the schema
         declared = self.rules(collection).index
         for name in conditions:
             if name not in declared:
-                raise RequestError(
-                    400,
+                raise QueryError(
                     f"where.{name}: {collection} has no index on it, only on {', '.join(declared) or 'nothing'}; "
                     f"declare it in {self.dataset}.toml",
                 )
@@ -201,8 +200,8 @@ class View:
             return
         from edged.replica.layers import query  # here, so that gets and lists do not load it
 
-        choices, begin = query.choices_of(conditions), begin_of(after, "")
-        streams = [query.where(layers, self.schema, collection, choices, begin) for layers in self.layers]
+        asked = query.Asked(self.schema, collection, query.choices_of(conditions), begin_of(after, ""))
+        streams = [query.where(layers, asked) for layers in self.layers]
         merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
         hidden, last = self.hidden.get(collection, set()), after
         for key, _, pack, place in merged:
@@ -215,11 +214,11 @@ class View:
     def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]:
         """At most `limit` (key, value) that hold every word of `text`, the best first; the words may be cut short.
 
-        Raises RequestError where the collection has no text fields.
+        Raises QueryError where the collection has no text fields.
         """
         self.require_whole()
         if not self.rules(collection).text:
-            raise RequestError(400, f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
+            raise QueryError(f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
         from edged.replica.indexes import terms  # here, so that gets and lists do not load it
 
         return self.best(collection, terms.words(text), limit)
@@ -265,10 +264,10 @@ def key_of(found: Found) -> str:
 
 
 def begin_of(after: str | None, prefix: str) -> str:
-    """The key from which a scan has to begin. Raises RequestError for text that cannot begin a key."""
+    """The key from which a scan has to begin. Raises QueryError for text that cannot begin a key."""
     begin = max(after or "", prefix)
     try:
         begin.encode()
     except UnicodeEncodeError as fault:
-        raise RequestError(400, "after or prefix holds an unpaired surrogate") from fault
+        raise QueryError("after or prefix holds an unpaired surrogate") from fault
     return begin

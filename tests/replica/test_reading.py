@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import edged
-from edged.errors import BusyError, ChainError, RequestError, StoreError
+from edged.errors import BusyError, ChainError, QueryError, StoreError
 from edged.feed import cbor
 from edged.feed.blob import BlobRef
 from edged.replica.writer import Writer
@@ -136,9 +136,9 @@ def test_conditions_and_search_find_what_a_full_scan_finds(tmp_path: Path) -> No
             key for key, film in films.items() if film["year"] in (1994, 1995) and "Noir" in film["genres"]
         )
         assert list(titles.where(year=1)) == []
-        with pytest.raises(RequestError, match="no index"):
+        with pytest.raises(QueryError, match="no index"):
             titles.where(extract="x").__next__()
-        with pytest.raises(RequestError, match="no text fields"):
+        with pytest.raises(QueryError, match="no text fields"):
             replica["catalog"]["people"].search("x")
         found = titles.search("senor caf", limit=1000)
         words = {

@@ -12,17 +12,27 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from edged.errors import DamageError
 from edged.feed import limits
 from edged.feed.zstd import MAGIC, DamagedFrame
-from edged.replica.layers.layers import Layers
+from edged.replica.layers.layers import Layers, SortedRun
 from edged.replica.packs.pack import KEY_PREFIX, PAGE_SHIFT, REMOTE_BIT, REMOTE_ENTRY, Pack
 
 Getter = Callable[[str], bytes | None]
-STILL = (0,)  # a counter that never moves
 ELSEWHERE = -1 << 40  # a slot on no page: a fingerprint was met, so what its entry says has to be checked too
+
+
+class Following(NamedTuple):
+    """When a getter has to ask elsewhere: `moved` is asked once `counter[0]` is not `seen` any more."""
+
+    counter: Any = (0,)
+    seen: int = 0
+    moved: Getter | None = None
+
+
+STILL = Following()  # never
 
 
 def getter(
@@ -30,20 +40,14 @@ def getter(
     collection: str,
     hidden: Collection[str],
     fault: DamageError | None,
-    *,
-    counter: Any = STILL,
-    seen: int = 0,
-    moved: Getter | None = None,
+    following: Following = STILL,
 ) -> Getter:
-    """key to value, None where there is none.
-
-    fault: raised for a miss, as the record may be in a damaged slice; moved: asked instead once `counter[0]` is not
-    `seen` any more.
-    """
+    """key to value, None where there is none. fault: raised for a miss, as the record may be in a damaged slice."""
     if len(layers) == 1 and fault is None:
-        return of_slice(layers[0], collection, hidden, counter, seen, moved)
-    parts = [of_slice(one, collection, (), STILL, 0, None) for one in layers]
+        return of_slice(layers[0], collection, hidden, following)
+    parts = [of_slice(one, collection, (), STILL) for one in layers]
     lost = frozenset(hidden)
+    counter, seen, moved = following
 
     def get(key: str) -> bytes | None:
         if counter[0] != seen and moved is not None:
@@ -65,7 +69,7 @@ def probe_of(pack: Pack) -> tuple[Any, ...]:
     """What a probe needs of a pack, in the order in which it unpacks it. The last: from a slot's byte to its page."""
     shift = pack.table_at - (pack.first_page << PAGE_SHIFT)
     return (
-        pack.table, pack.slots, (1 << pack.bits) - 1, pack.offsets, pack.buffer, pack.frames.local,
+        pack.table, pack.slots, (1 << pack.bits) - 1, pack.offsets, pack.buffer, pack.frames.engine,
         pack.seen, shift,
     )  # fmt: skip
 
@@ -82,9 +86,7 @@ def plain(pack: Pack) -> bool:
     return pack.table is not None and not pack.at
 
 
-def of_slice(
-    layers: Layers, collection: str, hidden: Collection[str], counter: Any, seen: int, moved: Getter | None
-) -> Getter:
+def of_slice(layers: Layers, collection: str, hidden: Collection[str], following: Following) -> Getter:
     """The getter of one slice: a dictionary of fresh entries, then the middle pack, then one base pack."""
     fresh: dict[str, Any] = layers.overlay.get(collection, {})
     if hidden:
@@ -105,7 +107,8 @@ def of_slice(
 
     if chain is not None and all(map(plain, (*packs, *middle))) and len(middle) <= 1:
         upper = middle[0] if middle else None
-        return fast(fresh, upper, chain.firsts, packs, collection, thorough, counter, seen, moved)
+        return fast(fresh, upper, chain, collection, thorough, following)
+    counter, seen, moved = following
 
     def get(key: str) -> bytes | None:
         if counter[0] != seen and moved is not None:
@@ -127,7 +130,7 @@ MISSED = object()
 def middle_getter(pack: Pack, thorough: Getter) -> Callable[[str, bytes, int], Any]:
     """The value of the entry that begins with `word` and hashes to `value`; MISSED where there is none."""
     table, slots, mask, offsets, buffer, local, checked, shift = probe_of(pack)
-    remotes = [(buffer, frames.local) for buffer, frames in pack.remotes]
+    remotes = [(buffer, frames.engine) for buffer, frames in pack.remotes]
     unpack, size, first_page = REMOTE_ENTRY.unpack, REMOTE_ENTRY.size, pack.first_page
 
     def get(key: str, word: bytes, value: int) -> Any:
@@ -166,15 +169,13 @@ def middle_getter(pack: Pack, thorough: Getter) -> Callable[[str, bytes, int], A
 def fast(
     fresh: dict[str, Any],
     upper: Pack | None,
-    firsts: list[str],
-    packs: list[Pack],
+    run: SortedRun,
     collection: str,
     thorough: Getter,
-    counter: Any,
-    seen: int,
-    moved: Getter | None,
+    following: Following,
 ) -> Getter:
     """The getter where all packs can be probed in place."""
+    (counter, seen, moved), (firsts, packs) = following, run
     base = [probe_of(pack) for pack in (packs[0], *packs)]  # what sorts before the first key is looked for there too
     seed = zlib.crc32(collection.encode())
     crc32, prefixes, fetch = zlib.crc32, KEY_PREFIX, fresh.get

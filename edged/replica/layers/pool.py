@@ -6,6 +6,7 @@ import contextlib
 import mmap
 import os
 import sys
+import threading
 import zlib
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from edged.files import StrPath
 from edged.replica.files.disk import PACKS, explained, map_file
 from edged.replica.files.manifest import FileRef, Manifest, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.files.settings import ReplicaSettings, decode_settings
-from edged.replica.packs.frames import Frames
+from edged.replica.packs.frames import Frames, MakeEngine
 from edged.replica.packs.pack import Buffer, Pack
 
 if TYPE_CHECKING:
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 NO_DICTIONARY = b""
 ENDS_BYTES = 8192  # header, `meta` and first entry at the begin of a pack; `crcs` at its end
+
+
+class EnginePerThread(threading.local):
+    """One decompressor a thread, since it lets other threads run while it works."""
+
+    def __init__(self, make: MakeEngine) -> None:
+        self.decompress = make().decompress
 
 
 class Pool:
@@ -42,7 +50,7 @@ class Pool:
         self.files: dict[str, mmap.mmap] = {}
         self.packs: dict[PackRef, Pack] = {}
         self.indexes: dict[tuple[Pack, int], tuple[dict[str, CollectionSchema], Index]] = {}
-        self.frames: dict[bytes, Frames] = {NO_DICTIONARY: Frames(b"")}
+        self.frames: dict[bytes, Frames] = {NO_DICTIONARY: Frames(b"", EnginePerThread)}
         self.settings: dict[FileRef, ReplicaSettings] = {}
         self.inodes: dict[bytes, int] = {NO_DICTIONARY: 0}
 
@@ -105,7 +113,7 @@ class Pool:
         if found is None or self.inodes.get(sha256, inode) != inode:
             # Its SHA-256 is for writers and the audit; a frame of another dictionary fails its own checksum.
             try:
-                found = self.frames[sha256] = Frames(self.dictionary(sha256))
+                found = self.frames[sha256] = Frames(self.dictionary(sha256), EnginePerThread)
             except DamagedFrame as fault:
                 name = dictionary_name(sha256)
                 raise DamageError(f"read {self.name}/{PACKS}/{name}: {fault}; fetch its slice again") from fault

@@ -6,7 +6,8 @@ same four bytes in each frame, stays off the disk.
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
+from typing import Protocol
 
 from edged.feed import zstd
 from edged.feed.zstd import MAGIC
@@ -18,22 +19,31 @@ HOP_LEVEL = 19
 TYPICAL_VALUE_BYTES = 600  # what the match finder is tuned for
 
 
-class Decompressor(threading.local):
-    """One decompressor a thread, since it lets other threads run while it works."""
+class Engine(Protocol):
+    """What decompresses: one at a time, or one for each thread in turn."""
 
-    def __init__(self, prepared: zstd.Dictionary | None) -> None:
-        engine = zstd.decompressor(prepared)
-        self.decompress = engine.decompress
+    @property
+    def decompress(self) -> Callable[[bytes], bytes]: ...
+
+
+MakeEngine = Callable[[], Engine]
 
 
 class Frames:
-    """Compresses and decompresses with one dictionary (b"" for none). Decompressing is thread-safe."""
+    """Compresses and decompresses with one dictionary (b"" for none).
 
-    def __init__(self, dictionary: bytes) -> None:
+    share: makes of an engine for one thread what all threads may use; without it decompressing is for one thread.
+    """
+
+    def __init__(self, dictionary: bytes, share: Callable[[MakeEngine], Engine] | None = None) -> None:
         self.dictionary = dictionary
         self.prepared = zstd.prepared(dictionary)
-        self.local = Decompressor(self.prepared)
+        self.engine: Engine = share(self.make_engine) if share is not None else self.make_engine()
         self.engines: dict[int, zstd.Compressor] = {}
+
+    def make_engine(self) -> Engine:
+        engine: Engine = zstd.decompressor(self.prepared)
+        return engine
 
     def compress(self, value: bytes, level: int = SNAPSHOT_LEVEL) -> bytes:
         """The frame to store. Not thread-safe."""
@@ -45,4 +55,4 @@ class Frames:
 
     def decompress(self, frame: bytes) -> bytes:
         """The value. Raises DamagedFrame (and MemoryError, where a damaged size asks for too much)."""
-        return self.local.decompress(MAGIC + frame)
+        return self.engine.decompress(MAGIC + frame)

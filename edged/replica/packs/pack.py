@@ -219,7 +219,7 @@ class Pack:
         if not frame:
             return None
         try:
-            return self.frames.local.decompress(MAGIC_NUMBER + frame)
+            return self.frames.engine.decompress(MAGIC_NUMBER + frame)
         except (DamagedFrame, MemoryError):
             return self.decode(frame)
 

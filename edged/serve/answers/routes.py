@@ -9,7 +9,7 @@ import logging
 import cbor2
 
 from edged.access.identity import Identity
-from edged.errors import DamageError, EdgedError, RequestError, StoreError
+from edged.errors import DamageError, EdgedError, QueryError, RequestError, StoreError
 from edged.feed.schema import ViewRule, view_to_cbor
 from edged.http.hosts import METHODS
 from edged.http.request import Answer, Request, Response, Stream, Timed
@@ -86,6 +86,8 @@ def answer(request: Request, who: Identity, service: Service, now: float, *, may
         return service.damage.watched(found) if isinstance(found, Stream) else found
     except RequestError as fault:
         return problem(service, request, fault, view)
+    except QueryError as fault:
+        return problem(service, request, RequestError(400, str(fault)), view)
     except StoreError as fault:
         if isinstance(fault, DamageError) and dataset is not None:
             service.damage.report(dataset.name, fault, view)

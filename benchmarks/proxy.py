@@ -32,10 +32,9 @@ from pathlib import Path
 import trio
 
 from edged.clock import Clock
-from edged.config import ServeConfig
+from edged.config import ProxyConfig, RouteConfig, ServeConfig
 from edged.http.meter import Meter
 from edged.proxy.app import ProxyApp
-from edged.proxy.settings import ProxySettings, Route
 from edged.serve.app_server import serve_apps
 
 PROXY_CORE, OTHER_CORE = "0", "1"
@@ -213,8 +212,7 @@ def compare(origin: int, ports: dict[str, int], options: argparse.Namespace) -> 
 
 async def serve(origin: int, directory: Path) -> None:
     clock = Clock()
-    settings = ProxySettings(routes=(Route("/", f"http://127.0.0.1:{origin}"),), directory=directory)
-    app = ProxyApp(settings, clock)
+    app = ProxyApp(ProxyConfig(routes=[RouteConfig("/", f"http://127.0.0.1:{origin}")]), directory, clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(app.run)
         config = ServeConfig(bind=["127.0.0.1:0"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -164,6 +165,8 @@ class ProxyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """The caching proxy for services that cannot be replicated. Without routes there is none."""
 
     quota: Annotated[Size, Meta(description="Bytes on disk at most, all files of the cache together.")] = "256MiB"
+    memory: Annotated[Size, Meta(description="For answers in memory, where hits come from.")] = "32MiB"
+    largest: Annotated[Size, Meta(description="The largest body that is kept; 0B: an eighth of quota.")] = "0B"
     routes: Annotated[list[RouteConfig], Meta(max_length=256, description="The services.")] = field(
         default_factory=list
     )
@@ -245,9 +248,21 @@ def check_whole(config: Config, table: Table, key: Key) -> list[Fault]:
     ]
 
 
+def is_sound_url(url: str) -> bool:
+    """Whether host and port of a URL can be used as they stand: international names are written in their A-form."""
+    try:
+        parts = urlsplit(url)
+        return url.isascii() and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def check_route(route: RouteConfig, table: Table, key: Key) -> list[Fault]:
     """Keys that go together, and files that must be there."""
     faults: list[Fault] = []
+    if not is_sound_url(route.upstream):
+        what = f"{route.upstream!r} is not a URL; expected http(s)://host[:port][/path] of ASCII, the port below 65536"
+        faults.append(table.fault((*key, "upstream"), what))
     if bool(route.cert) != bool(route.key):
         faults.append(table.fault((*key, "cert"), "cert and key go together; set both or neither"))
     for name in ("ca", "cert", "key"):

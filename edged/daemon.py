@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
-from msgspec import structs
 
 import edged
 from edged.clock import Clock, freshness
@@ -282,12 +281,9 @@ def note_read_only(station: Station, fault: StoreError) -> None:
 
 
 def make_proxy(config: Config, clock: Clock) -> ProxyApp:
-    """What `[proxy]` says, in the proxy's own words."""
     from edged.proxy.app import ProxyApp  # here, so that a device without routes does not load it
-    from edged.proxy.settings import ProxySettings, Route
 
-    routes = tuple(Route(**structs.asdict(route)) for route in config.proxy.routes)
-    return ProxyApp(ProxySettings(routes, config.proxy_directory, size_bytes(config.proxy.quota)), clock)
+    return ProxyApp(config.proxy, config.proxy_directory, clock)
 
 
 async def run_until_signal(config: Config, config_path: Path) -> None:

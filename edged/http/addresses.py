@@ -125,11 +125,10 @@ def open_unix(path: str, mode: int, backlog: int) -> Listener:
     remove_dead(path)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        before = os.umask(0o777)  # nobody may connect until chmod has said who
-        try:
-            sock.bind(path)
-        finally:
-            os.umask(before)
+        # Nobody may connect until chmod has said who. Linux gives a socket's own mode to its name; the umask would be
+        # that of the whole process, and of files that other threads make at this moment.
+        os.fchmod(sock.fileno(), 0)
+        sock.bind(path)
         inode = os.stat(path).st_ino
         os.chmod(path, mode)
         sock.listen(backlog)

@@ -13,8 +13,8 @@ import trio
 
 from edged.access.identity import LOCAL, Identity
 from edged.clock import Clock
+from edged.config import ProxyConfig, RouteConfig
 from edged.proxy.app import ProxyApp
-from edged.proxy.settings import ProxySettings, Route
 from edged.proxy.timeline import Timeline
 
 WALL_S = 1_800_000_000.0
@@ -224,12 +224,9 @@ async def running(
         if serve:
             listeners = await nursery.start(listen, origin)
             origin.port = listeners[0].socket.getsockname()[1]
-        routes = (Route(**{"prefix": "/", "upstream": origin.url} | route),)
-        app = ProxyApp(
-            ProxySettings(routes=routes, directory=directory, **{"quota_bytes": 16 << 20} | (settings or {})),
-            who=lambda scope: who,
-            timeline=timeline,
-        )
+        routes = [RouteConfig(**{"prefix": "/", "upstream": origin.url} | route)]
+        config = ProxyConfig(routes=routes, **{"quota": "16MiB"} | (settings or {}))
+        app = ProxyApp(config, directory, who=lambda scope: who, timeline=timeline)
         await nursery.start(app.run)
         yield app, origin
         nursery.cancel_scope.cancel()

@@ -163,9 +163,9 @@ async def test_a_client_that_goes_alone_ends_the_request(autojump_clock: trio.te
             nursery.start_soon(lambda: call(app, "/a", gone=gone))
             await trio.sleep(1)
             gone.set()
-        assert app.upstreams[0].pool.connections == []
-        assert app.exchange is not None
-        assert app.exchange.flights == {}
+        assert app.gateway.upstreams[0].pool.connections == []
+        assert app.gateway.exchange is not None
+        assert app.gateway.exchange.fetcher.flights == {}
 
 
 async def test_what_is_not_shared_does_not_make_anyone_wait_in_line(autojump_clock: trio.testing.MockClock) -> None:
@@ -292,7 +292,7 @@ async def test_the_circuit_opens_fails_fast_and_closes_by_itself(autojump_clock:
         async with running(origin.says, origin=origin, serve=False) as (app, _):
             assert (await call(app, "/a")).status == 200
             up.cancel()
-            await app.upstreams[0].pool.aclose()
+            await app.gateway.upstreams[0].pool.aclose()
             await trio.sleep(100)
             assert [(await call(app, f"/{number}")).status for number in range(2)] == [504, 504]
             assert app.status()["upstreams"] == {"/": False}
@@ -460,8 +460,8 @@ async def test_an_answer_that_breaks_off_is_not_stored_and_not_ended(autojump_cl
     async with running(Says(raw=raw), timeout_s=1) as (app, origin):
         reply = await call(app, "/a")
         assert (reply.status, reply.body, reply.whole) == (200, b"half", False)
-        assert app.exchange is not None
-        assert await app.cache.find(primary_key(b"", origin.url.encode() + b"/a"), ()) is None
+        assert app.gateway.exchange is not None
+        assert await app.gateway.cache.find(primary_key(b"", origin.url.encode() + b"/a"), ()) is None
 
 
 @pytest.mark.parametrize(
@@ -501,7 +501,8 @@ async def test_bytes_past_an_answer_never_become_the_answer_to_another(
     ("path", "fields", "status"),
     [
         ("/a/../b", [], 400),
-        ("/a%2f%2e%2e/b", [], 200),
+        ("/a%2f%2e%2e/b", [], 400),
+        ("/a%2f..b/c", [], 200),
         ("/%2e%2e/b", [], 400),
         ("/a", [("Content-Length", "1"), ("Content-Length", "1")], 400),
         ("/a", [("Content-Length", "1"), ("Transfer-Encoding", "chunked")], 400),
@@ -519,9 +520,11 @@ async def test_a_request_that_could_smuggle_goes_nowhere(
 
 async def test_a_route_that_leads_back_to_edged_ends_in_508(autojump_clock: trio.testing.MockClock) -> None:
     async with running(Says()) as (app, origin):
-        assert (await call(app, "/a", [("Via", "1.1 " + app.via.decode())])).status == 508
+        assert app.gateway.exchange is not None
+        via = "1.1 " + app.gateway.exchange.via.decode()
+        assert (await call(app, "/a", [("Via", via)])).status == 508
         assert (await call(app, "/a", [("Via", "1.1 other")])).status == 200
-    assert origin.asked[0].fields["via"] == "1.1 other, 1.1 " + app.via.decode() or origin.asked[0].fields["via"]
+    assert origin.asked[0].fields["via"] == "1.1 other, " + via
 
 
 # --- through ---------------------------------------------------------------------------------------------------------
@@ -570,7 +573,7 @@ async def test_a_large_answer_that_nobody_reads_is_not_read_either(autojump_cloc
     async with running(Says(fields=FRESH, pieces=(piece,) * 64), timeout_s=1e6) as (app, _origin):
         with trio.move_on_after(36_000):
             await call(app, "/a", on_piece=one_piece)
-        assert app.cache.memory.cost_bytes < 4 << 20
+        assert app.gateway.cache.memory.cost_bytes < 4 << 20
 
 
 async def test_longest_prefix_stripped_and_joined(autojump_clock: trio.testing.MockClock) -> None:

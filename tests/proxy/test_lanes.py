@@ -22,7 +22,7 @@ from edged.http.lane.lane import PARKED_SLICE_S, FastLane
 from edged.http.meter import Meter
 from edged.http.server import serve
 from edged.proxy.app import ProxyApp
-from edged.proxy.upstream.upstream import GuardedStream
+from edged.proxy.upstream.guarded import GuardedStream
 from edged.serve.app_server import serve_apps
 from tests.proxy.driving import Asked, Handler, Origin, Says, running
 from tests.serve.lanes import Client, Reply, client, eventually, head
@@ -221,7 +221,7 @@ async def test_a_client_that_leaves_frees_its_upstream_connection() -> None:
         async with client(fast) as asker:
             await asker.send(head("GET", "/a"))
             await eventually(lambda: len(origin.asked) == 1)
-        await eventually(lambda: not app.upstreams[0].pool.connections)
+        await eventually(lambda: not app.gateway.upstreams[0].pool.connections)
         await eventually(lambda: meter.fast_connections == 0)
 
 
@@ -229,8 +229,8 @@ async def test_who_waits_for_the_same_takes_over_from_one_that_left() -> None:
     release = trio.Event()
     says = Says(fields=FRESH, before=release.wait)
     async with both(says) as (fast, _, origin, _meter, app), client(fast) as second:
-        assert app.exchange is not None
-        flights = app.exchange.flights
+        assert app.gateway.exchange is not None
+        flights = app.gateway.exchange.fetcher.flights
         async with client(fast) as first:
             await first.send(head("GET", "/a"))
             await eventually(lambda: len(origin.asked) == 1)
@@ -283,7 +283,7 @@ async def test_a_fault_of_the_proxy_is_a_500_and_costs_its_own_connection_alone(
 
     async with both(by_path) as (fast, _, _origin, _meter, app):
         with monkeypatch.context() as patch:
-            patch.setattr(app.exchange, "retrieve", fail)
+            patch.setattr(app.gateway.exchange, "retrieve", fail)
             async with client(fast) as asker:
                 await asker.send(head("GET", "/a"))
                 assert (await asker.end()).startswith(b"HTTP/1.1 500 ")
@@ -350,7 +350,7 @@ async def test_an_answer_whose_end_is_uncertain_is_a_502_and_neither_stored_nor_
             count = len(origin.asked)
             assert (await ask_alike([one, other], head("GET", "/a"))).status == 502
             assert len(origin.asked) >= count + 2
-            assert app.upstreams[0].pool.connections == []
+            assert app.gateway.upstreams[0].pool.connections == []
         assert (await ask_alike([one, other], head("POST", "/a", {"Content-Length": "0"}))).status == 502
     assert "Traceback" not in caplog.text
 

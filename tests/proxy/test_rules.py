@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from edged.http.fields import Fields, value_of
 from edged.proxy.rules.answer import answer_from, hit_status
 from edged.proxy.rules.decisions import (
     Ask,
-    Entry,
+    CacheEntry,
     Receipt,
     Refuse,
     Serve,
@@ -18,11 +19,10 @@ from edged.proxy.rules.decisions import (
     make_entry,
     may_serve_failing,
     read_request,
+    receive,
     received_fields,
     storing_scope,
 )
-from edged.proxy.rules.fields import Fields, value_of
-from edged.proxy.rules.freshness import read_policy
 from edged.proxy.rules.status import CacheStatus, with_status
 
 URL = b"https://services.example/api/a"
@@ -35,10 +35,13 @@ def fields(*pairs: tuple[str, str]) -> Fields:
     return tuple((name.lower().encode(), value.encode()) for name, value in pairs)
 
 
-def stored(*pairs: tuple[str, str], status: int = 200, wall_s: float | None = WALL_S, private: bool = False) -> Entry:
+def stored(
+    *pairs: tuple[str, str], status: int = 200, wall_s: float | None = WALL_S, private: bool = False
+) -> CacheEntry:
     request = read_request(b"GET", URL, ())
     head = (*fields(*pairs), (b"date", DATE))
-    return make_entry(request, status, head, Receipt(NOW_S, wall_s, 0.0), size=3, order=1, private=private)
+    received = receive(status, head, Receipt(NOW_S, wall_s, 0.0))
+    return make_entry(request, received, size=3, order=1, private=private)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +116,19 @@ def test_nothing_stored_asks_or_refuses() -> None:
         (b"GET", (), 206, (("Cache-Control", "max-age=1"),), False, "no"),
         (b"GET", (), 200, (), False, "shared"),
         (b"GET", (), 200, (("Set-Cookie", "a=b"),), False, "no"),
-        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "max-age=1")), False, "shared"),
+        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "max-age=1")), False, "no"),
+        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "private, max-age=1")), True, "no"),
+        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "public, max-age=1")), False, "shared"),
+        (b"GET", (("Cookie", "a=b"),), 200, (), False, "no"),
+        (b"GET", (("Cookie", "a=b"),), 200, (), True, "private"),
+        (b"GET", (("Cookie", "a=b"),), 200, (("Cache-Control", "public"),), False, "shared"),
+        (b"GET", (("Cookie", "a=b"),), 200, (("Cache-Control", "max-age=1"),), False, "shared"),
+        (b"GET", (("X-Api-Key", "k"),), 200, (("Cache-Control", "max-age=1"),), False, "no"),
+        (b"GET", (("X-Api-Key", "k"),), 200, (("Cache-Control", "max-age=1"),), True, "private"),
+        (b"GET", (("X-Api-Key", "k"),), 200, (("Cache-Control", "s-maxage=1"),), False, "shared"),
+        (b"GET", (("If-Match", '"a"'),), 412, (("Cache-Control", "max-age=1"),), False, "no"),
+        (b"GET", (), 431, (("Cache-Control", "public, max-age=1"),), False, "no"),
+        (b"GET", (), 400, (("Cache-Control", "max-age=1"),), False, "shared"),
         (b"GET", (), 503, (), False, "no"),
         (b"GET", (), 503, (("Cache-Control", "max-age=1"),), False, "shared"),
         (b"GET", (), 599, (("Cache-Control", "max-age=1, must-understand, no-store"),), False, "no"),
@@ -134,9 +149,8 @@ def test_who_may_keep_an_answer(
     expected: str,
 ) -> None:
     request = read_request(method, URL, fields(*request_))
-    head = fields(*response)
-    policy = read_policy(status, head)
-    assert storing_scope(request, status, head, policy, private_allowed=private_allowed) == expected
+    received = receive(status, fields(*response), Receipt(NOW_S, WALL_S, 0.0))
+    assert storing_scope(request, received, private_allowed=private_allowed) == expected
 
 
 @pytest.mark.parametrize(
@@ -274,6 +288,6 @@ def test_a_date_that_is_missing_is_added_only_while_the_clock_is_set() -> None:
 def test_an_expires_without_date_is_not_trusted_while_the_clock_is_at_1970() -> None:
     request = read_request(b"GET", URL, ())
     head = fields(("Expires", "Fri, 15 Jan 2027 08:01:00 GMT"))
-    entry = make_entry(request, 200, head, Receipt(NOW_S, None, 0), size=0, order=1, private=False)
+    entry = make_entry(request, receive(200, head, Receipt(NOW_S, None, 0)), size=0, order=1, private=False)
     assert entry.lifetime_s == 0
     assert not is_shareable(entry)

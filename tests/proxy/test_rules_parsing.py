@@ -8,16 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.http.dates import read_date, write_date
+from edged.http.fields import Fields, split_list, value_of
 from edged.proxy.rules.digest import DigestCheck
-from edged.proxy.rules.fields import (
-    FOREVER_S,
-    Fields,
-    read_date,
-    read_directives,
-    read_seconds,
-    split_list,
-    write_date,
-)
+from edged.proxy.rules.directives import FOREVER_S, read_directives, read_seconds
 from edged.proxy.rules.forward import Refused, answer_fields, check_fields, check_target, under_prefix, upstream_fields
 from edged.proxy.rules.freshness import initial_age_s, lifetime_s, read_policy
 from edged.proxy.rules.invalidation import GroupLedger, invalid_urls, invalidates, read_groups
@@ -292,8 +286,8 @@ def test_a_request_that_could_smuggle_another_is_refused(fields: Fields) -> None
         check_fields(fields)
 
 
-def forward(fields: Fields, credentials: frozenset[bytes] = frozenset(), body: bool = False) -> Fields:
-    return upstream_fields(fields, host=b"up", via=b"edged-1", credentials=credentials, body=body)
+def forward(fields: Fields, method: bytes = b"GET", body: bool = False) -> Fields:
+    return upstream_fields(fields, method=method, host=b"up", via=b"edged-1", body=body)
 
 
 def test_nothing_of_the_connection_nor_of_edged_goes_upstream() -> None:
@@ -302,15 +296,13 @@ def test_nothing_of_the_connection_nor_of_edged_goes_upstream() -> None:
             (b"host", b"localhost"),
             (b"connection", b"keep-alive, x-secret"),
             (b"x-secret", b"1"),
-            (b"authorization", b"Bearer edged-token"),
             (b"te", b"trailers"),
             (b"upgrade", b"h2c"),
             (b"transfer-encoding", b"chunked"),
             (b"proxy-authorization", b"x"),
             (b"expect", b"100-continue"),
             (b"accept", b"*/*"),
-        ),
-        credentials=frozenset((b"authorization",)),
+        )
     )
     assert passed == ((b"host", b"up"), (b"accept", b"*/*"), (b"via", b"1.1 edged-1"))
 
@@ -323,6 +315,24 @@ def test_the_framing_of_a_body_is_ours() -> None:
     assert (b"content-length", b"5") in forward(((b"content-length", b"5"),), body=True)
     assert (b"transfer-encoding", b"chunked") in forward(((b"transfer-encoding", b"chunked"),), body=True)
     assert forward(((b"content-length", b"0"),)) == ((b"host", b"up"), (b"via", b"1.1 edged-1"))
+
+
+@pytest.mark.parametrize(
+    ("method", "fields", "length"),
+    [
+        (b"POST", (), b"0"),
+        (b"PUT", ((b"content-length", b"0"),), b"0"),
+        (b"PATCH", (), b"0"),
+        (b"DELETE", (), None),
+        (b"DELETE", ((b"content-length", b"0"),), b"0"),
+        (b"OPTIONS", (), None),
+    ],
+)
+def test_that_there_is_no_body_is_said_where_one_is_expected(
+    method: bytes, fields: Fields, length: bytes | None
+) -> None:
+    assert value_of(forward(fields, method), b"content-length") == length
+    assert value_of(forward(fields, method), b"transfer-encoding") is None
 
 
 def test_a_request_that_comes_back_is_a_loop() -> None:

@@ -135,7 +135,7 @@ async def test_a_client_that_leaves_an_event_stream_frees_its_connection() -> No
             assert b"transfer-encoding: chunked" in answer.lower()
             await beat.wait()
         for _ in range(200):
-            if not app.upstreams[0].pool.connections:
+            if not app.gateway.upstreams[0].pool.connections:
                 break
             await trio.sleep(0.01)
-        assert app.upstreams[0].pool.connections == []
+        assert app.gateway.upstreams[0].pool.connections == []

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edged.cli.main import build_parser
+from edged.config import load
 from edged.errors import ConfigError
-from edged.proxy.settings import ProxySettings, Route
 
 
 def test_a_directory_without_a_store_is_named(tmp_path: Path) -> None:
@@ -21,15 +21,33 @@ def test_a_directory_without_a_store_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("routes", "message"),
     [
-        ([Route("/a", "ftp://x")], "upstream is"),
-        ([Route("/a", "http://user@x")], "upstream is"),
-        ([Route("/a", "http://x?y")], "upstream is"),
-        ([Route("a", "http://x")], "absolute path"),
-        ([Route("/v1/x", "http://x")], "edged's own"),
-        ([Route("/a", "http://x"), Route("/a/", "http://y")], "twice"),
-        ([Route("/a", "https://x", cert="a")], "go together"),
+        ([("/a", "ftp://x")], "line 3: proxy.routes.upstream: .*http"),
+        ([("/a", "http://user@x")], "line 3: proxy.routes.upstream"),
+        ([("/a", "http://x?y")], "line 3: proxy.routes.upstream"),
+        ([("/a", "http://x:0")], "line 3: proxy.routes.upstream: .*is not a URL"),
+        ([("/a", "http://x:65536")], "line 3: proxy.routes.upstream: .*is not a URL"),
+        ([("/a", "http://[bad/")], "line 3: proxy.routes.upstream: .*is not a URL"),
+        ([("/a", "http://bücher.example")], "line 3: proxy.routes.upstream: .*ASCII"),
+        ([("a", "http://x")], "line 2: proxy.routes.prefix: .*absolute path"),
+        ([("/v1/x", "http://x")], "line 2: proxy.routes.prefix: .*not below /v1"),
+        ([("/a", "http://x"), ("/a/", "http://y")], "line 5: proxy.routes.prefix: .*twice"),
+        ([("/a", 'https://x"\ncert = "/dev/null')], "proxy.routes.cert: .*go together"),
     ],
 )
-def test_a_route_that_cannot_be_served_is_named(routes: list[Route], message: str) -> None:
+def test_a_route_that_cannot_be_served_is_named_with_its_line(
+    tmp_path: Path, routes: list[tuple[str, str]], message: str
+) -> None:
+    path = tmp_path / "edged.toml"
+    text = "".join(f'[[proxy.routes]]\nprefix = "{prefix}"\nupstream = "{upstream}"\n' for prefix, upstream in routes)
+    path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        ProxySettings(routes=tuple(routes)).check()
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "upstream", ["http://x:1", "http://x:65535", "https://[::1]:8080/base", "http://xn--bcher-kva"]
+)
+def test_urls_at_the_edges_of_what_is_sound_are_taken(tmp_path: Path, upstream: str) -> None:
+    path = tmp_path / "edged.toml"
+    path.write_text(f'[[proxy.routes]]\nprefix = "/a"\nupstream = "{upstream}"\n')
+    assert load(path).proxy.routes[0].upstream == upstream

@@ -14,7 +14,7 @@ from edged.cli.main import build_parser
 from edged.clock import BUILD_TIME_S
 from edged.http.head import read_head
 from edged.proxy.app import ProxyApp
-from edged.proxy.lane import FastLane
+from edged.proxy.lane import ProxyLane
 from edged.proxy.store.record import RESPONSE
 from tests.proxy.driving import WALL_S, Asked, Handler, Says, Time, call, running
 
@@ -51,11 +51,11 @@ async def test_a_restart_finds_what_was_stored(tmp_path: Path, size: int) -> Non
 
 async def stored_on_disk(app: ProxyApp, count: int) -> None:
     """Wait until that many responses are on the disk."""
-    store = app.cache.store
+    store = app.gateway.cache.store
     assert store is not None
     with trio.fail_after(10):
         for _ in range(1000):
-            keys: list[bytes] = await app.cache.in_store(store.list_keys)
+            keys: list[bytes] = await app.gateway.cache.in_store(store.list_keys)
             if sum(key[:1] == RESPONSE for key in keys) >= count:
                 return
             await trio.sleep(0.01)
@@ -137,13 +137,13 @@ async def test_the_bitmap_of_what_the_disk_has_can_be_made_anew(tmp_path: Path) 
             await call(app, f"/{number}")
         await stored_on_disk(app, 30)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(app.cache.renew_presence)
+            nursery.start_soon(app.gateway.cache.renew_presence)
             nursery.start_soon(lambda: call(app, "/late"))
         await stored_on_disk(app, 31)
-        app.cache.memory.clear()
+        app.gateway.cache.memory.clear()
         for name in [*(str(number) for number in range(30)), "late"]:
             assert "hit" in (await call(app, f"/{name}"))["Cache-Status"], name
-        assert not app.cache.presence.may_have(b"never stored, and no collision either")
+        assert not app.gateway.cache.presence.may_have(b"never stored, and no collision either")
     assert len(origin.asked) == 31
 
 
@@ -175,7 +175,7 @@ async def test_over_a_reboot(tmp_path: Path, stored_at: float, down_s: float, ba
     del down_s
     directory = tmp_path / "proxy"
     async with running(Says(fields=FRESH), directory=directory, time=Time(stored_at), boot=b"one") as (app, origin):
-        await app.cache.tend()
+        await app.gateway.cache.tend()
         await call(app, "/a")
         await stored_on_disk(app, 1)
     async with running(origin.says, directory=directory, time=Time(back_at), boot=b"two", origin=origin) as (app, _):
@@ -187,7 +187,7 @@ async def test_booted_in_1970_offline_what_is_stored_serves_and_is_fresh_again_o
 ) -> None:
     directory = tmp_path / "proxy"
     async with running(Says(fields=FRESH), directory=directory, boot=b"one") as (app, origin):
-        await app.cache.tend()
+        await app.gateway.cache.tend()
         await call(app, "/a")
         await stored_on_disk(app, 1)
     time = Time(0.0)
@@ -221,7 +221,7 @@ async def test_purging_beside_a_running_proxy(tmp_path: Path, capsys: pytest.Cap
         for path in ("/a", "/b/1", "/b/2", "/g", "/z"):
             await call(app, path)
         await stored_on_disk(app, 5)
-        await app.cache.tend()
+        await app.gateway.cache.tend()
         edged_cache("ls", "--dir", str(directory), "--json")
         listed = json.loads(capsys.readouterr().out)
         assert [item["url"] for item in listed["items"]] == [
@@ -232,7 +232,7 @@ async def test_purging_beside_a_running_proxy(tmp_path: Path, capsys: pytest.Cap
         edged_cache("purge", "--prefix", origin.url + "/b/", "--dir", str(directory))
         edged_cache("purge", "--group", "g", "--dir", str(directory))
         assert capsys.readouterr().out.split("\n")[:3] == ["1 purged", "2 purged", "1 purged"]
-        await app.cache.tend()
+        await app.gateway.cache.tend()
         hits = {path: "hit" in (await call(app, path))["Cache-Status"] for path in ("/a", "/b/1", "/b/2", "/g", "/z")}
         assert hits == {"/a": False, "/b/1": False, "/b/2": False, "/g": False, "/z": True}
         edged_cache("ls", "--dir", str(directory))
@@ -242,7 +242,7 @@ async def test_purging_beside_a_running_proxy(tmp_path: Path, capsys: pytest.Cap
 # --- the fast lane ---------------------------------------------------------------------------------------------------
 
 
-def at_once(lane: FastLane, raw: bytes) -> bytes | None:
+def at_once(lane: ProxyLane, raw: bytes) -> bytes | None:
     """The answer that the lane has without any task; None where one, or the slow lane, must answer."""
     found = lane.lookup(raw, read_head(raw))
     return found if isinstance(found, bytes) else None
@@ -354,7 +354,7 @@ async def test_offline_answers_come_from_the_fast_lane_while_the_circuit_is_open
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(Says(fields=(("Cache-Control", "max-age=10"),))) as (app, origin):
-        lane, circuit = app.fast_lane(LOCAL, lambda host: True), app.upstreams[0].circuit
+        lane, circuit = app.fast_lane(LOCAL, lambda host: True), app.gateway.upstreams[0].circuit
         await call(app, "/a")
         await trio.sleep(20)
         assert at_once(lane, HEAD) is None  # to be asked about
@@ -379,11 +379,11 @@ async def test_offline_answers_come_from_the_fast_lane_while_the_circuit_is_open
 
 async def test_the_memory_of_the_fast_lane_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     says = Says(fields=FRESH, pieces=(b"x" * 100_000,))
-    async with running(says, settings={"memory_bytes": 2 << 20}) as (app, _):
+    async with running(says, settings={"memory": "2MiB"}) as (app, _):
         lane = app.fast_lane(LOCAL, lambda host: True)
         for number in range(60):
             await call(app, f"/{number}")
             assert at_once(lane, b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number) is not None
-            assert app.lane_bytes <= 1 << 20
+            assert app.memory.used_bytes <= 1 << 20
             assert sum(len(known.data) for known in lane.heads.values()) <= 1 << 20
-            assert app.cache.memory.cost_bytes <= 2 << 20
+            assert app.gateway.cache.memory.cost_bytes <= 2 << 20

@@ -21,9 +21,9 @@ from hypercorn.trio import serve
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, RejectConnection, Request, TextMessage
 
+from edged.config import ProxyConfig, RouteConfig
 from edged.errors import ConfigError
 from edged.proxy.app import ProxyApp
-from edged.proxy.settings import ProxySettings, Route
 from tests.proxy.driving import Origin, Says, call, running
 
 pytestmark = pytest.mark.trio
@@ -98,7 +98,9 @@ async def tls_upstream(ca: Path, cert: Path, key: Path) -> AsyncIterator[tuple[i
         nursery.cancel_scope.cancel()
 
 
-async def test_http2_with_a_pinned_authority_and_a_client_certificate(tmp_path: Path) -> None:
+async def test_http2_with_a_pinned_authority_and_a_client_certificate(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ca, cert, key = make_authority(tmp_path, "ours")
     other_ca, _, _ = make_authority(tmp_path, "other")
     async with tls_upstream(ca, cert, key) as (port, versions):
@@ -112,20 +114,24 @@ async def test_http2_with_a_pinned_authority_and_a_client_certificate(tmp_path: 
                 async with trio.open_nursery() as nursery:
                     for number in range(20):
                         nursery.start_soon(call, app, f"/{number}")
-            assert len(app.upstreams[0].pool.connections) == 1
+            assert len(app.gateway.upstreams[0].pool.connections) == 1
         assert set(versions) == {"2"}
         count = len(versions)
-        for wrong in ({"ca": str(other_ca)}, {"cert": "", "key": ""}, {"ca": ""}):
+        for wrong, status in (({"ca": str(other_ca)}, 502), ({"cert": "", "key": ""}, 504), ({"ca": ""}, 502)):
             async with running(Says(), **(trusted | wrong)) as (app, _):
                 with trio.fail_after(20):
-                    assert (await call(app, "/a")).status == 504
+                    refused = await call(app, "/a")
+            assert refused.status == status
+            assert ("certificate is not trusted" in refused.body.decode()) == (status == 502)
+            assert ("certificate is not trusted" in caplog.text) == (status == 502)
+            caplog.clear()
         assert len(versions) == count
 
 
 async def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "ca").write_text("nonsense")
     with pytest.raises(ConfigError, match="name PEM files"):
-        ProxyApp(ProxySettings(routes=(Route("/", "https://x", ca=str(tmp_path / "ca")),)))
+        ProxyApp(ProxyConfig(routes=[RouteConfig("/", "https://x", ca=str(tmp_path / "ca"))]), None)
 
 
 # --- WebSockets ------------------------------------------------------------------------------------------------------

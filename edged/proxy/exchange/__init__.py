@@ -1,1 +1,1 @@
-"""One request on its way through the proxy."""
+"""One request on its way through the proxy: context, exchange, then fetch or methods, and sending."""

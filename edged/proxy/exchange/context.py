@@ -1,30 +1,18 @@
-"""One request on its way through the proxy, and how answers are written to whoever asks."""
+"""One request on its way through the proxy: what it asks for, where it goes, and whose answers may answer it."""
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Protocol
 
-import trio
-
 from edged.access.identity import LOCAL, Identity, Peer, identify
-from edged.errors import DamageError
-from edged.proxy.rules.answer import StoredAnswer
-from edged.proxy.rules.decisions import Request, read_request
-from edged.proxy.rules.fields import Fields, values_of, write_date
-from edged.proxy.rules.forward import check_fields, check_target
-from edged.proxy.rules.ranges import Span
-from edged.proxy.rules.status import CacheStatus
-from edged.proxy.store.cache import Cache
-from edged.proxy.store.disk import read_block
-from edged.proxy.store.memory import Held
-from edged.proxy.store.record import BLOCK_BYTES, primary_key, scope_of
+from edged.http.fields import Fields, value_of
+from edged.proxy.rules.decisions import CacheRequest, read_request
+from edged.proxy.rules.forward import check_fields, check_host, check_target
+from edged.proxy.rules.keys import partition_of, private_scope
+from edged.proxy.rules.validation import without_hop_by_hop
+from edged.proxy.store.record import primary_key
 from edged.proxy.upstream.upstream import Upstream
 
 Scope = dict[str, Any]
@@ -49,16 +37,31 @@ class Client(Protocol):
 PEER, CREDENTIALS = "peer", "credentials"
 
 
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A request as it came, in origin form. credentials: names of fields that were meant for edged alone."""
+
+    method: bytes
+    path: bytes
+    query: bytes
+    fields: Fields
+    credentials: frozenset[bytes] = frozenset()
+
+
 @dataclass(slots=True)
 class Context:
-    """A request, where it goes, and for whom. scopes: where its answer may lie, the most private first. client: who
-    asks, where that is by the fast lane; there is nothing to receive then."""
+    """A request, where it goes, and for whom.
 
-    request: Request
+    target, host: as they go upstream. fields: as they came, with those of the connection. scopes: where its answer may
+    lie, the most private first. body: whether one follows. client: who asks, where that is by the fast lane; there is
+    nothing to receive then.
+    """
+
+    request: CacheRequest
     upstream: Upstream
     target: bytes
-    who: Identity
-    credentials: frozenset[bytes]
+    host: bytes
+    fields: Fields
     scopes: tuple[bytes, ...]
     body: bool
     receive: Receive
@@ -67,14 +70,23 @@ class Context:
 
     @property
     def private_allowed(self) -> bool:
-        return len(self.scopes) > 1 or bool(self.scopes[0])
+        return len(self.scopes) > 1
+
+    @property
+    def is_head(self) -> bool:
+        return self.request.method == b"HEAD"
+
+    @property
+    def shared(self) -> bytes:
+        """The primary key of what everyone may have who asks so."""
+        return self.primary(self.scopes[-1])
 
     def primary(self, scope: bytes) -> bytes:
         return primary_key(scope, self.request.url)
 
-    def storing_scope(self, scope: str) -> bytes:
-        """The scope to store under: that of who asks for a private answer, else everyone's."""
-        return self.scopes[0] if scope == "private" else b""
+    def storing_key(self, scope: str) -> bytes:
+        """The primary key to store under: that of who asks for a private answer, else everyone's."""
+        return self.primary(self.scopes[0]) if scope == "private" else self.shared
 
 
 def is_known(who: Identity) -> bool:
@@ -83,15 +95,15 @@ def is_known(who: Identity) -> bool:
     return who.name != LOCAL.name or who.uid is not None
 
 
-def read_context(scope: Scope, who: Identity, upstream: Upstream, receive: Receive, send: Send) -> Context:
-    """The request of an ASGI scope. Raises Refused for one that is not forwarded."""
-    fields: Fields = tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"])
-    path = bytes(scope.get("raw_path") or scope["path"].encode())
-    query = bytes(scope.get("query_string", b""))
-    check_target(path + (b"?" + query if query else b""))
-    check_fields(fields)
-    credentials: frozenset[bytes] = (scope.get("state") or {}).get(CREDENTIALS, frozenset())
-    return make_context(upstream, scope["method"].encode(), path, query, fields, who, credentials, receive, send)
+def read_scope(scope: Scope) -> Incoming:
+    """The request of an ASGI scope."""
+    return Incoming(
+        scope.get("method", "GET").encode(),
+        bytes(scope.get("raw_path") or scope["path"].encode()),
+        bytes(scope.get("query_string", b"")),
+        tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"]),
+        (scope.get("state") or {}).get(CREDENTIALS, frozenset()),
+    )
 
 
 def who_asks(scope: Scope) -> Identity:
@@ -100,27 +112,33 @@ def who_asks(scope: Scope) -> Identity:
     return LOCAL if peer is None else identify(peer)
 
 
-def make_context(
-    upstream: Upstream,
-    method: bytes,
-    path: bytes,
-    query: bytes,
-    fields: Fields,
-    who: Identity,
-    credentials: frozenset[bytes],
-    receive: Receive,
-    send: Send,
-) -> Context:
-    fields = tuple(pair for pair in fields if pair[0] not in credentials)
-    target = upstream.target(path, query)
-    request = read_request(method, upstream.origin + target, fields)
+def make_context(upstream: Upstream, incoming: Incoming, who: Identity, receive: Receive, send: Send) -> Context:
+    """Raises Refused for a request that is not forwarded.
+
+    What decides the answer is in the key: the Host that is sent, the fields that steer an upstream, the route's
+    certificate. What Connection takes away on the way up selects nothing (RFC 9110 section 7.6.1).
+    """
+    check_target(incoming.path + (b"?" + incoming.query if incoming.query else b""))
+    check_fields(incoming.fields)
+    fields = tuple(pair for pair in incoming.fields if pair[0] not in incoming.credentials)
+    route = upstream.route
+    host = upstream.host
+    if route.keep_host:
+        host = check_host(value_of(fields, b"host") or host)
+    target = upstream.target(incoming.path, incoming.query)
+    passed = without_hop_by_hop(fields)
+    shared = partition_of(passed, upstream.identity)
+    scopes: tuple[bytes, ...] = (shared,)
+    if is_known(who):
+        name = who.name if who.uid is None else f"{who.name}:{who.uid}"
+        scopes = private_scope(name, passed, shared), shared
     return Context(
-        request=request,
+        request=read_request(incoming.method, upstream.scheme + b"://" + host.lower() + target, passed),
         upstream=upstream,
         target=target,
-        who=who,
-        credentials=credentials,
-        scopes=scopes_of(who, fields),
+        host=host,
+        fields=fields,
+        scopes=scopes,
         body=has_body(fields),
         receive=receive,
         send=send,
@@ -128,85 +146,5 @@ def make_context(
 
 
 def has_body(fields: Fields) -> bool:
+    """Whether a request announces a body; in HTTP/2 one may come unannounced."""
     return any(name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0) for name, value in fields)
-
-
-def scopes_of(who: Identity, fields: Fields) -> tuple[bytes, ...]:
-    """The scopes in which an answer may lie: that of the app, and of the credentials it shows upstream; everyone's."""
-    if not is_known(who):
-        return (b"",)
-    name = who.name if who.uid is None else f"{who.name}:{who.uid}"
-    return scope_of(name, values_of(fields, b"authorization")), b""
-
-
-# --- writing ---------------------------------------------------------------------------------------------------------
-
-
-async def send_head(send: Send, status: int, fields: Fields) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": list(fields)})
-
-
-async def send_last(send: Send, data: bytes = b"") -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": False})
-
-
-async def send_piece(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": True})
-
-
-async def send_problem(send: Send, status: int, detail: str, cache_status: CacheStatus, *, head: bool = False) -> None:
-    """An answer of the proxy's own (RFC 9457)."""
-    phrase = HTTPStatus(status).phrase
-    body = json.dumps({"type": "about:blank", "title": phrase, "status": status, "detail": detail}).encode()
-    fields: list[tuple[bytes, bytes]] = [
-        (b"date", write_date(time.time())),
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"cache-control", b"no-store"),
-        (b"cache-status", cache_status.encode()),
-    ]
-    if status == 504:
-        fields.append((b"retry-after", b"1"))
-    await send_head(send, status, tuple(fields))
-    await send_last(send, b"" if head else body)
-
-
-async def send_stored(send: Send, answer: StoredAnswer, held: Held, cache: Cache) -> None:
-    """An answer from the store. A body that turns out damaged on the way ends the connection and is dropped."""
-    if answer.span is None:
-        await send_head(send, answer.status, answer.fields)
-        await send_last(send)
-        return
-    if held.body is not None:
-        await send_head(send, answer.status, answer.fields)
-        whole = answer.span.size == len(held.body)
-        await send_last(send, held.body if whole else held.body[answer.span.first : answer.span.last + 1])
-        return
-    async with open_body(held) as fd:
-        await send_head(send, answer.status, answer.fields)
-        try:
-            async with aclosing(read_span(fd, held, answer.span)) as pieces:
-                async for piece in pieces:
-                    await send_piece(send, piece)
-        except DamageError:
-            await cache.drop(held)
-            return  # without an end the client knows that the body is not whole
-    await send_last(send)
-
-
-@asynccontextmanager
-async def open_body(held: Held) -> AsyncIterator[int]:
-    """The file of a body that is not in memory. Raises OSError where it has gone."""
-    fd = os.open(held.path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
-async def read_span(fd: int, held: Held, span: Span) -> AsyncGenerator[bytes, None]:
-    """The bytes of a span, every block checked before any of it goes out. Raises DamageError."""
-    for number in range(span.first // BLOCK_BYTES, span.last // BLOCK_BYTES + 1):
-        block = await trio.to_thread.run_sync(read_block, fd, number, held.entry.size, held.sums)
-        start = number * BLOCK_BYTES
-        yield block[max(0, span.first - start) : span.last + 1 - start]

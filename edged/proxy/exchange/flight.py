@@ -15,12 +15,12 @@ from typing import BinaryIO
 import trio
 
 from edged.errors import TransportError
-from edged.proxy.rules.decisions import Entry
+from edged.proxy.rules.decisions import CacheEntry
 from edged.proxy.rules.digest import DigestCheck
 from edged.proxy.store.cache import Cache
 from edged.proxy.store.disk import Spool
 from edged.proxy.store.store import Store
-from edged.proxy.upstream.upstream import Answer
+from edged.proxy.upstream.upstream import UpstreamAnswer
 
 SPOOL_AFTER_BYTES = 64 << 10
 WINDOW_BYTES = (1 << 20) + (128 << 10)
@@ -45,12 +45,10 @@ class Body:
         self.file: BinaryIO | None = None  # the spool again, for reading; it survives the spool's renaming
         self.spooled = 0
         self.unspooled = bytearray()
-        limit = cache.settings.largest_bytes if cache.store is not None else cache.memory.largest_bytes
-        self.limit_bytes = limit
-        self.storable = expected_bytes is None or expected_bytes <= limit
+        self.storable = expected_bytes is None or expected_bytes <= cache.largest_bytes
         self.done = False
         self.fault: TransportError | None = None
-        self.readers: dict[Reader, int] = {}
+        self.readers: dict[BodyReader, int] = {}
         self.changed = trio.lowlevel.ParkingLot()
         self.room = trio.lowlevel.ParkingLot()
         self.pumping = trio.CancelScope()
@@ -62,7 +60,7 @@ class Body:
         """Whether a new reader finds the body from its first byte on."""
         return not self.closed and self.fault is None and (self.start == 0 or self.start <= self.spooled)
 
-    async def pump(self, answer: Answer, digests: DigestCheck) -> None:
+    async def pump(self, answer: UpstreamAnswer, digests: DigestCheck) -> None:
         """Read the whole answer. Readers find the fault, if there is one, in its place in the body."""
         try:
             with self.pumping:
@@ -87,7 +85,7 @@ class Body:
         self.pieces.append(chunk)
         self.end += len(chunk)
         self.changed.unpark_all()
-        if self.end > self.limit_bytes:
+        if self.end > self.cache.largest_bytes:
             self.storable = False
         if self.storable and self.cache.store is not None and self.end > SPOOL_AFTER_BYTES:
             self.unspooled += chunk if self.spool is not None else b"".join(self.pieces)
@@ -130,11 +128,11 @@ class Body:
         """The body, where memory has all of it."""
         return b"".join(self.pieces) if self.done and self.start == 0 else None
 
-    def open_reader(self) -> Reader:
+    def open_reader(self) -> BodyReader:
         """One that will read from the first byte on; until it is closed the body is fetched for it."""
-        return Reader(self)
+        return BodyReader(self)
 
-    def left(self, reader: Reader) -> None:
+    def left(self, reader: BodyReader) -> None:
         """A reader has gone. What nobody reads and nobody may read later is not fetched to its end."""
         del self.readers[reader]
         self.room.unpark_all()
@@ -160,7 +158,10 @@ class Body:
         file, count = self.file, min(PIECE_BYTES, self.spooled - offset)
         if file is None or count <= 0:
             raise TransportError("read the answer: it has gone while a client was far behind")
-        piece = await trio.to_thread.run_sync(os.pread, file.fileno(), count, offset)
+        try:
+            piece = await trio.to_thread.run_sync(os.pread, file.fileno(), count, offset)
+        except OSError as fault:
+            raise TransportError(f"read the answer back from the disk: {fault.strerror}") from fault
         if not piece:
             raise TransportError("read the answer back from the disk: it is shorter than it was")
         return piece
@@ -176,7 +177,7 @@ class Body:
             self.file = None
 
 
-class Reader:
+class BodyReader:
     """One client's way through a body."""
 
     def __init__(self, body: Body) -> None:
@@ -219,7 +220,7 @@ class Flight:
 
     def __init__(self) -> None:
         self.head = trio.Event()
-        self.entry: Entry | None = None
+        self.entry: CacheEntry | None = None
         self.body: Body | None = None
         self.failure: TransportError | None = None
         self.abandoned = False
@@ -228,7 +229,7 @@ class Flight:
 
 
 def open_spool(store: Store, data: bytes) -> tuple[Spool, BinaryIO]:
-    """In the store's thread. Raises StoreError."""
+    """In the store's thread. Raises StoreError, OSError; no spool is left then."""
     spool = store.spool(data)
     try:
         return spool, spool.path.open("rb", buffering=0)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edged.proxy.rules.decisions import Entry, Request
-from edged.proxy.rules.fields import FOREVER_S, Fields
-from edged.proxy.rules.ranges import Span, Unsatisfiable, partial_fields, wanted_span
+from edged.http.fields import Fields
+from edged.http.ranges import ByteRange, RangeNotSatisfiable, partial_fields, wanted_range
+from edged.http.validators import not_modified
+from edged.proxy.rules.decisions import CacheEntry, CacheRequest
+from edged.proxy.rules.directives import FOREVER_S
 from edged.proxy.rules.status import CacheStatus, with_status
-from edged.proxy.rules.validation import not_modified, not_modified_fields
+from edged.proxy.rules.validation import not_modified_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +19,10 @@ class StoredAnswer:
 
     status: int
     fields: Fields
-    span: Span | None
+    span: ByteRange | None
 
 
-def answer_from(entry: Entry, request: Request, now_s: float, status: CacheStatus) -> StoredAnswer:
+def answer_from(entry: CacheEntry, request: CacheRequest, now_s: float, status: CacheStatus) -> StoredAnswer:
     """Conditions, then the range (RFC 9110 section 13.2.2). Adds Age, Content-Length and Cache-Status."""
     fields = with_status(with_age(entry, now_s), status)
     if entry.status == 200:
@@ -33,15 +35,15 @@ def answer_from(entry: Entry, request: Request, now_s: float, status: CacheStatu
     if entry.status == 204:
         return StoredAnswer(204, fields, None)
     fields = (*(pair for pair in fields if pair[0] != b"content-length"), (b"content-length", b"%d" % entry.size))
-    whole = Span(0, entry.size - 1) if entry.size and request.method != b"HEAD" else None
+    whole = ByteRange(0, entry.size - 1) if entry.size and request.method != b"HEAD" else None
     return StoredAnswer(entry.status, fields, whole)
 
 
-def answer_range(entry: Entry, request: Request, fields: Fields) -> StoredAnswer | None:
+def answer_range(entry: CacheEntry, request: CacheRequest, fields: Fields) -> StoredAnswer | None:
     """206 or 416 where the request wants one range; None for the whole."""
     try:
-        span = wanted_span(request.fields, entry.fields, entry.size)
-    except Unsatisfiable:
+        span = wanted_range(request.fields, entry.fields, entry.size)
+    except RangeNotSatisfiable:
         kept = tuple(pair for pair in fields if pair[0] in (b"age", b"cache-status", b"date"))
         unmet = ((b"content-range", b"bytes */%d" % entry.size), (b"content-length", b"0"))
         return StoredAnswer(416, (*kept, *unmet), None)
@@ -50,12 +52,12 @@ def answer_range(entry: Entry, request: Request, fields: Fields) -> StoredAnswer
     return StoredAnswer(206, partial_fields(fields, span, entry.size), span)
 
 
-def with_age(entry: Entry, now_s: float) -> Fields:
+def with_age(entry: CacheEntry, now_s: float) -> Fields:
     age_s = min(int(entry.age_s(now_s)), FOREVER_S)
     return (*(pair for pair in entry.fields if pair[0] != b"age"), (b"age", b"%d" % age_s))
 
 
-def hit_status(entry: Entry, now_s: float, *, detail: str = "") -> CacheStatus:
+def hit_status(entry: CacheEntry, now_s: float, *, detail: str = "") -> CacheStatus:
     """Cache-Status of an answer from the store. An unknown age has no ttl."""
     ttl = None if entry.received_s is None else entry.whole_ttl_s(now_s)
     return CacheStatus(hit=True, ttl_s=ttl, detail=detail)

@@ -1,6 +1,6 @@
 """Whether an upstream is worth asking: open after failures in a row, closed again when a look finds it back.
 
-No clock inside: times are seconds on any line that grows.
+No clock inside: delays are in seconds.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 class Circuit:
     """`limit` failures to reach the upstream in a row open it; looks come after first_s, doubling to most_s."""
 
-    limit: int
-    first_s: float
-    most_s: float
+    limit: int = 2
+    first_s: float = 1.0
+    most_s: float = 30.0
     failures: int = 0
     is_open: bool = False
     delay_s: float = 0.0

@@ -10,19 +10,25 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edged.proxy.rules.fields import FOREVER_S, Directives, Fields, date_of, directives_of, value_of, write_date
-from edged.proxy.rules.freshness import HEURISTIC_STATUSES, Policy, initial_age_s, lifetime_s, read_policy
+from edged.http.dates import date_of, write_date
+from edged.http.fields import Fields, value_of
+from edged.http.validators import precondition_failed
+from edged.proxy.rules.directives import FOREVER_S, Directives, directives_of
+from edged.proxy.rules.freshness import HEURISTIC_STATUSES, CachePolicy, initial_age_s, lifetime_s, read_policy
 from edged.proxy.rules.invalidation import read_groups
+from edged.proxy.rules.keys import has_cookie, has_credentials
 from edged.proxy.rules.validation import freshened, validators, without_hop_by_hop
 from edged.proxy.rules.vary import Selecting, select, vary_names
 
 FAILING_STATUSES = frozenset((500, 502, 503, 504))  # RFC 5861 section 4
+# Answers to one request or connection and not about a resource; kept, they would refuse everyone.
+OF_ONE_REQUEST = frozenset((206, 304, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 511))
 Scope = Literal["no", "shared", "private"]
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """A request as the rules see it. Field names in lower case."""
+class CacheRequest:
+    """A request as the rules see it: as it goes upstream, without the fields of its connection. Names in lower case."""
 
     method: bytes
     url: bytes  # of the upstream, absolute
@@ -31,11 +37,16 @@ class Request:
 
     @property
     def has_credentials(self) -> bool:
-        return any(name == b"authorization" for name, _ in self.fields)
+        return has_credentials(self.fields)
+
+    @property
+    def pins_version(self) -> bool:
+        """Whether it is meant for one version alone (If-Match, If-Unmodified-Since): the upstream is to judge that."""
+        return any(name in (b"if-match", b"if-unmodified-since") for name, _ in self.fields)
 
 
-def read_request(method: bytes, url: bytes, fields: Fields) -> Request:
-    return Request(method, url, fields, directives_of(fields))
+def read_request(method: bytes, url: bytes, fields: Fields) -> CacheRequest:
+    return CacheRequest(method, url, fields, directives_of(fields))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +59,7 @@ class Windows:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """A stored response: what it was, and what follows from it. size: bytes of the body. order: its storing number.
     private: kept for one app, or one set of credentials, alone."""
 
@@ -64,7 +75,7 @@ class Entry:
     groups: tuple[str, ...]
     order: int
     private: bool
-    policy: Policy
+    policy: CachePolicy
 
     def age_s(self, now_s: float) -> float:
         """current_age (RFC 9111 section 4.2.3); without a time of receipt older than everything."""
@@ -108,11 +119,13 @@ class Refuse:
 Decision = Serve | Ask | Refuse
 
 
-def decide(request: Request, entry: Entry | None, now_s: float) -> Decision:
+def decide(request: CacheRequest, entry: CacheEntry | None, now_s: float) -> Decision:
     """What to do with a GET or HEAD (RFC 9111 section 4)."""
     wishes = request.directives
     if entry is None or not may_reuse(request, entry):
         return Refuse() if b"only-if-cached" in wishes else Ask("uri-miss")
+    if precondition_failed(request.fields, entry.fields):
+        return Refuse() if b"only-if-cached" in wishes else Ask("request")
     if b"no-store" in wishes and b"only-if-cached" not in wishes:
         return Ask("request")
     ttl_s, age_s = entry.ttl_s(now_s), entry.age_s(now_s)
@@ -122,21 +135,31 @@ def decide(request: Request, entry: Entry | None, now_s: float) -> Decision:
     if b"only-if-cached" in wishes:
         return Serve(stale=True) if tolerates(wishes, entry, ttl_s) else Refuse()
     if fresh:
-        return Ask("request", entry.validators())
+        return Ask("request", conditions_of(request, entry))
     if not entry.policy.no_cache and b"no-cache" not in wishes and b"max-age" not in wishes:
         if tolerates(wishes, entry, ttl_s):
             return Serve(stale=True)
         if not entry.policy.must_revalidate and b"min-fresh" not in wishes and -ttl_s < entry.policy.while_revalidate_s:
             return Serve(stale=True, refresh=True)
-    return Ask("stale", entry.validators())
+    return Ask("stale", conditions_of(request, entry))
 
 
-def may_reuse(request: Request, entry: Entry) -> bool:
-    """A request with credentials is answered from the shared store only with what says that it is for all."""
-    return not request.has_credentials or entry.policy.shared_with_credentials or entry.private
+def conditions_of(request: CacheRequest, entry: CacheEntry) -> Fields:
+    """The fields that ask whether a stored response holds; none where the request has such a condition of its own."""
+    return () if request.pins_version else entry.validators()
 
 
-def accepts(wishes: Directives, entry: Entry, age_s: float, ttl_s: float) -> bool:
+def may_reuse(request: CacheRequest, entry: CacheEntry) -> bool:
+    """A request with credentials is answered from the shared store only with what says that it is for all; one with
+    cookies not with what nobody has said how long to keep."""
+    if entry.private:
+        return True
+    if not entry.explicit and not entry.policy.public and has_cookie(request.fields):
+        return False
+    return not request.has_credentials or entry.policy.shared_with_credentials
+
+
+def accepts(wishes: Directives, entry: CacheEntry, age_s: float, ttl_s: float) -> bool:
     """Whether a fresh response is fresh enough for a request (section 5.2.1).
 
     An immutable response is not asked about while fresh, unless no-cache demands it (RFC 8246 section 2).
@@ -151,7 +174,7 @@ def accepts(wishes: Directives, entry: Entry, age_s: float, ttl_s: float) -> boo
     return min_fresh_s is None or ttl_s >= min_fresh_s
 
 
-def tolerates(wishes: Directives, entry: Entry, ttl_s: float) -> bool:
+def tolerates(wishes: Directives, entry: CacheEntry, ttl_s: float) -> bool:
     """Whether a request takes a stale response (max-stale), and the response lets it."""
     if b"max-stale" not in wishes or entry.policy.must_revalidate or entry.policy.no_cache:
         return False
@@ -159,13 +182,17 @@ def tolerates(wishes: Directives, entry: Entry, ttl_s: float) -> bool:
     return -ttl_s <= (limit_s or 0)
 
 
-def may_serve_failing(request: Request, entry: Entry, now_s: float, windows: Windows, *, unreachable: bool) -> bool:
+def may_serve_failing(
+    request: CacheRequest, entry: CacheEntry, now_s: float, windows: Windows, *, unreachable: bool
+) -> bool:
     """Whether a stored response may answer although upstream cannot be reached, or answers with an error.
 
     Never against the response's own no-cache or must-revalidate, nor a request's no-cache (RFC 9111 section 4.2.4).
     A time of receipt that is unknown is no reason to leave an app without its data.
     """
     policy, wishes = entry.policy, request.directives
+    if precondition_failed(request.fields, entry.fields):
+        return False
     if policy.no_cache or policy.must_revalidate or b"no-cache" in wishes or not may_reuse(request, entry):
         return False
     window_s = max(
@@ -178,27 +205,6 @@ def may_serve_failing(request: Request, entry: Entry, now_s: float, windows: Win
     return -entry.ttl_s(now_s) <= window_s
 
 
-def storing_scope(request: Request, status: int, fields: Fields, policy: Policy, *, private_allowed: bool) -> Scope:
-    """Whether and for whom an answer may be stored (RFC 9111 section 3).
-
-    private_allowed: who asks is one app that is known by name, for which edged is a private cache.
-    """
-    if policy.no_store or b"no-store" in request.directives or vary_names(fields) is None:
-        return "no"
-    if request.method not in (b"GET", b"POST") or status < 200 or status in (206, 304, 416):
-        return "no"
-    explicit = policy.max_age_s is not None or value_of(fields, b"expires") is not None
-    if request.method == b"POST" and not (explicit and value_of(fields, b"content-location") is not None):
-        return "no"
-    if not (explicit or policy.public or policy.private or status in HEURISTIC_STATUSES):
-        return "no"
-    if not explicit and value_of(fields, b"set-cookie") is not None:
-        return "no"
-    if policy.private or (request.has_credentials and not policy.shared_with_credentials):
-        return "private" if private_allowed else "no"
-    return "shared"
-
-
 @dataclass(frozen=True, slots=True)
 class Receipt:
     """When an answer's head came. now_s: on the line of times; wall_s: since 1970, None while the clock is not set;
@@ -209,6 +215,22 @@ class Receipt:
     delay_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An upstream's answer, with the fields that may be passed on, and what it says of its keeping."""
+
+    status: int
+    fields: Fields
+    receipt: Receipt
+    policy: CachePolicy
+
+
+def receive(status: int, fields: Fields, receipt: Receipt) -> Received:
+    """An answer that gets a Date where it has none that can be read."""
+    dated = received_fields(fields, receipt)
+    return Received(status, dated, receipt, read_policy(status, dated))
+
+
 def received_fields(fields: Fields, receipt: Receipt) -> Fields:
     """Fields with a Date: the time of receipt where the answer has none that can be read (RFC 9110 section 6.6.1)."""
     if date_of(fields, b"date") is not None or receipt.wall_s is None:
@@ -216,22 +238,36 @@ def received_fields(fields: Fields, receipt: Receipt) -> Fields:
     return (*(pair for pair in fields if pair[0] != b"date"), (b"date", write_date(receipt.wall_s)))
 
 
-def make_entry(
-    request: Request,
-    status: int,
-    fields: Fields,
-    receipt: Receipt,
-    *,
-    size: int,
-    order: int,
-    private: bool,
-    policy: Policy | None = None,
-) -> Entry:
-    """The entry of an answer that may be stored. fields: as received, with a Date. policy: theirs, where known."""
-    policy = policy or read_policy(status, fields)
+def storing_scope(request: CacheRequest, received: Received, *, private_allowed: bool) -> Scope:
+    """Whether and for whom an answer may be stored (RFC 9111 section 3).
+
+    private_allowed: who asks is one app that is known by name, for which edged is a private cache.
+    """
+    status, fields, policy = received.status, received.fields, received.policy
+    if policy.no_store or b"no-store" in request.directives or vary_names(fields) is None:
+        return "no"
+    if request.method not in (b"GET", b"POST") or status < 200 or status in OF_ONE_REQUEST:
+        return "no"
+    explicit = policy.max_age_s is not None or value_of(fields, b"expires") is not None
+    if request.method == b"POST" and not (explicit and value_of(fields, b"content-location") is not None):
+        return "no"
+    if not (explicit or policy.public or policy.private or status in HEURISTIC_STATUSES):
+        return "no"
+    if not policy.public and value_of(fields, b"set-cookie") is not None:
+        return "no"  # whoever it is for, it is for one
+    one_person = request.has_credentials and not policy.shared_with_credentials
+    guessed = not (explicit or policy.public) and has_cookie(request.fields)
+    if policy.private or one_person or guessed:
+        return "private" if private_allowed else "no"
+    return "shared"
+
+
+def make_entry(request: CacheRequest, received: Received, *, size: int, order: int, private: bool) -> CacheEntry:
+    """The entry of an answer that may be stored."""
+    status, fields, receipt, policy = received.status, received.fields, received.receipt, received.policy
     lifetime, explicit = lifetime_s(status, fields, policy, receipt.wall_s)
     dropped = {b"age", b"cache-status", *policy.listed}
-    return Entry(
+    return CacheEntry(
         url=request.url,
         status=status,
         fields=tuple(pair for pair in without_hop_by_hop(fields) if pair[0] not in dropped),
@@ -248,7 +284,17 @@ def make_entry(
     )
 
 
-def freshen(entry: Entry, fields: Fields, receipt: Receipt) -> Entry:
+def still_stored(request: CacheRequest, entry: CacheEntry) -> bool:
+    """Whether an entry that a 304 or a HEAD has freshened may be kept where it lies: what they say of keeping counts
+    as it would with a whole answer."""
+    if not entry.private and request.has_credentials and not entry.policy.shared_with_credentials:
+        return False
+    if entry.policy.no_store or (entry.policy.private and not entry.private):
+        return False
+    return entry.policy.public or value_of(entry.fields, b"set-cookie") is None
+
+
+def freshen(entry: CacheEntry, fields: Fields, receipt: Receipt) -> CacheEntry:
     """The entry after a 304 (or a HEAD's 200) that speaks of it."""
     updated = freshened(entry.fields, received_fields(fields, receipt))
     policy = read_policy(entry.status, updated)
@@ -265,11 +311,11 @@ def freshen(entry: Entry, fields: Fields, receipt: Receipt) -> Entry:
     )
 
 
-def is_worth_keeping(entry: Entry) -> bool:
+def is_worth_keeping(entry: CacheEntry) -> bool:
     """Whether it saves anything later: it is fresh for a while, or can be asked about. Else flash is spared."""
     return entry.lifetime_s > 0 or bool(entry.validators())
 
 
-def is_shareable(entry: Entry) -> bool:
+def is_shareable(entry: CacheEntry) -> bool:
     """Whether requests that came while it was fetched may have it too (RFC 9111 section 4, collapsed requests)."""
     return not entry.policy.no_cache and entry.lifetime_s > entry.initial_age_s

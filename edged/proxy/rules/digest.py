@@ -7,7 +7,7 @@ import binascii
 import hashlib
 from typing import Protocol
 
-from edged.proxy.rules.fields import Fields, values_of
+from edged.http.fields import Fields, values_of
 from edged.proxy.rules.structured import Malformed, read_dictionary
 
 ALGORITHMS = {b"sha-256": "sha256", b"sha-512": "sha512"}

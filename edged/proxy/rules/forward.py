@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import unquote_to_bytes
 
-from edged.proxy.rules.fields import DIGITS, TOKEN, Fields, members_of, values_of
+from edged.http.fields import BAD_VALUE, DIGITS, TOKEN, Fields, members_of, values_of
 from edged.proxy.rules.validation import without_hop_by_hop
 
 TARGET = re.compile(rb"/[!-~]*")
-BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-DOT_SEGMENT = re.compile(rb"(?:^|/)(?:\.|%2e){1,2}(?:/|$)", re.IGNORECASE)
+SEPARATOR = re.compile(rb"[/\\]")
+OVERLONG = ((b"\xc0\xae", b"."), (b"\xc0\xaf", b"/"), (b"\xc1\x9c", b"\\"))
+PLACES = frozenset((b"location", b"content-location"))
+HOST = re.compile(rb"(?:[0-9A-Za-z._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+MOST_DECODINGS = 4
 TARGET_BYTES = 8 << 10
 LENGTH_DIGITS = 18
+BODY_METHODS = frozenset((b"POST", b"PUT", b"PATCH"))
 # Written by us and by nobody before us.
 OURS = frozenset((b"host", b"expect", b"content-length", b"via"))
 
@@ -29,14 +34,38 @@ class BadFraming(Exception):
 
 
 def check_target(target: bytes) -> None:
-    """Raise Refused for what could mean one thing here and another upstream: dot segments, backslashes, fragments."""
+    """Raise Refused for what could mean one thing here and another upstream: dot segments in any writing that some
+    server resolves, backslashes, fragments."""
     if len(target) > TARGET_BYTES:
         raise Refused(414, f"the target is over {TARGET_BYTES} bytes")
     path = target.partition(b"?")[0]
     if not TARGET.fullmatch(target) or b"#" in target or b"\\" in path:
         raise Refused(400, "the target is not a path of visible ASCII")
-    if DOT_SEGMENT.search(path):
-        raise Refused(400, "the path has dot segments; send it resolved")
+    if b"." not in path and b"%" not in path:
+        return
+    for _ in range(MOST_DECODINGS):
+        if any(is_dots(segment) for segment in SEPARATOR.split(path)):
+            raise Refused(400, "the path has dot segments, plain or encoded; send it resolved")
+        decoded = unquote_to_bytes(path)
+        if decoded == path:
+            return
+        path = decoded
+    raise Refused(400, f"the path is percent-encoded over {MOST_DECODINGS} times; send it encoded once")
+
+
+def is_dots(segment: bytes) -> bool:
+    """Whether a server may take a segment for "." or "..": some drop what follows a semicolon, space at the end, or
+    read a byte of overlong UTF-8."""
+    for overlong, plain in OVERLONG:
+        segment = segment.replace(overlong, plain)
+    return any(part.partition(b";")[0].strip(b" \t\r\n\0") in (b".", b"..") for part in SEPARATOR.split(segment))
+
+
+def check_host(host: bytes) -> bytes:
+    """A Host that may go upstream and into a key. Raises Refused for what is no host (RFC 3986 section 3.2.2)."""
+    if not HOST.fullmatch(host):
+        raise Refused(400, f"Host {host[:80].decode('latin-1')!r} is not a name or an address with a port")
+    return host
 
 
 def under_prefix(path: bytes, prefix: bytes) -> bool:
@@ -63,20 +92,23 @@ def check_fields(fields: Fields) -> None:
         raise Refused(400, "Content-Length beside Transfer-Encoding")
 
 
-def upstream_fields(request: Fields, *, host: bytes, via: bytes, credentials: frozenset[bytes], body: bool) -> Fields:
+def upstream_fields(request: Fields, *, method: bytes, host: bytes, via: bytes, body: bool) -> Fields:
     """The fields of the request that goes upstream.
 
-    credentials: names of fields that were meant for edged alone. body: whether one follows; its Content-Length is
-    kept, and without one it goes out in chunks. Raises Refused with 508 where the request has passed here before.
+    body: whether one follows; its Content-Length is kept, and without one it goes out in chunks. A method that means
+    something by its body says that there is none (RFC 9110 section 8.6). Raises Refused with 508 where the request has
+    passed here before.
     """
     if any(member.split(b" ")[-1] == via for member in members_of(request, b"via")):
         raise Refused(508, "the request has come back to this cache; a route's upstream is edged itself")
-    kept = [pair for pair in without_hop_by_hop(request) if pair[0] not in OURS and pair[0] not in credentials]
+    kept = [pair for pair in without_hop_by_hop(request) if pair[0] not in OURS]
     passed = b", ".join([*values_of(request, b"via"), b"1.1 " + via])
     fields = [(b"host", host), *kept, (b"via", passed)]
+    length = values_of(request, b"content-length")
     if body:
-        length = values_of(request, b"content-length")
         fields.append((b"content-length", length[0]) if length else (b"transfer-encoding", b"chunked"))
+    elif method in BODY_METHODS or (length and method not in (b"GET", b"HEAD")):
+        fields.append((b"content-length", b"0"))
     return tuple(fields)
 
 
@@ -103,3 +135,28 @@ def answer_fields(status: int, fields: Fields) -> Fields:
     if not BAD_VALUE.search(b"".join([value for _, value in kept])) and all(TOKEN.fullmatch(name) for name, _ in kept):
         return kept
     return tuple((name, value) for name, value in kept if TOKEN.fullmatch(name) and not BAD_VALUE.search(value))
+
+
+def mapped_back(fields: Fields, origins: tuple[bytes, ...], base: bytes, prefix: bytes) -> Fields:
+    """The fields of an answer with Location and Content-Location as the app knows the places they name.
+
+    origins: how the upstream may name itself. base: the path before every target there, taken off; prefix: what a
+    route has taken off, put back. Other places are left as they are.
+    """
+    return tuple(
+        (name, mapped_place(value, origins, base, prefix) if name in PLACES else value) for name, value in fields
+    )
+
+
+def mapped_place(place: bytes, origins: tuple[bytes, ...], base: bytes, prefix: bytes) -> bytes:
+    path = place
+    for origin in origins:
+        if place.lower().startswith(origin) and place[len(origin) : len(origin) + 1] in (b"", b"/", b"?", b"#"):
+            path = place[len(origin) :]
+            path = path if path[:1] == b"/" else b"/" + path
+    if path[:1] != b"/" or path[:2] == b"//":
+        return place
+    if base and not under_prefix(re.split(rb"[?#]", path, maxsplit=1)[0], base):
+        return place
+    path = path[len(base) :]
+    return prefix + (path if path[:1] == b"/" else b"/" + path)

@@ -5,17 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edged.proxy.rules.fields import (
-    FOREVER_S,
-    Directives,
-    Fields,
-    date_of,
-    directives_of,
-    members_of,
-    read_date,
-    read_seconds,
-    values_of,
-)
+from edged.http.dates import date_of, read_date
+from edged.http.fields import Fields, members_of, values_of
+from edged.proxy.rules.directives import FOREVER_S, Directives, directives_of, read_seconds
 from edged.proxy.rules.structured import read_targeted
 
 # RFC 9213 section 2.2: ours first, then the one for every intermediary near the client.
@@ -31,7 +23,7 @@ HEURISTIC_MAX_S = 86_400
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class CachePolicy:
     """A response's own wishes. Seconds; None: not said. listed: fields not to be kept (no-cache="…", private="…")."""
 
     no_store: bool
@@ -48,7 +40,7 @@ class Policy:
     targeted: bool
 
 
-def read_policy(status: int, fields: Fields) -> Policy:
+def read_policy(status: int, fields: Fields) -> CachePolicy:
     """Read Cache-Control, or the targeted field that takes its place."""
     lines = tuple(pair for pair in fields if pair[0] in POLICY_FIELDS)
     small = sum(len(value) for _, value in lines) <= REMEMBERED_BYTES
@@ -56,11 +48,11 @@ def read_policy(status: int, fields: Fields) -> Policy:
 
 
 @lru_cache(maxsize=256)  # a service says the same of most of its answers
-def remembered_policy(status: int, lines: Fields) -> Policy:
+def remembered_policy(status: int, lines: Fields) -> CachePolicy:
     return make_policy(status, lines)
 
 
-def make_policy(status: int, fields: Fields) -> Policy:
+def make_policy(status: int, fields: Fields) -> CachePolicy:
     found = None
     for name in TARGETED:
         found = found or read_targeted(values_of(fields, name))
@@ -68,7 +60,7 @@ def make_policy(status: int, fields: Fields) -> Policy:
     understood = b"must-understand" in directives and status in UNDERSTOOD_STATUSES
     unknown = b"must-understand" in directives and status not in UNDERSTOOD_STATUSES
     shared = b"s-maxage" in directives
-    return Policy(
+    return CachePolicy(
         no_store=unknown or (b"no-store" in directives and not understood),
         private=directives.flag(b"private"),
         no_cache=directives.flag(b"no-cache"),
@@ -93,7 +85,7 @@ def explicit_seconds(directives: Directives) -> int | None:
     return None
 
 
-def lifetime_s(status: int, fields: Fields, policy: Policy, received_s: float | None) -> tuple[int, bool]:
+def lifetime_s(status: int, fields: Fields, policy: CachePolicy, received_s: float | None) -> tuple[int, bool]:
     """Seconds of freshness, and whether they were said and not guessed (RFC 9111 section 4.2.1).
 
     received_s: the time of receipt, seconds since 1970, or None if the clock is not set: then an Expires without Date

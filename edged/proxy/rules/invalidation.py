@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from urllib.parse import urljoin, urlsplit
 
-from edged.proxy.rules.fields import Fields, value_of, values_of
+from edged.http.fields import Fields, value_of, values_of
 from edged.proxy.rules.structured import Malformed, read_list
 
 SAFE_METHODS = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE"))

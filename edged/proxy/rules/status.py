@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edged.proxy.rules.fields import Fields, value_of
+from edged.http.fields import Fields, value_of
 from edged.proxy.rules.structured import Malformed, read_list
 
 NAME = b"edged"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from edged.proxy.rules.fields import FOREVER_S, Directives
+from edged.proxy.rules.directives import FOREVER_S, Directives
 
 KEY = re.compile(rb"[a-z*][a-z0-9_\-.*]*")
 INTEGER = re.compile(rb"-?[0-9]{1,15}(?![0-9.])")
@@ -24,7 +24,7 @@ class Malformed(Exception):
     """Not a structured field; the whole field is ignored (RFC 9651 section 4.2)."""
 
 
-class Reader:
+class FieldCursor:
     """A cursor over one field value."""
 
     def __init__(self, data: bytes) -> None:
@@ -93,7 +93,7 @@ def read_dictionary(data: bytes) -> dict[bytes, Bare | list[Bare]]:
     """A dictionary's members without their parameters; the last of several equal keys counts. Raises Malformed."""
     if len(data) > FIELD_BYTES:
         raise Malformed("longer than is read")
-    reader = Reader(data.strip(b" "))
+    reader = FieldCursor(data.strip(b" "))
     members: dict[bytes, Bare | list[Bare]] = {}
     while reader.at < len(reader.data):
         key = reader.key()
@@ -118,7 +118,7 @@ def read_list(data: bytes) -> list[Bare]:
     """A list of items without their parameters (Cache-Groups, RFC 9875). Raises Malformed."""
     if len(data) > FIELD_BYTES:
         raise Malformed("longer than is read")
-    reader = Reader(data.strip(b" "))
+    reader = FieldCursor(data.strip(b" "))
     items: list[Bare] = []
     while reader.at < len(reader.data):
         items.append(reader.bare())

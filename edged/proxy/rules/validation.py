@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edged.proxy.rules.fields import Fields, date_of, names_of, read_date, split_list, value_of, values_of
+from edged.http.dates import date_of, read_date
+from edged.http.fields import Fields, names_of, value_of, values_of
+from edged.http.validators import weak_equal
 
-CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range"))
 # Fields of a connection and not of a response (RFC 9110 section 7.6.1, RFC 9111 section 3.1).
 HOP_BY_HOP = frozenset(
     (
@@ -18,6 +19,32 @@ HOP_BY_HOP = frozenset(
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+    )
+)
+# What Connection cannot take away: it is meant for every recipient (RFC 9110 section 7.6.1). Without these an answer
+# would be kept for people, variants or times that it was not made for.
+END_TO_END = frozenset(
+    (
+        b"age",
+        b"cache-control",
+        b"cache-groups",
+        b"cdn-cache-control",
+        b"content-digest",
+        b"content-encoding",
+        b"content-language",
+        b"content-location",
+        b"content-range",
+        b"content-type",
+        b"date",
+        b"edged-cache-control",
+        b"etag",
+        b"expires",
+        b"last-modified",
+        b"location",
+        b"pragma",
+        b"repr-digest",
+        b"set-cookie",
+        b"vary",
     )
 )
 # What a 304 carries (RFC 9110 section 15.4.5).
@@ -39,17 +66,8 @@ NOT_MODIFIED_FIELDS = frozenset(
 
 def without_hop_by_hop(fields: Fields) -> Fields:
     """Fields that may be stored and passed on: without those of the connection and those that Connection lists."""
-    dropped = HOP_BY_HOP.union(names_of(fields, b"connection"))
+    dropped = HOP_BY_HOP.union(names_of(fields, b"connection")) - END_TO_END
     return tuple(pair for pair in fields if pair[0] not in dropped)
-
-
-def weak_equal(one: bytes, other: bytes) -> bool:
-    """Weak comparison of entity tags (RFC 9110 section 8.8.3.2)."""
-    return one.removeprefix(b"W/") == other.removeprefix(b"W/")
-
-
-def strong_equal(one: bytes, other: bytes) -> bool:
-    return one == other and not one.startswith(b"W/")
 
 
 def validators(stored: Fields) -> Fields:
@@ -62,31 +80,6 @@ def validators(stored: Fields) -> Fields:
     if len(modified) == 1 and read_date(modified[0]) is not None:
         asked.append((b"if-modified-since", modified[0]))
     return tuple(asked)
-
-
-def is_conditional(request: Fields) -> bool:
-    return any(name in CONDITIONS for name, _ in request)
-
-
-def not_modified(request: Fields, stored: Fields, received_s: float | None) -> bool:
-    """Whether a stored 200 answers a client's condition with 304 (RFC 9111 section 4.3.2).
-
-    If-None-Match goes before If-Modified-Since. Without Last-Modified the stored Date counts, without that the time
-    of receipt.
-    """
-    asked = value_of(request, b"if-none-match")
-    if asked is not None:
-        tag = value_of(stored, b"etag")
-        tags = split_list(asked)
-        return b"*" in tags or (tag is not None and any(weak_equal(tag, other) for other in tags))
-    since = date_of(request, b"if-modified-since")
-    if since is None:
-        return False
-    for name in (b"last-modified", b"date"):
-        moment = date_of(stored, name)
-        if moment is not None:
-            return moment <= since
-    return received_s is not None and received_s <= since
 
 
 def not_modified_fields(fields: Fields) -> Fields:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edged.proxy.rules.fields import Fields, members_of, names_of, split_list, value_of
+from edged.http.fields import Fields, members_of, names_of, split_list, value_of
 
 Selecting = tuple[tuple[bytes, bytes | None], ...]  # (field name, normalised value, None where it was absent)
 
@@ -15,9 +15,19 @@ MAX_VARIANTS = 32  # of one URL; the oldest go
 
 
 def vary_names(fields: Fields) -> tuple[bytes, ...] | None:
-    """The names that a response varies by, sorted; None if any member is "*" and nothing can be selected again."""
-    names = names_of(fields, b"vary")
-    return None if b"*" in names else tuple(sorted(set(names)))
+    """The names that a response varies by, sorted; None if any member is "*" and nothing can be selected again.
+
+    Two that services forget to name are added where the response shows that it was made for one: the coding of its
+    content, and the one web origin that may read it.
+    """
+    names = set(names_of(fields, b"vary"))
+    if b"*" in names:
+        return None
+    if (value_of(fields, b"access-control-allow-origin") or b"*").strip() != b"*":
+        names.add(b"origin")
+    if value_of(fields, b"content-encoding") is not None:
+        names.add(b"accept-encoding")
+    return tuple(sorted(names))
 
 
 def normalise(name: bytes, fields: Fields) -> bytes | None:

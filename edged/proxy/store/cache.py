@@ -3,72 +3,66 @@
 from __future__ import annotations
 
 import logging
-import os
+import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import diskcache
+
+from edged.config import ProxyConfig
 from edged.errors import DamageError, StoreError
 from edged.feed.cbor import encode
 from edged.files import FileStamp, stamp_of
-from edged.proxy.rules.decisions import Entry, is_worth_keeping
-from edged.proxy.rules.fields import Fields
+from edged.http.fields import Fields
+from edged.proxy.rules.decisions import CacheEntry, is_worth_keeping
 from edged.proxy.rules.invalidation import GroupLedger, origin_of
-from edged.proxy.rules.vary import Variant, add_variant, choose
-from edged.proxy.settings import ProxySettings
+from edged.proxy.rules.vary import Variant, add_variant
 from edged.proxy.store.disk import Spool
-from edged.proxy.store.memory import Held, MemoryTier
-from edged.proxy.store.presence import Presence
+from edged.proxy.store.disktier import DiskLookup, DiskTier
+from edged.proxy.store.memory import MemoryTier, Presence, StoredResponse
 from edged.proxy.store.record import (
     BOOTS,
     LEDGER,
     STARTS,
     Stamp,
-    Stored,
     block_sums,
-    decode_entry,
-    decode_index,
     decode_list,
     encode_entry,
-    encode_index,
     index_key,
+    is_scoped,
     primary_key,
-    primary_of_key,
     response_key,
     variant_name,
 )
-from edged.proxy.store.store import PURGED, Found, Store
+from edged.proxy.store.store import PURGED, Store
 from edged.proxy.store.worker import Worker
 from edged.proxy.timeline import Timeline
+from edged.units import size_bytes
 
 log = logging.getLogger(__name__)
 
+# What an operation of the store may end with: its own error, or the system's where that comes from deeper down.
+STORE_FAULTS = (StoreError, DamageError, OSError, sqlite3.Error, diskcache.Timeout)
+REOPEN_S = 30.0  # between attempts to open a store that could not be
 REWRITE_S = 60.0  # what a 304 freshens is written to the disk at most this often; memory has it at once
 PURGE_CHECK_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What the disk has for a request. body: where it is small enough for memory."""
-
-    variants: tuple[Variant, ...] | None
-    stored: Stored | None = None
-    key: bytes = b""
-    body: bytes | None = None
-    path: str = ""
-
-
 class Cache:
-    """`open()` before and `close()` after use.
+    """`open()` before and `close()` after use. directory: where answers are kept; None: in memory alone.
 
     Storing numbers (`next_order`) order what happens: a response asked for before its URL or a group of its was made
     invalid is not stored afterwards. groups, urls: what was made invalid, and by which number.
     """
 
-    def __init__(self, settings: ProxySettings, timeline: Timeline) -> None:
-        self.settings, self.timeline = settings, timeline
-        self.memory = MemoryTier(settings.memory_bytes)
+    def __init__(self, config: ProxyConfig, directory: Path | None, timeline: Timeline) -> None:
+        self.directory, self.timeline = directory, timeline
+        self.quota_bytes = size_bytes(config.quota)
+        self.memory = MemoryTier(size_bytes(config.memory))
+        largest_bytes = size_bytes(config.largest) or self.quota_bytes // 8
+        self.largest_bytes = min(largest_bytes, self.memory.largest_bytes) if directory is None else largest_bytes
         self.groups, self.urls = GroupLedger(), GroupLedger()
         self.store: Store | None = None
         self.worker: Worker | None = None
@@ -77,24 +71,30 @@ class Cache:
         self.added: list[bytes] | None = None  # to it while it is made anew
         self.purge_order = 0
         self.saved: list[bytes] = []  # keys written since another process was last seen to purge, or not to
-        self.verified: dict[str, int] = {}
+        self.disk: DiskTier | None = None
         self.purged: FileStamp | None = None
         self.lost = 0
+        self.last_error: str | None = None
+        self.reopen_s = 0.0
 
     async def open(self) -> None:
-        """Open the store. Raises StoreError where its directory cannot be used."""
-        if self.settings.directory is None:
-            return
-        self.worker = Worker("edged-proxy-store")
-        try:
-            self.store = await self.worker.run(self.open_store, self.settings.directory)
-        except BaseException:
-            self.worker.close()
-            self.worker = None
-            raise
+        """Open the store. Where its directory cannot be used answers are kept in memory alone, until it can."""
+        if self.directory is not None:
+            self.worker = Worker("edged-proxy-store")
+            await self.try_open()
 
-    def open_store(self, directory: Path) -> Store:
-        store = Store(directory, self.settings.quota_bytes, self.recently_used)
+    async def try_open(self) -> None:
+        assert self.worker is not None
+        self.reopen_s = self.timeline.now_s() + REOPEN_S
+        try:
+            store, disk = await self.worker.run(self.open_store, self.directory)
+        except STORE_FAULTS as fault:
+            self.note_fault(f"{fault}; answers are kept in memory alone until it can be used")
+            return
+        self.store, self.disk, self.last_error = store, disk, None
+
+    def open_store(self, directory: Path) -> tuple[Store, DiskTier]:
+        store = Store(directory, self.quota_bytes, self.recently_used)
         starts = 0
         for key, load in ((STARTS, None), (BOOTS, self.timeline.load), (LEDGER, self.load_ledgers)):
             found = store.get(key)
@@ -109,17 +109,18 @@ class Cache:
             except (DamageError, ValueError, TypeError, IndexError) as fault:
                 log.warning("the proxy's notes are damaged and dropped", extra={"fault": str(fault)})
         # Storing numbers only grow, over restarts too: what was made invalid stays so.
-        self.order = ((starts + 1) << 32) + 1
+        self.order = max(self.order, ((starts + 1) << 32) + 1)
         store.put(STARTS, encode([starts + 1]))
         self.purged = stamp_of(directory / PURGED)
-        self.presence = find_present(store)
-        return store
+        disk = DiskTier(store, self.memory.largest_bytes)
+        self.presence = disk.find_present()
+        return store, disk
 
     async def renew_presence(self) -> None:
         """Make the bitmap anew from what there is; what is written meanwhile is added to both."""
-        assert self.store is not None
+        assert self.disk is not None
         self.added = []
-        presence: Presence | None = await self.in_store(find_present, self.store)
+        presence: Presence | None = await self.in_store(self.disk.find_present)
         if presence is not None:
             for primary in self.added:
                 presence.add(primary)
@@ -137,22 +138,28 @@ class Cache:
         return key in self.memory.held
 
     async def close(self) -> None:
-        worker, self.worker = self.worker, None
-        if worker is not None:
+        if self.worker is not None:
             if self.store is not None:
-                await worker.run(self.store.close)
-            worker.close()
-        self.store = None
+                await self.in_store(self.store.close)
+            self.worker.close()
+        self.worker = self.store = self.disk = None
 
     async def in_store(self, what: Callable[..., Any], *arguments: Any) -> Any:
-        """Run a method of the store. A StoreError is counted and logged: what is not stored is fetched again."""
+        """Run a method of the store. Whatever its disk does costs this one operation: None, and what is not stored is
+        fetched again."""
         assert self.worker is not None
         try:
             return await self.worker.run(what, *arguments)
-        except StoreError as fault:
-            self.lost += 1
-            log.warning("the proxy's store failed", extra={"fault": str(fault)})
+        except STORE_FAULTS as fault:
+            self.note_fault(str(fault))
             return None
+
+    def note_fault(self, what: str) -> None:
+        """The store has failed: counted, in the status, and in the log once for each new thing that is wrong."""
+        self.lost += 1
+        if what != self.last_error:
+            log.warning("the proxy's store failed", extra={"fault": what})
+        self.last_error = what
 
     def next_order(self) -> int:
         self.order += 1
@@ -160,39 +167,42 @@ class Cache:
 
     # --- find --------------------------------------------------------------------------------------------------------
 
-    def peek(self, primary: bytes, request: Fields) -> Held | None:
+    def peek(self, primary: bytes, request: Fields) -> StoredResponse | None:
         """What a request selects, if it is in memory and was not made invalid."""
         held = self.memory.find(primary, request)
         if held is None:
             return None
-        if not self.valid(held.entry):
+        if not self.valid(held.key, held.entry):
             self.memory.drop(held.key)
             return None
         if held.entry.received_s is None:
             self.place(held)
         return held
 
-    def place(self, held: Held) -> None:
+    def place(self, held: StoredResponse) -> None:
         """A clock that was not set when an entry was read may be set now."""
         moment = self.timeline.place(held.stamp.boot, held.stamp.up_s)
         if moment is not None:
             held.entry = replace(held.entry, received_s=moment)
 
-    def valid(self, entry: Entry) -> bool:
+    def valid(self, key: bytes, entry: CacheEntry) -> bool:
+        """Whether nothing has made a response invalid. For everyone who asks plainly it was deleted at once."""
+        if not entry.groups and not is_scoped(key):
+            return True
         origin = origin_of(entry.url)
         if not self.groups.holds(origin, entry.groups, entry.order):
             return False
-        return not entry.private or self.urls.holds(origin, (url_group(entry.url),), entry.order)
+        return not is_scoped(key) or self.urls.holds(origin, (url_group(entry.url),), entry.order)
 
-    async def find(self, primary: bytes, request: Fields) -> Held | None:
+    async def find(self, primary: bytes, request: Fields) -> StoredResponse | None:
         """What a request selects, from memory or from the disk."""
         held = self.peek(primary, request)
-        if held is not None or self.store is None:
+        if held is not None or self.disk is None:
             return held
         if not self.presence.may_have(primary):
             return None
         begun = self.next_order()
-        loaded: Loaded | None = await self.in_store(self.load, primary, request)
+        loaded: DiskLookup | None = await self.in_store(self.disk.load, primary, request)
         held = self.peek(primary, request)
         if held is not None or loaded is None or not self.unharmed(primary.partition(b"\0")[2], (), begun):
             return held  # changed while it was read: memory knows better
@@ -207,7 +217,7 @@ class Cache:
             and self.groups.holds(origin, groups, begun)
         )
 
-    def take(self, primary: bytes, loaded: Loaded) -> Held | None:
+    def take(self, primary: bytes, loaded: DiskLookup) -> StoredResponse | None:
         if loaded.variants is not None:
             variants = loaded.variants
             for variant in self.memory.indexes.get(primary, ()):
@@ -217,71 +227,19 @@ class Cache:
             return None
         stamp = loaded.stored.stamp
         entry = replace(loaded.stored.entry, received_s=self.timeline.place(stamp.boot, stamp.up_s))
-        if not self.valid(entry):
+        if not self.valid(loaded.key, entry):
             return None
-        held = Held(loaded.key, entry, stamp, loaded.body, loaded.path, loaded.stored.sums)
+        held = StoredResponse(loaded.key, entry, stamp, loaded.body, loaded.path, loaded.stored.sums)
         held.saved_s = self.timeline.now_s()
         self.memory.put(held)
         return held
-
-    def load(self, primary: bytes, request: Fields) -> Loaded | None:
-        """In the store's thread: read what a request selects; None where there is nothing."""
-        store = self.store
-        assert store is not None
-        index = store.get(index_key(primary))
-        variants: tuple[Variant, ...] | None = None
-        name = b""
-        if index is not None:
-            try:
-                variants = decode_index(index.head, "an index of variants")
-            except DamageError:
-                store.delete([index_key(primary)])
-                return None
-            variant = choose(variants, request)
-            if variant is None:
-                return Loaded(variants)
-            name = variant.name
-        key = response_key(primary, name)
-        found = store.get(key)
-        return Loaded(variants) if found is None else self.read(store, key, found, variants)
-
-    def read(self, store: Store, key: bytes, found: Found, variants: tuple[Variant, ...] | None) -> Loaded:
-        try:
-            stored = decode_entry(found.head, "a response")
-        except DamageError:
-            store.delete([key])
-            return Loaded(variants)
-        size = stored.entry.size
-        if self.verified.get(found.filename) != size or not found.path:
-            if not store.verify(key, found, size, stored.sums):
-                return Loaded(variants)
-            self.remember_verified(found.filename, size)
-        if not found.path:
-            return Loaded(variants, stored, key, found.body)
-        if size > self.memory.largest_bytes:
-            return Loaded(variants, stored, key, None, found.path)
-        try:
-            with open(found.path, "rb") as file:
-                body = file.read(size + 1)
-        except OSError:
-            body = b""
-        if len(body) != size or block_sums(body) != stored.sums:
-            store.delete([key])
-            return Loaded(variants)
-        return Loaded(variants, stored, key, body, found.path)
-
-    def remember_verified(self, filename: str, size: int) -> None:
-        if filename:
-            self.verified[filename] = size
-            while len(self.verified) > 4096:
-                del self.verified[next(iter(self.verified))]
 
     # --- keep --------------------------------------------------------------------------------------------------------
 
     async def keep(
         self,
         primary: bytes,
-        entry: Entry,
+        entry: CacheEntry,
         body: bytes | None,
         spool: Spool | None,
         ready: Callable[[], Awaitable[object]],
@@ -296,7 +254,7 @@ class Cache:
         key = response_key(primary, variant_name(entry.selecting))
         stamp = Stamp(self.timeline.boot, entry.received_s or self.timeline.now_s())
         old = self.memory.held.get(key)
-        held = Held(key, entry, stamp, body)
+        held = StoredResponse(key, entry, stamp, body)
         variants, gone = self.enter(primary, key, entry)
         if body is not None and len(body) <= self.memory.largest_bytes:
             self.memory.put(held)
@@ -304,7 +262,7 @@ class Cache:
             self.memory.drop(dead)
         worth = is_worth_keeping(entry) or body is None
         unchanged = old is not None and old.saved_s is not None and old.body is not None and old.body == body
-        if self.store is None or not worth:
+        if self.disk is None or not worth:
             await self.discard(spool)
             return body is not None
         if unchanged and old is not None and self.timeline.now_s() - (old.saved_s or 0.0) < REWRITE_S:
@@ -318,7 +276,10 @@ class Cache:
         if not self.unharmed(entry.url, entry.groups, entry.order):
             await self.discard(spool)
             return False
-        saved = await self.in_store(self.save, primary, held, variants, gone, spool)
+        saved = await self.in_store(self.disk.save, primary, held, variants, gone, spool)
+        if saved and not self.unharmed(entry.url, entry.groups, entry.order):
+            await self.drop(held)  # made invalid, or everything purged, while it was written
+            return False
         if saved:
             held.saved_s = self.timeline.now_s()
             self.saved.append(key)
@@ -328,7 +289,9 @@ class Cache:
         if spool is not None and self.store is not None:
             await self.in_store(self.store.drop, spool)
 
-    def enter(self, primary: bytes, key: bytes, entry: Entry) -> tuple[tuple[Variant, ...] | None, tuple[bytes, ...]]:
+    def enter(
+        self, primary: bytes, key: bytes, entry: CacheEntry
+    ) -> tuple[tuple[Variant, ...] | None, tuple[bytes, ...]]:
         """The URL's variants with this one, None where it does not vary; and the keys that go."""
         before = self.memory.indexes.get(primary)
         if not entry.selecting:
@@ -344,47 +307,9 @@ class Cache:
         gone = tuple(response_key(primary, variant.name) for variant in surplus)
         return variants, (response_key(primary, b""), *gone)
 
-    def save(
-        self,
-        primary: bytes,
-        held: Held,
-        variants: tuple[Variant, ...] | None,
-        gone: tuple[bytes, ...],
-        spool: Spool | None,
-    ) -> bool:
-        """In the store's thread: write a response, and the index where it varies."""
-        store = self.store
-        assert store is not None
-        sums = spool.finish() if spool is not None else block_sums(held.body or b"")
-        head = encode_entry(held.entry, held.stamp, sums)
-        if not store.put(held.key, head, held.body or b"" if spool is None else b"", spool):
-            return False
-        if variants is not None:
-            merged = self.merge(store, primary, variants)
-            store.put(index_key(primary), encode_index(merged))
-        elif store.get(index_key(primary)) is not None:
-            store.delete([index_key(primary)])
-        if gone:
-            store.delete(list(gone))
-        return True
-
-    def merge(self, store: Store, primary: bytes, variants: tuple[Variant, ...]) -> tuple[Variant, ...]:
-        """The variants on the disk that memory did not know, before the ones it does."""
-        found = store.get(index_key(primary))
-        if found is None:
-            return variants
-        try:
-            merged = decode_index(found.head, "an index of variants")
-        except DamageError:
-            return variants
-        for variant in variants:
-            merged, _ = add_variant(merged, variant)
-        return merged
-
-    async def freshen(self, held: Held, entry: Entry) -> Held:
+    async def freshen(self, held: StoredResponse, entry: CacheEntry) -> StoredResponse:
         """Put the entry that a 304 made in the place of the held one. The disk learns of it now and then."""
-        stamp = Stamp(self.timeline.boot, entry.received_s or 0.0)
-        fresh = Held(held.key, entry, stamp, held.body, held.path, held.sums, saved_s=held.saved_s)
+        fresh = held.renewed(entry)
         if not self.unharmed(entry.url, entry.groups, entry.order):
             return fresh  # invalidated while it was asked about: this answer may still go out, and is not kept
         self.memory.put(fresh)
@@ -417,7 +342,7 @@ class Cache:
             return
         self.groups.invalidate(origin, groups, self.next_order())
         for held in list(self.memory.held.values()):
-            if held.entry.groups and not self.valid(held.entry):
+            if held.entry.groups and not self.valid(held.key, held.entry):
                 self.memory.drop(held.key)
         if self.store is not None:
             await self.save_ledgers()
@@ -426,23 +351,37 @@ class Cache:
         if self.store is not None:
             await self.in_store(self.store.put, LEDGER, encode([self.groups.dump(), self.urls.dump()]))
 
-    async def drop(self, held: Held) -> None:
-        """A stored response has turned out damaged."""
+    def forget(self, held: StoredResponse) -> None:
+        """The disk does not give a body now: look at it anew before it is given again."""
         self.memory.drop(held.key)
-        self.verified.pop(os.path.join(*Path(held.path).parts[-2:]) if held.path else "", None)
+        if self.disk is not None:
+            self.disk.look_anew(held.path)
+        self.note_fault(f"read {held.path}: it cannot be read at the moment")
+
+    async def drop(self, held: StoredResponse) -> None:
+        """A stored response is damaged, contradicted, or may be kept no longer."""
+        self.memory.drop(held.key)
+        if self.disk is not None:
+            self.disk.look_anew(held.path)
         if self.store is not None:
             await self.in_store(self.store.delete, [held.key])
 
     async def tend(self) -> None:
         """Each second: note the clock, and forget what is in memory when another process has purged."""
-        if self.store is None or self.settings.directory is None:
+        if self.worker is not None and self.store is None and self.timeline.now_s() >= self.reopen_s:
+            await self.try_open()
+        if self.store is None or self.directory is None:
             return
         if self.presence.is_full:
             await self.renew_presence()
         if self.timeline.note():
             await self.in_store(self.store.put, BOOTS, encode(self.timeline.dump()))
-        mark, saved = stamp_of(self.settings.directory / PURGED), self.saved
-        self.saved = []
+        try:
+            mark = stamp_of(self.directory / PURGED)
+        except OSError as fault:
+            self.note_fault(f"look at {self.directory / PURGED}: {fault.strerror}")
+            return
+        saved, self.saved = self.saved, []
         if mark != self.purged:
             self.purged = mark
             self.purge_order = self.next_order()
@@ -450,16 +389,6 @@ class Cache:
             # What was written since may have been asked for before the purge.
             await self.in_store(self.store.delete, saved)
             await self.in_store(self.store.recount)
-
-
-def find_present(store: Store) -> Presence:
-    """In the store's thread: the primary keys of what lies there."""
-    presence = Presence()
-    for key in store.list_keys():
-        primary = primary_of_key(key)
-        if primary is not None:
-            presence.add(primary)
-    return presence
 
 
 def url_group(url: bytes) -> str:

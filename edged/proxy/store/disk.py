@@ -77,8 +77,11 @@ class Spool:
         return bytes(self.sums)
 
     def discard(self) -> None:
-        self.file.close()
-        self.path.unlink(missing_ok=True)
+        """Close the file and remove it. Raises OSError."""
+        try:
+            self.file.close()
+        finally:
+            self.path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

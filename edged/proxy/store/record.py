@@ -11,7 +11,7 @@ from typing import Any
 
 from edged.errors import DamageError, WireError
 from edged.feed.cbor import decode, encode
-from edged.proxy.rules.decisions import Entry
+from edged.proxy.rules.decisions import CacheEntry
 from edged.proxy.rules.freshness import read_policy
 from edged.proxy.rules.vary import Selecting, Variant
 
@@ -25,7 +25,7 @@ RESPONSE, INDEX, LEDGER, BOOTS, STARTS = b"R", b"V", b"G", b"B", b"N"  # first b
 
 
 def primary_key(scope: bytes, url: bytes) -> bytes:
-    """What a request asks for, before any Vary. scope: b"" for everyone, else a digest of who asks."""
+    """What a request asks for, before any Vary. scope: b"" for everyone who asks plainly, else a digest."""
     return scope + b"\0" + url
 
 
@@ -35,6 +35,11 @@ def response_key(primary: bytes, variant: bytes) -> bytes:
 
 def index_key(primary: bytes) -> bytes:
     return INDEX + primary
+
+
+def is_scoped(key: bytes) -> bool:
+    """Whether the key of a response lies in another scope than that of everyone who asks plainly."""
+    return key[1:2] != b"\0"
 
 
 def primary_of_key(key: bytes) -> bytes | None:
@@ -49,11 +54,6 @@ def variant_name(selecting: Selecting) -> bytes:
     if not selecting:
         return b""
     return hashlib.blake2b(encode([[name, value] for name, value in selecting]), digest_size=12).hexdigest().encode()
-
-
-def scope_of(name: str, authorization: Sequence[bytes]) -> bytes:
-    """The scope of one app, and of the credentials that it shows to upstream where it does."""
-    return hashlib.blake2b(encode([name, list(authorization)]), digest_size=16).hexdigest().encode()
 
 
 def seal(head: bytes, body: bytes = b"") -> bytes:
@@ -92,12 +92,12 @@ class Stamp:
 class Stored:
     """An entry read back. sums: CRC-32 of each block of its body."""
 
-    entry: Entry
+    entry: CacheEntry
     stamp: Stamp
     sums: bytes
 
 
-def encode_entry(entry: Entry, stamp: Stamp, sums: bytes) -> bytes:
+def encode_entry(entry: CacheEntry, stamp: Stamp, sums: bytes) -> bytes:
     return encode(
         [
             FORMAT,
@@ -143,7 +143,7 @@ def decode_entry(head: bytes, what: str) -> Stored:
         if form != FORMAT:
             raise ValueError("another format")
         pairs = tuple((bytes(name), bytes(value)) for name, value in fields)
-        entry = Entry(
+        entry = CacheEntry(
             url=url,
             status=status,
             fields=pairs,

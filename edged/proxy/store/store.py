@@ -76,7 +76,7 @@ class Store:
     def __init__(self, directory: Path, quota_bytes: int, recently_used: Callable[[bytes], bool] | None = None) -> None:
         self.directory, self.quota_bytes = directory, quota_bytes
         self.recently_used = recently_used or (lambda key: False)
-        self.rebuilds = 0
+        self.rebuilds = self.evictions = self.occupied_bytes = 0
         self.spooled: dict[Path, int] = {}
         self.folder_bytes = 0
         self.until_measure = 0
@@ -176,7 +176,8 @@ class Store:
         """Bytes that the directory takes on the disk, as du counts them."""
         database = str(self.directory / DATABASE)
         files = sum(allocated(database + suffix) for suffix in ("", "-wal", "-shm"))
-        return files + self.folder_bytes + self.disk.used + sum(self.spooled.values())
+        self.occupied_bytes = files + self.folder_bytes + self.disk.used + sum(self.spooled.values())
+        return self.occupied_bytes
 
     def make_room(self, need_bytes: int, *, inside: bool = False) -> bool:
         """Evict until `need_bytes` more fit: of a file, or inside the database, where free pages count as room.
@@ -214,7 +215,7 @@ class Store:
         before = self.disk.used
         with self.cache.transact():
             for key in (idle or oldest)[:BATCH]:
-                self.cache.delete(key)
+                self.evictions += self.cache.delete(key)
                 if before - self.disk.used >= short_bytes:
                     break
         self.empty_log()
@@ -252,7 +253,8 @@ class Store:
         except diskcache.Timeout as fault:
             raise StoreError(f"use the proxy's store in {self.directory}: another process holds it") from fault
         except OSError as fault:
-            raise StoreError(f"use the proxy's store in {self.directory}: {fault.strerror}") from fault
+            where = fault.filename or self.directory
+            raise StoreError(f"use the proxy's store in {where}: {fault.strerror or fault}") from fault
 
     def get(self, key: bytes) -> Found | None:
         """A record, its checksum checked; a damaged one is dropped and counts as absent. Writes nothing otherwise."""
@@ -275,7 +277,7 @@ class Store:
                     check_body(found.path, size, sums)
                 elif len(found.body) != size:
                     raise DamageError("a body of the wrong length")
-            except (DamageError, FileNotFoundError):
+            except (DamageError, FileNotFoundError):  # a disk that does not read now is no reason to delete
                 self.cache.delete(key)
                 return False
             return True
@@ -362,10 +364,9 @@ class Store:
     def append(self, spool: Spool, data: bytes) -> None:
         """Write to a spool within the quota. Raises StoreError; the spool is then discarded."""
         try:
-            need = len(data) + PAGE_BYTES
-            if data and not self.make_room(need):
-                raise StoreError(f"store a response in {self.directory}: it does not fit into the quota")
             with self.guarded():
+                if data and not self.make_room(len(data) + PAGE_BYTES):
+                    raise StoreError(f"store a response in {self.directory}: it does not fit into the quota")
                 spool.write(data)
             self.spooled[spool.path] = -(-spool.size // PAGE_BYTES) * PAGE_BYTES
         except BaseException:
@@ -373,5 +374,7 @@ class Store:
             raise
 
     def drop(self, spool: Spool) -> None:
-        spool.discard()
+        """Give a body up. A file that cannot be removed now goes when the store is next opened."""
         self.spooled.pop(spool.path, None)
+        with self.guarded():
+            spool.discard()

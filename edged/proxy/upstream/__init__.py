@@ -1,1 +1,1 @@
-"""The services behind the routes: requests to them, and WebSockets passed through."""
+"""Connections to the services behind the routes, and whether these are there."""

@@ -6,42 +6,56 @@ cookies or headers of its own.
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
-import re
+import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing
-from contextvars import ContextVar
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 from urllib.parse import urlsplit
 
+import h2.exceptions
+import hpack.exceptions
 import httpcore2
 import trio
 
+from edged.config import RouteConfig
 from edged.errors import ConfigError, TransportError
+from edged.http.fields import DIGITS, Fields, value_of
 from edged.proxy.rules.circuit import Circuit
-from edged.proxy.rules.fields import DIGITS, Fields, value_of
-from edged.proxy.rules.forward import BadFraming, check_framing
-from edged.proxy.settings import ProxySettings, Route
+from edged.proxy.rules.forward import BadFraming, check_framing, mapped_back
+from edged.proxy.upstream.guarded import TELL, GuardedBackend, GuardedStream, Tell
+
+log = logging.getLogger(__name__)
 
 KEEP_IDLE_S = 30.0
 WRITE_S = 15.0
 IDLE_CONNECTIONS = 8
-HEAD = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n")
-HEAD_BYTES = 256 << 10
-
-
-Tell = Callable[[int, Fields], Awaitable[None]]
-# Whom to tell of a 1xx: httpcore2 has no place for it, and reads a connection in the task of whoever asks.
-TELL: ContextVar[Tell | None] = ContextVar("tell", default=None)
 
 
 class UnreachableError(TransportError):
-    """The upstream did not answer: no connection, a broken one, or silence past the deadline."""
+    """The upstream did not answer: no connection, a broken one, or silence past the deadline. detail: a word for
+    Cache-Status."""
 
     http_status = 504
+    detail = "offline"
+
+
+class UntrustedError(UnreachableError):
+    """Who answers there has no certificate that is trusted for it: another host, perhaps a captive portal."""
+
+    http_status = 502
+    detail = "untrusted"
+
+
+class ExhaustedError(UnreachableError):
+    """This device has no descriptor or memory left for a connection. It says nothing of the upstream."""
+
+    http_status = 503
+    detail = "exhausted"
 
 
 class AnswerError(TransportError):
@@ -50,138 +64,8 @@ class AnswerError(TransportError):
     http_status = 502
 
 
-class GuardedStream(httpcore2.AsyncNetworkStream):
-    """A connection that knows when an HTTP/1.1 upstream has sent more than its answer, and is then not used again.
-
-    Bytes past the end of an answer would be read as the answer to the next request (response splitting). The pool
-    asks `is_readable` before it uses a connection again, and drops one that says yes. 1xx answers, which httpcore2
-    drops, are told to whoever asks.
-
-    fd: of a plain socket, which is read and written without the layers between; -1 for TLS.
-    """
-
-    def __init__(self, inner: httpcore2.AsyncNetworkStream, fd: int = -1) -> None:
-        self.inner = inner
-        self.fd = fd
-        self.spoilt = False
-        self.begin()
-
-    def begin(self) -> None:
-        """A new exchange."""
-        self.head = bytearray()
-        self.head_done = False
-        self.body_bytes = 0
-        self.tail = b""
-        self.reading = False
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        data = await (self.inner.read(max_bytes, timeout) if self.fd < 0 else self.read_plain(max_bytes, timeout))
-        self.reading = True
-        if self.head_done:
-            self.body_bytes += len(data)
-            self.tail = (self.tail + data)[-4:]
-        else:
-            await self.find_head(data)
-        return data
-
-    async def read_plain(self, max_bytes: int, timeout: float | None) -> bytes:
-        try:
-            try:
-                data = os.read(self.fd, max_bytes)
-            except BlockingIOError:
-                with trio.fail_after(inf if timeout is None else timeout):
-                    await trio.lowlevel.wait_readable(self.fd)
-                return os.read(self.fd, max_bytes)
-            await trio.lowlevel.checkpoint()  # a fast upstream must not keep the thread
-            return data
-        except trio.TooSlowError as fault:
-            raise httpcore2.ReadTimeout(str(fault)) from fault
-        except (OSError, trio.ClosedResourceError) as fault:
-            raise httpcore2.ReadError(str(fault)) from fault
-
-    async def find_head(self, data: bytes) -> None:
-        self.head += data
-        while match := HEAD.match(self.head):
-            if match[1][:1] == b"1" and match[1] != b"101":
-                status, lines = int(match[1]), match[0].split(b"\r\n")[1:-2]
-                del self.head[: match.end()]
-                tell = TELL.get()
-                if tell is not None:
-                    pairs = [line.partition(b":") for line in lines]
-                    await tell(status, tuple((name.lower(), value.strip()) for name, _, value in pairs))
-                continue
-            self.head_done = True
-            self.body_bytes = len(self.head) - match.end()
-            self.tail = bytes(self.head[match.end() :][-4:])
-            self.head.clear()
-            return
-        if len(self.head) > HEAD_BYTES:
-            self.spoilt = True
-            self.head.clear()
-
-    def judge(self, length: int | None) -> None:
-        """An answer was read to its end. length: its body's bytes on the wire, None where it came in chunks."""
-        if length is None:
-            self.spoilt = self.spoilt or not self.head_done or self.tail != b"\r\n\r\n"
-        else:
-            self.spoilt = self.spoilt or not self.head_done or self.body_bytes != length
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        if self.reading:
-            self.begin()
-        if self.fd >= 0 and buffer:
-            try:
-                buffer = buffer[os.write(self.fd, buffer) :]
-            except BlockingIOError:
-                pass
-            except OSError as fault:
-                raise httpcore2.WriteError(str(fault)) from fault
-        if buffer:
-            await self.inner.write(buffer, timeout)
-
-    async def aclose(self) -> None:
-        self.fd = -1
-        await self.inner.aclose()
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.AsyncNetworkStream:
-        return GuardedStream(await self.inner.start_tls(ssl_context, server_hostname, timeout))
-
-    def get_extra_info(self, info: str) -> Any:
-        if info == "is_readable" and self.spoilt:
-            return True
-        return self.inner.get_extra_info(info)
-
-
-class GuardedBackend(httpcore2.AsyncNetworkBackend):
-    """trio's sockets, guarded."""
-
-    def __init__(self) -> None:
-        self.inner = httpcore2.TrioBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        stream = await self.inner.connect_tcp(host, port, timeout, local_address, socket_options)
-        return GuardedStream(stream, stream.get_extra_info("socket").fileno())
-
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[Any] | None = None
-    ) -> httpcore2.AsyncNetworkStream:
-        return GuardedStream(await self.inner.connect_unix_socket(path, timeout, socket_options))
-
-    async def sleep(self, seconds: float) -> None:
-        await self.inner.sleep(seconds)
-
-
 @dataclass(slots=True)
-class Answer:
+class UpstreamAnswer:
     """An upstream's answer: its head, and the body still to come. To be closed, also after reading it to the end."""
 
     status: int
@@ -217,32 +101,97 @@ class Answer:
             await self.response.aclose()
 
 
-FAULTS = (httpcore2.TimeoutException, httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.ConnectionNotAvailable)
+# Whatever a host may cause, names that cannot be looked up and frames that cannot be read included.
+FAULTS = (
+    httpcore2.TimeoutException,
+    httpcore2.NetworkError,
+    httpcore2.ProtocolError,
+    httpcore2.ConnectionNotAvailable,
+    h2.exceptions.H2Error,
+    hpack.exceptions.HPACKError,
+    OSError,
+    ValueError,
+    LookupError,
+)
 BROKEN_BEFORE_ANSWER = (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError)
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+def causes(fault: BaseException) -> Iterator[BaseException]:
+    """A fault and all that led to it."""
+    waiting: list[BaseException] = [fault]
+    seen: set[int] = set()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [cause for cause in (one.__cause__, one.__context__) if cause is not None]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
 
 
 def translate(fault: Exception, what: str) -> TransportError:
     """A transport's exception as ours."""
+    for cause in causes(fault):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return UntrustedError(
+                f"{what}: its certificate is not trusted ({cause.verify_message}); set the route's ca, or look whether "
+                "a captive portal answers in its place and whether the clock here is right"
+            )
+        if isinstance(cause, OSError) and cause.errno in EXHAUSTED:
+            return ExhaustedError(f"{what}: {os.strerror(cause.errno)} on this device; ask again")
+    if isinstance(fault, httpcore2.TimeoutException):
+        return UnreachableError(f"{what}: no {'connection' if is_connecting(fault) else 'answer'} within the time set")
     text = str(fault) or type(fault).__name__
-    if isinstance(fault, httpcore2.ProtocolError) and "disconnected" not in text.lower():
+    protocol = (httpcore2.ProtocolError, h2.exceptions.H2Error, hpack.exceptions.HPACKError)
+    if isinstance(fault, protocol) and "disconnected" not in text.lower():
         return AnswerError(f"{what}: {text}; the upstream breaks HTTP, ask those who run it")
-    return UnreachableError(f"{what}: {text}")
+    return UnreachableError(f"{what}: {reason(fault)}")
+
+
+def is_connecting(fault: Exception) -> bool:
+    return isinstance(fault, httpcore2.ConnectTimeout | httpcore2.PoolTimeout)
+
+
+def reason(fault: Exception) -> str:
+    """Why, in the system's words where it has any."""
+    for cause in causes(fault):
+        if isinstance(cause, socket.gaierror):
+            return f"its name cannot be looked up ({cause.strerror}); is the network there?"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+    return str(fault) or "the connection broke"
 
 
 class Upstream:
-    """A route's connections and its circuit. on_open: called when the circuit opens, to have `look` run."""
+    """A route's connections and its circuit. on_doubt: called when it may be lost, to have `look` run.
 
-    def __init__(self, route: Route, settings: ProxySettings, on_open: Callable[[Upstream], None]) -> None:
-        self.route, self.on_open = route, on_open
+    identity: what makes this way of asking differ from that of another route to the same place. seconds: of waiting
+    for heads of answers, their sum; answers: how many.
+    """
+
+    def __init__(self, route: RouteConfig, on_doubt: Callable[[Upstream], None]) -> None:
+        self.route, self.on_doubt = route, on_doubt
         parts = urlsplit(route.upstream)
         self.scheme = parts.scheme.encode()
         self.hostname = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
         self.host = parts.netloc.encode()
         self.base = parts.path.rstrip("/").encode()
-        self.origin = self.scheme + b"://" + self.host
-        self.circuit = Circuit(settings.circuit_failures, settings.circuit_first_s, settings.circuit_most_s)
+        self.taken = route.prefix.rstrip("/").encode() if route.strip_prefix else b""
+        self.identity = tuple(
+            part.encode() for part in (route.cert, route.ca, route.prefix if self.base or self.taken else "")
+        )
+        if not any(self.identity):
+            self.identity = ()
+        self.circuit = Circuit()
+        self.looking = False
+        self.seconds, self.answers = 0.0, 0
         self.pool = self.make_pool(http2=self.scheme == b"https")
+        # Of their own, so that bodies which are slow to come keep no connection from those that only ask.
+        self.uploads = self.make_pool(http2=self.scheme == b"https")
         self.upgrades = self.make_pool(http2=False)
         self.timeouts = {
             "connect": route.connect_timeout_s,
@@ -264,59 +213,71 @@ class Upstream:
 
     def target(self, path: bytes, query: bytes) -> bytes:
         """The target upstream of a request's path (under the route's prefix) and query."""
-        if self.route.strip_prefix and self.route.prefix != "/":
-            path = path[len(self.route.prefix.rstrip("/")) :] or b"/"
-        return self.base + path + (b"?" + query if query else b"")
+        return self.base + (path[len(self.taken) :] or b"/") + (b"?" + query if query else b"")
 
-    async def send(
-        self,
-        method: bytes,
-        target: bytes,
-        fields: Fields,
-        body: AsyncIterable[bytes] | None = None,
-        *,
-        tell: Tell | None = None,
-    ) -> Answer:
-        """Send a request; return when the answer's head is there. tell: awaited with each 1xx before it.
+    def map_back(self, fields: Fields, host: bytes) -> Fields:
+        """Fields of an answer with the places in them as apps know them. host: under which the upstream was asked."""
+        if not self.base and not self.taken:
+            return fields
+        origins = tuple(
+            scheme + b"://" + name for name in {self.host.lower(), host.lower()} for scheme in (b"http", b"https")
+        )
+        return mapped_back(fields, origins, self.base, self.taken)
 
-        Raises UnreachableError or AnswerError.
+    async def send(self, method: bytes, target: bytes, fields: Fields, *, tell: Tell | None = None) -> UpstreamAnswer:
+        """Send a request without a body; return when the answer's head is there. tell: awaited with each 1xx before it.
+
+        Raises TransportError.
         """
         TELL.set(tell)
-        url = httpcore2.URL(scheme=self.scheme, host=self.hostname.encode(), port=self.port, target=target)
-        again = self.route.retry and body is None and method in (b"GET", b"HEAD")
+        again = self.route.retry and method in (b"GET", b"HEAD")
         while True:
-            request = httpcore2.Request(
-                method=method,
-                url=url,
-                headers=list(fields),
-                content=body if body is not None else b"",
-                extensions={"timeout": self.timeouts},
-            )
+            request = self.make_request(method, target, fields)
             try:
-                response = await self.pool.handle_async_request(request)
+                return await self.exchange(self.pool, request)
+            except BROKEN_BEFORE_ANSWER as fault:
+                if not again:
+                    raise self.failure(fault) from fault
+                again = False  # an idle connection may have been closed under us; asking again is safe for these
             except FAULTS as fault:
-                if again and isinstance(fault, BROKEN_BEFORE_ANSWER):
-                    again = False  # an idle connection may have been closed under us; asking again is safe for these
-                    continue
                 raise self.failure(fault) from fault
-            self.circuit.succeeded()
-            return await self.accept(response, head_only=method == b"HEAD")
 
-    async def send_upgrade(self, target: bytes, fields: Fields) -> Answer:
-        """Ask for a WebSocket, over HTTP/1.1 and a connection of its own. Raises UnreachableError or AnswerError."""
-        url = httpcore2.URL(scheme=self.scheme, host=self.hostname.encode(), port=self.port, target=target)
-        timeouts = {**self.timeouts, "read": self.route.connect_timeout_s}
-        request = httpcore2.Request(method=b"GET", url=url, headers=list(fields), extensions={"timeout": timeouts})
+    async def send_body(
+        self, method: bytes, target: bytes, fields: Fields, body: AsyncIterable[bytes], *, short: bool
+    ) -> UpstreamAnswer:
+        """Send a request with a body. short: all of it is there. Raises TransportError, and what `body` does."""
+        TELL.set(None)
+        request = self.make_request(method, target, fields, body)
         try:
-            response = await self.upgrades.handle_async_request(request)
+            return await self.exchange(self.pool if short else self.uploads, request)
         except FAULTS as fault:
             raise self.failure(fault) from fault
-        return await self.accept(response, head_only=False)
 
-    async def accept(self, response: httpcore2.Response, *, head_only: bool) -> Answer:
-        """An answer whose end is certain. Raises AnswerError for any other, and its connection is closed."""
+    async def send_upgrade(self, target: bytes, fields: Fields) -> UpstreamAnswer:
+        """Ask for a WebSocket, over HTTP/1.1 and a connection of its own. Raises TransportError."""
+        TELL.set(None)
+        request = self.make_request(b"GET", target, fields)
+        try:
+            return await self.exchange(self.upgrades, request)
+        except FAULTS as fault:
+            raise self.failure(fault) from fault
+
+    def make_request(
+        self, method: bytes, target: bytes, fields: Fields, body: AsyncIterable[bytes] | bytes = b""
+    ) -> httpcore2.Request:
+        url = httpcore2.URL(scheme=self.scheme, host=self.hostname.encode(), port=self.port, target=target)
+        extensions = {"timeout": self.timeouts}
+        return httpcore2.Request(method=method, url=url, headers=list(fields), content=body, extensions=extensions)
+
+    async def exchange(self, pool: httpcore2.AsyncConnectionPool, request: httpcore2.Request) -> UpstreamAnswer:
+        """The answer to a request, its end certain. Raises AnswerError for any other, and its connection is closed."""
+        begun_s = trio.current_time()
+        response = await pool.handle_async_request(request)
+        self.seconds += trio.current_time() - begun_s
+        self.answers += 1
+        self.found()
         lowered = tuple((bytes(name).lower(), bytes(value)) for name, value in response.headers)
-        answer = Answer(response.status, lowered, response, head_only)
+        answer = UpstreamAnswer(response.status, lowered, response, request.method == b"HEAD")
         try:
             check_framing(response.extensions.get("http_version", b""), lowered)
         except BadFraming as fault:
@@ -324,32 +285,61 @@ class Upstream:
             raise AnswerError(f"ask {self.route.upstream}: {fault}; ask those who run it") from fault
         return answer
 
+    # --- whether it is there -----------------------------------------------------------------------------------------
+
     def failure(self, fault: Exception) -> TransportError:
+        """A transport's exception as ours, counted where it says that the upstream may be lost."""
         error = translate(fault, f"ask {self.route.upstream}")
-        lost = isinstance(fault, httpcore2.ConnectError | httpcore2.ConnectTimeout | httpcore2.ReadTimeout)
-        if lost and self.circuit.failed():
-            self.on_open(self)
+        if isinstance(error, UntrustedError):
+            log.warning("%s", error)
+        elif not isinstance(error, ExhaustedError):
+            if isinstance(fault, httpcore2.ConnectError | httpcore2.ConnectTimeout):
+                self.lost(str(error))
+            elif isinstance(fault, httpcore2.ReadTimeout) and not self.looking:
+                self.on_doubt(self)  # one slow answer does not mean that it is gone: see whether it takes connections
         return error
 
+    def lost(self, why: str) -> None:
+        if self.circuit.failed():
+            log.warning("%s; what is stored is served until it is back", why)
+            self.on_doubt(self)
+
+    def found(self) -> None:
+        if self.circuit.is_open:
+            log.warning("%s: it can be reached again", self.route.upstream)
+        self.circuit.succeeded()
+
     async def look(self) -> None:
-        """Look for the upstream until it takes connections again, and close the circuit."""
-        while self.circuit.is_open:
-            await trio.sleep(self.circuit.delay_s)
-            try:
-                with trio.fail_after(self.route.connect_timeout_s):
-                    stream = await trio.open_tcp_stream(self.hostname, self.port)
-                await stream.aclose()
-            except (OSError, trio.TooSlowError):
-                self.circuit.missed()
-            else:
-                self.circuit.succeeded()
+        """Try whether the upstream takes connections: until it does, the circuit stays open."""
+        if self.looking:
+            return
+        self.looking = True
+        try:
+            while not await self.takes_connections():
+                if not self.circuit.is_open:
+                    self.lost(f"ask {self.route.upstream}: it answers no more and takes no connection")
+                else:
+                    self.circuit.missed()
+                await trio.sleep(self.circuit.delay_s or self.circuit.first_s)
+            self.found()
+        finally:
+            self.looking = False
+
+    async def takes_connections(self) -> bool:
+        try:
+            with trio.fail_after(self.route.connect_timeout_s):
+                stream = await trio.open_tcp_stream(self.hostname, self.port)
+            await stream.aclose()
+        except (OSError, ValueError, trio.TooSlowError):
+            return False
+        return True
 
     async def aclose(self) -> None:
-        await self.pool.aclose()
-        await self.upgrades.aclose()
+        for pool in (self.pool, self.uploads, self.upgrades):
+            await pool.aclose()
 
 
-def make_ssl_context(route: Route) -> ssl.SSLContext:
+def make_ssl_context(route: RouteConfig) -> ssl.SSLContext:
     """TLS to an upstream: its certificate checked against `ca` alone where that is set. Raises ConfigError."""
     try:
         context = ssl.create_default_context(cafile=route.ca or None)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import secrets
+from contextlib import aclosing
 from typing import Any
 
 import trio
@@ -12,33 +14,38 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMes
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 
 from edged.errors import TransportError
-from edged.proxy.exchange.context import CREDENTIALS, Receive, Scope, Send
-from edged.proxy.rules.fields import Fields, value_of
-from edged.proxy.rules.forward import Refused, check_fields, check_target, upstream_fields
-from edged.proxy.upstream.upstream import FAULTS, Answer, Upstream
+from edged.http.fields import Fields, members_of, value_of
+from edged.http.problem import make_problem
+from edged.proxy.exchange.context import Context, Receive, Scope, Send
+from edged.proxy.rules.forward import Refused, answer_fields, upstream_fields
+from edged.proxy.upstream.upstream import FAULTS, AnswerError, UpstreamAnswer
 
 MESSAGE_BYTES = 16 << 20
 CHUNK_BYTES = 64 << 10
+REFUSAL_BYTES = 64 << 10  # of the body with which an upstream refuses
 # Written by us: the handshake is made anew, without extensions.
 HANDSHAKE = frozenset((b"sec-websocket-key", b"sec-websocket-extensions", b"sec-websocket-version"))
+ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
-async def bridge(scope: Scope, receive: Receive, send: Send, upstream: Upstream | None, via: bytes) -> None:
-    """Connect to the upstream, accept the client, and pass messages until either ends."""
+async def bridge(scope: Scope, context: Context, via: bytes) -> None:
+    """Connect to the upstream, accept the client, and pass messages until either ends. What refuses the handshake is
+    told to the client as it was said."""
+    receive, send = context.receive, context.send
     if (await receive())["type"] != "websocket.connect":
         return
-    answer = None
     try:
-        answer = await connect(scope, upstream, via) if upstream is not None else None
-    except (TransportError, Refused):
-        answer = None
-    if answer is None or answer.status != 101:
-        if answer is not None:
-            await answer.aclose()
-        await send({"type": "websocket.close", "code": 1014})
+        answer = await connect(context, via)
+    except (TransportError, Refused) as fault:
+        status = fault.status if isinstance(fault, Refused) else fault.http_status
+        fields, body = make_problem(status, str(fault))
+        await refuse(scope, send, status, tuple((name.lower(), value) for name, value in fields), body)
         return
-    protocol = value_of(answer.fields, b"sec-websocket-protocol")
+    if answer.status != 101:
+        await pass_refusal(scope, send, answer)
+        return
     accept: dict[str, Any] = {"type": "websocket.accept"}
+    protocol = value_of(answer.fields, b"sec-websocket-protocol")
     if protocol is not None:
         accept["subprotocol"] = protocol.decode("latin-1")
     await send(accept)
@@ -54,18 +61,15 @@ async def bridge(scope: Scope, receive: Receive, send: Send, upstream: Upstream 
             await tunnel.stream.aclose()
 
 
-async def connect(scope: Scope, upstream: Upstream, via: bytes) -> Answer:
-    """The handshake with the upstream. Raises TransportError, Refused."""
-    fields: Fields = tuple((bytes(name).lower(), bytes(value)) for name, value in scope["headers"])
-    path, query = bytes(scope.get("raw_path") or scope["path"].encode()), bytes(scope.get("query_string", b""))
-    check_target(path + (b"?" + query if query else b""))
-    check_fields(fields)
-    credentials = (scope.get("state") or {}).get(CREDENTIALS, frozenset())
+async def connect(context: Context, via: bytes) -> UpstreamAnswer:
+    """The handshake with the upstream: a 101 that answers this very one, or its refusal. Raises TransportError,
+    Refused."""
+    upstream, fields = context.upstream, context.request.fields
     passed = upstream_fields(
         tuple(pair for pair in fields if pair[0] not in HANDSHAKE),
-        host=upstream.host,
+        method=b"GET",
+        host=context.host,
         via=via,
-        credentials=credentials,
         body=False,
     )
     key = base64.b64encode(secrets.token_bytes(16))
@@ -76,13 +80,62 @@ async def connect(scope: Scope, upstream: Upstream, via: bytes) -> Answer:
         (b"sec-websocket-version", b"13"),
         (b"sec-websocket-key", key),
     )
-    return await upstream.send_upgrade(upstream.target(path, query), asked)
+    answer = await upstream.send_upgrade(context.target, asked)
+    if answer.status == 101:
+        wrong = misread(answer.fields, key, fields)
+        if wrong:
+            await answer.aclose()
+            raise AnswerError(f"ask {upstream.route.upstream} for a WebSocket: {wrong}; ask those who run it")
+    return answer
+
+
+def misread(answer: Fields, key: bytes, request: Fields) -> str:
+    """What is wrong with a 101 (RFC 6455 section 4.1); empty if nothing is."""
+    wanted = base64.b64encode(hashlib.sha1(key + ACCEPT_SALT, usedforsecurity=False).digest())
+    if value_of(answer, b"sec-websocket-accept") != wanted:
+        return "its Sec-WebSocket-Accept does not answer our key"
+    if (value_of(answer, b"upgrade") or b"").lower() != b"websocket":
+        return "it upgrades to something else"
+    if value_of(answer, b"sec-websocket-extensions"):
+        return "it uses an extension that nobody offered"
+    protocol = value_of(answer, b"sec-websocket-protocol")
+    if protocol is not None and protocol not in members_of(request, b"sec-websocket-protocol"):
+        return "it has chosen a protocol that nobody offered"
+    return ""
+
+
+async def pass_refusal(scope: Scope, send: Send, answer: UpstreamAnswer) -> None:
+    """The upstream's own words for why not, such as a 401 with what to sign in with."""
+    body = b""
+    try:
+        async with aclosing(answer.chunks()) as chunks:
+            async for chunk in chunks:
+                body += chunk
+                if len(body) > REFUSAL_BYTES:
+                    break
+    except TransportError:
+        body = b""  # the status and the fields say enough
+    finally:
+        await answer.aclose()
+    kept = tuple(pair for pair in answer_fields(answer.status, answer.fields) if pair[0] != b"content-length")
+    if len(body) > REFUSAL_BYTES:
+        body = b""
+    await refuse(scope, send, answer.status, (*kept, (b"content-length", b"%d" % len(body))), body)
+
+
+async def refuse(scope: Scope, send: Send, status: int, fields: Fields, body: bytes) -> None:
+    """Answer the handshake with something else than a 101."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": 1014})
+        return
+    await send({"type": "websocket.http.response.start", "status": status, "headers": list(fields)})
+    await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
 
 class Tunnel:
     """The connection to the upstream after its 101."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: UpstreamAnswer) -> None:
         self.stream = answer.network_stream
         self.frames = Connection(ConnectionType.CLIENT)
         self.sending = trio.Lock()

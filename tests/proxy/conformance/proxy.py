@@ -12,16 +12,15 @@ from pathlib import Path
 import trio
 
 from edged.clock import Clock
-from edged.config import ServeConfig
+from edged.config import ProxyConfig, RouteConfig, ServeConfig
 from edged.http.meter import Meter
 from edged.proxy.app import ProxyApp
-from edged.proxy.settings import ProxySettings, Route
 from edged.serve.app_server import serve_apps
 
 
 async def main(upstream: str, directory: Path) -> None:
     clock = Clock()
-    app = ProxyApp(ProxySettings(routes=(Route("/", upstream),), directory=directory), clock)
+    app = ProxyApp(ProxyConfig(routes=[RouteConfig("/", upstream)]), directory, clock)
     config = ServeConfig(bind=["127.0.0.1:0"])
     async with trio.open_nursery() as nursery:
         await nursery.start(app.run)

@@ -15,7 +15,7 @@ from typing import Any
 from edged.cli.output import add_json_flag, emit, progress, table
 from edged.errors import ConfigError, WireError
 from edged.feed.names import check_collection, check_name
-from edged.origin import history
+from edged.origin import history, takedowns
 from edged.origin.input.reading import Inputs
 from edged.origin.publisher import Publisher, PublishOptions
 from edged.origin.results import PublishResult
@@ -34,6 +34,7 @@ def add_commands(commands: Any) -> None:
     add_publish(kinds)
     add_rollout(kinds)
     add_corrections(kinds)
+    add(kinds, "takedowns", takedowns_command, "what is taken down, and since when", dataset=True)
     add_rotate(kinds)
     log = add(kinds, "log", log_command, "versions, what changed, bytes per field and collection", dataset=True)
     log.add_argument("--diff", nargs=2, type=int, metavar=("A", "B"), help="what changed from version A to version B")
@@ -198,7 +199,8 @@ def takedown_command(args: argparse.Namespace) -> int:
     publisher = open_feed(args)
     with publisher.reading(args.dataset) as state:
         strange = [key for key in args.keys if state.record(args.collection, key) is None]
-    code = show(args, publisher.takedown(args.dataset, args.collection, args.keys))
+    with progress(args) as watch:
+        code = show(args, publisher.takedown(args.dataset, args.collection, args.keys, watch=watch))
     for key in strange:
         print(
             f"edged: warning: {args.dataset} has no record {args.collection}/{key}; it is kept out should it come; "
@@ -206,6 +208,20 @@ def takedown_command(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return code
+
+
+def takedowns_command(args: argparse.Namespace) -> int:
+    """What is taken down in a dataset, and since when."""
+    with open_feed(args).reading(args.dataset) as state:
+        found = takedowns.listed(state)
+    entries = [
+        {"collection": item.collection, "key": item.key, "since": history.instant(item.since), "version": item.version}
+        for item in found
+    ]
+    rows = [(f"{item['collection']}/{item['key']}", str(item["since"]), str(item["version"])) for item in entries]
+    text = table(rows, ("record", "since", "version")) if rows else f"{args.dataset}: nothing is taken down"
+    emit(args, {"dataset": args.dataset, "takedowns": entries}, text)
+    return 0
 
 
 def restore_command(args: argparse.Namespace) -> int:

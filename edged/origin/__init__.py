@@ -3,6 +3,7 @@
     publisher   the operations: init, publish, rollback, rollout, takedown, restore, rotate-key
     input/      reading: lines to records;  comparing: what of them differs from the state
     declared/   rules: `<dataset>.toml`;  slicing, validate: what it says of a record
+    takedowns   what hides a record, its hold over rollbacks, what leaves the host with it
     edition     makes the next version;  applying: changes into the state, digests along;  results: its figures
     blobs/      hops, snapshots, dictionaries, pages: what devices fetch;  shelves/: where it lies
     release     the chain, the signed head, the swap that makes a version live

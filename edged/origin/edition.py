@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import cbor
+from edged.origin import takedowns
 from edged.origin.applying import Applied, Applier, Row
-from edged.origin.blobs.dictionaries import dictionary_in_use
+from edged.origin.blobs.dictionaries import TrainedDictionary, dictionary_in_use
 from edged.origin.blobs.hops import HopMaker
 from edged.origin.blobs.snapshots import SnapshotMaker, is_due, newest_snapshot, snapshot_bytes
 from edged.origin.declared.rules import fingerprint, schema_of
@@ -17,9 +20,11 @@ from edged.origin.declared.validate import Validator
 from edged.origin.release import Rollout, Workplace, releasing
 from edged.origin.results import PublishResult, slice_result
 from edged.origin.state import HIDDEN, SliceVersion, State, VersionRow
+from edged.origin.takedowns import RecordName
 from edged.progress import Steps, Watch, unwatched
 
 SALT_BYTES = 8  # of a rollout
+BYPASSES = 8  # hops past versions that brought what was taken down since, for devices from before them
 SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
 
 
@@ -34,6 +39,8 @@ class Edition:
         self.state: State = place.state
         self.slicer = Slicer(place.rules.slices)
         self.before = self.state.version_row(self.state.live)
+        self.message = ""
+        self.numbered_anyway = kind == "withdraw"
         # What can wait until the version is live: slices that are due a snapshot, and those due long skip hops.
         self.due_snapshot: list[str] = []
         self.due_skips: list[str] = []
@@ -50,18 +57,33 @@ class Edition:
             applied, made = self.prepare(rows, validated, force_change)
             if made:
                 self.place_rollout(what)
-        result = self.result(applied, made)
-        if self.due_snapshot or self.due_skips:
-            self.refresh(what)
-            result = self.result(applied, made)
-        return result
+        self.catch_up()
+        return self.result(applied, made)
+
+    def release_to_both(self, hide: Callable[[], Iterable[Row]], names: Collection[RecordName]) -> PublishResult:
+        """A takedown during a rollout: the stable content without `names` as a new stable version, and the offered
+        content without them as a new offer to the same devices. hide: the rows that take them down."""
+        place, what = self.place, f"{self.kind} dataset {self.place.dataset}"
+        rollout, offered = place.rollout, self.state.live
+        if rollout is None:
+            raise OriginError(f"{what}: no rollout is under way")
+        stable, self.numbered_anyway = rollout.stable, True
+        with releasing(place, what):
+            applied, _ = self.prepare(
+                lambda: chain(hide(), older_rows(self.state, stable, self.slicer, without=names)), False, False
+            )
+            place.rollout = replace(rollout, stable=self.state.newest())
+            self.retire_taken_down()
+            self.prepare(lambda: older_rows(self.state, offered, self.slicer, without=names), False, False)
+        self.catch_up()
+        return self.result(applied, True)
 
     def place_rollout(self, what: str) -> None:
         """Who gets the new version. Raises OriginError where a rollout under way is in its way."""
         place = self.place
         if place.rollout is not None and self.kind == "withdraw":
             place.since, place.rollout = place.rollout.stable, None
-        elif place.rollout is not None and self.kind != "takedown":
+        elif place.rollout is not None:
             raise OriginError(
                 f"{what}: version {self.state.live} is being rolled out to {place.rollout.permille / 10:g}% of the "
                 "devices; complete that (rollout --share 100%) or withdraw it (rollout --withdraw) first"
@@ -73,7 +95,8 @@ class Edition:
 
     def prepare(self, rows: Callable[[], Iterable[Row]], validated: bool, force_change: bool) -> tuple[Applied, bool]:
         """Everything of the next version but its head. Whether there is a next version is the second value."""
-        version = self.state.live + 1
+        self.before = self.state.version_row(self.state.newest())
+        version = self.state.newest() + 1
         counts = {} if self.before is None else self.before.counts
         validator = Validator(self.state, self.place.rules)
         validator.prepare()
@@ -94,7 +117,8 @@ class Edition:
         self.state.set_meta("rules_slices", marks["slices"])
         row = self.version_row(version, applied)
         nothing = not applied.rows and self.before is not None and self.same(row, self.before)
-        if nothing and self.kind != "withdraw":  # which those who took the offer must see as a later version
+        # Who took an offer must see its end, or another stable version below it, as a later version.
+        if nothing and not self.numbered_anyway:
             return applied, False
         self.state.add_version(row)
         self.code(applied, row)
@@ -114,6 +138,7 @@ class Edition:
             declared=tuple(sorted({CORE, *self.place.rules.slices})),
             schema=schema,
             schema_version=self.before.schema_version if kept and self.before is not None else version,
+            message=self.message,
         )
 
     def same(self, row: VersionRow, before: VersionRow) -> bool:
@@ -166,7 +191,11 @@ class Edition:
 
     def hop_maker(self, version: int) -> HopMaker:
         oldest = max(self.place.keep.oldest(version), int(self.state.meta("journal_from") or 1))
-        return HopMaker(self.state, oldest, lambda name: dictionary_in_use(self.state, name), self.place.blobs.store)
+        return HopMaker(self.state, oldest, self.dictionary_for_hops, self.place.blobs.store)
+
+    def dictionary_for_hops(self, name: str) -> TrainedDictionary:
+        """A takedown's own hop does without: the dictionary in use may be one that has to go."""
+        return TrainedDictionary() if takedowns.unfinished(self.state) else dictionary_in_use(self.state, name)
 
     def snapshots(self, names: list[str]) -> None:
         for name in names:
@@ -175,10 +204,37 @@ class Edition:
         if names:
             self.place.blobs.sweep()
 
-    def refresh(self, what: str) -> None:
-        """What the edit did not have to wait for: same version, new chain."""
+    def retire_taken_down(self) -> None:
+        """Put a snapshot, hops and a dictionary without it in the place of all that holds a hidden record's value."""
+        names = takedowns.unfinished(self.state)
+        if not names:
+            return
+        place, newest = self.place, self.state.version_row(self.state.newest())
+        declared = () if newest is None else newest.declared
+        search = takedowns.Search(self.state, place.blobs, names)
+        found = {name: search.carriers(name) for name in self.state.slice_names()}
+        for name, carriers in found.items():
+            renewed = None
+            if name in declared and (carriers.snapshots or carriers.dictionaries):
+                steps = Steps(self.watch, f"snapshot of {name}", self.state.slice_at(name).records)
+                maker = SnapshotMaker(self.state, place.blobs.store, place.now, steps.advance)
+                maker.make(name, retrain=dictionary_in_use(self.state, name).sha256 in carriers.dictionaries)
+                renewed = self.state.slice_at(name).version
+                self.due_snapshot = [due for due in self.due_snapshot if due != name]
+            takedowns.strike(self.state, name, carriers, kept_snapshot=renewed)
+        takedowns.finish(self.state, names)
+        for name in declared:
+            for change in sorted(found[name].gaps if name in found else (), reverse=True)[:BYPASSES]:
+                self.hop_maker(self.state.newest()).make_direct(name, change - 1)
+
+    def catch_up(self) -> None:
+        """What the version did not have to wait for: same version, new chain."""
+        if not (self.due_snapshot or self.due_skips or takedowns.unfinished(self.state)):
+            return
+        what = f"{self.kind} dataset {self.place.dataset}"
         try:
             with releasing(self.place, what):
+                self.retire_taken_down()
                 hops = self.hop_maker(self.state.live)
                 steps = Steps(self.watch, "making skip hops", len(self.due_skips))
                 for name in self.due_skips:
@@ -202,6 +258,21 @@ class Edition:
         return PublishResult(
             self.place.dataset, live, not made, *counts, head_bytes=size, permille=permille, slices=slices
         )
+
+
+def older_rows(state: State, to: int, slicer: Slicer, *, without: Collection[RecordName] = ()) -> Iterator[Row]:
+    """The rows that bring back the content of version `to`. What is taken down stays out, so does `without`."""
+    rows = state.rows(
+        "SELECT collection, key, membership, value, min(version) FROM journal WHERE version > ?"
+        " GROUP BY collection, key",
+        (to,),
+    )
+    hidden = {*state.hidden(), *without}
+    # The journal is written while these are applied, so they are read to their end first, a version's worth of keys.
+    for collection, key, membership, value, _ in list(rows):
+        if (collection, key) not in hidden:
+            old = None if membership in (None, HIDDEN) else value
+            yield from visible_rows(state, [(collection, key, old)], slicer)
 
 
 def visible_rows(state: State, changes: Iterable[tuple[str, str, bytes | None]], slicer: Slicer) -> Iterator[Row]:

@@ -13,9 +13,10 @@ from typing import Any
 from edged.errors import OriginError, ValidationError
 from edged.feed.names import check_collection, check_key, check_name
 from edged.files import locked, make_directory, write_durable
+from edged.origin import takedowns
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
-from edged.origin.edition import Edition, visible_rows
+from edged.origin.edition import Edition, older_rows, visible_rows
 from edged.origin.input import comparing
 from edged.origin.input.comparing import RecordSource
 from edged.origin.input.reading import Values
@@ -132,7 +133,7 @@ class Publisher:
                             "if that is meant, give --allow-empty"
                         )
                     comparing.mark_missing(place.state)
-                comparing.remember_hidden(place.state)
+                takedowns.hold_back(place.state)
                 return visible_rows(place.state, comparing.differing(place.state), edition.slicer)
 
             return edition.release(rows, validated=True, force_change=options.force_change)
@@ -148,7 +149,7 @@ class Publisher:
                     f"roll back dataset {dataset} to version {to}: versions {oldest} to {state.live} are retained"
                 )
             edition = Edition(place, "rollback", watch)
-            return edition.release(lambda: older_rows(state, to, edition), validated=False)
+            return edition.release(lambda: older_rows(state, to, edition.slicer), validated=False)
 
     def rollout(self, dataset: str, permille: int | None = None) -> Rollout | None:
         """The rollout under way, None if there is none. permille: raise its share; 1000 makes its version live."""
@@ -168,6 +169,7 @@ class Publisher:
                 place.rollout = replace(found, permille=permille)
             with releasing(place, f"roll out version {place.state.live} of dataset {dataset}"):
                 pass
+            Edition(place, "roll out").catch_up()
             return place.rollout
 
     def withdraw(self, dataset: str, *, watch: Watch = unwatched) -> PublishResult:
@@ -175,19 +177,25 @@ class Publisher:
         with self.at_work(dataset) as place:
             stable = standing(place, "withdraw").stable
             edition = Edition(place, "withdraw", watch)
-            return edition.release(lambda: older_rows(place.state, stable, edition), validated=False)
+            return edition.release(lambda: older_rows(place.state, stable, edition.slicer), validated=False)
 
-    def takedown(self, dataset: str, collection: str, keys: Sequence[str]) -> PublishResult:
-        """Remove records from every slice and version at once, until `restore`."""
-        names = [(check_collection(collection), check_key(key)) for key in keys]
+    def takedown(
+        self, dataset: str, collection: str, keys: Sequence[str], *, watch: Watch = unwatched
+    ) -> PublishResult:
+        """Remove records from every slice and version at once, until `restore`, and from everything on the host."""
+        names = [(check_collection(collection), check_key(key)) for key in dict.fromkeys(keys)]
         with self.at_work(dataset) as place:
 
             def rows() -> Iterator[Row]:
-                for name in dict.fromkeys(names):
+                takedowns.note(place.state, names, place.state.newest() + 1, place.now)
+                for name in names:
                     found = place.state.record(*name)
                     yield *name, HIDDEN, None if found is None else found[1]
 
-            return Edition(place, "takedown").release(rows, validated=False)
+            edition = Edition(place, "takedown", watch)
+            if place.rollout is not None and not set(names) <= set(place.state.hidden()):
+                return edition.release_to_both(rows, names)
+            return edition.release(rows, validated=False)
 
     def restore(self, dataset: str, collection: str, keys: Sequence[str]) -> PublishResult:
         """End takedowns: each record comes back with the newest value that was published while it was down."""
@@ -211,6 +219,7 @@ class Publisher:
         with self.at_work(dataset) as place:
             with releasing(place, f"sign the head of dataset {dataset} anew"):
                 pass
+            Edition(place, "sign").catch_up()
             return place.state.live
 
     def rotate_key(
@@ -293,18 +302,3 @@ def standing(place: Workplace, what: str) -> Rollout:
     if place.rollout is None:
         raise OriginError(f"{what} the rollout of dataset {place.dataset}: none is under way; publish with --rollout")
     return place.rollout
-
-
-def older_rows(state: State, to: int, edition: Edition) -> Iterator[Row]:
-    """The rows that bring back the content of version `to`."""
-    rows = state.rows(
-        "SELECT collection, key, membership, value, min(version) FROM journal WHERE version > ?"
-        " GROUP BY collection, key",
-        (to,),
-    )
-    hidden = set(state.hidden())
-    # The journal is written while these are applied, so they are read to their end first, a version's worth of keys.
-    for collection, key, membership, value, _ in list(rows):
-        if (collection, key) not in hidden:
-            old = None if membership in (None, HIDDEN) else value
-            yield from visible_rows(state, [(collection, key, old)], edition.slicer)

@@ -287,6 +287,9 @@ def settle(place: Workplace, head: Head, chains: list[Chain], what: str) -> None
             retention.mark_unnamed(place.state, head, chains, place.now)
         with place.state.transaction(what):
             retention.collect(place.state, place.blobs.directory, place.keep, place.now)
+            if place.state.meta("takedown_unfinished"):
+                place.blobs.sweep(older_s=0.0)
+                place.state.set_meta("takedown_unfinished", None)
     except (OSError, StoreError) as fault:
         raise StoreError(
             f"{what}: version {head.newest_version} is live, but tidying up after it failed: {fault}; "

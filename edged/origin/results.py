@@ -48,7 +48,7 @@ class PublishResult:
 
 
 def slice_result(state: State, name: str, version: int) -> SliceResult:
-    """The slice as it was at dataset version `version`."""
+    """The slice as it was at dataset version `version`; the oldest snapshot where those up to then are gone."""
     item = state.slice_at(name, at=version)
     hop = next(
         state.rows(
@@ -59,7 +59,7 @@ def slice_result(state: State, name: str, version: int) -> SliceResult:
     )
     last = next(
         state.rows(
-            "SELECT version FROM snapshots WHERE slice = ? AND version <= ? ORDER BY version DESC LIMIT 1",
+            "SELECT version FROM snapshots WHERE slice = ?1 ORDER BY version > ?2, abs(version - ?2) LIMIT 1",
             (name, version),
         ),
         None,

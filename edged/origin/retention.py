@@ -65,11 +65,16 @@ def mark_unnamed(state: State, head: Head, chains: Iterable[Chain], now: int) ->
 
 
 def collect(state: State, directory: Path, keep: Keep, now: int) -> int:
-    """Delete blobs whose grace is over; returns how many. A file that stays is found by the sweep."""
+    """Delete blobs whose grace is over; returns how many. A file that stays is found by the sweep.
+
+    After a takedown there is no grace for what may hold content.
+    """
+    content_s = 0 if state.meta("takedown_unfinished") else keep.grace_s
     rows = list(
         state.rows(
-            "SELECT sha256 FROM blobs WHERE unnamed_since <= CASE kind WHEN 'chain' THEN ? ELSE ? END",
-            (now - keep.chains_s, now - keep.grace_s),
+            "SELECT sha256 FROM blobs WHERE unnamed_since <="
+            " CASE WHEN kind = 'chain' THEN ? WHEN kind IN ('part', 'hop', 'dictionary') THEN ? ELSE ? END",
+            (now - keep.chains_s, now - content_s, now - keep.grace_s),
         )
     )
     state.run_many("DELETE FROM blobs WHERE sha256 = ?", rows)
@@ -94,9 +99,14 @@ def forget(state: State, chains: Sequence[Chain], keep: Keep, live: int) -> None
         state.run("DELETE FROM slices WHERE slice = ? AND version < ?", (name, bottom))
         forget_sums(state, name, live)
     state.run(
+        "DELETE FROM takedowns WHERE (collection, key) NOT IN"
+        " (SELECT collection, key FROM records WHERE membership = 0)"
+    )
+    state.run(
         "DELETE FROM dictionaries WHERE sha256 NOT IN (SELECT dictionary FROM snapshots WHERE dictionary NOT NULL)"
         " AND sha256 NOT IN (SELECT dictionary FROM hops WHERE dictionary NOT NULL)"
     )
+    state.run("DELETE FROM samples WHERE dictionary NOT IN (SELECT sha256 FROM dictionaries)")
 
 
 def bottom_of(state: State, name: str, oldest: int, first_snapshot: int) -> int:

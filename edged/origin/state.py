@@ -19,7 +19,7 @@ from edged.errors import StoreError
 from edged.feed.digest import EMPTY_DIGEST, STATE_BYTES
 from edged.files import discard
 
-FORMAT = 1
+FORMAT = 2
 HIDDEN = 0  # the membership of a record that was taken down: in no slice
 CACHE_KIB = 32 << 10
 
@@ -36,8 +36,8 @@ CREATE TABLE journal(version INTEGER NOT NULL, collection TEXT NOT NULL, key TEX
     value BLOB, PRIMARY KEY(version, collection, key)) WITHOUT ROWID;
 CREATE TABLE versions(version INTEGER PRIMARY KEY, time INTEGER NOT NULL, kind TEXT NOT NULL, added INTEGER NOT NULL,
     changed INTEGER NOT NULL, removed INTEGER NOT NULL, counts TEXT NOT NULL, declared TEXT NOT NULL,
-    schema BLOB NOT NULL, schema_version INTEGER NOT NULL);
--- counter numbers a slice's changes; state is the LtHash sum, NULL once no hop can start here any more
+    schema BLOB NOT NULL, schema_version INTEGER NOT NULL, message TEXT NOT NULL);
+-- counter numbers a slice's changes; state is the LtHash sum, NULL for versions before the live one
 CREATE TABLE slices(slice TEXT NOT NULL, version INTEGER NOT NULL, counter INTEGER NOT NULL, records INTEGER NOT NULL,
     content_bytes INTEGER NOT NULL, digest BLOB NOT NULL, state BLOB, PRIMARY KEY(slice, version)) WITHOUT ROWID;
 CREATE TABLE hops(slice TEXT NOT NULL, to_version INTEGER NOT NULL, from_version INTEGER NOT NULL,
@@ -52,6 +52,12 @@ CREATE TABLE parts(slice TEXT NOT NULL, version INTEGER NOT NULL, place INTEGER 
 -- sha256 and size are those of the blob; content is the dictionary itself
 CREATE TABLE dictionaries(sha256 BLOB PRIMARY KEY, size INTEGER NOT NULL, content BLOB NOT NULL,
     trained_bytes INTEGER NOT NULL) WITHOUT ROWID;
+-- records of which a dictionary holds the value they had when it was trained
+CREATE TABLE samples(dictionary BLOB NOT NULL, collection TEXT NOT NULL, key TEXT NOT NULL,
+    PRIMARY KEY(dictionary, collection, key)) WITHOUT ROWID;
+-- when a hidden record was taken down; retired once no blob of the feed holds a value of it any more
+CREATE TABLE takedowns(collection TEXT NOT NULL, key TEXT NOT NULL, time INTEGER NOT NULL, version INTEGER NOT NULL,
+    retired INTEGER NOT NULL, PRIMARY KEY(collection, key)) WITHOUT ROWID;
 -- blobs on disk; unnamed_since is NULL while the live head or chain names them
 CREATE TABLE blobs(sha256 BLOB PRIMARY KEY, kind TEXT NOT NULL, size INTEGER NOT NULL, unnamed_since INTEGER)
     WITHOUT ROWID;
@@ -86,6 +92,7 @@ class VersionRow:
     declared: tuple[str, ...]
     schema: bytes
     schema_version: int
+    message: str = ""
 
 
 class State:
@@ -176,10 +183,10 @@ class State:
     def add_version(self, row: VersionRow) -> None:
         counts, declared = json.dumps(row.counts), json.dumps(row.declared)
         self.db.execute(
-            "INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?)",
+            "INSERT INTO versions VALUES(?,?,?,?,?,?,?,?,?,?,?)",
             (
                 row.version, row.time, row.kind, row.added, row.changed, row.removed,
-                counts, declared, row.schema, row.schema_version,
+                counts, declared, row.schema, row.schema_version, row.message,
             ),
         )  # fmt: skip
 
@@ -303,5 +310,5 @@ def guarded(what: str) -> Iterator[None]:
 
 
 def version_of(row: tuple[Any, ...]) -> VersionRow:
-    counts, declared, schema, schema_version = json.loads(row[6]), tuple(json.loads(row[7])), row[8], row[9]
-    return VersionRow(row[0], row[1], row[2], row[3], row[4], row[5], counts, declared, schema, schema_version)
+    counts, declared = json.loads(row[6]), tuple(json.loads(row[7]))
+    return VersionRow(row[0], row[1], row[2], row[3], row[4], row[5], counts, declared, row[8], row[9], row[10])

@@ -47,6 +47,7 @@ class Device:
         self.version = 0
         self.held: dict[str, tuple[int, Content]] = {}
         self.taken_down: frozenset[tuple[str, str]] = frozenset()
+        self.dictionaries: list[bytes] = [b""]  # as a replica keeps those that it came across
         self.fetched: list[BlobRef] = []
         self.snapshots = 0
 
@@ -89,10 +90,11 @@ class Device:
                 for collection, key, value in decode_part(self.blob(part), dictionary, max_bytes=1 << 26):
                     content[collection, key] = value
             assert digest_of(content) == path.snapshot.digest
-        dictionaries = [b"", *(unpack_dictionary(self.blob_of(ref)) for ref in entry.dictionary_refs())]
+        named = [unpack_dictionary(self.blob_of(ref)) for ref in entry.dictionary_refs()]
+        self.dictionaries += [item for item in named if item not in self.dictionaries]
         for hop in path.hops:
             data = hop.inline if hop.inline is not None else self.blob(hop.blob)
-            content = apply(data, content, dictionaries)
+            content = apply(data, content, self.dictionaries)
         assert digest_of(content) == wanted.digest
         assert len(content) == wanted.records
         self.held[name] = wanted.version, content

@@ -166,6 +166,20 @@ def test_a_takedown_of_what_is_not_there_is_done_and_warned_of(
         assert ("no record titles/k1x" in said, "titles/k1;" in said) == (warned, False)
 
 
+def test_what_is_taken_down_is_listed(feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    on = [str(feed), "--dataset", "catalog"]
+    run(capsys, "origin", "publish", *on, ndjson(tmp_path / "good", LINES))
+    main(["origin", "takedowns", *on])
+    assert "nothing is taken down" in capsys.readouterr().out
+    main(["origin", "takedown", *on, "titles", "k1"])
+    capsys.readouterr()
+    found = run(capsys, "origin", "takedowns", *on)["takedowns"]
+    assert [(item["collection"], item["key"], item["version"]) for item in found] == [("titles", "k1", 2)]
+    assert found[0]["since"].endswith("Z")
+    main(["origin", "takedowns", *on])
+    assert "titles/k1" in capsys.readouterr().out
+
+
 def test_serve_announces_itself_and_ends_cleanly(feed: Path, tmp_path: Path) -> None:
     main(["origin", "publish", str(feed), "--dataset", "catalog", ndjson(tmp_path / "good", LINES)])
     words = [sys.executable, "-m", "edged", "origin", "serve", str(feed), "--bind", "127.0.0.1:0"]

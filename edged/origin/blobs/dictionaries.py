@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import cbor2
+
 from edged.feed.blob import BlobRef
+from edged.feed.coding.knowledge import tables_size
 from edged.feed.coding.snapshot import pack_dictionary, train_dictionary
 from edged.origin.state import SliceVersion, State
 
 GROWTH = 4  # trained anew once the slice has grown by this factor
 
+Record = tuple[str, str, bytes]  # collection, key, value
 StoreBlob = Callable[[str, bytes], BlobRef]  # (kind, bytes) to the blob, written durably
 
 
@@ -33,21 +38,40 @@ def dictionary_in_use(state: State, name: str) -> TrainedDictionary:
     return TrainedDictionary(row[0], content)
 
 
-def dictionary_for_snapshot(
-    state: State, name: str, item: SliceVersion, store: StoreBlob, records: Iterable[tuple[str, str, bytes]]
+def is_outgrown(state: State, held: TrainedDictionary, item: SliceVersion) -> bool:
+    """Whether a slice that is now as `item` says needs a new dictionary in place of `held`."""
+    if held.sha256 is None:
+        return True
+    trained = next(state.rows("SELECT trained_bytes FROM dictionaries WHERE sha256 = ?", (held.sha256,)))[0]
+    return bool(item.content_bytes >= GROWTH * trained)
+
+
+def train(
+    state: State, item: SliceVersion, store: StoreBlob, records: Callable[[], Iterable[Record]]
 ) -> TrainedDictionary:
-    """The one in use, or one trained on `records` where the slice has outgrown it."""
-    held = dictionary_in_use(state, name)
-    if held.sha256 is not None:
-        trained = next(state.rows("SELECT trained_bytes FROM dictionaries WHERE sha256 = ?", (held.sha256,)))[0]
-        if item.content_bytes < GROWTH * trained:
-            return held
-    content = train_dictionary(records)
+    """A dictionary trained on a slice's `records`, and note of which of them it holds samples."""
+    content = train_dictionary(records())
     if not content:
         return TrainedDictionary()
     ref = store("dictionary", pack_dictionary(content))
     state.run("INSERT OR IGNORE INTO dictionaries VALUES(?,?,?,?)", (ref.sha256, ref.size, content, item.content_bytes))
+    samples = samples_in(content)
+    state.run_many(
+        "INSERT OR IGNORE INTO samples VALUES(?,?,?)",
+        ((ref.sha256, collection, key) for collection, key, value in records() if value in samples),
+    )
     return TrainedDictionary(ref.sha256, content)
+
+
+def samples_in(content: bytes) -> frozenset[bytes]:
+    """The records' values that a trained dictionary holds, names of collections among them."""
+    stream, found = io.BytesIO(content), set()
+    at = stream.seek(tables_size(content))
+    while at < len(content):
+        cbor2.load(stream)  # our own canonical bytes
+        found.add(content[at : stream.tell()])
+        at = stream.tell()
+    return frozenset(found)
 
 
 def dictionary_ref(state: State, sha256: bytes) -> BlobRef:

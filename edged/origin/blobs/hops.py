@@ -207,13 +207,26 @@ class HopMaker:
             if since is None or since.version < self.oldest:
                 return
             span = HopSpan(name, since, now)
-            path = self.path_bytes(span)
-            content = max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
-            data = make_hop(self.state, span, dictionary.content, most_content=content)
+            path = path_bytes(self.state, span)
+            data = make_hop(self.state, span, dictionary.content, most_content=self.content_worth(now))
             if data is None:
                 return  # longer ones touch more
             if path is None or len(data) + REQUEST_BYTES < path:
                 self.keep(span, data, dictionary.sha256)
+
+    def make_direct(self, name: str, change: int) -> None:
+        """Write the hop to the newest version from the slice after its change number `change`, where it is worth it."""
+        now, since = self.state.slice_at(name), self.state.slice_at_change(name, change)
+        if since is None or since.version < self.oldest or since.counter == now.counter:
+            return
+        span, dictionary = HopSpan(name, since, now), self.dictionary_of(name)
+        data = make_hop(self.state, span, dictionary.content, most_content=self.content_worth(now))
+        if data is not None:
+            self.keep(span, data, dictionary.sha256)
+
+    def content_worth(self, now: SliceVersion) -> int:
+        """How much a hop past several versions may touch before the snapshot is the cheaper way."""
+        return max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
 
     def keep(self, span: HopSpan, data: bytes, dictionary: bytes | None) -> None:
         ref = self.store("hop", data)
@@ -222,16 +235,17 @@ class HopMaker:
             (span.name, span.now.version, span.since.version, ref.size, ref.sha256, dictionary),
         )
 
-    def path_bytes(self, span: HopSpan) -> int | None:
-        """What the shorter hops along `span` cost, requests included; None if they do not lead there."""
-        best = {span.since.version: 0}
-        rows = self.state.rows(
-            "SELECT from_version, to_version, size FROM hops WHERE slice = ? AND from_version >= ? AND to_version <= ?"
-            " ORDER BY to_version, from_version",
-            (span.name, span.since.version, span.now.version),
-        )
-        for low, high, size in rows:
-            if low in best:
-                cost = best[low] + size + REQUEST_BYTES
-                best[high] = min(cost, best.get(high, cost))
-        return best.get(span.now.version)
+
+def path_bytes(state: State, span: HopSpan) -> int | None:
+    """What the shorter hops along `span` cost, requests included; None if they do not lead there."""
+    best = {span.since.version: 0}
+    rows = state.rows(
+        "SELECT from_version, to_version, size FROM hops WHERE slice = ? AND from_version >= ? AND to_version <= ?"
+        " ORDER BY to_version, from_version",
+        (span.name, span.since.version, span.now.version),
+    )
+    for low, high, size in rows:
+        if low in best:
+            cost = best[low] + size + REQUEST_BYTES
+            best[high] = min(cost, best.get(high, cost))
+    return best.get(span.now.version)

@@ -17,17 +17,19 @@ from edged.feed.chain import SnapshotRef
 from edged.feed.coding.snapshot import PART_CONTENT_BYTES, decode_part, encode_snapshot
 from edged.feed.digest import EMPTY_DIGEST
 from edged.origin.blobs.dictionaries import (
+    Record,
     StoreBlob,
-    dictionary_for_snapshot,
     dictionary_in_use,
     dictionary_ref,
+    is_outgrown,
+    train,
 )
+from edged.origin.blobs.hops import HopSpan, path_bytes
 from edged.origin.state import State
 
 HOP_SHARE = 0.25  # a new snapshot once the hops since the last one weigh this share of it
 SCAN_SHARE = 0.2  # a slice of more than this share of the largest one is read by going through all records
 
-Record = tuple[str, str, bytes]
 Border = tuple[str, str]  # the first record of a part
 
 
@@ -68,17 +70,25 @@ class SnapshotMaker:
     def __init__(self, state: State, store: StoreBlob, now: int, advance: Callable[[int], None]) -> None:
         self.state, self.store, self.now, self.advance = state, store, now, advance
 
-    def make(self, name: str) -> None:
-        """Write the parts and record the snapshot. Raises OriginError if a part does not decode to its records."""
+    def make(self, name: str, *, retrain: bool = False) -> None:
+        """Write the parts and record the snapshot. retrain: the dictionary in use must not be used any more.
+
+        Raises OriginError if a part does not decode to its records.
+        """
         item = self.state.slice_at(name)
-        last, before = newest_snapshot(self.state, name), dictionary_in_use(self.state, name)
-        dictionary = dictionary_for_snapshot(self.state, name, item, self.store, slice_records(self.state, name))
+        last, held = newest_snapshot(self.state, name), dictionary_in_use(self.state, name)
+        dictionary = held
+        if retrain or is_outgrown(self.state, held, item):
+            dictionary = train(self.state, item, self.store, lambda: slice_records(self.state, name))
         kept: list[Part] = []
-        if last is not None and before.sha256 == dictionary.sha256 and last >= (self.state.meta("journal_from") or 1):
+        if last is not None and held.sha256 == dictionary.sha256 and last >= (self.state.meta("journal_from") or 1):
             kept = parts_of(self.state, name, last)
         changed = self.changed_since(name, last if kept and last is not None else 0)
         parts = list(self.parts(name, kept, changed, dictionary.content))
-        self.state.run("INSERT INTO snapshots VALUES(?,?,?,?)", (name, item.version, self.now, dictionary.sha256))
+        self.state.run("DELETE FROM parts WHERE slice = ? AND version = ?", (name, item.version))
+        self.state.run(
+            "INSERT OR REPLACE INTO snapshots VALUES(?,?,?,?)", (name, item.version, self.now, dictionary.sha256)
+        )
         self.state.run_many(
             "INSERT INTO parts VALUES(?,?,?,?,?,?,?,?)",
             [
@@ -194,12 +204,12 @@ def is_due(state: State, name: str, versions: int) -> bool:
     since = state.slice_at(name, at=last)
     weight = next(
         state.rows(
-            "SELECT ifnull(sum(size), 0), count(*) FROM hops AS h WHERE slice = ? AND to_version > ? AND from_version ="
+            "SELECT ifnull(sum(size), 0) FROM hops AS h WHERE slice = ? AND to_version > ? AND from_version ="
             " (SELECT max(version) FROM slices WHERE slice = h.slice AND version < h.to_version)",
             (name, last),
         )
-    )
+    )[0]
+    if path_bytes(state, HopSpan(name, since, item)) is None:
+        return True  # no hops lead on from the last one
     steps = item.counter - since.counter
-    if weight[1] < steps:
-        return True  # a version in between has no hop, so only a snapshot leads past it
-    return bool(weight[0] > HOP_SHARE * snapshot_bytes(state, name, last) or steps * 2 > versions)
+    return bool(weight > HOP_SHARE * snapshot_bytes(state, name, last) or steps * 2 > versions)

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from edged.origin.input.reading import Faults, InputEntry
-from edged.origin.state import HIDDEN, State, guarded
+from edged.origin.state import State, guarded
 
 SAME, SET, GONE = 0, 1, 2
 BATCH = 512
@@ -103,17 +103,3 @@ def differing(state: State) -> Iterator[tuple[str, str, bytes | None]]:
     return state.rows(
         "SELECT collection, key, value FROM scratch.incoming WHERE state <> ? ORDER BY collection, key", (SAME,)
     )
-
-
-def remember_hidden(state: State) -> None:
-    """Move new values of records that are taken down behind the curtain: kept for `restore`, not published."""
-    if not state.hidden():
-        return
-    hidden = "EXISTS (SELECT 1 FROM main.records AS old WHERE old.membership = ? AND"
-    same = "old.collection = scratch.incoming.collection AND old.key = scratch.incoming.key)"
-    rows = state.rows(
-        f"SELECT value, collection, key FROM scratch.incoming WHERE state <> ? AND {hidden} {same}",  # noqa: S608
-        (SAME, HIDDEN),
-    )
-    state.run_many("UPDATE main.records SET value = ? WHERE collection = ? AND key = ?", list(rows))
-    state.run(f"DELETE FROM scratch.incoming WHERE {hidden} {same}", (HIDDEN,))  # noqa: S608

@@ -9,7 +9,7 @@ from pathlib import Path
 from edged.errors import OriginError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
-from edged.files import TEMPORARY, discard, prepare, swap, sync_directory
+from edged.files import TEMPORARY, discard, prepare, read_bounded, swap, sync_directory
 from edged.origin.state import State
 
 STRAY_S = 3600  # a file that no publisher has finished after this long was left by one that was killed
@@ -36,6 +36,10 @@ class BlobStore:
         self.state.run("INSERT OR IGNORE INTO blobs VALUES(?,?,?,NULL)", (ref.sha256, kind, ref.size))
         return ref
 
+    def read(self, ref: BlobRef) -> bytes:
+        """A blob's bytes, checked. Raises StoreError, HashError."""
+        return ref.check(read_bounded(self.directory / ref.name, ref.size), "blob of the feed")
+
     def holds(self, path: Path, ref: BlobRef) -> bool:
         try:
             return not path.is_symlink() and path.stat().st_size == ref.size and BlobRef.of(path.read_bytes()) == ref
@@ -52,13 +56,13 @@ class BlobStore:
         discard(self.fresh)
         self.fresh.clear()
 
-    def sweep(self) -> None:
-        """Delete files that the state does not know: left by publishers that were killed."""
+    def sweep(self, *, older_s: float = STRAY_S) -> None:
+        """Delete files of that age that the state does not know: left by publishers that were killed."""
         known = {row[0].hex() for row in self.state.rows("SELECT sha256 FROM blobs")}
         strays = []
         with os.scandir(self.directory) as entries:
             for entry in entries:
                 stray = entry.name.startswith(TEMPORARY) or entry.name not in known
-                if stray and entry.stat(follow_symlinks=False).st_mtime < time.time() - STRAY_S:
+                if stray and entry.stat(follow_symlinks=False).st_mtime < time.time() - older_s:
                     strays.append(Path(entry.path))
         discard(strays)

@@ -135,8 +135,10 @@ async def call(
     credentials: frozenset[bytes] = frozenset(),
     gone: trio.Event | None = None,
     on_piece: Callable[[bytes], Awaitable[object]] | None = None,
+    host: bytes | None = b"localhost:8484",
 ) -> Reply:
-    """One request, as a server would pass it. gone: when set the client has disconnected."""
+    """One request, as a server would pass it. gone: when set the client has disconnected. host: None where `fields`
+    has one."""
     reply = Reply()
     raw, _, query = path.encode("latin-1").partition(b"?")
     pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
@@ -151,7 +153,7 @@ async def call(
         "path": raw.decode("latin-1"),
         "raw_path": raw,
         "query_string": query,
-        "headers": [(b"host", b"localhost:8484"), *pairs],
+        "headers": [*([] if host is None else [(b"host", host)]), *pairs],
         "http_version": "1.1",
         "state": {"credentials": credentials},
     }

@@ -23,7 +23,10 @@ from edged.proxy.rules.decisions import (
     received_fields,
     storing_scope,
 )
+from edged.proxy.rules.forward import answer_fields
+from edged.proxy.rules.keys import digest, partition_of, private_scope
 from edged.proxy.rules.status import CacheStatus, with_status
+from edged.proxy.rules.vary import vary_names
 
 URL = b"https://services.example/api/a"
 NOW_S = 5_000.0
@@ -116,9 +119,7 @@ def test_nothing_stored_asks_or_refuses() -> None:
         (b"GET", (), 206, (("Cache-Control", "max-age=1"),), False, "no"),
         (b"GET", (), 200, (), False, "shared"),
         (b"GET", (), 200, (("Set-Cookie", "a=b"),), False, "no"),
-        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "max-age=1")), False, "no"),
-        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "private, max-age=1")), True, "no"),
-        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "public, max-age=1")), False, "shared"),
+        (b"GET", (), 200, (("Set-Cookie", "a=b"), ("Cache-Control", "max-age=1")), False, "shared"),
         (b"GET", (("Cookie", "a=b"),), 200, (), False, "no"),
         (b"GET", (("Cookie", "a=b"),), 200, (), True, "private"),
         (b"GET", (("Cookie", "a=b"),), 200, (("Cache-Control", "public"),), False, "shared"),
@@ -291,3 +292,79 @@ def test_an_expires_without_date_is_not_trusted_while_the_clock_is_at_1970() -> 
     entry = make_entry(request, receive(200, head, Receipt(NOW_S, None, 0)), size=0, order=1, private=False)
     assert entry.lifetime_s == 0
     assert not is_shareable(entry)
+
+
+@pytest.mark.parametrize(
+    ("control", "kept"), [("max-age=9", False), ("private, max-age=9", False), ("public, max-age=9", True)]
+)
+def test_a_cookie_is_kept_only_where_the_answer_is_for_everyone(control: str, kept: bool) -> None:
+    entry = stored(("Cache-Control", control), ("Set-Cookie", "sid=1"))
+    assert (value_of(entry.fields, b"set-cookie") is not None) == kept
+    later = freshen(entry, fields(("Set-Cookie", "sid=2")), Receipt(NOW_S + 1, WALL_S + 1, 0.0))
+    assert value_of(later.fields, b"set-cookie") == (b"sid=2" if kept else None)
+
+
+def test_what_connection_takes_away_of_an_answer_still_says_for_whom_it_is() -> None:
+    head = fields(
+        ("Cache-Control", "private, max-age=60"), ("Connection", "Cache-Control, Vary, X"), ("Vary", "Cookie")
+    )
+    received = receive(200, answer_fields(200, (*head, (b"x", b"1"))), Receipt(NOW_S, WALL_S, 0.0))
+    assert received.policy.private
+    assert vary_names(received.fields) == (b"cookie",)
+    assert value_of(received.fields, b"x") is None
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (("If-Match", '"a"'), Serve()),
+        (("If-Match", "*"), Serve()),
+        (("If-Match", '"b"'), Ask("request")),
+        (("If-Match", 'W/"a"'), Ask("request")),
+        (("If-Unmodified-Since", "Thu, 14 Jan 2027 08:00:00 GMT"), Serve()),
+        (("If-Unmodified-Since", "Thu, 14 Jan 2027 07:59:59 GMT"), Ask("request")),
+    ],
+)
+def test_a_request_for_one_version_is_not_answered_with_another(
+    condition: tuple[str, str], expected: Serve | Ask
+) -> None:
+    entry = stored(("Cache-Control", "max-age=60"), ("ETag", '"a"'), ("Last-Modified", "Thu, 14 Jan 2027 08:00:00 GMT"))
+    request = read_request(b"GET", URL, fields(("Range", "bytes=1-"), condition))
+    assert decide(request, entry, NOW_S) == expected
+    stale = decide(request, entry, NOW_S + 61)
+    assert isinstance(stale, Ask)
+    assert stale.conditions == ()
+    windows = Windows(offline_s=100, if_error_s=0)
+    assert may_serve_failing(request, entry, NOW_S + 61, windows, unreachable=True) == (expected == Serve())
+
+
+@pytest.mark.parametrize(
+    ("response", "names"),
+    [
+        ((("Access-Control-Allow-Origin", "https://a.example"),), (b"origin",)),
+        ((("Access-Control-Allow-Origin", "*"),), ()),
+        ((("Content-Encoding", "gzip"),), (b"accept-encoding",)),
+        ((("Content-Encoding", "gzip"), ("Vary", "Cookie")), (b"accept-encoding", b"cookie")),
+    ],
+)
+def test_what_an_answer_was_made_for_selects_it_although_vary_is_silent(
+    response: tuple[tuple[str, str], ...], names: tuple[bytes, ...]
+) -> None:
+    assert vary_names(fields(*response)) == names
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["X-Forwarded-Host", "X-Forwarded-Anything", "Forwarded", "X-Original-URL", "X-HTTP-Method-Override", "X-Real-IP"],
+)
+def test_fields_that_steer_a_service_part_what_is_kept(field: str) -> None:
+    plain, one, other = ((), fields((field, "a")), fields((field, "b")))
+    keys = {partition_of(asked, ()) for asked in (plain, one, other, fields(("Accept", "x")))}
+    assert partition_of(plain, ()) == b""
+    assert len(keys) == 3
+
+
+def test_no_two_lists_of_fields_have_one_name() -> None:
+    assert digest([b"ab", b"c"]) != digest([b"a", b"bc"])
+    assert private_scope("a", fields(("Cookie", "x")), b"") != private_scope("a", fields(("X-Api-Key", "x")), b"")
+    assert private_scope("a", fields(("Accept", "x")), b"") == private_scope("a", (), b"")

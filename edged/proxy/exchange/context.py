@@ -122,9 +122,8 @@ def make_context(upstream: Upstream, incoming: Incoming, who: Identity, receive:
     check_fields(incoming.fields)
     fields = tuple(pair for pair in incoming.fields if pair[0] not in incoming.credentials)
     route = upstream.route
-    host = upstream.host
-    if route.keep_host:
-        host = check_host(value_of(fields, b"host") or host)
+    named = value_of(fields, b"host") if route.keep_host else None
+    host = upstream.host if named is None else check_host(named)
     target = upstream.target(incoming.path, incoming.query)
     passed = without_hop_by_hop(fields)
     shared = partition_of(passed, upstream.identity)

@@ -166,6 +166,9 @@ class Fetcher:
         self.end_flight(fetch.context, fetch.flight)
         forward: Forward = "stale" if fetch.ask.why == "stale" else "request"
         status = CacheStatus(forward=forward, status=304, ttl_s=entry.whole_ttl_s(self.now_s()))
+        cookies = tuple(pair for pair in answer.fields if pair[0] == b"set-cookie" and pair not in entry.fields)
+        if cookies:  # they are for who asked now, and are not kept
+            fresh = fresh.renewed(replace(entry, fields=entry.fields + cookies))
         return Landed(status, held=fresh)
 
     async def update_by_head(self, fetch: Fetch, answer: UpstreamAnswer) -> None:

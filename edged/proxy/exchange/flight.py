@@ -2,7 +2,7 @@
 
 A small body is kept whole in memory; a larger one goes to a spool on the disk as it comes, and clients that are
 behind read it back from there. Memory holds a window that is bounded, whatever the body's size and however slow the
-slowest client: where nothing spools, the upstream is read no faster than that client reads.
+slowest client: where nothing spools, the upstream is read no faster than a client reads that is alone.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ SPOOL_AFTER_BYTES = 64 << 10
 WINDOW_BYTES = (1 << 20) + (128 << 10)
 PIECE_BYTES = 128 << 10
 READERS_FIRST_S = 0.05
+BRAKE_S = 1.0  # how long a client that does not read may hold up the others
 HEAD_FIRST_S = 0.02
 
 
@@ -93,8 +94,20 @@ class Body:
                 await self.flush()
         if not self.storable and not self.readers:
             self.pumping.cancel()
+        await self.wait_for_room()
+
+    async def wait_for_room(self) -> None:
+        """Until the window has room. One client that does not read holds the upstream up for itself alone: where
+        others are ahead of it, it loses its answer."""
         while not self.trim():
-            await self.room.park()
+            with trio.move_on_after(BRAKE_S) as waited:
+                await self.room.park()
+            slowest = min(self.readers.values(), default=self.end)
+            if waited.cancelled_caught and slowest < max(self.readers.values(), default=slowest):
+                for reader, offset in self.readers.items():
+                    if offset == slowest:
+                        reader.outrun = True
+                        self.readers[reader] = self.end
 
     async def flush(self) -> None:
         """Bring what has come to the disk. Where it does not fit, nothing more of this body is stored."""
@@ -183,12 +196,15 @@ class BodyReader:
     def __init__(self, body: Body) -> None:
         self.body = body
         self.closed = False
+        self.outrun = False
         body.readers[self] = 0
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The body from its first byte on. Raises TransportError where it breaks off."""
         body, offset = self.body, 0
         while True:
+            if self.outrun:
+                raise TransportError("read the answer: its client was too slow for the others that share it")
             if offset < body.start:
                 piece = await body.read_spool(offset)
             elif offset < body.end:
@@ -202,7 +218,8 @@ class BodyReader:
                 continue
             yield piece
             offset += len(piece)
-            body.readers[self] = offset
+            if not self.outrun:
+                body.readers[self] = offset
             body.room.unpark_all()
 
     def close(self) -> None:

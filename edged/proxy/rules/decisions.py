@@ -253,8 +253,8 @@ def storing_scope(request: CacheRequest, received: Received, *, private_allowed:
         return "no"
     if not (explicit or policy.public or policy.private or status in HEURISTIC_STATUSES):
         return "no"
-    if not policy.public and value_of(fields, b"set-cookie") is not None:
-        return "no"  # whoever it is for, it is for one
+    if not (explicit or policy.public) and value_of(fields, b"set-cookie") is not None:
+        return "no"
     one_person = request.has_credentials and not policy.shared_with_credentials
     guessed = not (explicit or policy.public) and has_cookie(request.fields)
     if policy.private or one_person or guessed:
@@ -262,11 +262,17 @@ def storing_scope(request: CacheRequest, received: Received, *, private_allowed:
     return "shared"
 
 
+def unkept(policy: CachePolicy) -> tuple[bytes, ...]:
+    """The names of fields that are not stored: what the response says of them, and cookies, which are for who asked,
+    unless it says that all of it is for everyone."""
+    return policy.listed if policy.public else (b"set-cookie", *policy.listed)
+
+
 def make_entry(request: CacheRequest, received: Received, *, size: int, order: int, private: bool) -> CacheEntry:
     """The entry of an answer that may be stored."""
     status, fields, receipt, policy = received.status, received.fields, received.receipt, received.policy
     lifetime, explicit = lifetime_s(status, fields, policy, receipt.wall_s)
-    dropped = {b"age", b"cache-status", *policy.listed}
+    dropped = {b"age", b"cache-status", *unkept(policy)}
     return CacheEntry(
         url=request.url,
         status=status,
@@ -289,9 +295,7 @@ def still_stored(request: CacheRequest, entry: CacheEntry) -> bool:
     as it would with a whole answer."""
     if not entry.private and request.has_credentials and not entry.policy.shared_with_credentials:
         return False
-    if entry.policy.no_store or (entry.policy.private and not entry.private):
-        return False
-    return entry.policy.public or value_of(entry.fields, b"set-cookie") is None
+    return not entry.policy.no_store and (entry.private or not entry.policy.private)
 
 
 def freshen(entry: CacheEntry, fields: Fields, receipt: Receipt) -> CacheEntry:
@@ -301,7 +305,7 @@ def freshen(entry: CacheEntry, fields: Fields, receipt: Receipt) -> CacheEntry:
     lifetime, explicit = lifetime_s(entry.status, updated, policy, receipt.wall_s)
     return replace(
         entry,
-        fields=tuple(pair for pair in updated if pair[0] not in (b"cache-status", *policy.listed)),
+        fields=tuple(pair for pair in updated if pair[0] not in (b"cache-status", *unkept(policy))),
         received_s=receipt.now_s,
         initial_age_s=initial_age_s(fields, receipt.delay_s, receipt.wall_s),
         lifetime_s=lifetime,

@@ -11,6 +11,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -286,8 +287,9 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApp:
     return ProxyApp(config.proxy, config.proxy_directory, clock)
 
 
-async def run_until_signal(config: Config, config_path: Path) -> None:
-    """`edged run`: the daemon until SIGTERM or SIGINT. SIGHUP has it audit what is on disk."""
+async def run_until_signal(config: Config, config_path: Path, started: Callable[[Daemon], None]) -> None:
+    """`edged run`: the daemon until SIGTERM or SIGINT. SIGHUP has it audit what is on disk. started: called once it
+    answers."""
     sys.setswitchinterval(SWITCH_S)
     daemon = Daemon(config, config_path=config_path, notifier=Notifier.from_environment())
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -301,9 +303,13 @@ async def run_until_signal(config: Config, config_path: Path) -> None:
                     logger.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})
                     daemon.stop()
 
+            async def run(task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+                await daemon.run(task_status=task_status)
+                nursery.cancel_scope.cancel()
+
             nursery.start_soon(stop_on_signal)
-            await daemon.run()
-            nursery.cancel_scope.cancel()
+            await nursery.start(run)
+            started(daemon)
 
 
 async def sync_datasets(config: Config, watch: Watch = unwatched) -> tuple[dict[str, dict[str, Any]], list[EdgedError]]:

@@ -6,6 +6,7 @@ converted one by one.
 
 from __future__ import annotations
 
+import codecs
 import difflib
 import re
 import tomllib
@@ -27,41 +28,79 @@ ASSIGNMENT = re.compile(
     r"^\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*="
 )
 BYTES = 4 << 20
+BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A line of a file. number: in the order in which files are read; line: 1 is the first, 0 the file as a whole."""
+
+    number: int
+    path: Path
+    line: int
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is wrong at which line (1 is the first; 0: the file as a whole)."""
+    """What is wrong, and where."""
 
-    line: int
+    place: Place
     text: str
 
     def __str__(self) -> str:
-        return f"line {self.line}: {self.text}" if self.line else self.text
+        line = f" line {self.place.line}:" if self.place.line else ""
+        return f"{self.place.path}:{line} {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A parsed file: its values and the line of each key path (array tables count from 0)."""
+    """A parsed file, or several read one after the other: the values, and the place of each key path (array tables
+    count from 0; the place of the empty path is the first file). homes: the section that each key belongs to."""
 
     values: dict[str, Any]
-    lines: dict[Key, int]
+    places: dict[Key, Place]
     checks: Mapping[type, Check] = field(default_factory=dict)
+    homes: Mapping[str, str] = field(default_factory=dict)
 
-    def line(self, key: Key) -> int:
-        """The line of `key`, or of the nearest table around it."""
-        while key and key not in self.lines:
+    def place(self, key: Key) -> Place:
+        """The place of `key`, or of the nearest table around it."""
+        while key and key not in self.places:
             key = key[:-1]
-        return self.lines.get(key, 0)
+        return self.places[key]
 
     def fault(self, key: Key, text: str) -> Fault:
         name = ".".join(str(part) for part in key if not isinstance(part, int))
-        return Fault(self.line(key), f"{name}: {text}" if name else text)
+        return Fault(self.place(key), f"{name}: {text}" if name else text)
+
+    def add(self, later: Table) -> None:
+        """Take in a file that is read after this one: its keys replace, its array tables are added."""
+        self.add_table(self.values, later.values, (), later)
+
+    def add_table(self, mine: dict[str, Any], theirs: dict[str, Any], key: Key, later: Table) -> None:
+        for name, value in theirs.items():
+            at = (*key, name)
+            old = mine.get(name)
+            if isinstance(old, dict) and isinstance(value, dict):
+                self.add_table(old, value, at, later)
+            elif isinstance(old, list) and is_array_of_tables(old) and is_array_of_tables(value):
+                for index, item in enumerate(value):
+                    self.take_places(later, (*at, index), (*at, len(old)))
+                    old.append(item)
+            else:
+                mine[name] = value
+                for stale in [path for path in self.places if path[: len(at)] == at]:
+                    del self.places[stale]
+                self.take_places(later, at, at)
+
+    def take_places(self, later: Table, theirs: Key, mine: Key) -> None:
+        for path, place in later.places.items():
+            if path[: len(theirs)] == theirs:
+                self.places[mine + path[len(theirs) :]] = place
 
     def convert(self, kind: type[S], faults: list[Fault], checks: Mapping[type, Check]) -> S | None:
         """The file as a `kind`; None where faults were added. checks: by structure, run on each that is well formed."""
         before = len(faults)
-        value: S = replace(self, checks=checks).convert_value(self.values, kind, (), faults)
+        value: S = replace(self, checks=checks, homes=homes_of(kind)).convert_value(self.values, kind, (), faults)
         return value if len(faults) == before else None
 
     def convert_value(self, value: Any, kind: Any, key: Key, faults: list[Fault]) -> Any:
@@ -97,20 +136,18 @@ class Table:
     def table_at(self, value: Any, key: Key, faults: list[Fault]) -> dict[str, Any]:
         if isinstance(value, dict):
             return value
-        faults.append(self.fault(key, f"expected a table, got {value!r:.60}"))
+        faults.append(self.fault(key, f"expected a table; got {shown(value)}"))
         return {}
 
     def convert_struct(self, value: Any, kind: Any, key: Key, faults: list[Fault]) -> Any:
         if not isinstance(value, dict):
-            faults.append(self.fault(key, f"expected a table, got {value!r:.60}"))
+            faults.append(self.fault(key, f"expected a table; got {shown(value)}"))
             return None
         before = len(faults)
         fields = {item.encode_name: item for item in msgspec.structs.fields(kind)}
         for name in value:
             if name not in fields:
-                close = difflib.get_close_matches(name, fields, 1, 0.6)
-                hint = f"did you mean {close[0]!r}?" if close else f"expected one of: {', '.join(sorted(fields))}"
-                faults.append(self.fault((*key, name), f"unknown key; {hint}"))
+                faults.append(self.fault((*key, name), f"unknown key; {hint_for(name, fields, self.homes)}"))
         found = {}
         for name, item in fields.items():
             if name in value:
@@ -129,19 +166,83 @@ def bare(info: msgspec.inspect.Type) -> msgspec.inspect.Type:
     return info.type if isinstance(info, msgspec.inspect.Metadata) else info
 
 
+def is_array_of_tables(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def homes_of(kind: Any) -> dict[str, str]:
+    """The sections of a structure, as they are written, by the keys that only one of them has."""
+    found: dict[str, str] = {}
+    shared: set[str] = set()
+
+    def visit(struct: Any, path: str) -> None:
+        for item in msgspec.structs.fields(struct):
+            info = bare(msgspec.inspect.type_info(item.type))
+            inner = bare(info.item_type) if isinstance(info, msgspec.inspect.ListType) else info
+            here = f"{path}.{item.encode_name}".lstrip(".")
+            if isinstance(inner, msgspec.inspect.StructType):
+                visit(inner.cls, here)
+            elif path:
+                shared.update({item.encode_name} & found.keys())
+                found[item.encode_name] = path
+
+    visit(kind, "")
+    return {name: path for name, path in found.items() if name not in shared}
+
+
+def hint_for(name: str, fields: Mapping[str, Any], homes: Mapping[str, str]) -> str:
+    """What an unknown key may have been meant to be: another of its section, or one of another section."""
+    if close := difflib.get_close_matches(name, fields, 1, 0.7):
+        return f"did you mean {close[0]!r}?"
+    if close := difflib.get_close_matches(name, homes, 1, 0.85):
+        return f"did you mean {close[0]!r} of [{homes[close[0]]}]?"
+    return f"expected one of: {', '.join(sorted(fields))}"
+
+
+WORDS = {
+    "`str`": "a text",
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`bool`": "true or false",
+    "`array`": "a list",
+    "`object`": "a table",
+}
+CREDENTIALS = re.compile(r"//[^/\s@]*@")
+
+
 def explain(text: str, kind: Any, value: Any) -> str:
-    """msgspec's message with what was expected in words and what was got."""
+    """msgspec's message in words: what was expected, what was got, without credentials."""
+    text, _, path = text.partition(" - at `$")
     described = msgspec.inspect.type_info(kind)
     inside = bare(described)
-    if isinstance(inside, msgspec.inspect.ListType) and isinstance(value, list) and value:
+    if isinstance(inside, msgspec.inspect.ListType) and path:
         described = inside.item_type
+        inside = bare(described)
+    index = re.match(r"\[(\d+)\]", path)
+    got: Any = value[int(index[1])] if index and isinstance(value, list) else value
+    if isinstance(inside, msgspec.inspect.LiteralType):
+        text = f"Expected one of: {', '.join(map(str, inside.values))}"
+    elif isinstance(got, bool | int | float | str | list | dict) and ", got `" in text:
+        text = text.partition(", got `")[0]
     hint = (getattr(described, "extra", None) or {}).get("form", "")
-    text = re.sub(r"matching regex '.*?'(?= - |$)", f"of the form: {hint}" if hint else "of another form", text)
-    return f"{text}; got {value!r:.80}"
+    text = re.sub(r"matching regex '.*'$", f"of the form: {hint}" if hint else "of another form", text)
+    for python, word in WORDS.items():
+        text = text.replace(python, word)
+    where = f"item {int(index[1]) + 1}: " if index else ""
+    return f"{where}{text[:1].lower()}{text[1:]}; got {shown(got)}"
 
 
-def read_toml(path: Path) -> tuple[Table | None, list[Fault]]:
-    """The file's table, or None and why not. Raises ConfigError if it cannot be read at all."""
+def shown(value: object) -> str:
+    """A value as TOML has it, in one short line, without credentials."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return CREDENTIALS.sub("//…@", text)[:80]
+
+
+def read_toml(path: Path, number: int = 0) -> tuple[Table | None, list[Fault]]:
+    """The file's table, or None and why not. number: of the file, where several are read one after the other.
+
+    Raises ConfigError if it cannot be read at all.
+    """
     try:
         with path.open("rb") as file:
             raw = file.read(BYTES + 1)
@@ -149,17 +250,24 @@ def read_toml(path: Path) -> tuple[Table | None, list[Fault]]:
         raise ConfigError(f"read {path}: {fault.strerror}; name the file with --config, or create it") from fault
     if len(raw) > BYTES:
         raise ConfigError(f"read {path}: over {BYTES} bytes; this is not a configuration file")
+
+    def refused(line: int, what: str) -> tuple[None, list[Fault]]:
+        return None, [Fault(Place(number, path, line), what)]
+
+    if raw.startswith(BYTE_ORDER_MARKS):
+        return refused(1, "begins with a byte order mark; save the file as UTF-8 without one")
     try:
         text = raw.decode()
         values = tomllib.loads(text)
     except UnicodeDecodeError as fault:
-        return None, [Fault(raw[: fault.start].count(b"\n") + 1, "not UTF-8; save the file as UTF-8")]
+        return refused(raw[: fault.start].count(b"\n") + 1, "not UTF-8; save the file as UTF-8")
     except tomllib.TOMLDecodeError as fault:
         at = re.search(r"at line (\d+)", str(fault))
-        return None, [Fault(int(at[1]) if at else text.count("\n") + 1, f"not TOML: {fault}")]
+        return refused(int(at[1]) if at else text.count("\n") + 1, f"not TOML: {fault}")
     except RecursionError:
-        return None, [Fault(0, "not TOML: nested too deeply")]
-    return Table(values, locate(text)), []
+        return refused(0, "not TOML: nested too deeply")
+    places = {key: Place(number, path, line) for key, line in locate(text).items()}
+    return Table(values, {(): Place(number, path, 0)} | places), []
 
 
 def locate(text: str) -> dict[Key, int]:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from edged.config import load
+from edged.configfile import load
 from edged.daemon import Daemon
 from edged.errors import StoreError
 from edged.http.meter import Meter

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.output import add_json_flag, emit, table
-from edged.config import DEFAULT_PATH, load
+from edged.configfile import DEFAULT_PATH, load
 from edged.errors import ConfigError
 from edged.proxy.store.inventory import Inventory, Item
 from edged.units import size_text

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.output import add_json_flag, emit, table
-from edged.config import DEFAULT_PATH, load
+from edged.configfile import DEFAULT_PATH, load
 from edged.errors import TransportError
 from edged.ops.admin import CONTROL_HEADER
 from edged.units import size_text

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edged.cli.output import add_json_flag, emit, progress, table
-from edged.config import DEFAULT_PATH, load
+from edged.configfile import DEFAULT_PATH, all_faults, load, load_with_warnings
 from edged.errors import ConfigError
 from edged.units import size_text
+
+logger = logging.getLogger("edged")
 
 
 def add_commands(commands: Any) -> None:
@@ -27,26 +30,34 @@ def add_commands(commands: Any) -> None:
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Sync and serve until SIGTERM or Ctrl-C."""
-    config = load(args.config)
+    """Sync and serve until SIGTERM or Ctrl-C. Logs go to standard error; with --json each line is a JSON object, and a
+    document on standard output says where it answers."""
+    config, warnings = load_with_warnings(args.config)
     import trio
 
-    from edged.daemon import run_until_signal
+    from edged.daemon import Daemon, run_until_signal
     from edged.ops import logs
 
-    logs.setup(config.daemon.log_level)
-    trio.run(partial(run_until_signal, config, args.config))
+    logs.setup(config.daemon.log_level, as_json=args.json)
+    for line in warnings:
+        logger.warning("%s", line)
+
+    def tell(daemon: Daemon) -> None:
+        if args.json:
+            emit(args, {"apps": daemon.app_urls, "admin": daemon.admin_urls, "datasets": list(daemon.catalog)}, "")
+
+    trio.run(partial(run_until_signal, config, args.config, tell))
     return 0
 
 
 def check_command(args: argparse.Namespace) -> int:
     """Name every fault in a configuration, its line and the fix; say what would run if there is none."""
-    try:
-        config = load(args.config)
-    except ConfigError as fault:
-        if not args.json:  # whose error document lists the faults anyway
-            print("\n".join(fault.faults))
-        raise
+    if faults := all_faults(args.config):
+        if not args.json:  # whose error document lists them anyway
+            print("\n".join(faults))
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ConfigError(f"check {args.config}: {count}; each is named above with its line and the mend", faults)
+    config = load(args.config)
     data = {
         "config": str(args.config),
         "datasets": [dataset.name for dataset in config.datasets],

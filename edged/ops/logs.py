@@ -13,10 +13,10 @@ LEVELS = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 
 
-def setup(level: str) -> None:
+def setup(level: str, *, as_json: bool = False) -> None:
     """Log at `level` (debug, info, warning, error) and above, for the whole process."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(LineFormatter(journal="JOURNAL_STREAM" in os.environ))
+    handler.setFormatter(JsonFormatter() if as_json else LineFormatter(journal="JOURNAL_STREAM" in os.environ))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
@@ -41,6 +41,21 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, message, and the fields of the record."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            document["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False, default=str)
 
 
 def one_line(text: str) -> str:

@@ -20,7 +20,8 @@ from msgspec import structs
 
 import edged
 from edged.clock import Clock
-from edged.config import Config, load
+from edged.config import Config
+from edged.configfile import load
 from edged.errors import DamageError
 from edged.http.limits import SWITCH_S
 from edged.http.meter import Meter

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edged.config import DEFAULT_PATH, DaemonConfig, ServeConfig
+from edged.config import DaemonConfig, ServeConfig
+from edged.configfile import DEFAULT_PATH
 
 UNITS = Path(__file__).parent.parent.parent / "systemd"
 NAMES = ("edged.service", "edged-origin.service")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edged.cli.main import build_parser
-from edged.config import load
+from edged.configfile import load
 from edged.errors import ConfigError
 
 

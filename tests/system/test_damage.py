@@ -13,7 +13,7 @@ import pytest
 import trio
 
 import edged as library
-from edged.config import load
+from edged.configfile import load
 from edged.daemon import Daemon
 from edged.errors import RequestError, StoreError
 from edged.replica.files.disk import PACKS, explained

@@ -120,7 +120,7 @@ def load_rules(path: Path) -> Rules:
             Rules, faults, {Rules: check_rules, SliceRules: check_slice, ValidateRules: check_validate}
         )
     if faults or rules is None:
-        lines = tuple(f"{path}: {fault}" for fault in sorted(faults, key=lambda fault: fault.line))
+        lines = tuple(str(fault) for fault in sorted(faults, key=lambda fault: fault.place))
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
         raise ConfigError(f"{lines[0]}{more}; correct it and publish again", lines)
     return rules

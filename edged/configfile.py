@@ -1,0 +1,282 @@
+"""The configuration's files: read, checked, and written with every key at its default.
+
+What is wrong is named with its file, its line and the fix, all of it at once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from edged.config import Config, DatasetConfig, ProxyConfig, RouteConfig, ServeConfig
+from edged.errors import ConfigError
+from edged.toml import Check, Fault, Key, Table, read_toml
+from edged.units import size_bytes
+
+DEFAULT_PATH = Path("/etc/edged/edged.toml")
+DROP_INS = "edged.d"  # beside the configuration; its files are read after it
+SMALLEST_QUOTA = 4 << 20  # bytes: the proxy's database with its log
+WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - compared with, not bound to
+LOOPBACK = {"localhost": "127.0.0.1"}
+
+
+def load(path: Path) -> Config:
+    """Read and check a configuration. Raises ConfigError that holds every fault with its file, its line and the fix."""
+    return load_with_warnings(path)[0]
+
+
+def load_with_warnings(path: Path) -> tuple[Config, tuple[str, ...]]:
+    """The configuration, and what is wrong with it although the daemon can do something useful: a file that is missing
+    now may be there later, and what is held is served meanwhile. Raises as `load` does."""
+    table, faults = read_files(path)
+    config = None
+    if table is not None:
+        config = table.convert(Config, faults, CHECKS)
+    if faults or config is None or table is None:
+        lines = in_order(faults)
+        more = f" (and {len(lines) - 1} more; `edged check` shows all)" if len(lines) > 1 else ""
+        raise ConfigError(lines[0] + more, lines)
+    warnings: list[Fault] = []
+    table.convert(Config, warnings, WARNINGS)
+    return config, in_order(warnings)
+
+
+def all_faults(path: Path) -> tuple[str, ...]:
+    """Everything that is wrong, of either kind. Raises ConfigError where a file cannot be read."""
+
+    def check(kind: type, made: Any, table: Table, key: Key) -> list[Fault]:
+        return [fault for checks in (CHECKS, WARNINGS) if kind in checks for fault in checks[kind](made, table, key)]
+
+    table, faults = read_files(path)
+    if table is not None:
+        table.convert(Config, faults, {kind: partial(check, kind) for kind in {*CHECKS, *WARNINGS}})
+    return in_order(faults)
+
+
+def in_order(faults: Iterable[Fault]) -> tuple[str, ...]:
+    return tuple(str(fault) for fault in sorted(faults, key=lambda fault: fault.place))
+
+
+def read_files(path: Path) -> tuple[Table | None, list[Fault]]:
+    """The file and those of `edged.d` beside it, in the order of their names, as one table; None where one is no TOML.
+
+    Raises ConfigError for one that cannot be read.
+    """
+    whole, faults = read_toml(path)
+    for number, later in enumerate(drop_ins(path), 1):
+        table, more = read_toml(later, number)
+        faults += more
+        if table is None or whole is None:
+            whole = None
+        else:
+            whole.add(table)
+    return whole, faults
+
+
+def drop_ins(path: Path) -> list[Path]:
+    """Raises ConfigError where the directory is there and cannot be listed."""
+    directory = path.parent / DROP_INS
+    try:
+        names = sorted(os.listdir(directory))
+    except FileNotFoundError:
+        return []
+    except OSError as fault:
+        raise ConfigError(f"list {directory}: {fault.strerror}; let edged read it, or remove it") from fault
+    return [directory / name for name in names if name.endswith(".toml") and not name.startswith(".")]
+
+
+# --- what keeps the daemon from running ------------------------------------------------------------------------------
+
+
+def check_serve(serve: ServeConfig, table: Table, key: Key) -> list[Fault]:
+    """Keys that go together."""
+    faults: list[Fault] = []
+    if bool(serve.tls_cert) != bool(serve.tls_key):
+        faults.append(table.fault((*key, "tls_cert"), "tls_cert and tls_key go together; set both or neither"))
+    faults += check_files(serve, ("tls_cert", "tls_key"), table, key)
+    if serve.workers > 1 and any(bind.endswith(":0") for bind in serve.bind):
+        faults.append(table.fault((*key, "bind"), "port 0 and several workers do not go together; name a port"))
+    return faults
+
+
+def check_files(section: Struct, names: Iterable[str], table: Table, key: Key) -> list[Fault]:
+    """Files that must be there."""
+    return [
+        table.fault((*key, name), f"{file!r} is not a file")
+        for name in names
+        if (file := getattr(section, name)) and not Path(file).is_file()
+    ]
+
+
+def check_whole(config: Config, table: Table, key: Key) -> list[Fault]:
+    """Each dataset once, each address once; what cannot go together."""
+    names = [dataset.name for dataset in config.datasets]
+    faults = [
+        table.fault((*key, "datasets", index, "name"), f"dataset {name!r} is there twice; remove one")
+        for index, name in enumerate(names)
+        if name in names[:index]
+    ]
+    if config.serve.workers > 1 and config.proxy.routes:
+        what = "the proxy's cache has one owner: with [[proxy.routes]], serve.workers is 1"
+        faults.append(table.fault((*key, "serve", "workers"), what))
+    binds = [(section, bind) for section in ("serve", "admin") for bind in getattr(config, section).bind]
+    for index, (section, bind) in enumerate(binds):
+        for earlier_section, earlier in binds[:index]:
+            if same_address(bind, earlier):
+                what = f"{bind!r} and {earlier!r} of [{earlier_section}] are one address; give each listener its own"
+                faults.append(table.fault((*key, section, "bind"), what))
+    return faults
+
+
+def same_address(one: str, other: str) -> bool:
+    """Whether two listeners cannot have these addresses at once. Port 0 is another one each time."""
+    if one.startswith("unix:") or other.startswith("unix:"):
+        return os.path.normpath(one) == os.path.normpath(other)
+    (host, _, port), (other_host, _, other_port) = (address.rpartition(":") for address in (one, other))
+    if int(port) != int(other_port) or not int(port):
+        return False
+    hosts = {LOOPBACK.get(name.lower(), name.lower()) for name in (host, other_host)}
+    same_family = len({":" in name for name in hosts}) == 1
+    return len(hosts) == 1 or (same_family and bool(hosts & WILDCARDS))
+
+
+def is_sound_url(url: str) -> bool:
+    """Whether host and port of a URL can be used as they stand: international names are written in their A-form."""
+    try:
+        parts = urlsplit(url)
+        return url.isascii() and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def check_route(route: RouteConfig, table: Table, key: Key) -> list[Fault]:
+    """Keys that go together, and files that must be there."""
+    faults: list[Fault] = []
+    if not is_sound_url(route.upstream):
+        what = f"{route.upstream!r} is not a URL; expected http(s)://host[:port][/path] of ASCII, the port below 65536"
+        faults.append(table.fault((*key, "upstream"), what))
+    if bool(route.cert) != bool(route.key):
+        faults.append(table.fault((*key, "cert"), "cert and key go together; set both or neither"))
+    return faults + check_files(route, ("ca", "cert", "key"), table, key)
+
+
+def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
+    """Each prefix once, and room for the database."""
+    prefixes = [route.prefix.rstrip("/") for route in proxy.routes]
+    faults = [
+        table.fault((*key, "routes", index, "prefix"), f"prefix {prefix or '/'!r} is there twice; remove one")
+        for index, prefix in enumerate(prefixes)
+        if prefix in prefixes[:index]
+    ]
+    if size_bytes(proxy.quota) < SMALLEST_QUOTA:
+        faults.append(table.fault((*key, "quota"), f"at least {SMALLEST_QUOTA} B are needed; got {proxy.quota!r}"))
+    return faults
+
+
+CHECKS: Mapping[type, Check] = {
+    ServeConfig: check_serve,
+    RouteConfig: check_route,
+    ProxyConfig: check_proxy,
+    Config: check_whole,
+}
+
+# --- what is wrong and does not keep it from running -----------------------------------------------------------------
+
+
+def warn_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
+    """Without its trust file a dataset is served and not synced, without its seed the network must do."""
+    faults: list[Fault] = []
+    if not Path(dataset.trust).is_file():
+        what = f"{dataset.trust!r} is not a file; copy there the trust file that `edged origin init` printed"
+        faults.append(table.fault((*key, "trust"), what))
+    if dataset.seed and not Path(dataset.seed).is_file():
+        what = f'{dataset.seed!r} is not a file; make one with `edged bundle export`, or set ""'
+        faults.append(table.fault((*key, "seed"), what))
+    return faults
+
+
+def warn_key(section: Struct, name: str, table: Table, key: Key) -> list[Fault]:
+    """A private key that every user of the machine can read is no secret."""
+    file = getattr(section, name)
+    try:
+        mode = os.stat(file).st_mode if file else 0
+    except OSError as fault:
+        return [table.fault((*key, name), f"{file!r}: {fault.strerror}")]
+    if not mode & stat.S_IROTH:
+        return []
+    what = f"{file!r} can be read by every user (mode {stat.S_IMODE(mode):04o}); chmod 600, and change the key"
+    return [table.fault((*key, name), what)]
+
+
+WARNINGS: Mapping[type, Check] = {
+    DatasetConfig: warn_dataset,
+    ServeConfig: lambda serve, table, key: warn_key(serve, "tls_key", table, key),
+    RouteConfig: lambda route, table, key: warn_key(route, "key", table, key),
+}
+
+EXAMPLES: Mapping[str, Mapping[str, object]] = {
+    "datasets": {
+        "name": "catalog",
+        "origin": ["https://origin.example/catalog"],
+        "trust": "/etc/edged/catalog.trust",
+    },
+    "proxy.routes": {"prefix": "/api", "upstream": "https://services.example"},
+}
+
+
+def render_default() -> str:
+    """`config/edged.toml`: every key at its default, explained."""
+    lines = [
+        "# edged: the daemon's configuration. Every key is shown at its default; unknown keys are refused.",
+        "# `edged check --config FILE` names every fault in a file, its line and the fix.",
+    ]
+    default = Config()
+    for name in Config.__struct_fields__:
+        section = getattr(default, name)
+        if isinstance(section, list):
+            lines += render_example(name, DatasetConfig)
+            continue
+        lines += ["", *comment(type(section).__doc__ or ""), f"[{name}]"]
+        for item in msgspec.structs.fields(type(section)):
+            if name == "proxy" and item.name == "routes":
+                lines += render_example("proxy.routes", RouteConfig)
+            else:
+                lines += [f"# {describe(item)}", f"{item.encode_name} = {toml_value(getattr(section, item.name))}"]
+    return "\n".join(lines) + "\n"
+
+
+def render_example(name: str, kind: type[Struct]) -> list[str]:
+    """A section that may be repeated, or left out: commented, with example values where there is no default."""
+    lines = ["", *comment(kind.__doc__ or ""), f"# [[{name}]]"]
+    for item in msgspec.structs.fields(kind):
+        made = item.default if item.default is not msgspec.NODEFAULT else None
+        made = item.default_factory() if item.default_factory is not msgspec.NODEFAULT else made
+        value = EXAMPLES[name].get(item.encode_name, made)
+        lines += [f"#   {describe(item)}", f"# {item.encode_name} = {toml_value(value)}"]
+    return lines
+
+
+def describe(item: msgspec.structs.FieldInfo) -> str:
+    kind = msgspec.inspect.type_info(item.type)
+    extra = getattr(kind, "extra_json_schema", None) or {}
+    return str(extra.get("description", ""))
+
+
+def comment(text: str) -> list[str]:
+    return [f"# {line.strip()}" for line in text.strip().splitlines()]
+
+
+def toml_value(value: object) -> str:
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, list):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -15,7 +15,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -25,8 +24,9 @@ from edged.clock import Clock
 from edged.origin.publisher import Publisher
 from edged.origin.serving.server import serve_feed
 from edged.replica.writer import Writer
-from edged.sync.control import Control
+from edged.sync.follower import Follower
 from edged.sync.status import DatasetStatus, LastUpdate
+from edged.sync.subscription import Subscription
 from edged.sync.task import run
 
 Measured = tuple[LastUpdate, int]
@@ -36,32 +36,19 @@ MADE_UP_EDITS = 100
 LOOK_S = 0.01
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """What the configuration says of the dataset."""
-
-    origin: tuple[str, ...]
-    trust: str
-    name: str = "catalog"
-    slices: tuple[str, ...] = ("core",)
-    seed: str = ""
-    poll_s: int = 30
-    require: tuple[str, ...] = ()
-
-
 async def measure(
     publisher: Publisher, publishes: Iterable[list[Record]], folder: Path
 ) -> list[tuple[LastUpdate, int]]:
     """Every update with the size of the head that it came by."""
     found: list[tuple[LastUpdate, int]] = []
-    status, control = DatasetStatus("catalog"), Control(["core"])
+    status = DatasetStatus("catalog")
     async with trio.open_nursery() as nursery:
         urls = await nursery.start(serve_feed, publisher.path, ["127.0.0.1:0"])
-        source = Source((f"{urls[0].rstrip('/')}/catalog",), str(publisher.trust_path))
+        source = Subscription("catalog", (f"{urls[0].rstrip('/')}/catalog",), str(publisher.trust_path))
         with Writer.open(folder / "data", "catalog") as writer:
 
             async def follow(*, task_status: trio.TaskStatus[None]) -> None:
-                await run(source, writer, status, clock=Clock(), control=control, task_status=task_status)
+                await run(Follower(source, writer, status, Clock()), task_status=task_status)
 
             async with trio.open_nursery() as device:
                 await device.start(follow)

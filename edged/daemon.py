@@ -43,8 +43,9 @@ from edged.sync import task
 from edged.sync.audits import keep_auditing
 from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
-from edged.sync.device import device_id
+from edged.sync.follower import Follower
 from edged.sync.status import DatasetStatus
+from edged.sync.subscription import Subscription, device_id
 from edged.units import size_bytes
 from edged.version import VERSION
 
@@ -135,7 +136,7 @@ class Daemon:
         """The writer first, which makes the directory; then the reader that serving uses."""
         data_dir = Path(self.config.daemon.data_dir)
         for config in self.config.datasets:
-            station = Station(config, None, DatasetStatus(config.name), Control(config.slices))
+            station = Station(config, None, DatasetStatus(config.name), Control())
             self.stations[config.name] = station
             stack.callback(close_writer, station)
             try:
@@ -166,18 +167,16 @@ class Daemon:
 
     async def begin_sync(self, syncs: trio.Nursery, station: Station, writer: Writer) -> None:
         """Start what keeps a dataset at the live version and whole; returns when it is known what is held."""
-        run = partial(
-            task.run,
-            station.config,
+        follower = Follower(
+            subscription_of(station.config, self.config),
             writer,
             station.status,
-            clock=self.clock,
-            control=station.control,
-            device_id=device_id(self.config.daemon.device_id),
-            wear=self.wear,
-            moved=self.news.look,
+            self.clock,
+            station.control,
+            self.wear,
+            self.news.look,
         )
-        await syncs.start(run)
+        await syncs.start(task.run, follower)
         audit_s = float(self.config.daemon.audit_s)
         syncs.start_soon(keep_auditing, station.config.name, writer, station.control, audit_s)
 
@@ -269,6 +268,20 @@ class Daemon:
             await self.news.wait(generation)
 
 
+def subscription_of(dataset: DatasetConfig, config: Config) -> Subscription:
+    """What the configuration says of a dataset, in the words of edged/sync."""
+    return Subscription(
+        dataset.name,
+        tuple(dataset.origin),
+        dataset.trust,
+        tuple(dataset.slices),
+        dataset.seed,
+        dataset.poll_s,
+        tuple(dataset.require),
+        device_id(config.daemon.device_id),
+    )
+
+
 def close_writer(station: Station) -> None:
     if station.writer is not None:
         station.writer.close()
@@ -323,8 +336,8 @@ async def sync_datasets(config: Config, watch: Watch = unwatched) -> tuple[dict[
         status = DatasetStatus(dataset.name, watch=watch)
         try:
             with Writer.open(config.daemon.data_dir, dataset.name) as writer:
-                device = device_id(config.daemon.device_id)
-                outcome = await task.sync_once(dataset, writer, status, clock=clock, device_id=device)
+                follower = Follower(subscription_of(dataset, config), writer, status, clock)
+                outcome = await task.sync_once(follower)
             fault = outcome.error
         except EdgedError as caught:  # the other datasets are synced all the same
             fault = caught

@@ -90,6 +90,10 @@ class UnknownKeyError(TrustError):
     """Signed by a key that the root of trust at hand does not name; a newer root may."""
 
 
+class NewerRootError(TrustError):
+    """Cannot be judged by the root of trust at hand, which is outdated, lost in part, or expired; a newer one may."""
+
+
 class ChainError(EdgedError):
     """The state after applying is not the one that was signed, or no path leads to the wanted version."""
 

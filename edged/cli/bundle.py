@@ -35,7 +35,7 @@ def add_commands(commands: Any) -> None:
 
 def export_command(args: argparse.Namespace) -> int:
     """Write the live version of a dataset, as a device fetches it that has nothing yet, into one file."""
-    from edged.sync.bundles import export_bundle
+    from edged.origin.bundling import export_bundle
 
     done = export_bundle(args.feed_dir, args.out, args.dataset, args.slice)
     data = {
@@ -58,8 +58,8 @@ def import_command(args: argparse.Namespace) -> int:
     """Seed or update a replica from a bundle, without network. It is judged like any origin: signed, newer, whole."""
     import trio
 
-    from edged.sync.bundles import import_bundle
     from edged.sync.core.judge import ExpiredError
+    from edged.sync.task import import_bundle
 
     outcome = trio.run(partial(import_bundle, args.data_dir, args.bundle, args.trust))
     # A bundle is often older than its head's promise; it is served all the same, and says so.

@@ -1,41 +1,34 @@
-"""How the rest of the daemon reaches into a running synchronisation: pin, new slices, look now."""
+"""How the rest of the daemon reaches into a running synchronisation: pin, damage that was found, ask now."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
-from edged.errors import ConfigError, EdgedError
+from edged.errors import ConfigError, RequestError
 from edged.replica.audit import Finding
 
 
-@dataclass(slots=True, eq=False)
-class PinRequest:
-    version: int | None
-    done: trio.Event = field(default_factory=trio.Event)
-    error: EdgedError | None = None
-
-
 class Control:
-    """One a dataset. slices: those to carry; may be changed while it runs."""
+    """One a dataset.
 
-    def __init__(self, slices: Iterable[str]) -> None:
-        self.slices = frozenset(slices)
-        self.event = trio.Event()
-        self.pins: list[PinRequest] = []
+    nudged: what waits for the origin is to be cut short; repinned: so is an update; keep_pin: set by the task.
+    """
+
+    def __init__(self) -> None:
+        self.nudged, self.repinned = trio.Event(), trio.Event()
         self.faults: list[Finding] = []
         self.audit_wanted = trio.Event()
+        self.keep_pin: Callable[[int | None], Awaitable[None]] | None = None
 
     def nudge(self) -> None:
         """Ask the origin again now."""
-        self.event.set()
+        self.nudged.set()
 
-    def reconfigure(self, slices: Iterable[str]) -> None:
-        """Carry these slices from now on: others are dropped, missing ones fetched."""
-        self.slices = frozenset(slices)
-        self.nudge()
+    def taken(self) -> None:
+        """What was asked for is being looked after."""
+        self.nudged, self.repinned = trio.Event(), trio.Event()
 
     def damaged(self, slice_name: str, reason: str) -> None:
         """Whoever reads found a slice damaged: it is fetched anew from its snapshot. "": what belongs to no slice."""
@@ -53,13 +46,14 @@ class Control:
     async def pin(self, version: int | None) -> None:
         """Hold the dataset at `version`, or let it follow again (None); returns when that is kept on disk.
 
-        Raises ConfigError for a number that is no version, StoreError if it cannot be kept.
+        That is at once, also while an update is under way, which then gives way. Raises ConfigError for a number that
+        is no version, RequestError for one that is not known or while the dataset is starting, StoreError if it cannot
+        be kept.
         """
         if version is not None and version < 1:
             raise ConfigError(f"pin at {version}: versions begin at 1; see `edged status` for the one that is held")
-        request = PinRequest(version)
-        self.pins.append(request)
+        if self.keep_pin is None:
+            raise RequestError(503, "pin: what is held is not known yet; try again in a moment")
+        await self.keep_pin(version)
+        self.repinned.set()
         self.nudge()
-        await request.done.wait()
-        if request.error is not None:
-            raise request.error

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import trio
+
 from edged.clock import freshness
 from edged.progress import Watch, unwatched
 from edged.sync.transports.transport import Traffic
@@ -39,7 +41,8 @@ class DatasetStatus:
 
     as_of: signed_at of the head in force (0: none); flash_bytes_written: of the replica, over all processes;
     connected: whether the origin answered when last asked; origin: the one in use; last_error: None when all is well;
-    offered: the version that a rollout offers to some devices, held when this is one of them; steps_done, steps: how
+    offered: the version that a rollout offers to some devices, held when this is one of them; newest: the greatest
+    version number known of; lost: whether the origin that answered before does not any more; steps_done, steps: how
     far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two.
     """
 
@@ -51,6 +54,7 @@ class DatasetStatus:
     expires_s: int = 0
     slices: dict[str, int] = field(default_factory=dict)
     pinned: int | None = None
+    newest: int = 0
     offered: int | None = None
     snapshots_applied: int = 0
     hops_applied: int = 0
@@ -59,16 +63,30 @@ class DatasetStatus:
     last_error: str | None = None
     last_update: LastUpdate | None = None
     connected: bool = False
+    lost: bool = False
     origin: str = ""
     steps_done: int = 0
     steps: int = 0
     watch: Watch = unwatched
+    news: trio.Event = field(default_factory=trio.Event)
 
     def note_steps(self, left: int) -> None:
         """How many steps of an update are left, 0 when it is over; more may turn up on the way."""
         self.steps_done = self.steps_done + max(self.steps - self.steps_done - left, 0) if left else 0
         self.steps = self.steps_done + left
         self.watch(self.dataset, self.steps_done, self.steps)
+
+    def changed(self) -> None:
+        """Wake those who wait for what is held to change."""
+        self.news.set()
+        self.news = trio.Event()
+
+    async def wait_changed(self) -> None:
+        await self.news.wait()
+
+    def ends_s(self, now_s: float) -> tuple[float, float]:
+        """In how many seconds what is held turns stale and expires; negative for what is over."""
+        return self.as_of + self.fresh_s - now_s, self.as_of + self.expires_s - now_s
 
     @property
     def bytes_received(self) -> int:
@@ -79,7 +97,7 @@ class DatasetStatus:
         return self.traffic.sent
 
     def state(self, now_s: float) -> str:
-        """`fresh`, `stale` or `expired` at `now_s` (seconds since 1970, of ops/clock.py); `empty` before a version."""
+        """`fresh`, `stale` or `expired` at `now_s` (seconds since 1970, of clock.py); `empty` before a version."""
         if self.version == 0:
             return "empty"
         return freshness(now_s - self.as_of, self.fresh_s, self.expires_s)

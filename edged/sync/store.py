@@ -8,11 +8,11 @@ from typing import Protocol
 from edged.feed.blob import BlobRef
 from edged.feed.schema import Schema
 from edged.replica.audit import Finding, Report
-from edged.sync.core.events import HeldSlice, HeldState
+from edged.sync.core.events import CarriedSlice, HeldState
 
 
 class HeldSliceLike(Protocol):
-    """Shapes as in events.HeldSlice."""
+    """Shapes as in events.CarriedSlice."""
 
     @property
     def version(self) -> int: ...
@@ -83,7 +83,7 @@ class Writer(Protocol):
 def held_state(held: HeldLike) -> HeldState:
     """A copy that nothing changes any more."""
     slices = {
-        name: HeldSlice(item.version, item.digest, item.records, item.dictionaries, item.damaged)
+        name: CarriedSlice(item.version, item.digest, item.records, item.dictionaries, item.damaged)
         for name, item in held.slices.items()
     }
     return HeldState(held.version, held.head, held.roots, slices, held.schema_version, held.takedowns, held.pinned)

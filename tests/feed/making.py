@@ -55,4 +55,4 @@ def chain() -> Chain:
 
 def root(number: int = 1, *, threshold: int = 1) -> trust.Root:
     roots = trust.role_of(threshold, [public(ROOT_KEY), public(OTHER_KEY)])
-    return trust.Root(number, 1_790_000_000, roots, trust.role_of(1, [public(HEAD_KEY)]))
+    return trust.Root(number, 1_790_000_000, 1_850_000_000, roots, trust.role_of(1, [public(HEAD_KEY)]))

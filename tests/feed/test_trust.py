@@ -165,9 +165,12 @@ def test_bad_signature_by_a_named_key_counts_as_forgery_even_if_others_suffice()
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        (1, 2),
+        (1, 1),
+        (1, 3),
         (2, 0),
         (3, -1),
+        (6, 1_790_000_000),  # as it is signed
+        (6, None),
         (4, [0, [public(ROOT_KEY)]]),
         (4, [2, [public(ROOT_KEY)]]),
         (4, [1, [public(ROOT_KEY), public(ROOT_KEY)]]),

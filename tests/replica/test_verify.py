@@ -36,7 +36,7 @@ def signed(publisher: Publisher, *, records_off: int = 0) -> bytes:
 def synced(data_dir: Path, *, records_off: int = 0) -> Publisher:
     publisher = Publisher({"core": made_up(300), "region-br": made_up(100, seed=2, mark="br")})
     with Writer.open(data_dir, "catalog") as writer:
-        document = trust.sign_root(trust.Root(1, 1, ROLE, ROLE), [KEY])
+        document = trust.sign_root(trust.Root(1, 1, 1 << 40, ROLE, ROLE), [KEY])
         writer.set_roots(succession.RootSuccession((document,), trust.read_root(document, "test")).encode())
         publisher.snapshot_into(writer)
         with writer.stage() as staging:

@@ -22,9 +22,7 @@ NOT_CONTENT = {"lock", "counter"}  # the counter moves whenever a writer opens
 async def sync(device: Device, *origins: Transport, seed: Transport | None = None, device_id: str = "") -> SyncOutcome:
     status = DatasetStatus(device.name)
     with Writer.open(device.directory, device.name) as writer:
-        return await sync_once(
-            device, writer, status, clock=device.clock(), origins=Origins(origins, seed), device_id=device_id
-        )
+        return await sync_once(device.follower(writer, status, device_id=device_id), Origins(origins, seed))
 
 
 async def first_sync(device: Device, feed: Feed) -> Origin:
@@ -87,21 +85,13 @@ async def running(
     device: Device, *origins: Transport, seed: Transport | None = None, device_id: str = ""
 ) -> AsyncIterator[Running]:
     """The device's sync task, ended at the end of the block."""
-    status, control = DatasetStatus(device.name), Control(device.slices)
+    status, control = DatasetStatus(device.name), Control()
     with Writer.open(device.directory, device.name) as writer:
         async with trio.open_nursery() as nursery:
 
             async def start(task_status: trio.TaskStatus[None]) -> None:
-                await run(
-                    device,
-                    writer,
-                    status,
-                    clock=device.clock(),
-                    control=control,
-                    device_id=device_id,
-                    origins=Origins(origins, seed),
-                    task_status=task_status,
-                )
+                follower = device.follower(writer, status, control, device_id)
+                await run(follower, Origins(origins, seed), task_status=task_status)
 
             await nursery.start(start)
             yield Running(status, control, nursery.cancel_scope)

@@ -25,10 +25,16 @@ from edged.feed.schema import Schema
 from edged.feed.takedowns import encode_takedowns
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
+from edged.replica.writer import Writer
+from edged.sync.control import Control
+from edged.sync.follower import Follower
+from edged.sync.status import DatasetStatus
+from edged.sync.subscription import Subscription
 from edged.sync.transports.transport import HeadReply
 
 Records = dict[tuple[str, str], bytes]
 NOW = BUILD_TIME_S + 1_000_000
+ROOT_LIFE_S = 730 * 86_400
 DICTIONARY = b"".join(cbor.encode({"title": f"A film of {year}", "year": year}) for year in range(1950, 2000))
 
 
@@ -89,7 +95,7 @@ class Feed:
         self.inline_bytes = 1 << 14
         self.fresh_s, self.expires_s = 3600, 86_400
         self.part_records = 1 << 30
-        root = trust.Root(1, now - 1000, self.role(self.root_keys), self.role([self.head_key]))
+        root = trust.Root(1, now - 1000, now + ROOT_LIFE_S, self.role(self.root_keys), self.role([self.head_key]))
         self.roots = [trust.sign_root(root, self.root_keys)]
         self.head = b""
 
@@ -196,7 +202,8 @@ class Feed:
         old = self.root_keys
         new = [key(name) for name in roots] if roots is not None else old
         self.head_key = key(heads)
-        root = trust.Root(len(self.roots) + 1, self.now, self.role(new, threshold), self.role([self.head_key]))
+        number, ends = len(self.roots) + 1, self.now + ROOT_LIFE_S
+        root = trust.Root(number, self.now, ends, self.role(new, threshold), self.role([self.head_key]))
         signers = {cose.public_bytes(item): item for item in (*old, *new)}
         self.roots.append(trust.sign_root(root, list(signers.values())))
         self.root_keys = new
@@ -276,6 +283,14 @@ class Device:
 
     def clock(self) -> Clock:
         return Clock(lambda: self.clock_s)
+
+    def follower(
+        self, writer: Writer, status: DatasetStatus, control: Control | None = None, device_id: str = ""
+    ) -> Follower:
+        subscription = Subscription(
+            self.name, self.origin, self.trust, self.slices, self.seed, self.poll_s, self.require, device_id
+        )
+        return Follower(subscription, writer, status, self.clock(), control or Control())
 
 
 def failing(kind: str, error: Callable[[], EdgedError], times: int = 1 << 30) -> Callable[..., bytes | None]:

@@ -217,6 +217,7 @@ async def test_head_within_the_tolerance_is_taken_but_moves_it_no_further(tmp_pa
 async def test_a_clock_of_1970_can_call_nothing_future(tmp_path: Path, feed: Feed) -> None:
     device = Device.of(tmp_path, feed, clock_s=0.0)
     feed.now += 10 * 365 * 86_400
+    feed.rotate(heads="head 2")
     feed.publish(EDIT)
     outcome = await sync(device, Origin(feed))
     assert outcome.error is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ from edged.cli.main import main
 from edged.errors import MissingError, OriginError, TrustError, WireError
 from edged.feed.blob import BlobRef
 from edged.feed.bundle import HEADER_BYTES, MAGIC, Bundle, read_layout
+from edged.origin.bundling import export_bundle
 from edged.origin.publisher import Publisher
-from edged.sync.bundles import export_bundle, import_bundle
 from edged.sync.core.judge import ExpiredError
+from edged.sync.task import import_bundle
 from tests.sync.driving import held
 from tests.sync.simulator import Device, flip
 
@@ -163,7 +165,7 @@ def test_export_of_a_feed_with_a_damaged_blob(tmp_path: Path) -> None:
 
 def test_bundle_whose_head_has_expired_is_taken_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "feed"
-    publisher = Publisher.init(path, clock=lambda: 1_500_000_000.0)
+    publisher = Publisher.init(path, clock=lambda: time.time() - 400 * 86_400)
     publisher.publish("catalog", TITLES)
     export_bundle(path, tmp_path / "b", "catalog")
     outcome = trio.run(import_bundle, tmp_path / "data", tmp_path / "b", path / "root.trust")

@@ -10,7 +10,7 @@ from edged.errors import WireError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.audit import verify
 from edged.replica.writer import Writer
-from edged.sync.core.content import ContentError
+from edged.sync.core.judge import ContentError
 from tests.sync.driving import first_sync, held, on_disk, running, sync
 from tests.sync.simulator import Device, Feed, Origin
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 import trio
 
-from edged.clock import Clock
 from edged.feed import cbor
 from edged.origin.publisher import Publisher
 from edged.origin.serving.server import serve_feed
@@ -52,13 +52,13 @@ def publisher(tmp_path: Path) -> Publisher:
 
 
 def device_of(tmp_path: Path, *origins: str) -> Device:
-    return Device(tmp_path / "data", str(tmp_path / "feed" / "root.trust"), origin=origins)
+    return Device(tmp_path / "data", str(tmp_path / "feed" / "root.trust"), origin=origins, clock_s=time.time())
 
 
 async def test_edits_arrive_by_the_held_poll_within_their_bytes(tmp_path: Path, publisher: Publisher) -> None:
     async with serving(publisher.path) as url:
         device = device_of(tmp_path, f"{url}/catalog")
-        status, control = DatasetStatus("catalog"), Control(["core"])
+        status, control = DatasetStatus("catalog"), Control()
         with Writer.open(device.directory, "catalog") as writer:
             async with trio.open_nursery() as nursery:
                 await nursery.start(start, device, writer, status, control)
@@ -86,7 +86,7 @@ async def test_edits_arrive_by_the_held_poll_within_their_bytes(tmp_path: Path, 
 async def start(
     device: Device, writer: Writer, status: DatasetStatus, control: Control, *, task_status: trio.TaskStatus[None]
 ) -> None:
-    await run(device, writer, status, clock=Clock(), control=control, task_status=task_status)
+    await run(device.follower(writer, status, control), task_status=task_status)
 
 
 async def until(status: DatasetStatus, version: int) -> None:
@@ -118,7 +118,7 @@ async def test_far_behind_by_hops_and_a_whole_new_state_by_snapshot(
 async def once(device: Device) -> DatasetStatus:
     status = DatasetStatus("catalog")
     with Writer.open(device.directory, "catalog") as writer:
-        outcome = await sync_once(device, writer, status, clock=Clock())
+        outcome = await sync_once(device.follower(writer, status))
     assert outcome.error is None
     return status
 
@@ -167,6 +167,6 @@ async def test_directory_that_is_not_a_feed(tmp_path: Path, publisher: Publisher
     device = device_of(tmp_path, (tmp_path / "nowhere").as_uri())
     status = DatasetStatus("catalog")
     with Writer.open(device.directory, "catalog") as writer:
-        outcome = await sync_once(device, writer, status, clock=Clock(), rests=0)
+        outcome = await sync_once(device.follower(writer, status), rests=0)
     assert outcome.error is not None
     assert "is this the feed's directory" in str(outcome.error)

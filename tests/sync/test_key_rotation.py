@@ -11,7 +11,7 @@ from edged.feed.trust import root as trust
 from edged.feed.trust.succession import decode_roots
 from edged.replica.writer import Writer
 from tests.sync.driving import first_sync, held, on_disk, sync
-from tests.sync.simulator import Device, Feed, Origin, key
+from tests.sync.simulator import ROOT_LIFE_S, Device, Feed, Origin, key
 
 FILMS: dict[str, object | None] = {f"t{number:03}": {"title": f"Film {number}"} for number in range(20)}
 EDIT: dict[str, object | None] = {"t001": {"title": "Film 1, restored"}}
@@ -71,7 +71,9 @@ async def test_root_keys_move_to_a_threshold(tmp_path: Path, feed: Feed) -> None
 def next_root(feed: Feed, signers: list[str], *, roots: list[str], threshold: int = 1, number: int = 0) -> bytes:
     """A second root that names Mallory's head key."""
     role = trust.role_of(threshold, [feed_public(name) for name in roots])
-    root = trust.Root(number or len(feed.roots) + 1, feed.now, role, Feed.role([key("mallory")]))
+    root = trust.Root(
+        number or len(feed.roots) + 1, feed.now, feed.now + ROOT_LIFE_S, role, Feed.role([key("mallory")])
+    )
     return trust.sign_root(root, [key(name) for name in signers])
 
 
@@ -206,7 +208,7 @@ async def test_another_trust_file_is_installed(tmp_path: Path, feed: Feed) -> No
 
     other = Feed()
     other.root_keys, other.head_key = [key("other root")], key("other head")
-    root = trust.Root(1, other.now, Feed.role(other.root_keys), Feed.role([other.head_key]))
+    root = trust.Root(1, other.now, other.now + ROOT_LIFE_S, Feed.role(other.root_keys), Feed.role([other.head_key]))
     other.roots = [trust.sign_root(root, other.root_keys)]
     other.publish({"t001": {"title": "From elsewhere"}})
     install(device, other.roots[0])
@@ -241,7 +243,7 @@ async def test_unusable_trust_file(tmp_path: Path, feed: Feed, content: bytes) -
 
 async def test_trust_file_signed_by_someone_else(tmp_path: Path, feed: Feed) -> None:
     device = Device.of(tmp_path, feed)
-    root = trust.Root(1, feed.now, Feed.role([key("root 1")]), Feed.role([key("mallory")]))
+    root = trust.Root(1, feed.now, feed.now + ROOT_LIFE_S, Feed.role([key("root 1")]), Feed.role([key("mallory")]))
     install(device, trust.sign_root(root, [key("mallory")]))
     with pytest.raises(TrustError, match="of its own"):
         await sync(device, Origin(feed))

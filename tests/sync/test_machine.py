@@ -14,10 +14,9 @@ import trio
 from edged.errors import HashError, MissingError, StoreError, TransportError
 from edged.replica.files.disk import Disk
 from edged.sync.core import events
-from edged.sync.core.events import Instant
+from edged.sync.core.events import PHASE_OF, Instant, MachineSettings, Phase
 from edged.sync.core.machine import TRANSITIONS, Machine
-from edged.sync.core.phase import PHASE_OF, Phase, Settings
-from edged.sync.core.retry import Backoff
+from edged.sync.core.polling import Backoff
 from tests.sync.driving import held, running, sync
 from tests.sync.simulator import NOW, Device, Feed, Origin, flip
 
@@ -26,7 +25,7 @@ FILMS: dict[str, object | None] = {f"t{number:03}": {"title": f"Film {number}"} 
 
 
 def machine() -> Machine:
-    return Machine(Settings("catalog", Feed().roots[0], frozenset({"core"}), NOW), lambda: 0.5)
+    return Machine(MachineSettings("catalog", Feed().roots[0], frozenset({"core"}), NOW), lambda: 0.5)
 
 
 def test_every_phase_can_be_entered_and_left() -> None:
@@ -77,6 +76,7 @@ FOLLOWERS = {
     (Phase.FETCHING, Phase.FETCHING),
     (Phase.FETCHING, Phase.APPLYING),
     (Phase.FETCHING, Phase.POLLING),
+    (Phase.FETCHING, Phase.LOADING),
     (Phase.FETCHING, Phase.RESTING),
     (Phase.APPLYING, Phase.APPLYING),
     (Phase.APPLYING, Phase.FETCHING),
@@ -178,13 +178,16 @@ async def test_chaos_ends_where_the_publisher_is(
                 feed.snapshot("core")
                 feed.sign()
             if chance.random() < 0.2:
-                sync_task.control.reconfigure(chance.choice([["core"], ["core", "kids"]]))
+                sync_task.control.nudge()
+            if chance.random() < 0.2:
+                with suppress(StoreError):
+                    await sync_task.control.pin(chance.choice([None, max(sync_task.status.version, 1)]))
             for origin in origins:
                 origin.announce()
         for origin in origins:
             origin.fault = None
         failing_disk = False
-        sync_task.control.reconfigure(["core", "kids"])
+        await sync_task.control.pin(None)
         await sync_task.until(feed.version, within_s=4000)
         await trio.sleep(4000)
         assert sync_task.status.last_error is None

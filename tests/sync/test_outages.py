@@ -12,7 +12,7 @@ from edged.errors import DamageError, MissingError, StoreError, TransportError
 from edged.replica.audit import verify
 from edged.replica.files.disk import Disk
 from edged.replica.writer import Writer
-from edged.sync.core.retry import CAP_S
+from edged.sync.core.polling import CAP_S
 from edged.sync.status import DatasetStatus
 from edged.sync.task import sync_once
 from edged.sync.transports.origins import Origins
@@ -331,7 +331,7 @@ async def test_a_snapshot_of_many_parts_says_how_far_it_has_come(tmp_path: Path)
     told: list[tuple[int, int]] = []
     status = DatasetStatus(device.name, watch=lambda what, done, steps: told.append((done, steps)))
     with Writer.open(device.directory, device.name) as writer:
-        outcome = await sync_once(device, writer, status, clock=device.clock(), origins=Origins([Origin(feed)]))
+        outcome = await sync_once(device.follower(writer, status), Origins([Origin(feed)]))
     assert outcome.error is None
     done = [at for at, steps in told if steps]
     assert done == sorted(done)
@@ -401,7 +401,7 @@ async def test_damaged_slice_is_fetched_anew_without_the_other_slices(tmp_path: 
         damage(device, f"packs/{dictionary.hex()}.dict")
         writer.mark_damaged("core", "read a record: its dictionary is damaged")
         status = DatasetStatus(device.name)
-        outcome = await sync_once(device, writer, status, clock=device.clock(), origins=Origins([origin]))
+        outcome = await sync_once(device.follower(writer, status), Origins([origin]))
         assert outcome.error is None
         assert writer.status().slices["core"].damaged is None
     assert status.last_update is not None

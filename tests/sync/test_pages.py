@@ -8,10 +8,10 @@ import pytest
 
 from edged.errors import HashError, MissingError
 from edged.feed import cbor
+from edged.origin.bundling import export_bundle
 from edged.origin.publisher import Publisher
 from edged.replica.writer import Writer
-from edged.sync.bundles import export_bundle, import_bundle
-from edged.sync.task import SyncOutcome
+from edged.sync.task import SyncOutcome, import_bundle
 from edged.sync.transports.file import FileTransport
 from edged.sync.transports.transport import Traffic
 from tests.sync.driving import held, sync

@@ -13,7 +13,7 @@ from edged.feed.trust import root as trust
 from edged.origin.publisher import Publisher, PublishOptions
 from edged.replica.audit import verify
 from edged.replica.writer import Writer
-from edged.sync.device import device_id
+from edged.sync.subscription import device_id
 from edged.sync.task import SyncOutcome
 from edged.sync.transports.file import FileTransport
 from edged.sync.transports.transport import Traffic

@@ -10,9 +10,9 @@ import trio
 
 from edged.errors import ChainError, ConfigError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
+from edged.origin.bundling import write_bundle
 from edged.replica.audit import verify
 from edged.replica.writer import HeldVersion, Writer
-from edged.sync.bundles import write_bundle
 from edged.sync.transports.bundle import BundleTransport
 from edged.sync.transports.transport import Traffic
 from tests.sync.driving import first_sync, held, running, sync
@@ -65,18 +65,6 @@ async def test_a_slice_that_is_added_is_fetched_alone_and_one_that_is_dropped_fe
     assert origin.requests["blob"] == 0
     assert set(state(device).slices) == {"core"}
     assert held(device) == feed.slices["core"].records
-
-
-async def test_slices_change_while_running(tmp_path: Path, feed: Feed, jumping: Any) -> None:
-    device = Device.of(tmp_path, feed)
-    async with running(device, Origin(feed)) as sync_task:
-        await sync_task.until(2)
-        sync_task.control.reconfigure(["core", "kids"])
-        await trio.sleep(1)
-        assert sync_task.status.slices == {"core": 1, "kids": 2}
-        sync_task.control.reconfigure(["core"])
-        await trio.sleep(1)
-        assert sync_task.status.slices == {"core": 1}
 
 
 async def test_slice_that_is_not_published_is_reported_and_the_others_go_on(tmp_path: Path, feed: Feed) -> None:

@@ -32,6 +32,7 @@ from edged.feed.trust import root as trust
 HERE = Path(__file__).parent
 ZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))
 SIGNED_AT = 1_790_000_000  # 2026-09-21T14:13:20Z
+EXPIRES_AT = SIGNED_AT + 730 * 86_400
 Json = dict[str, Any]
 
 
@@ -183,13 +184,13 @@ def digest_file() -> Json:
 
 def first_root() -> trust.Root:
     roots = trust.role_of(2, [public("root a"), public("root b"), public("root c")])
-    return trust.Root(1, SIGNED_AT, roots, trust.role_of(1, [public("head 1")]))
+    return trust.Root(1, SIGNED_AT, EXPIRES_AT, roots, trust.role_of(1, [public("head 1")]))
 
 
 def second_root() -> trust.Root:
     """Root key a gives way to d, the head key to another."""
     roots = trust.role_of(2, [public("root b"), public("root c"), public("root d")])
-    return trust.Root(2, SIGNED_AT + 3600, roots, trust.role_of(1, [public("head 2")]))
+    return trust.Root(2, SIGNED_AT + 3600, EXPIRES_AT + 3600, roots, trust.role_of(1, [public("head 2")]))
 
 
 def trust_file() -> Json:

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.errors import TrustError, WireError
+from edged.errors import NewerRootError, TrustError, WireError
 from edged.feed import cbor, head, limits
 from edged.feed.trust import cose
 from edged.feed.trust.cose import KeyId
+from edged.units import span_text
 
-FORMAT = 1
+FORMAT = 2
 AAD = b"edged/1 trust"
 
 
@@ -29,10 +30,14 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """Root of trust `number`: who may sign the next root (`roots`, kept offline) and who may sign heads (`heads`)."""
+    """Root of trust `number`: who may sign the next root (`roots`, kept offline) and who may sign heads (`heads`).
+
+    signed_at, expires_at: seconds since 1970 UTC; from the latter on it vouches for no head, only for its successor.
+    """
 
     number: int
     signed_at: int
+    expires_at: int
     roots: Role
     heads: Role
 
@@ -52,7 +57,7 @@ def role_of(threshold: int, publics: list[bytes]) -> Role:
 
 
 def encode_root(root: Root) -> bytes:
-    document = {1: FORMAT, 2: root.number, 3: root.signed_at}
+    document = {1: FORMAT, 2: root.number, 3: root.signed_at, 6: root.expires_at}
     for field, role in ((4, root.roots), (5, root.heads)):
         document[field] = [role.threshold, sorted(role.keys.values())]  # type: ignore[assignment]
     return cbor.encode(document)
@@ -65,8 +70,15 @@ def sign_root(root: Root, keys: list[Ed25519PrivateKey]) -> bytes:
 def decode_root(payload: bytes) -> Root:
     document = cbor.decode(payload, "root of trust", depth=4)
     match document:
-        case {1: 1, 2: int() as number, 3: int() as signed_at, 4: roots, 5: heads} if number >= 1 and signed_at >= 0:
-            return Root(number, signed_at, decode_role(roots, "root"), decode_role(heads, "head"))
+        case {
+            1: 2,
+            2: int() as number,
+            3: int() as signed_at,
+            4: roots,
+            5: heads,
+            6: int() as expires_at,
+        } if number >= 1 and 0 <= signed_at < expires_at:
+            return Root(number, signed_at, expires_at, decode_role(roots, "root"), decode_role(heads, "head"))
     raise WireError(f"decode root of trust: unknown format or a missing field; this edged reads format {FORMAT}")
 
 
@@ -134,8 +146,9 @@ def sign_head(document: head.Head, key: Ed25519PrivateKey) -> bytes:
 def verify_head(data: bytes, root: Root, dataset: str) -> VerifiedHead:
     """The head of `dataset` from received bytes, if a head key of `root` signed it.
 
-    Says nothing of rollback or of time; sync/machine.py judges those against what the replica has seen.
-    Raises WireError, UnknownKeyError (a newer root may know the key) or TrustError.
+    Says nothing of rollback or of time; sync/core judges those against what the replica has seen.
+    Raises WireError, UnknownKeyError (a newer root may know the key), NewerRootError for a head that names a later
+    root than `root`, or TrustError.
     """
     what = f"head of {dataset}"
     if len(data) > limits.HEAD_BYTES:
@@ -146,7 +159,23 @@ def verify_head(data: bytes, root: Root, dataset: str) -> VerifiedHead:
         raise TrustError(
             f"{what}: is signed for dataset {document.dataset!r}; it was put in the wrong place or replayed"
         )
+    if document.root > root.number:
+        # The later root may have taken away the key that signed it.
+        raise NewerRootError(
+            f"{what}, version {document.version}: stands under root of trust {document.root}, known here is root "
+            f"{root.number}; the origin has to give those between"
+        )
     return VerifiedHead(document, signer(data, what), root.number, data)
+
+
+def expired(root: Root, time_s: float) -> NewerRootError | None:
+    """What is to be said where `root` has run out at `time_s` (TUF specification 5.3.10)."""
+    if time_s < root.expires_at:
+        return None
+    return NewerRootError(
+        f"root of trust {root.number}: expired {span_text(time_s - root.expires_at)} ago, so it vouches for no head; "
+        "set this device's clock if it is wrong, else the publisher has to renew the root: edged origin rotate-key"
+    )
 
 
 def signer(data: bytes, what: str) -> KeyId:

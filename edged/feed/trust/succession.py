@@ -49,9 +49,22 @@ def restore(trust_file: bytes, kept: bytes | None, what: str) -> RootSuccession:
     Where `kept` does not contain the trust file (another one was installed), it counts for nothing.
     Raises WireError or TrustError, naming `what`, if the trust file is not one or what was kept does not hold.
     """
-    roots = RootSuccession((trust_file,), read_root(trust_file, what))
-    documents = [] if kept is None else decode_roots(kept, f"{what}, roots kept")
-    if trust_file in documents:
-        for document in documents[documents.index(trust_file) + 1 :]:
-            roots = roots.followed_by(document)
-    return roots
+    return continued(RootSuccession((trust_file,), read_root(trust_file, what)), kept, what)[0]
+
+
+def continued(start: RootSuccession, kept: bytes | None, what: str) -> tuple[RootSuccession, bool]:
+    """`start`, the trust file's root alone, with the roots kept that follow it; and whether what was kept is whole and
+    of another succession, which tells that the trust file was replaced by another publisher's.
+
+    An older trust file of the same succession (a factory reset) is no replacement: what was kept then begins later.
+    Raises as `restore`.
+    """
+    if kept is None:
+        return start, False
+    documents, trust_file, roots = decode_roots(kept, f"{what}, roots kept"), start.documents[0], start
+    if trust_file not in documents:
+        first = read_root(documents[0], f"{what}, roots kept")
+        return start, first.number <= start.newest.number
+    for document in documents[documents.index(trust_file) + 1 :]:
+        roots = roots.followed_by(document)
+    return roots, False

@@ -13,8 +13,13 @@ from edged.feed.trust import cose
 from edged.feed.trust import root as trust
 from edged.files import make_directory, read_bounded, sync_directory, write_durable
 from edged.origin.signing import keys
+from edged.units import span_text
 
 HEAD_PATTERN, ROOT_PATTERN = "head-*.key", "root-*.key"
+DAY_S = 86_400
+ROOT_LIFE_S = 2 * 365 * DAY_S  # how long a root of trust vouches for heads
+RENEW_S = ROOT_LIFE_S // 2  # before its end it is renewed by whoever publishes, if the root keys are there
+WARN_S = 180 * DAY_S  # and from here on it is said that it has not been
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ def create_roots(private: Path, root_keys: int, threshold: int, now: int) -> Roo
     root = trust.Root(
         1,
         now,
+        now + ROOT_LIFE_S,
         trust.role_of(threshold, [cose.public_bytes(key) for key in signers]),
         trust.role_of(1, [cose.public_bytes(head)]),
     )
@@ -95,11 +101,48 @@ def next_root(roots: Roots, now: int, root_keys_directory: Path, *, new_root_key
         ]
         role = trust.role_of(old.roots.threshold, [cose.public_bytes(key) for key in fresh])
         signers = [*signers, *fresh]
-    root = trust.Root(number, max(now, old.signed_at), role, trust.role_of(1, [cose.public_bytes(head)]))
+    root = trust.Root(number, *times(old, now), role, trust.role_of(1, [cose.public_bytes(head)]))
     data = trust.sign_root(root, signers)
     trust.verify_root(data, old)
     write_durable(roots.directory / "trust" / str(number), data, mode=0o600)
     return load_roots(roots.directory)
+
+
+def times(old: trust.Root, now: int) -> tuple[int, int]:
+    """When the root after `old` is signed and expires."""
+    signed_at = max(now, old.signed_at)
+    return signed_at, signed_at + ROOT_LIFE_S
+
+
+def renewed(roots: Roots, now: int) -> Roots:
+    """The same keys for longer, where the newest root has less than RENEW_S left and the root keys are at hand.
+
+    Devices judge no head under a root that has expired (TUF specification 5.3.10). Root keys that are kept offline are
+    not here; then `renewal_warning` asks for them in time. Raises StoreError, and then nothing has changed.
+    """
+    old = roots.newest
+    if now < old.expires_at - RENEW_S:
+        return roots
+    signers = keys.load_matching(roots.directory / "keys", ROOT_PATTERN, old.roots)
+    if len(signers) < old.roots.threshold:
+        return roots
+    root = trust.Root(old.number + 1, *times(old, now), old.roots, old.heads)
+    data = trust.sign_root(root, signers)
+    trust.verify_root(data, old)
+    write_durable(roots.directory / "trust" / str(root.number), data, mode=0o600)
+    return load_roots(roots.directory)
+
+
+def renewal_warning(roots: Roots, now: int) -> str | None:
+    """What to tell the publisher where the newest root is about to expire and could not be renewed."""
+    left_s = roots.newest.expires_at - now
+    if left_s >= WARN_S:
+        return None
+    when = f"expires in {span_text(left_s)}" if left_s > 0 else f"expired {span_text(-left_s)} ago"
+    return (
+        f"root of trust {roots.newest.number} {when}, and devices take nothing under it after that; its root keys are "
+        "not here: renew it with edged origin rotate-key --root-keys-dir DIRECTORY"
+    )
 
 
 def put_aside(roots: Roots) -> list[Path]:

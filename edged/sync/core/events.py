@@ -1,14 +1,19 @@
-"""What the machine is told (events) and what it asks for (effects): frozen values in two closed unions."""
+"""What the machine is told (events), what it asks for (effects) and what is then under way (phases).
+
+Events and effects are frozen values in two closed unions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from edged.errors import EdgedError
 from edged.feed.blob import BlobRef
 from edged.feed.schema import Schema
 
+WAIT_S = 240  # how long the origin is asked to hold a poll
 SEED = -1  # the origin number of the seed bundle; 0 and up are those of the configuration, in their order
 
 
@@ -21,7 +26,7 @@ class Instant:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldSlice:
+class CarriedSlice:
     """A slice on disk. dictionaries: the SHA-256 of each that the replica holds for it; damaged: why its files cannot
     be used, None if they can."""
 
@@ -39,10 +44,31 @@ class HeldState:
     version: int = 0
     head: bytes | None = None
     roots: bytes | None = None
-    slices: Mapping[str, HeldSlice] = field(default_factory=dict)
+    slices: Mapping[str, CarriedSlice] = field(default_factory=dict)
     schema_version: int = 0
     takedowns: bytes | None = None
     pinned: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MachineSettings:
+    """trust_file: the root of trust as installed; origins: how many; seed: whether there is a seed bundle;
+    built_at: when this release was made, seconds since 1970; poll_s: between polls of a host that cannot hold them;
+    device_id: decides which rollouts are for this device; empty: none are;
+    require: collections that must hold a record, or the version is refused;
+    thorough: whether all origins are asked before it is said that there is nothing newer."""
+
+    dataset: str
+    trust_file: bytes
+    slices: frozenset[str]
+    built_at: int
+    origins: int = 1
+    seed: bool = False
+    poll_s: float = 30.0
+    wait_s: int = WAIT_S
+    device_id: str = ""
+    require: tuple[str, ...] = ()
+    thorough: bool = False
 
 
 # ---- what happened
@@ -97,7 +123,7 @@ class PartsStaged:
 
 
 @dataclass(frozen=True, slots=True)
-class Staged:
+class StageDone:
     """A Stage effect is done."""
 
 
@@ -126,9 +152,7 @@ class Woken:
 
 @dataclass(frozen=True, slots=True)
 class Nudged:
-    """The pin or the configuration changed, or someone wants a poll now. slices: those now configured."""
-
-    slices: frozenset[str]
+    """The pin changed, or someone wants a poll now."""
 
 
 Event = (
@@ -140,7 +164,7 @@ Event = (
     | TrustMissing
     | BlobArrived
     | PartsStaged
-    | Staged
+    | StageDone
     | Measured
     | Committed
     | Failed
@@ -329,6 +353,37 @@ Effect = (
     | Rest
     | Tell
 )
+
+
+# ---- what is under way
+
+
+class Phase(Enum):
+    """What is under way."""
+
+    NEW = auto()
+    LOADING = auto()
+    TRUST = auto()
+    POLLING = auto()
+    FETCHING = auto()
+    APPLYING = auto()
+    COMMITTING = auto()
+    RESTING = auto()
+
+
+PHASE_OF: dict[type[Effect], Phase] = {
+    Load: Phase.LOADING,
+    FetchTrust: Phase.TRUST,
+    Poll: Phase.POLLING,
+    FetchBlob: Phase.FETCHING,
+    CheckStaged: Phase.APPLYING,
+    TakeStaged: Phase.APPLYING,
+    Stage: Phase.APPLYING,
+    Measure: Phase.APPLYING,
+    Commit: Phase.COMMITTING,
+    Touch: Phase.COMMITTING,
+    Rest: Phase.RESTING,
+}
 
 
 # ---- news

@@ -15,58 +15,49 @@ from edged.errors import (
     EdgedError,
     HashError,
     MissingError,
+    NewerRootError,
     StoreError,
     TransportError,
     TrustError,
     UnknownKeyError,
     WireError,
 )
-from edged.feed.head import Head
 from edged.feed.rollout import head_for
-from edged.feed.trust import succession
-from edged.feed.trust.root import VerifiedHead, verify_head
+from edged.feed.trust.root import VerifiedHead, expired
 from edged.sync.core import events, judge
-from edged.sync.core.content import ContentError
-from edged.sync.core.events import SEED, Effect, Event, HeldState, Instant
-from edged.sync.core.phase import PHASE_OF, Phase, Settings
-from edged.sync.core.retry import Backoff
+from edged.sync.core.events import PHASE_OF, SEED, Effect, Event, HeldState, Instant, MachineSettings, Phase
+from edged.sync.core.judge import ContentError
+from edged.sync.core.polling import HOME_S, LEAST_WAIT_S, SURVEY_S, Backoff, Rotation
+from edged.sync.core.trusted import Trusted
 from edged.sync.core.update import Update
 
-LEAST_WAIT_S = 20
-CUT_S = 10  # a poll that breaks after so long was cut by something that dislikes idle connections, not refused
-CUTS = 2  # in a row; more, and the origin counts as unreachable
-AT_ONCE_S = 2.0  # who answers a held poll with "unchanged" sooner than this does not hold polls
-PROBE_S = 3600.0  # a host that does not hold polls is asked to again after so long
-HOME_S = 600.0  # after so long with another origin the first of the list is tried again
 ROOT_CHECK_S = 86_400.0  # a new root of trust is looked for at the start and this often; and whenever a key is unknown
 ROOT_RETRY_S = 600.0  # if the origin could not be asked for it
 BUSY_DISK_S = 10.0  # at least so long between attempts to write on a disk that is full
-REFUSED_CAP_S = 3600.0  # content that the origin has to mend is tried again at most this far apart
+REFUSED_S, REFUSED_CAP_S = 60.0, 3600.0  # content that the origin has to mend is tried again so far apart
 
 
 class Machine:
     """Raises WireError or TrustError at the first HeldLoaded if the trust file itself is unusable."""
 
-    def __init__(self, settings: Settings, chance: Callable[[], float]) -> None:
+    def __init__(self, settings: MachineSettings, chance: Callable[[], float]) -> None:
         self.settings, self.chance = settings, chance
         self.slices = settings.slices | {"core"}
         self.phase = Phase.NEW
         self.held = HeldState()
-        self.roots: succession.RootSuccession | None = None
-        self.floor: VerifiedHead | None = None
+        self.known: Trusted | None = None
         self.update: Update | None = None
         self.pending: events.HeadArrived | None = None  # a head that waits for a newer root of trust
         self.backoff = Backoff(chance)
         self.losses = Backoff(chance)  # blobs that no origin has
-        self.refusals = Backoff(chance, base_s=60.0, cap_s=REFUSED_CAP_S)
+        self.refusals = Backoff(chance, base_s=REFUSED_S, cap_s=REFUSED_CAP_S)
         self.refused: EdgedError | None = None  # why the newest head was not brought about
         self.resume = Phase.POLLING  # what goes on after a rest
-        self.origin, self.away_since, self.tried = 0, 0.0, 0
-        self.etag: str | None = None
+        # A fleet that was switched on together looks at the other origins at different times of the day.
+        self.rotation = Rotation(settings.origins, settings.wait_s, -chance() * SURVEY_S)
+        self.surveyed = False  # since the start
         self.settled = False  # whether the newest head seen has been dealt with, so that a poll may wait for another
         self.retry_at: float | None = None  # when to try again what was refused
-        self.wait_s, self.asked_wait_s, self.asked_at = settings.wait_s, 0, 0.0
-        self.static_until, self.cuts = 0.0, 0
         self.roots_checked_at: float | None = None
         self.next_root = 0
         self.seeded = not settings.seed
@@ -87,141 +78,140 @@ class Machine:
     def tell(self, news: events.News) -> None:
         self.news.append(events.Tell(news))
 
-    # ---- what is held
-
     def load(self, event: Event) -> Effect:
         return events.Load()
 
     def loaded(self, event: events.HeldLoaded) -> Effect:
-        self.held, first = event.held, self.roots is None
-        if first:
-            self.restore_roots()
-            self.floor = self.known_head()
+        """The first time, what is held says whom to trust, and whether to begin with the seed bundle."""
+        self.held = event.held
+        if self.known is None:
+            self.known = Trusted(self.settings.dataset, self.settings.trust_file, self.held)
+            for fault in self.known.faults:
+                self.tell(events.Trouble(fault))
             if not self.seeded:
                 self.seeded = True
-                self.origin = SEED if self.held.version == 0 else 0
-        if self.root_now.encode() != self.held.roots:
-            self.news.append(events.SaveRoots(self.root_now.encode()))
+                self.rotation.current = SEED if self.held.version == 0 else 0
+        self.keep_roots()
         return self.poll()
 
+    def keep_roots(self) -> None:
+        data = self.trusted.to_keep(self.held)
+        if data is not None:
+            self.news.append(events.SaveRoots(data))
+
     def load_failed(self, event: events.Failed) -> Effect:
+        """A disk that cannot be read now may be later; anything else is a bug, or a trust file that is none."""
         if isinstance(event.error, StoreError):
             return self.storage_failed(event)
         raise event.error
 
-    def restore_roots(self) -> None:
-        what = f"trust file of {self.settings.dataset}"
-        try:
-            self.roots = succession.restore(self.settings.trust_file, self.held.roots, what)
-        except (WireError, TrustError) as fault:
-            # Either the trust file is bad, and then this raises, or what was kept beside the replica is: fetch it anew.
-            self.roots = succession.restore(self.settings.trust_file, None, what)
-            self.tell(events.Trouble(fault))
-
-    def known_head(self) -> VerifiedHead | None:
-        """The held head, unless its key is no longer trusted (judge.still_valid says why)."""
-        if self.held.head is None:
-            return None
-        try:
-            return verify_head(self.held.head, self.root_now.newest, self.settings.dataset)
-        except UnknownKeyError:
-            return None
-        except (WireError, TrustError) as fault:
-            self.tell(events.Trouble(fault))
-            return None
+    @property
+    def trusted(self) -> Trusted:
+        assert self.known is not None
+        return self.known
 
     @property
-    def root_now(self) -> succession.RootSuccession:
-        assert self.roots is not None
-        return self.roots
+    def newest(self) -> judge.SeenHead | None:
+        """The newest head accepted so far, and since the roots say nothing against it."""
+        return self.trusted.newest_head
 
     @property
-    def clock(self) -> judge.Clock:
-        return judge.clock_of(self.now.clock_s, self.settings.built_at, self.root_now.newest, self.floor)
+    def clock(self) -> judge.TrustedTime:
+        return judge.trusted_time(self.now.clock_s, self.settings.built_at, self.trusted.root, self.newest)
+
+    @property
+    def vouching_time_s(self) -> float:
+        """When roots have to vouch for a head; 0: ever, for the seed, which is as old as the trust file may be."""
+        return 0.0 if self.rotation.current == SEED else self.clock.time_s
+
+    @property
+    def is_stale(self) -> bool:
+        newest = self.newest
+        return newest is not None and self.clock.time_s > newest.head.signed_at + newest.head.fresh_s
 
     # ---- polling
 
     def poll(self, event: Event | None = None) -> Effect:
-        """Ask for the head; before that, now and then, for a newer root of trust."""
-        elapsed = self.now.elapsed_s
-        if self.origin > 0 and elapsed - self.away_since >= HOME_S:
-            self.go_to(0)
+        """Ask for the head; before that, now and then, for a newer root of trust.
+
+        An origin that has not shown us its head yet is asked to, without conditions: it may lag behind what is held.
+        """
+        elapsed, rotation = self.now.elapsed_s, self.rotation
+        if rotation.current > 0 and rotation.unasked is None and elapsed - rotation.away_since >= HOME_S:
+            rotation.go_to(0, elapsed)
         if self.roots_checked_at is None or elapsed - self.roots_checked_at >= ROOT_CHECK_S:
             return self.fetch_root()
         again = self.retry_at is not None and elapsed >= self.retry_at
-        if again or not self.settled or self.floor is None:
-            self.etag, self.asked_wait_s = None, 0
-            return self.asked(events.Poll(self.origin, None, 0, None))
-        wait_s = 0 if elapsed < self.static_until else self.wait_s
+        shown = rotation.current in rotation.etags
+        if again or not self.settled or self.newest is None or not shown:
+            rotation.ask(0, elapsed, conditional=False)
+            return events.Poll(rotation.current, None, 0, None)
+        wait_s = rotation.held_wait_s(elapsed)
         if self.retry_at is not None:
             wait_s = min(wait_s, max(LEAST_WAIT_S, int(self.retry_at - elapsed)))
-        self.asked_wait_s = wait_s
+        rotation.ask(wait_s, elapsed, conditional=True)
+        etag = rotation.etags[rotation.current]
         # Of an offer that was seen we want to hear only if it changes, which an origin without ETags cannot tell.
-        seen = self.floor.head.newest_version if self.etag else self.floor.head.version
-        return self.asked(events.Poll(self.origin, seen, wait_s, self.etag))
-
-    def asked(self, effect: Effect) -> Effect:
-        self.asked_at = self.now.elapsed_s
-        return effect
+        seen = self.newest.head.newest_version if etag else self.newest.head.version
+        return events.Poll(rotation.current, seen, wait_s, etag)
 
     def unchanged(self, event: Event | None = None) -> Effect:
+        """Nothing newer here: settle, and go on to the next origin of a survey or the next poll."""
+        if event is not None and not self.rotation.conditional:
+            fault = TransportError(
+                "the origin answered that nothing has changed, and had not been told what there is; a cache on the "
+                "way, or the host itself, is set up wrongly"
+            )
+            return self.elsewhere(fault, Phase.POLLING)
         self.reached()
-        elapsed = self.now.elapsed_s
-        if self.asked_wait_s and elapsed - self.asked_at < AT_ONCE_S:
-            self.static_until = elapsed + PROBE_S
-        elif self.asked_wait_s:
-            # What was cut by a restart of the origin, rather than by something on the way, may be long again.
-            self.wait_s = min(self.settings.wait_s, self.wait_s + 1)
+        self.rotation.unchanged(self.now.elapsed_s)
         return self.next_poll()
 
     def next_poll(self) -> Effect:
-        """After a head that has been dealt with: at once where the origin holds polls, else after a rest."""
+        """After a head that has been dealt with: at once where the origin holds polls, else after a rest.
+
+        Before that the other origins, when their turn has come: one that is frozen in time looks like one without
+        news (TUF specification 1.5.2, freeze), and each says of itself only that it has nothing newer.
+        """
+        now, rotation = self.now.elapsed_s, self.rotation
+        if rotation.current != SEED and rotation.unasked is None:
+            urgent = self.settings.thorough and not self.surveyed
+            if rotation.survey_due(now, stale=self.is_stale, urgent=urgent):
+                self.surveyed = True
+                rotation.begin_survey(now)
+        if rotation.next_of_survey(now):
+            return self.poll()
         self.report()
-        if self.now.elapsed_s < self.static_until or not self.settled:
+        if rotation.held_wait_s(now) == 0 or not self.settled:
             self.resume = Phase.POLLING
             return events.Rest(self.settings.poll_s * (0.9 + 0.2 * self.chance()))
         return self.poll()
 
     def report(self) -> None:
-        """Say where we are, and what is wrong with that; if the head has run out, the next poll goes elsewhere."""
-        if self.floor is None:
+        """Say where we are, and what is wrong with that."""
+        if self.newest is None:
             return
-        expired = judge.expired_fault(self.floor.head, self.clock)
-        fault = self.refused or expired or self.missing_slices(self.floor.head)
-        self.tell(events.Settled(self.origin, self.held.version, self.floor.head.signed_at, fault))
-        if expired is not None and self.origin != SEED:
-            self.go_to((self.origin + 1) % self.settings.origins)
-
-    def missing_slices(self, head: Head) -> ChainError | None:
-        missing = sorted(self.slices - head.slices.keys())
-        if not missing:
-            return None
-        return ChainError(
-            f"{head.dataset}: the feed has no slice {', '.join(missing)}; it has {', '.join(sorted(head.slices))}; "
-            "correct `slices` in the configuration, or publish it"
-        )
+        head, clock = self.newest.head, self.clock
+        outdated = expired(self.trusted.root, clock.time_s) or judge.expired_fault(head, clock)
+        fault = self.refused or outdated or judge.missing_slices(head, self.slices)
+        self.tell(events.Settled(self.rotation.current, self.held.version, head.signed_at, fault))
 
     def poll_failed(self, event: events.Failed) -> Effect:
-        waited = self.now.elapsed_s - self.asked_at
-        idle = isinstance(event.error, TransportError) and self.asked_wait_s > 0 and waited >= CUT_S
-        if idle and self.cuts < CUTS:
-            # Something on the way ends idle connections. Nothing is wrong; ask for shorter waits from now on.
-            self.cuts += 1
-            self.wait_s = max(LEAST_WAIT_S, min(self.wait_s, int(waited * 0.8)))
+        if isinstance(event.error, TransportError) and self.rotation.cut(self.now.elapsed_s):
+            # Something on the way ends idle connections. Nothing is wrong; shorter waits are asked for from now on.
             return self.poll()
         return self.elsewhere(event.error, Phase.POLLING)
 
     def head_arrived(self, event: events.HeadArrived) -> Effect:
+        """Nothing of it is looked at before its signature holds under a root as new as any that is spoken of."""
         self.pending = event
         try:
-            verified = verify_head(event.data, self.root_now.newest, self.settings.dataset)
-        except UnknownKeyError:
+            verified = self.trusted.verify(event.data, self.vouching_time_s)
+        except (UnknownKeyError, NewerRootError):
             return self.fetch_root()
         except (WireError, TrustError) as fault:
             self.pending = None
             return self.elsewhere(fault, Phase.POLLING)
-        if verified.head.root > self.root_now.newest.number:
-            return self.fetch_root()
         return self.consider(verified)
 
     def consider(self, verified: VerifiedHead) -> Effect:
@@ -229,12 +219,13 @@ class Machine:
         arrived, self.pending = self.pending, None
         assert arrived is not None
         try:
-            judge.judge(verified, self.floor, self.clock)
+            judge.judge(verified, self.newest, self.clock)
         except TrustError as fault:
             return self.elsewhere(fault, Phase.POLLING)
         self.reached()
-        same = self.floor is not None and self.floor.data == verified.data
-        self.floor, self.etag = verified, arrived.etag
+        same = self.newest is not None and self.newest.data == verified.data
+        self.trusted.accept(verified)
+        self.rotation.showed(arrived.etag, new=not same)
         if same and self.settled and (self.retry_at is None or self.now.elapsed_s < self.retry_at):
             return self.unchanged()
         self.settled, self.retry_at, self.refused = False, None, None
@@ -260,18 +251,18 @@ class Machine:
 
     def fetch_root(self) -> Effect:
         """TUF specification 5.3: after each root comes the question for the one that follows it."""
-        self.next_root = self.root_now.newest.number + 1
-        return events.FetchTrust(self.origin, self.next_root)
+        self.next_root = self.trusted.root.number + 1
+        return events.FetchTrust(self.rotation.current, self.next_root)
 
     def root_arrived(self, event: events.TrustArrived) -> Effect:
+        """It is kept at once, so that a restart knows it, and may revoke the key of the newest head seen."""
         try:
             if event.number != self.next_root:
                 raise WireError(f"root of trust {event.number}: was not asked for")
-            self.roots = self.root_now.followed_by(event.data)
+            self.trusted.follow(event.data)
         except (WireError, TrustError) as fault:
             return self.roots_ended(fault)
-        self.news.append(events.SaveRoots(self.root_now.encode()))
-        self.floor = judge.still_valid(self.floor, self.root_now.newest)
+        self.keep_roots()
         return self.fetch_root()
 
     def root_missing(self, event: events.TrustMissing) -> Effect:
@@ -295,7 +286,7 @@ class Machine:
         if self.pending is None:
             return self.poll()
         try:
-            verified = verify_head(self.pending.data, self.root_now.newest, self.settings.dataset)
+            verified = self.trusted.verify(self.pending.data, self.vouching_time_s)
         except (WireError, TrustError) as refused:
             self.pending = None
             return self.elsewhere(fault or refused, Phase.POLLING)
@@ -313,7 +304,7 @@ class Machine:
         if effect is None:
             return self.finished()
         if isinstance(effect, events.FetchBlob):
-            return events.FetchBlob(self.origin, effect.ref, effect.what)
+            return events.FetchBlob(self.rotation.current, effect.ref, effect.what)
         return effect
 
     def finished(self) -> Effect:
@@ -321,9 +312,9 @@ class Machine:
         self.losses.succeed()
         if self.retry_at is None:
             self.refusals.succeed()
-        if self.origin == SEED:
+        if self.rotation.current == SEED:
             self.report()
-            self.go_to(0)
+            self.leave_seed()
             return self.poll()
         return self.next_poll()
 
@@ -349,7 +340,7 @@ class Machine:
             return self.refuse(fault)
         return self.advance()
 
-    def staged(self, event: events.Staged) -> Effect:
+    def staged(self, event: events.StageDone) -> Effect:
         assert self.update is not None
         self.update.staged()
         return self.advance()
@@ -391,37 +382,42 @@ class Machine:
         if self.update is None or self.update.steps:
             return self.loaded(event)
         self.held = event.held
+        self.keep_roots()
         return self.finished()
 
     # ---- when something goes wrong
 
     def reached(self) -> None:
         """The origin in use gave something of worth: the round of origins begins anew."""
-        self.tried = self.cuts = 0
+        self.rotation.reached()
         self.backoff.succeed()
 
-    def go_to(self, origin: int) -> None:
-        if origin != self.origin:
-            if self.origin == SEED:
-                self.roots_checked_at, self.settled = None, False
-            # An ETag means nothing at another origin.
-            self.origin, self.etag, self.away_since = origin, None, self.now.elapsed_s
-            self.static_until = 0.0
+    def leave_seed(self) -> None:
+        """From the seed bundle to the origins, which may know newer roots of trust."""
+        self.roots_checked_at, self.settled = None, False
+        self.rotation.etags.clear()
+        self.rotation.go_to(0, self.now.elapsed_s)
 
     def elsewhere(self, error: EdgedError, again: Phase) -> Effect:
-        """Try the same (`again`) at the next origin; when all have been tried, rest."""
-        if self.origin == SEED:
+        """Try the same (`again`) at the next origin; when all have been tried, rest.
+
+        In a survey the others are asked only whether they have something newer; one that cannot say is passed over.
+        """
+        rotation = self.rotation
+        if isinstance(error, StoreError):
+            return self.storage_failed(events.Failed(error))
+        if rotation.current == SEED:
             self.tell(events.Trouble(error))
-            self.go_to(0)
             self.let_go()
+            self.leave_seed()
             return self.poll()
-        self.tried += 1
-        last = self.tried >= self.settings.origins
+        if rotation.unasked is not None and again is Phase.POLLING and self.settled:
+            self.tell(events.Trouble(error))
+            return self.next_poll()
+        last = rotation.go_on(self.now.elapsed_s)
         self.tell(events.Trouble(error, final=last))
-        self.go_to((self.origin + 1) % self.settings.origins)
         if not last:
             return self.again(again)
-        self.tried = 0
         # What is missing or damaged everywhere may be so because a newer head has replaced it: ask for that.
         gone = again is Phase.FETCHING and isinstance(error, MissingError | HashError)
         self.resume = Phase.POLLING if gone else again
@@ -447,11 +443,11 @@ class Machine:
         assert update is not None
         self.tell(events.Trouble(error, final=True))
         self.let_go()
-        if self.origin == SEED:
-            self.go_to(0)
+        if self.rotation.current == SEED:
+            self.leave_seed()
             return self.poll()
         self.refused = error
-        self.retry_at = self.now.elapsed_s + self.refusals.fail(60.0)
+        self.retry_at = self.now.elapsed_s + self.refusals.fail(REFUSED_S)
         if (update.pinned or isinstance(error, ContentError)) and not update.stay:  # takedowns apply all the same
             self.update = Update(update.verified, self.held, self.slices, stay=True)
             return self.advance()
@@ -462,7 +458,7 @@ class Machine:
         """The disk is full or broken: what is held is served on; try again later."""
         self.tell(events.Trouble(event.error, final=True))
         # What is held is looked at again then: a commit may have come to pass before the fault.
-        self.resume = Phase.LOADING
+        self.resume, self.settled = Phase.LOADING, False
         self.let_go()
         return events.Rest(self.losses.fail(BUSY_DISK_S))
 
@@ -470,8 +466,8 @@ class Machine:
         return self.again(self.resume)
 
     def nudged(self, event: events.Nudged) -> Effect:
-        self.slices = event.slices | {"core"}
-        self.settled, self.retry_at, self.tried = False, None, 0
+        """Someone wants it otherwise, or now: what is under way is let go, and what is held looked at again."""
+        self.settled, self.retry_at, self.rotation.failed = False, None, 0
         self.let_go()
         return events.Load()
 
@@ -489,12 +485,15 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Callable[..., Effect]] = {
     (Phase.POLLING, events.Nudged): Machine.nudged,
     (Phase.FETCHING, events.BlobArrived): Machine.blob_arrived,
     (Phase.FETCHING, events.Failed): Machine.blob_failed,
+    (Phase.FETCHING, events.Nudged): Machine.nudged,
     (Phase.APPLYING, events.PartsStaged): Machine.parts_staged,
-    (Phase.APPLYING, events.Staged): Machine.staged,
+    (Phase.APPLYING, events.StageDone): Machine.staged,
     (Phase.APPLYING, events.Measured): Machine.measured,
     (Phase.APPLYING, events.Failed): Machine.applying_failed,
     (Phase.COMMITTING, events.Committed): Machine.committed,
     (Phase.COMMITTING, events.Failed): Machine.storage_failed,
+    (Phase.COMMITTING, events.Nudged): Machine.nudged,
     (Phase.RESTING, events.Woken): Machine.rested,
+    (Phase.RESTING, events.Failed): Machine.storage_failed,
     (Phase.RESTING, events.Nudged): Machine.nudged,
 }

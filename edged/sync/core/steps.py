@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from edged.feed.blob import BlobRef
 from edged.feed.chain import PageRef, SnapshotRef
 from edged.feed.head import HopRef
-from edged.sync.core.events import HeldSlice
+from edged.sync.core.events import CarriedSlice
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Target:
     records: int | None
 
 
-def same(held: HeldSlice, target: Target) -> bool:
+def same(held: CarriedSlice, target: Target) -> bool:
     """Whether the content is that of the target, as far as it is signed."""
     return target.digest in (None, held.digest) and target.records in (None, held.records)
 

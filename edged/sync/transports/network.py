@@ -34,7 +34,7 @@ class CountedStream(trio.abc.Stream):
         await self.inner.aclose()
 
 
-class Connection(httpcore2.AsyncNetworkStream):
+class NetworkStream(httpcore2.AsyncNetworkStream):
     """What httpcore2 reads from and writes to. `counted` lies beneath `stream`, which may be TLS."""
 
     def __init__(self, stream: trio.abc.Stream, counted: CountedStream) -> None:
@@ -79,7 +79,7 @@ class Connection(httpcore2.AsyncNetworkStream):
         except BaseException:
             await trio.aclose_forcefully(self.stream)
             raise
-        return Connection(secured, self.counted)
+        return NetworkStream(secured, self.counted)
 
     def get_extra_info(self, info: str) -> Any:
         inner = self.counted.inner
@@ -114,7 +114,7 @@ class Network(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectTimeout(f"no connection within {timeout} s") from fault
         except (OSError, trio.BrokenResourceError) as fault:
             raise httpcore2.ConnectError(str(fault)) from fault
-        return Connection(counted, counted)
+        return NetworkStream(counted, counted)
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from edged.errors import ConfigError
 from edged.sync.core.events import SEED
+from edged.sync.subscription import Subscription
 from edged.sync.transports.bundle import BundleTransport
 from edged.sync.transports.file import FileTransport
 from edged.sync.transports.http import HttpTransport
@@ -36,8 +37,10 @@ class Origins:
     seed: Transport | None = None
 
     @classmethod
-    def of(cls, urls: Sequence[str], seed: str, traffic: Traffic) -> Origins:
-        return cls([transport_of(url, traffic) for url in urls], BundleTransport(Path(seed), traffic) if seed else None)
+    def of(cls, subscription: Subscription, traffic: Traffic) -> Self:
+        seed = subscription.seed
+        transports = [transport_of(url, traffic) for url in subscription.origins]
+        return cls(transports, BundleTransport(Path(seed), traffic) if seed else None)
 
     def at(self, origin: int) -> Transport:
         if origin != SEED:

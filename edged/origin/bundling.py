@@ -1,4 +1,4 @@
-"""Making bundles of a feed and taking them into a replica: `edged bundle export` and `import`."""
+"""A dataset's live version in one file, for firmware images and devices without a network: `edged bundle export`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from itertools import chain as joined
 from pathlib import Path
 
-from edged.clock import Clock
-from edged.errors import ChainError, MissingError, OriginError
+from edged.errors import ChainError, OriginError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.feed.bundle import Bundle
@@ -20,13 +19,7 @@ from edged.feed.names import check_name
 from edged.feed.plan import plan
 from edged.feed.trust import succession
 from edged.feed.trust.root import verify_head
-from edged.files import prepare, swap, sync_directory
-from edged.replica.writer import Writer
-from edged.sync.status import DatasetStatus
-from edged.sync.task import SyncOutcome, sync_once
-from edged.sync.transports.bundle import BundleTransport
-from edged.sync.transports.file import read_file
-from edged.sync.transports.origins import Origins
+from edged.files import prepare, read_bounded, swap, sync_directory
 
 ReadBlob = Callable[[BlobRef], bytes]
 
@@ -46,20 +39,19 @@ def export_bundle(feed_dir: Path, out: Path, dataset: str, slices: Iterable[str]
     """Write the live head of `dataset` and what leads to it from nothing into the file `out`.
 
     slices: beside core; none: core alone. Raises OriginError if FEED_DIR has no such feed or slice, WireError or
-    TrustError if what it has is damaged, StoreError if `out` cannot be written; `out` is then as it was.
+    TrustError if what it has is damaged, StoreError if it cannot be read or `out` not written, which is then as it was.
     """
     base = feed_dir / "public" / check_name(dataset, "dataset")
-    try:
-        head = read_file(base / "head", limits.HEAD_BYTES, "head")
-        documents = [read_file(base / "trust" / "1", limits.TRUST_BYTES, "root of trust 1")]
-    except MissingError as fault:
-        raise OriginError(f"export {dataset} from {feed_dir}: {fault}; is it published there?") from fault
+    if not (base / "head").exists():
+        raise OriginError(f"export {dataset} from {feed_dir}: there is no {base / 'head'}; is it published there?")
+    head = read_bounded(base / "head", limits.HEAD_BYTES)
+    documents = [read_bounded(base / "trust" / "1", limits.TRUST_BYTES)]
     while (path := base / "trust" / str(len(documents) + 1)).exists():
-        documents.append(read_file(path, limits.TRUST_BYTES, f"root of trust {len(documents) + 1}"))
+        documents.append(read_bounded(path, limits.TRUST_BYTES))
     numbered = dict(enumerate(documents, 1))
 
     def read_blob(ref: BlobRef) -> bytes:
-        return ref.check(read_file(base / "blobs" / ref.name, ref.size, "blob"), dataset)
+        return ref.check(read_bounded(base / "blobs" / ref.name, ref.size), dataset)
 
     return write_bundle(out, dataset, head, numbered, frozenset(slices), read_blob)
 
@@ -117,34 +109,3 @@ def dictionaries_for(tag: bytes, held: BlobRef | None, entry: SliceChain, read_b
         if tag_of(unpack_dictionary(read_blob(ref))) == tag:
             break
     return tried
-
-
-@dataclass(frozen=True, slots=True)
-class BundleSource:
-    """What task.Source asks for, of a device that has only a bundle."""
-
-    name: str
-    trust: str
-    slices: tuple[str, ...]
-    origin: tuple[str, ...] = ()
-    seed: str = ""
-    poll_s: int = 30
-    require: tuple[str, ...] = ()
-
-
-async def import_bundle(data_dir: Path, bundle: Path, trust_file: Path) -> SyncOutcome:
-    """Bring the replica below `data_dir` to the bundle's version, or make it, judging it like any origin.
-
-    A replica keeps the slices that it has and gets those of the bundle. What is refused is in the outcome; raises
-    ConfigError, WireError or TrustError for the trust file, MissingError, TransportError or WireError for a file that
-    is no bundle, BusyError while a daemon is running on the same directory.
-    """
-    status = DatasetStatus("")
-    transport = BundleTransport(bundle, status.traffic)
-    described = transport.open().bundle
-    status.dataset = described.dataset
-    with Writer.open(data_dir, described.dataset) as writer:
-        held = writer.status()
-        carried = described.slices | held.slices.keys()
-        source = BundleSource(described.dataset, str(trust_file), tuple(sorted(carried)))
-        return await sync_once(source, writer, status, clock=Clock(), origins=Origins([transport]), rests=0)

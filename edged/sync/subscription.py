@@ -1,13 +1,32 @@
-"""Who this device is, for rollouts."""
+"""What a device is to have of a dataset and where from, and who the device is, for rollouts."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 MACHINE_ID = Path("/etc/machine-id")
 PURPOSE = b"edged/1 device "
 MACHINE_ID_CHARACTERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """One dataset as this device is to have it; the fields are those of `[[datasets]]` in the configuration.
+
+    origins: base URLs, tried in order; trust: the file with the root of trust; device_id: decides which rollouts are
+    for this device, empty: none are.
+    """
+
+    dataset: str
+    origins: tuple[str, ...]
+    trust: str
+    slices: tuple[str, ...] = ("core",)
+    seed: str = ""
+    poll_s: int = 30
+    require: tuple[str, ...] = ()
+    device_id: str = ""
 
 
 def device_id(configured: str, machine_id: Path = MACHINE_ID) -> str:

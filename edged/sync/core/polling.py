@@ -1,0 +1,128 @@
+"""Which origin is asked, how long it may hold a poll, when the others are asked too, and the rest after a failure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+BASE_S, CAP_S = 1.0, 300.0
+LEAST_WAIT_S = 20
+CUT_S = 10  # a poll that breaks after so long was cut by something that dislikes idle connections, not refused
+CUTS = 2  # in a row; more, and the origin counts as unreachable
+AT_ONCE_S = 2.0  # who answers a held poll with "unchanged" sooner than this does not hold polls
+PROBE_S = 3600.0  # a host that does not hold polls is asked to again after so long
+HOME_S = 600.0  # after so long with another origin the first of the list is tried again
+SURVEY_S = 86_400.0  # so often all origins are asked, since one that is frozen in time looks like one without news
+STALE_SURVEY_S = 600.0  # likewise while what is held is no longer fresh
+
+
+class Backoff:
+    """How long to wait before trying again: exponential, capped, with full jitter, so that a fleet spreads itself out.
+
+    chance: a number in [0, 1) at each call; base_s, cap_s: seconds.
+    """
+
+    def __init__(self, chance: Callable[[], float], *, base_s: float = BASE_S, cap_s: float = CAP_S) -> None:
+        self.chance, self.base_s, self.cap_s = chance, base_s, cap_s
+        self.failures = 0
+
+    def succeed(self) -> None:
+        self.failures = 0
+
+    def fail(self, at_least_s: float = 0.0) -> float:
+        """Seconds to wait now. at_least_s: what the origin asked for (Retry-After)."""
+        ceiling = min(self.cap_s, self.base_s * 2.0 ** min(self.failures, 32))
+        self.failures += 1
+        return at_least_s + self.chance() * ceiling
+
+
+class Rotation:
+    """The origin in use, numbered as configured, and what is known of it. Times in seconds that never run backwards.
+
+    origins: how many; wait_s: how long a poll may be held at the most; surveyed_at: when all were last asked.
+    """
+
+    def __init__(self, origins: int, wait_s: int, surveyed_at: float) -> None:
+        self.origins, self.longest_wait_s, self.surveyed_at = origins, wait_s, surveyed_at
+        self.current, self.away_since = 0, 0.0
+        self.failed = 0  # origins in a row
+        self.etags: dict[int, str | None] = {}  # of the newest head, by the origins that have shown it
+        self.wait_s, self.asked_wait_s, self.asked_at, self.conditional = wait_s, 0, 0.0, False
+        self.static_until, self.cuts = 0.0, 0
+        self.unasked: list[int] | None = None  # those that a survey has yet to ask; None: no survey is under way
+        self.best = 0  # where a survey has found the newest head
+
+    def go_to(self, origin: int, now: float) -> None:
+        if origin != self.current:
+            self.current, self.away_since, self.static_until = origin, now, 0.0
+
+    def go_on(self, now: float) -> bool:
+        """To the next origin, after a fault of this one. Whether that was the last one to be tried."""
+        self.failed += 1
+        last = self.failed >= self.origins
+        if last:
+            self.failed = 0
+        self.go_to((self.current + 1) % self.origins, now)
+        return last
+
+    def reached(self) -> None:
+        """The origin in use gave something of worth: the round of origins begins anew."""
+        self.failed = self.cuts = 0
+
+    def showed(self, etag: str | None, *, new: bool) -> None:
+        """The origin in use has the newest head; new: no origin had shown it before."""
+        if new:
+            self.etags.clear()
+            self.best = self.current
+        self.etags[self.current] = etag
+
+    # ---- held polls
+
+    def ask(self, wait_s: int, now: float, *, conditional: bool) -> None:
+        """A poll is made. conditional: whether it says what is known already."""
+        self.asked_wait_s, self.asked_at, self.conditional = wait_s, now, conditional
+
+    def held_wait_s(self, now: float) -> int:
+        """How long the next poll may be held; 0 at a host that does not hold polls."""
+        return 0 if now < self.static_until else self.wait_s
+
+    def unchanged(self, now: float) -> None:
+        """The poll was answered by "nothing new": soon, or held to its end."""
+        if self.asked_wait_s and now - self.asked_at < AT_ONCE_S:
+            self.static_until = now + PROBE_S
+        elif self.asked_wait_s:
+            # What was cut by a restart of the origin, rather than by something on the way, may be long again.
+            self.wait_s = min(self.longest_wait_s, self.wait_s + 1)
+
+    def cut(self, now: float) -> bool:
+        """Whether a poll that broke was only idle for too long, and may be made again, shorter from now on."""
+        waited = now - self.asked_at
+        if not self.asked_wait_s or waited < CUT_S or self.cuts >= CUTS:
+            return False
+        self.cuts += 1
+        self.wait_s = max(LEAST_WAIT_S, min(self.wait_s, int(waited * 0.8)))
+        return True
+
+    # ---- surveys
+
+    def survey_due(self, now: float, *, stale: bool, urgent: bool) -> bool:
+        """Whether the other origins have to be asked as well. stale: what is held is not fresh; urgent: in any case."""
+        since_s = now - self.surveyed_at
+        return self.origins > 1 and (urgent or since_s >= SURVEY_S or (stale and since_s >= STALE_SURVEY_S))
+
+    def begin_survey(self, now: float) -> None:
+        self.surveyed_at, self.best = now, self.current
+        self.unasked = [(self.current + step) % self.origins for step in range(1, self.origins)]
+
+    def next_of_survey(self, now: float) -> bool:
+        """Turn to the next origin of the survey under way, at its end to the one with the newest head.
+
+        False if none is left to be asked.
+        """
+        if self.unasked is None:
+            return False
+        if self.unasked:
+            self.go_to(self.unasked.pop(0), now)
+            return True
+        self.unasked = None
+        self.go_to(self.best, now)
+        return False

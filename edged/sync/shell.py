@@ -1,0 +1,314 @@
+"""Carries out what the machine asks for: requests, work on the replica, rests; and tells whoever watches."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar, assert_never
+
+import trio
+
+from edged.errors import DamageError, EdgedError, StoreError, TransportError
+from edged.feed.blob import BlobRef
+from edged.sync.core import events
+from edged.sync.core.events import Effect, Event, Instant, MachineSettings
+from edged.sync.core.judge import check_content
+from edged.sync.core.machine import Machine
+from edged.sync.follower import Follower, one_line
+from edged.sync.status import LastUpdate
+from edged.sync.store import Staging, held_state
+from edged.sync.transports.origins import Origins
+
+T = TypeVar("T")
+log = logging.getLogger("edged.sync")
+
+COMPACT_BYTES = 8 << 20  # written by compaction after one update at most, so that wear and load are spread
+ONCE_REST_S = 5.0
+
+
+class Shell:
+    """Carries out effects. A context manager: what is staged at its end is let go."""
+
+    def __init__(
+        self,
+        settings: MachineSettings,
+        origins: Origins,
+        follower: Follower,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.machine = Machine(settings, chance)
+        self.origins, self.follower = origins, follower
+        self.writer, self.status, self.clock = follower.writer, follower.status, follower.clock
+        self.control, self.wear, self.write = follower.control, follower.wear, follower.write
+        self.broken: frozenset[str] = frozenset()  # slices that were damaged when last looked at
+        self.staging: Staging | None = None
+        self.before: int | None = None  # the version that was held at first
+        self.update_began = (0.0, 0, 0)
+        self.trouble: EdgedError | None = None
+
+    def __enter__(self) -> Shell:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.abandon()
+
+    # ---- driving the machine
+
+    async def run(self) -> None:
+        """For ever: hand what happened to the machine, do what it asks. Raises WireError or TrustError for the trust
+        file."""
+        event: Event = events.Started()
+        while True:
+            event = await self.perform_all(self.decide(event))
+
+    def decide(self, event: Event) -> list[Effect]:
+        effects = self.machine.handle(event, Instant(self.clock.source(), trio.current_time()))
+        newest = self.machine.newest if self.machine.known is not None else None
+        self.status.newest = self.status.version if newest is None else newest.head.newest_version
+        self.status.note_steps(len(self.machine.update.steps) if self.machine.update is not None else 0)
+        return effects
+
+    async def perform_all(self, effects: list[Effect]) -> Event:
+        answer: Event | None = None
+        try:
+            for effect in effects:
+                answer = await self.perform(effect)
+        except EdgedError as fault:
+            return events.Failed(fault)
+        assert answer is not None, f"{effects[-1]} was not answered"
+        return answer
+
+    async def until_settled(self, rests: int) -> EdgedError | None:
+        """For one synchronisation: until nothing is left to do or nothing can be done. Returns what was the matter."""
+        event: Event = events.Started()
+        while True:
+            *unanswered, last = self.decide(event)
+            try:
+                for effect in unanswered:
+                    await self.perform(effect)
+            except EdgedError as fault:
+                event = events.Failed(fault)
+                continue
+            for effect in unanswered:
+                match effect:
+                    case events.Tell(events.Settled(origin, fault=found)) if origin != events.SEED:
+                        return found
+            if isinstance(last, events.Rest):
+                if not rests or (self.trouble is not None and self.trouble.recovery != "retry"):
+                    return self.trouble
+                rests -= 1
+                last = events.Rest(min(last.seconds, ONCE_REST_S))
+            event = await self.perform_all([last])
+
+    # ---- effects
+
+    async def perform(self, effect: Effect) -> Event | None:  # noqa: C901 - one flat list of cases
+        match effect:
+            case events.Load():
+                return await self.load()
+            case events.Poll():
+                return await self.unless(self.control.nudged, lambda: self.poll(effect))
+            case events.Rest(seconds):
+                return await self.unless(self.control.nudged, lambda: rest(seconds))
+            case events.FetchTrust(origin, number):
+                data = await self.origins.at(origin).trust(number)
+                return events.TrustMissing(number) if data is None else events.TrustArrived(number, data)
+            case events.FetchBlob(origin, ref, what):
+                return await self.unless(self.control.repinned, lambda: self.fetch(origin, ref, what))
+            case events.SaveRoots(data):
+                await self.write(lambda: self.writer.set_roots(data))
+            case events.CheckStaged(name):
+                return events.PartsStaged(await self.write(lambda: self.open_staging().parts_on_disk(name)))
+            case events.TakeStaged(name, ref):
+                found = await self.write(lambda: self.open_staging().has_part(name, ref))
+                return events.PartsStaged(frozenset([ref.sha256] if found else []))
+            case events.Stage(action):
+                await self.write(lambda: stage(self.open_staging(), action))
+                return events.StageDone()
+            case events.Measure(name):
+                return events.Measured(*await self.write(lambda: self.open_staging().digest(name)))
+            case events.Commit() | events.Touch() if self.control.repinned.is_set():
+                return self.nudged()
+            case events.Commit():
+                await self.write(lambda: self.commit(effect))
+                return events.Committed()
+            case events.Touch(head, as_of, fresh_s, expires_s):
+                touch = self.writer.touch_head
+                await self.write(lambda: touch(head, as_of=as_of, fresh_s=fresh_s, expires_s=expires_s))
+                return events.Committed()
+            case events.Abandon():
+                try:
+                    await self.write(self.abandon)
+                except StoreError as fault:  # what could not be removed is removed when the writer next opens
+                    self.note(fault)
+            case events.Tell(news):
+                self.tell(news)
+            case _:
+                assert_never(effect)
+        return None
+
+    async def unless(self, signal: trio.Event, work: Callable[[], Awaitable[Event]]) -> Event:
+        """`work()`, cut short by `signal`."""
+        answer: Event | None = None
+        error: EdgedError | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_at, signal, nursery.cancel_scope)
+            try:
+                answer = await work()
+            except EdgedError as fault:
+                error = fault
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+        return self.nudged() if answer is None else answer
+
+    def nudged(self) -> Event:
+        self.control.taken()
+        return events.Nudged()
+
+    async def fetch(self, origin: int, ref: BlobRef, what: str) -> Event:
+        return events.BlobArrived(ref, await self.origins.at(origin).blob(ref, what))
+
+    async def poll(self, effect: events.Poll) -> Event:
+        transport = self.origins.at(effect.origin)
+        self.status.origin = transport.name
+        before = self.status.bytes_received, self.status.bytes_sent
+        reply = await transport.head(effect.after, effect.wait_s, effect.etag)
+        if self.status.lost:
+            log.info("%s: origin %s answers again", self.status.dataset, transport.name)
+        self.status.connected, self.status.lost = True, False
+        try:
+            await self.mend()  # nobody else looks at the live manifest until a program opens the replica
+        except StoreError as fault:  # it says nothing about the origin
+            self.note(fault)
+        if reply is None:
+            return events.HeadUnchanged()
+        self.update_began = (trio.current_time(), *before)
+        return events.HeadArrived(reply.data, reply.etag, reply.carries)
+
+    async def load(self) -> Event:
+        """What is held; before that, damage that was found is acted upon, as no other write is open here."""
+        await self.mend()
+        held = await self.write(self.writer.status)
+        self.follower.note_held(held)
+        broken = frozenset(name for name, item in held.slices.items() if item.damaged is not None)
+        self.status.repairs += len((self.broken - broken) & held.slices.keys())
+        self.broken = broken
+        self.follower.on_version()
+        if self.before is None:
+            self.before = held.version
+        return events.HeldLoaded(held_state(held))
+
+    async def mend(self) -> None:
+        """Act on damage that was found, and on damage to the manifest in any case. Raises StoreError."""
+        faults, self.control.faults = self.control.faults, []
+        for fault in faults:
+            self.note(DamageError(f"{fault}"))
+        try:
+            mended = await self.write(partial(self.writer.mend, faults))
+        except StoreError:
+            self.control.faults = [*faults, *self.control.faults]
+            raise
+        if mended:
+            log.warning("%s: %d damaged files were made anew from what is held", self.status.dataset, mended)
+        self.status.repairs += mended
+
+    # ---- the replica, within a thread
+
+    def open_staging(self) -> Staging:
+        if self.staging is None:
+            self.staging = self.writer.stage()
+        return self.staging
+
+    def commit(self, effect: events.Commit) -> None:
+        written = self.open_staging().commit(
+            effect.version, effect.head, as_of=effect.as_of, fresh_s=effect.fresh_s, expires_s=effect.expires_s
+        )
+        self.staging = None
+        self.wear.spend(written)
+        allowed = self.wear.allowed(time.monotonic())
+        if allowed is None or allowed > 0:  # else merging waits; updates never do
+            self.wear.spend(self.writer.compact(COMPACT_BYTES if allowed is None else min(allowed, COMPACT_BYTES)))
+
+    def abandon(self) -> None:
+        """Let go of what is staged, except for snapshot parts on disk, with which the next attempt goes on."""
+        staging, self.staging = self.staging, None
+        if staging is not None:
+            staging.drop()
+
+    # ---- for whoever watches
+
+    def tell(self, news: events.News) -> None:
+        status, name = self.status, self.status.dataset
+        match news:
+            case events.Updated(version, before, kinds, hops, snapshots):
+                began, received, sent = self.update_began
+                status.hops_applied += hops
+                status.snapshots_applied += snapshots
+                status.last_update = LastUpdate(
+                    version,
+                    before,
+                    kinds,
+                    status.bytes_received - received,
+                    status.bytes_sent - sent,
+                    trio.current_time() - began,
+                )
+                log.info("%s: version %d to %d, %d bytes", name, before, version, status.last_update.bytes_received)
+            case events.Settled(_, _, signed_at, fault):
+                self.clock.seen(signed_at)
+                self.note(fault)
+            case events.Trouble(error):
+                if isinstance(error, TransportError) and status.connected:
+                    status.connected, status.lost = False, True
+                    log.warning("%s: origin %s is lost: %s", name, status.origin, one_line(error))
+                    status.last_error = one_line(error)
+                self.trouble = error
+                self.note(error)
+            case events.Repairing(slice_name, error):
+                status.repairs += 1
+                log.warning("%s: slice %s is fetched anew from its snapshot: %s", name, slice_name, error)
+            case _:
+                assert_never(news)
+
+    def note(self, error: EdgedError | None) -> None:
+        """Keep `error` as the last one, and log it unless it was just logged."""
+        text = None if error is None else one_line(error)
+        if text is not None and text != self.status.last_error:
+            log.warning("%s: %s", self.status.dataset, text)
+        self.status.last_error = text
+
+
+async def cancel_at(signal: trio.Event, scope: trio.CancelScope) -> None:
+    await signal.wait()
+    scope.cancel()
+
+
+async def rest(seconds: float) -> Event:
+    await trio.sleep(seconds)
+    return events.Woken()
+
+
+def stage(staging: Staging, action: events.Action) -> None:
+    match action:
+        case events.BeginSnapshot(name, version, dictionary):
+            staging.begin_snapshot(name, version, dictionary)
+        case events.AddPart(name, ref, data):
+            staging.add_part(name, ref, data)
+        case events.AddDictionary(name, data):
+            staging.add_dictionary(name, data)
+        case events.ApplyHop(name, to_version, data):
+            staging.apply_hop(name, to_version, data)
+        case events.DropSlice(name):
+            staging.drop_slice(name)
+        case events.SetSchema(schema, schema_version):
+            staging.set_schema(schema, schema_version)
+        case events.SetTakedowns(data, entries):
+            staging.set_takedowns(data, entries)
+        case events.CheckContent(dataset, version, require, whole):
+            schema, counts = staging.content(version)
+            check_content(dataset, version, counts, schema, require, whole=whole)
+        case _:
+            assert_never(action)

@@ -70,10 +70,6 @@ class Report:
     records: int = 0
     bytes: int = 0
 
-    @property
-    def ok(self) -> bool:
-        return not self.faults
-
 
 def read_whole(path: StrPath) -> bytes:
     """A file's content by plain reads, which report a failing disk as an error. Raises DamageError, StoreError."""

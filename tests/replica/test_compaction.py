@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import edged
+from edged.replica.audit import verify
 from edged.replica.layers.lookup import filter_of
 from edged.replica.packs.pack import KEY_PREFIX, Pack
 from edged.replica.packs.packbuilder import PackBuilder
@@ -58,6 +59,34 @@ def test_merging_changes_nothing_that_is_read(tmp_path: Path, policy: MergePolic
                     copy[change.collection, change.key] = change.value
             assert copy == publisher.slices["core"]
     assert contents(tmp_path) == publisher.slices["core"]
+
+
+@pytest.mark.parametrize("step", [(1 << 32) - 2, (1 << 32) - 1, 1 << 32, (1 << 64) - 100])
+def test_versions_far_apart_merge_and_tell_their_changes(tmp_path: Path, step: int) -> None:
+    # A signed head may name any version up to 2^64 - 1. In every merge the lowest is 1.
+    publisher = Publisher({"core": made_up(80)})
+    chance = random.Random(3)
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+        publisher.hop_into(writer, 3, chance)
+        publisher.version = step
+        before = dict(publisher.slices["core"])
+        for _ in range(6):
+            publisher.hop_into(writer, 3, chance)
+            writer.compact(policy=REBASING)
+            writer.compact(policy=MergePolicy(fresh_packs=0, least_bytes=1 << 40))
+        assert digest_of(writer) == publisher.digest("core")
+        (pack,) = writer.live.layers("core").middle or writer.live.layers("core").base
+        assert pack.meta.versions[1] == publisher.version
+    assert contents(tmp_path) == publisher.slices["core"]
+    report = verify(tmp_path)
+    assert [finding for finding in report.faults if "root" not in finding.file] == []
+    with edged.open(tmp_path) as replica:
+        changed = {(one.collection, one.key): one.value for one in replica["catalog"].changes(step)}
+    now = publisher.slices["core"]
+    assert changed.keys() >= {name for name in before.keys() | now.keys() if before.get(name) != now.get(name)}
+    assert all(now.get(name) == value for name, value in changed.items())
+    assert len(changed) <= 18
 
 
 def digest_of(writer: Writer) -> tuple[bytes, int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 from edged.errors import DamageError
 from edged.feed import limits
@@ -83,7 +83,8 @@ class Pack:
         self.versions: memoryview[int] | None = None
         self.recent: memoryview[int] | None = None
         if b"vers" in sections:
-            self.versions = self.words(whole, sections[b"vers"], count)
+            wide = sections[b"vers"][1] == 8 * count  # versions lie 2^32 and more apart
+            self.versions = self.words(whole, sections[b"vers"], count, "Q" if wide else "I")
         if b"rcnt" in sections:
             self.recent = self.words(whole, sections[b"rcnt"], sections[b"rcnt"][1] // 4)
         for tag in (b"vers", b"rcnt"):
@@ -131,11 +132,15 @@ class Pack:
         self.check(start, start + length)
         return self.buffer[self.at + start : self.at + start + length]
 
-    def words(self, whole: memoryview[int], section: tuple[int, int], number: int) -> memoryview[int]:
+    def words(
+        self, whole: memoryview[int], section: tuple[int, int], number: int, form: Literal["I", "Q"] = "I"
+    ) -> memoryview[int]:
+        """`number` words of 32 bits ("I") or 64 ("Q")."""
         start, length = section
-        if length != 4 * number:
-            raise self.damage(f"a section has {length} bytes, expected {4 * number}")
-        return whole[start : start + length].cast("I")
+        size = 4 if form == "I" else 8
+        if length != size * number:
+            raise self.damage(f"a section has {length} bytes, expected {size * number}")
+        return whole[start : start + length].cast(form)
 
     def damage(self, what: str) -> DamageError:
         fault = DamageError(f"read {self.file}: {what}; fetch its slice again (edged does so at the next sync)")

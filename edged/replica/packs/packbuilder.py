@@ -91,7 +91,7 @@ class PackBuilder:
             if upper:
                 sections.append((b"filt", hash_filter(self.hashes)))
         if low != high:
-            sections.append((b"vers", words([version - low for version in self.versions])))
+            sections.append((b"vers", version_words([version - low for version in self.versions], high - low)))
             order = sorted(range(len(self.versions)), key=self.versions.__getitem__, reverse=True)
             newer = [place for place in order if self.versions[place] > low]
             sections.append((b"rcnt", words(newer)))
@@ -101,6 +101,11 @@ class PackBuilder:
 def words(numbers: list[int]) -> bytes:
     """Little-endian 32-bit words."""
     return struct.pack(f"<{len(numbers)}I", *numbers)
+
+
+def version_words(steps: list[int], most: int) -> bytes:
+    """Words of 32 bits, or of 64 where versions lie 2^32 and more apart, as whoever signs them is free to number."""
+    return words(steps) if most < 1 << 32 else struct.pack(f"<{len(steps)}Q", *steps)
 
 
 def hash_table(hashes: list[int]) -> bytes:

@@ -49,7 +49,7 @@ def read_manifest(root: StrPath, read: Callable[[str], Buffer] = map_file) -> tu
         raise
 
 
-def nothing(root: StrPath, fault: DamageError | None = None) -> LoadedVersion:
+def nothing(root: StrPath, fault: StoreError | None = None) -> LoadedVersion:
     """What stands for a version where there is none, or none that can be read (`fault`)."""
     manifest = Manifest(os.path.basename(root))
     return LoadedVersion(manifest, {}, View(manifest, ReplicaSettings(), {}, {}, fault=fault))

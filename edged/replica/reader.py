@@ -11,9 +11,11 @@ A get looks at one number in shared memory and follows to a new version when tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from time import monotonic
 from types import TracebackType
 from typing import Any
 
@@ -21,13 +23,28 @@ import cbor2
 
 from edged.errors import DamageError, StoreError
 from edged.files import stamp_of
-from edged.replica.files.disk import MANIFEST, PREVIOUS, VersionCounter, datasets
+from edged.replica.files.disk import COUNTER, MANIFEST, PREVIOUS, VersionCounter, datasets
 from edged.replica.layers.lookup import STILL, Following, Getter
 from edged.replica.layers.pool import Pool
 from edged.replica.loading import LoadedVersion, load, nothing
 from edged.replica.view import ChangedRecord, View
 
-NO_COUNTER_CHECK = -1
+NO_COUNTER_CHECK, TRY_AGAIN = -1, -2
+RETRY_S, RETRY_MOST_S = 1.0, 60.0  # between attempts at a version that cannot be read; doubled each time
+# Faults that pass: of a disk or a share, or for lack of memory or descriptors.
+PASSING = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EAGAIN, errno.ENOTCONN})
+
+
+class RetryWatch:
+    """Stands in for the counter while the newest version cannot be read, which may pass: time moves it too."""
+
+    def __init__(self, counter: Any, seen: int, pause_s: float) -> None:
+        self.counter, self.seen = counter, seen
+        self.due = monotonic() + pause_s
+
+    def __getitem__(self, place: int) -> int:
+        found: int = self.counter[place]
+        return found if found != self.seen or monotonic() < self.due else TRY_AGAIN
 
 
 class ManifestWatch:
@@ -37,7 +54,10 @@ class ManifestWatch:
         self.path = os.path.join(root, MANIFEST)
 
     def __getitem__(self, place: int) -> int:
-        stamp = stamp_of(self.path)
+        try:
+            stamp = stamp_of(self.path)
+        except OSError:  # of which loading the manifest tells more
+            stamp = None
         return 0 if stamp is None else hash(stamp)
 
 
@@ -54,51 +74,67 @@ class Dataset(Mapping[str, "Collection"]):
         self.root = root
         self.pool = Pool(root)
         self.lock = threading.Lock()
-        self.cell: Any = watch(root)
-        self.live: Any = self.cell
+        self.live, self.inode = watch(root)
+        self.cell: Any = self.live
         self.held = 0
         self.seen: int = self.cell[0]
         self.fault: StoreError | None = None
-        """Why the newest version on disk is not the one that is read here; None where it is."""
+        """Why the newest version on disk is not the one that is read here, or not wholly; None where it is."""
+        self.pause_s = RETRY_S
         self.loaded: LoadedVersion = self.first_load()
         self.current: View = self.loaded.view
+        if may_pass(self.fault):
+            self.cell = RetryWatch(self.live, self.seen, self.pause_s)
         self.pool.relax()  # the kernel maps much around the few pages that opening reads
         self.named: dict[str, Collection] = {}
 
     def first_load(self) -> LoadedVersion:
         try:
             loaded = load(self.root, self.pool, None, may_be_empty=self.may_be_empty)
-        except DamageError as fault:
-            if not self.may_be_empty:
+        except StoreError as fault:  # DamageError too
+            if not self.may_be_empty or not (isinstance(fault, DamageError) or may_pass(fault)):
                 raise
             loaded = nothing(self.root, fault)
-        self.fault = loaded.view.fault
+        self.fault = loaded.view.fault or passing_damage(loaded.view)
         return loaded
 
     def take_up(self) -> bool:
-        """Load what is on disk, or keep what is loaded where nothing as new can be read: its files are mapped, and the
-        writer mends the disk and moves the counter. Returns whether to wait for that before trying again.
+        """Load what is on disk, or keep what is loaded where nothing as new can be read: its files are mapped.
+
+        Returns whether to wait for the counter before trying again: the writer mends damage and moves it, while a
+        fault of the moment passes without a word.
         """
         try:
             loaded = load(self.root, self.pool, self.loaded, may_be_empty=self.may_be_empty)
         except StoreError as fault:  # DamageError too
             self.fault = fault
-            return isinstance(fault, DamageError)
-        self.fault = loaded.view.fault
-        lost = self.fault is not None or not loaded.manifest.generation
-        if not lost or loaded.manifest.generation >= self.loaded.manifest.generation:
+            return isinstance(fault, DamageError) and not may_pass(fault)
+        self.fault = loaded.view.fault or passing_damage(loaded.view)
+        lost = loaded.view.fault is not None or not loaded.manifest.generation
+        older = lost and loaded.manifest.generation < self.loaded.manifest.generation
+        if not older and (self.fault is None or not covers(self.current, loaded.view)):
             self.loaded, self.current = loaded, loaded.view
-        return True
+        return not may_pass(self.fault)
 
     def refresh(self) -> None:
         """Take up the version on disk. Called when the counter has moved."""
         with self.lock:
-            seen = self.cell[0]
-            if seen != self.seen and self.take_up():
-                self.seen = seen
-                if isinstance(self.live, ManifestWatch):  # opened before the first writer had made the counter
-                    self.cell = self.live = watch(self.root)
-                    self.seen = NO_COUNTER_CHECK if isinstance(self.live, memoryview) else seen
+            if self.cell[0] == self.seen:  # another thread was here first, or the replica is held still
+                return
+            seen = self.live[0]
+            if self.take_up():
+                self.cell, self.seen, self.pause_s = self.live, seen, RETRY_S
+                self.follow_counter()
+            else:
+                self.cell, self.seen = RetryWatch(self.live, seen, self.pause_s), seen
+                self.pause_s = min(2 * self.pause_s, RETRY_MOST_S)
+
+    def follow_counter(self) -> None:
+        """Watch the counter that is there now: made after this was opened, or anew where the directory was removed."""
+        stamp = stamp_of(os.path.join(self.root, COUNTER))
+        if stamp is not None and stamp.inode != self.inode:
+            self.live, self.inode = watch(self.root)
+            self.cell, self.seen = self.live, NO_COUNTER_CHECK
 
     def view(self) -> View:
         """The newest version, as one that never changes. Costs one memory read where nothing is new."""
@@ -292,14 +328,32 @@ class Replica(Mapping[str, Dataset]):
         return f"<edged replica {self.data_dir!r}>"
 
 
-def watch(root: str) -> Any:
-    """What to look at for a new version: shared memory, or the manifest's identity where there is no counter."""
+def may_pass(fault: BaseException | None) -> bool:
+    """Whether what cannot be read now may be readable in a moment, without anybody mending it."""
+    return fault is not None and isinstance(fault.__cause__, OSError) and fault.__cause__.errno in PASSING
+
+
+def passing_damage(view: View) -> DamageError | None:
+    """Why a slice of a view cannot be read at the moment, if that may pass."""
+    return next((fault for fault in view.broken.values() if may_pass(fault)), None)
+
+
+def covers(held: View, newer: View) -> bool:
+    """Whether a view that is whole is worth more than a newer one of which slices cannot be read at the moment."""
+    return bool(held.version) and not held.broken and set(newer.slices) <= set(held.slices)
+
+
+def watch(root: str) -> tuple[Any, int]:
+    """What to look at for a new version, and its inode: shared memory, or the manifest's identity without a counter."""
     try:
-        return VersionCounter(root).cell
+        counter = VersionCounter(root)
     except FileNotFoundError:
-        return ManifestWatch(root)
+        return ManifestWatch(root), 0
     except OSError as fault:
+        if fault.errno in PASSING:
+            return ManifestWatch(root), 0
         raise StoreError(f"open {root}: {fault.strerror}; give this user the right to read there") from fault
+    return counter.cell, counter.inode
 
 
 __all__ = ["PREVIOUS", "Collection", "DamageError", "Dataset", "Replica"]

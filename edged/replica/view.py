@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edged.errors import ChainError, DamageError, QueryError
+from edged.errors import ChainError, DamageError, QueryError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
 from edged.replica.files.settings import ReplicaSettings
@@ -51,7 +51,7 @@ class View:
         layers: Mapping[str, Layers],
         broken: Mapping[str, DamageError],
         *,
-        fault: DamageError | None = None,
+        fault: StoreError | None = None,
     ) -> None:
         """broken: slices that cannot be opened; fault: why the newest manifest was passed over, if it was."""
         self.manifest = manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import random
 import shutil
@@ -15,9 +16,10 @@ from typing import Any
 import pytest
 
 import edged
-from edged.errors import DamageError, EdgedError
+from edged.errors import DamageError, EdgedError, StoreError
 from edged.feed.blob import BlobRef
 from edged.feed.coding.changes import Change
+from edged.replica import reader
 from edged.replica.audit import verify
 from edged.replica.files.manifest import dictionary_name, file_name
 from edged.replica.view import View
@@ -355,3 +357,80 @@ def test_a_key_that_decays_after_its_page_was_checked_is_damage_and_not_a_miss(t
             file.write(empty.to_bytes(4, "little") if what == "end" else bytes([byte ^ 1]))
         with pytest.raises(DamageError):
             titles.get_raw(key)
+
+
+class Clock:
+    """Stands in for time.monotonic."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOMEM, errno.EMFILE])
+@pytest.mark.parametrize("call", ["mmap", "open"])
+def test_a_reader_tries_again_when_a_fault_of_the_moment_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int
+) -> None:
+    """The old version is read meanwhile, the fault is there to be shown, and no publish is needed to get over it."""
+    publisher, clock = Publisher({"core": made_up(60)}), Clock()
+    monkeypatch.setattr(reader, "monotonic", clock)
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        publisher.snapshot_into(writer)
+        dataset = replica["catalog"]
+        titles, key = dataset["titles"], max(publisher.slices["core"])[1]
+        old = titles.get_raw(key)
+        publisher.version += 1
+        changed = {("titles", key): b"\x18\x2a"}
+        with writer.stage() as staging:
+            staging.apply_changes("core", publisher.version, publisher.apply("core", changed))
+            staging.commit(publisher.version, b"head", as_of=2, fresh_s=60, expires_s=600)
+        broken = failing(number, getattr(mmap if call == "mmap" else os, call), tmp_path)
+        for pause in (1.0, 2.0, 4.0):
+            with monkeypatch.context() as patch:
+                patch.setattr(mmap if call == "mmap" else os, call, broken)
+                assert titles.get_raw(key) == old
+                assert dataset.version == 1
+                assert dataset.fault is not None
+                assert os.strerror(number) in str(dataset.fault)
+                clock.now += pause - 0.01
+            assert (dataset.version, titles.get_raw(key)) == (1, old)  # not at every read
+            clock.now += 0.02
+            if pause < 4.0:
+                with monkeypatch.context() as patch:
+                    patch.setattr(mmap if call == "mmap" else os, call, broken)
+                    assert dataset.version == 1
+        assert titles.get_raw(key) == b"\x18\x2a"
+        assert (dataset.version, dataset.fault) == (2, None)
+
+
+def failing(number: int, real: Callable[..., Any], root: Path) -> Callable[..., Any]:
+    def call(*arguments: Any, **options: Any) -> Any:
+        if isinstance(arguments[0], int) or str(arguments[0]).startswith(str(root)):
+            raise OSError(number, os.strerror(number))
+        return real(*arguments, **options)
+
+    return call
+
+
+def test_a_reader_that_begins_in_a_moment_without_memory_follows_when_it_has_passed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher, clock = Publisher({"core": made_up(60)}), Clock()
+    monkeypatch.setattr(reader, "monotonic", clock)
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+    with edged.open(tmp_path) as replica, monkeypatch.context() as patch:
+        patch.setattr(mmap, "mmap", failing(errno.ENOMEM, mmap.mmap, tmp_path))
+        with pytest.raises(StoreError, match="Cannot allocate"):
+            replica["catalog"]
+    with edged.open(tmp_path) as replica:
+        with monkeypatch.context() as patch:
+            patch.setattr(mmap, "mmap", failing(errno.ENOMEM, mmap.mmap, tmp_path))
+            dataset = replica.follow("catalog")
+            assert (dataset.version, "Cannot allocate" in str(dataset.fault)) == (0, True)
+        assert dataset.version == 0
+        clock.now += 1.01
+        assert (dataset.version, dataset.fault) == (1, None)

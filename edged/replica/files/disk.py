@@ -146,10 +146,12 @@ class VersionCounter:
                     os.pwrite(handle, bytes(COUNTER_BYTES), 0)
                     os.fsync(handle)
                 protection = mmap.PROT_READ | (mmap.PROT_WRITE if write else 0)
+                inode = os.fstat(handle).st_ino
                 self.memory = mmap.mmap(handle, COUNTER_BYTES, mmap.MAP_SHARED, protection)
             finally:
                 os.close(handle)
         self.cell: memoryview[int] = memoryview(self.memory).cast("Q")
+        self.inode = inode
 
     def bump(self) -> None:
         self.cell[0] = (self.cell[0] + 1) & (1 << 64) - 1

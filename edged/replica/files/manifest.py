@@ -21,6 +21,7 @@ MAGIC = b"\x89EDGMF\r\n"
 FORMAT = 1
 HEADER = struct.Struct("<8sHHIQII")  # magic, format, 0, bytes of manifest, its offset, its CRC-32, CRC-32 of the above
 MANIFEST_BYTES = 64 << 20
+DICTIONARY_SUFFIX = ".dict"
 STATE_BYTES = 2048  # feed.digest.STATE_BYTES, here so that readers do not load hashlib and with it libcrypto (3 MB)
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -152,7 +153,7 @@ def file_name(number: int) -> str:
 
 def dictionary_name(sha256: bytes) -> str:
     """The name below `packs/` of a dictionary."""
-    return f"{sha256.hex()}.dict"
+    return sha256.hex() + DICTIONARY_SUFFIX
 
 
 def encode_commit(manifest: Manifest, packs: bytes) -> bytes:

@@ -5,6 +5,7 @@ Staging, merging and mending work on it; the writer is their face.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -16,7 +17,15 @@ from edged.files import TEMPORARY
 from edged.replica.audit import read_whole
 from edged.replica.files import disk as files
 from edged.replica.files.disk import Disk
-from edged.replica.files.manifest import HEADER, Manifest, decode_commit, dictionary_name, encode_commit, file_name
+from edged.replica.files.manifest import (
+    DICTIONARY_SUFFIX,
+    HEADER,
+    Manifest,
+    decode_commit,
+    dictionary_name,
+    encode_commit,
+    file_name,
+)
 from edged.replica.files.settings import ReplicaSettings
 from edged.replica.layers.layers import Layers
 from edged.replica.layers.pool import Pool
@@ -61,7 +70,70 @@ class Live:
         self.read_state()
         self.skip_numbers()
         self.clean()
+        self.hold_files()
         self.bump()  # a former writer may have been killed between its rename and its bump
+
+    def is_there(self) -> bool:
+        """Whether the directory on disk is still the one whose lock is held: it may have been removed or replaced."""
+        try:
+            found, held = os.stat(self.root / files.LOCK), os.fstat(self.lock)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True  # which the next write will tell
+        return (found.st_dev, found.st_ino) == (held.st_dev, held.st_ino)
+
+    def renew(self) -> bool:
+        """Make anew what was removed under this writer: the directory, and the version if all its files are mapped.
+
+        Otherwise nothing is held any more, and sync brings it again; readers go on with what they have loaded. Returns
+        whether anything was amiss. Raises BusyError where another writer has taken the place, StoreError.
+        """
+        if self.is_there():
+            return False
+        self.disk.prepare()
+        handle = files.take_lock(self.root)
+        os.close(self.lock)
+        gone, self.lock = self.counter, handle
+        self.counter = files.VersionCounter(self.root, write=True)
+        manifest, content = self.manifest, self.remembered()
+        self.manifest = self.previous = Manifest(self.root.name, next_file=manifest.next_file)
+        self.marked.clear()
+        self.mended.clear()
+        self.fault = None
+        try:
+            if content is not None:
+                for name, data in content.items():
+                    self.disk.write(f"{files.PACKS}/{name}", data)
+                self.swap(manifest._replace(generation=0), b"", manifest.next_file)
+        finally:
+            self.pool, self.held = WriterPool(self.root), {}
+            gone.bump()  # who watches the one that was removed looks for the new one
+            self.bump()
+        return True
+
+    def hold_files(self) -> None:
+        """Have every file of the live version mapped, which costs address space alone; see `renew`."""
+        for name in self.manifest.files():
+            with contextlib.suppress(StoreError):  # DamageError too: `damage_of` tells
+                if not name.endswith(DICTIONARY_SUFFIX):
+                    self.pool.map(name)
+        for state in self.manifest.slices.values():
+            for sha256 in state.dictionaries:
+                with contextlib.suppress(StoreError):
+                    self.pool.frames_of(sha256)
+
+    def remembered(self) -> dict[str, bytes] | None:
+        """The content of every file of the live version by name, as it is mapped here; None where one is not."""
+        frames = {dictionary_name(sha256): item.dictionary for sha256, item in self.pool.frames.items() if sha256}
+        names = self.manifest.files()
+        known: dict[str, bytes] = {}
+        for name in sorted(names):
+            mapped = self.pool.files.get(name)
+            if mapped is None and name not in frames:
+                return None
+            known[name] = frames[name] if mapped is None else mapped[:]
+        return known if names else None
 
     def close(self) -> None:
         """Give the lock back."""
@@ -172,6 +244,7 @@ class Live:
         self.fault = None
         self.clean()
         self.pool.keep(self.manifest)
+        self.hold_files()
         self.held = {name: layers for name, layers in self.held.items() if name in manifest.slices}
 
     def is_live(self, manifest: Manifest) -> bool:

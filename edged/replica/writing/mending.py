@@ -14,11 +14,12 @@ from edged.replica.writing.live import Live
 
 
 def mend(live: Live, findings: Iterable[Finding]) -> int:
-    """Act on `findings`, and on damage to the manifests in any case. Returns how many things were made anew here.
+    """Act on `findings`, and in any case on a directory that was removed and on damage to the manifests.
 
-    Findings on files that the live version does not name any more are passed over. Raises StoreError.
+    Returns how many things were made anew here. Findings on files that the live version does not name any more are
+    passed over. Raises StoreError.
     """
-    mended = mend_manifests(live)
+    mended = int(live.renew()) + mend_manifests(live)
     needed, indexes = live.manifest.files(), index_files(live.manifest)
     lost: dict[str, set[str]] = {}
     for finding in findings:

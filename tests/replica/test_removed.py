@@ -1,0 +1,88 @@
+"""A directory that is removed, moved or replaced under a running writer and its readers."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+
+import pytest
+
+import edged
+from edged.errors import BusyError
+from edged.replica.audit import verify
+from edged.replica.writer import Writer
+from tests.replica.feeds import Publisher, Records, made_up
+
+
+def contents(data_dir: Path) -> tuple[int, Records]:
+    with edged.open(data_dir) as replica:
+        view = replica["catalog"].view()
+        return view.version, {(name, key): value for name in view.collections for key, value in view.scan(name)}
+
+
+def test_a_removed_directory_is_written_again_from_what_is_mapped(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(80)})
+    data_dir = tmp_path / "replica"
+    with Writer.open(data_dir, "catalog") as writer, edged.open(data_dir) as replica:
+        publisher.snapshot_into(writer)
+        publisher.hop_into(writer, 5, random.Random(1))
+        titles = replica["catalog"]["titles"]
+        ((_, key), value), *_ = sorted(publisher.slices["core"].items())[20:]
+        assert titles.get_raw(key) == value
+        shutil.rmtree(data_dir)
+        assert titles.get_raw(key) == value
+        assert writer.mend([]) == 1
+        assert writer.mend([]) == 0
+        assert (writer.status().version, writer.status().slices["core"].damaged) == (2, None)
+        assert contents(data_dir) == (2, publisher.slices["core"])
+        publisher.hop_into(writer, 5, random.Random(2))
+        assert replica["catalog"].version == 3  # an old reader has found the new counter
+        publisher.hop_into(writer, 5, random.Random(3))
+        assert replica["catalog"].version == 4
+        assert titles.get_raw("none") is None
+    assert contents(data_dir) == (4, publisher.slices["core"])
+    assert [fault for fault in verify(data_dir).faults if "root" not in fault.file] == []
+
+
+def test_what_is_not_mapped_is_fetched_again_and_readers_keep_what_they_have(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(80)})
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        dataset = replica.follow("catalog")
+        assert dataset.version == 1
+        shutil.rmtree(tmp_path / "catalog")
+        writer.live.pool.files.clear()
+        assert writer.mend([]) == 1
+        assert (writer.status().version, writer.status().slices) == (0, {})
+        assert dataset.version == 1  # nothing as new is there
+        ((_, key), value), *_ = sorted(publisher.slices["core"].items())[20:]
+        assert dataset.view().get_raw("titles", key) == value
+        publisher.version = 5
+        publisher.snapshot_into(writer)
+        assert dataset.version == 5
+    assert contents(tmp_path) == (5, publisher.slices["core"])
+
+
+def test_a_directory_removed_before_the_first_version_is_made_anew(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(30)})
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        dataset = replica.follow("catalog")
+        shutil.rmtree(tmp_path / "catalog")
+        assert dataset.version == 0
+        writer.mend([])
+        publisher.snapshot_into(writer)
+        assert dataset.version == 1
+
+
+def test_a_directory_that_another_writer_has_taken_is_left_to_it(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(30)})
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+        (tmp_path / "catalog").rename(tmp_path / "aside")
+        with Writer.open(tmp_path, "catalog") as other:
+            with pytest.raises(BusyError):
+                writer.mend([])
+            Publisher({"core": made_up(30)}).snapshot_into(other)
+            assert other.status().version == 1

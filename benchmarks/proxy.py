@@ -26,16 +26,15 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import trio
 
 from edged.clock import Clock
 from edged.config import ProxyConfig, RouteConfig, ServeConfig
-from edged.http.meter import Meter
 from edged.proxy.app import ProxyApp
-from edged.serve.app_server import serve_apps
+from edged.proxy.application import ProxyApplication
+from edged.serve.app_server import AppServer
 
 PROXY_CORE, OTHER_CORE = "0", "1"
 PATH = os.environ.get("PATH", "") + ":/usr/sbin"
@@ -216,7 +215,7 @@ async def serve(origin: int, directory: Path) -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(app.run)
         config = ServeConfig(bind=["127.0.0.1:0"])
-        urls: list[str] = await nursery.start(partial(serve_apps, {}, config, clock=clock, meter=Meter(), fallback=app))
+        urls: list[str] = await nursery.start(AppServer({}, config, clock, others=ProxyApplication(app)).run)
         print(urls[0].rpartition(":")[2], flush=True)
 
 

@@ -27,7 +27,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -42,8 +41,7 @@ from benchmarks.shared.stores import Edged, edits_of, films
 from edged.config import ServeConfig
 from edged.feed.coding.snapshot import train_dictionary
 from edged.http.limits import SWITCH_S
-from edged.http.meter import Meter
-from edged.serve.app_server import MEMO_BYTES, serve_apps
+from edged.serve.app_server import AppServer
 from edged.serve.news import News
 
 HOT = 500
@@ -388,9 +386,9 @@ async def serve_replica(data_dir: Path, hops: bool) -> None:
         news = News(catalog)
         config = ServeConfig(bind=["127.0.0.1:0"], max_connections=4096, hosts=["localhost", "127.0.0.1"])
         async with trio.open_nursery() as nursery:
-            start = partial(serve_apps, catalog, config, clock=time.time, meter=Meter(), news=news)
+            apps = AppServer(catalog, config, time.time, news=news)
             hopping = Hopping(data_dir, news) if hops else None  # its records are in memory before anybody asks
-            print((await nursery.start(start))[0], flush=True)
+            print((await nursery.start(apps.run))[0], flush=True)
             if hopping is not None:
                 await hopping.run()
 
@@ -435,7 +433,7 @@ def main() -> None:
         scratch = Path(directory)
         paths = prepare(films(options.data), scratch)
         url, _ = stack.enter_context(edged_server(scratch / "data"))
-        print(f"edged remembers answers in {MEMO_BYTES >> 20} MiB, the default; the peers' caches hold all")
+        print(f"edged remembers answers in {ServeConfig().memory}, the default; the peers' caches hold all")
         urls = {"edged": url, **start_peers(stack, url, scratch)}
         loads = [
             Load(f"{HOT} hot keys, 16 connections", paths["hot"], 16),

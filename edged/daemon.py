@@ -27,7 +27,7 @@ from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.http.addresses import refuse_taken
 from edged.http.limits import SWITCH_S, Limits
 from edged.http.meter import Meter
-from edged.http.server import serve
+from edged.http.server import Listening, serve
 from edged.ops.admin import AdminApp
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
@@ -37,7 +37,7 @@ from edged.progress import Watch, unwatched
 from edged.replica.files.disk import holds_version
 from edged.replica.reader import Dataset
 from edged.replica.writer import Writer
-from edged.serve.app_server import serve_apps
+from edged.serve.app_server import AppServer
 from edged.serve.news import News
 from edged.sync import task
 from edged.sync.audits import keep_auditing
@@ -154,14 +154,19 @@ class Daemon:
         self.news = News(self.catalog, self.damaged)
         if self.config.serve.workers > 1:
             refuse_taken(self.config.serve.bind)
-        memory = size_bytes(self.config.serve.memory)
-        apps = partial(serve_apps, self.catalog, self.config.serve, clock=self.clock, meter=self.meter, news=self.news)
-        apps = partial(apps, memo_bytes=memory, on_damage=self.damaged)
-        self.app_urls = await servers.start(partial(apps, stop=self.stopping, fallback=self.proxy))
+        apps = AppServer(self.catalog, self.config.serve, self.clock, self.meter, self.news, on_damage=self.damaged)
+        if self.proxy is not None:
+            from edged.proxy.application import (
+                ProxyApplication,  # here, so that a device without routes does not load it
+            )
+
+            apps.others = ProxyApplication(self.proxy)
+        self.app_urls = await servers.start(apps.run, self.stopping)
         for url in self.app_urls:
             logger.info("serving apps", extra={"fields": {"url": url}})
-        admin = partial(serve, AdminApp(self), self.config.admin.bind, limits=Limits(connections=ADMIN_CONNECTIONS))
-        self.admin_urls = await servers.start(partial(admin, stop=self.stopping))
+        listening = Listening(tuple(self.config.admin.bind), limits=Limits(connections=ADMIN_CONNECTIONS))
+        admin = partial(serve, AdminApp(self), listening, clock=self.clock, stop=self.stopping)
+        self.admin_urls = await servers.start(admin)
         for url in self.admin_urls:
             logger.info("serving operators", extra={"fields": {"url": url}})
 

@@ -27,7 +27,7 @@ class HeadError(Exception):
 
 
 @dataclass(slots=True)
-class Head:
+class RequestHead:
     """method and target as sent; version "1.0" or "1.1"; fields with lower-case names; body: one is announced."""
 
     method: bytes
@@ -76,7 +76,7 @@ def head_end(buffer: bytes | bytearray, limit: int) -> int:
     return stop if whole else -1
 
 
-def read_head(head: bytes) -> Head:
+def read_head(head: bytes) -> RequestHead:
     """Parse a whole head as `head_end` has measured it. Raises HeadError with 400, 431 or 505."""
     line = REQUEST_LINE.match(head)
     if line is None:
@@ -102,7 +102,7 @@ def read_head(head: bytes) -> Head:
     return judge(line[1], line[2], line[3].decode(), collector.fields)
 
 
-def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> Head:
+def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> RequestHead:
     """Framing (RFC 9112 section 6.3), Host (section 3.2) and Connection (section 9.3) of a head."""
     if len(fields) > MAX_FIELDS:
         raise HeadError(431, f"head: expected at most {MAX_FIELDS} fields, got {len(fields)}")
@@ -133,7 +133,7 @@ def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, 
         raise HeadError(400, "Transfer-Encoding: expected in HTTP/1.1 alone, got HTTP/1.0")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         raise HeadError(400, f"Host: expected exactly one, got {hosts}")
-    return Head(method, target, version, fields, body or coded, expects, keep_alive)
+    return RequestHead(method, target, version, fields, body or coded, expects, keep_alive)
 
 
 def shown(value: bytes) -> str:

@@ -1,4 +1,4 @@
-"""What one listener bears, whoever connects. Times in seconds, sizes in bytes."""
+"""What one listener bears, whoever connects, and how the thread is shared. Times in seconds, sizes in bytes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 # What a process that serves gives to sys.setswitchinterval, seconds. Each system call of the lane lets go of the
 # interpreter's lock; while a thread applies a hop, getting it back takes this long, three times a request.
 SWITCH_S = 0.001
+PARKED_S = 0.02  # a request that has not got on for so long waits for something else than the thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,8 @@ class Limits:
     """connections: at once, over all addresses; per_peer: at once for one uid (Unix socket) or one address (TCP, but
     loopback is everybody's and has no such cap); head_s: from the first byte of a request's head to its last; body_s:
     between two pieces of a request's body; write_s: without progress while a client does not read; idle_s: between
-    requests; handshake_s: for TLS; graceful_s: for answers under way when the server stops; head_bytes: a whole head.
+    requests; handshake_s: for TLS; graceful_s: for answers under way when the server stops; head_bytes: a whole head;
+    memory_bytes: for remembered answers.
     """
 
     connections: int = 1024
@@ -26,6 +28,7 @@ class Limits:
     handshake_s: float = 10.0
     graceful_s: float = 5.0
     head_bytes: int = 32 << 10  # room for 500 keys of 60 characters
+    memory_bytes: int = 1 << 20
     streams: int = 100  # HTTP/2 streams at once on one connection
     resets: int = 200  # streams that one HTTP/2 connection may reset (CVE-2023-44487)
     backlog: int = 1024

@@ -60,6 +60,13 @@ class Memo(Generic[K, V]):
             del self.entries[key]
         self.used_bytes = used
 
+    def drop(self, key: K) -> None:
+        """Forget one entry, if it is there."""
+        with self.lock:
+            value = self.entries.pop(key, None)
+            if value is not None:
+                self.used_bytes -= self.size_of(key, value) + SLOT_BYTES
+
     def clear(self) -> None:
         with self.lock:
             self.entries.clear()

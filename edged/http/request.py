@@ -1,30 +1,43 @@
-"""A request and its answers, of no particular HTTP version. Field names of a request are lower-case."""
+"""A request of no particular HTTP version, and the parts of its target: percent-decoded once and strictly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal
+import re
+from urllib.parse import quote, unquote_to_bytes
 
-from edged.http.dates import write_date
+from edged.access.identity import LOCAL, Identity, Peer
+from edged.errors import RequestError
 from edged.http.fields import Fields
-from edged.http.framing import join_fields
-from edged.serve.catalog import View
 
-State = Literal["fresh", "stale", "expired"]
+NOBODY = Peer(False, "")
+
+BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+ABSOLUTE = re.compile(rb"https?://([^/?#]*)(/[^?]*)?(\?.*)?", re.IGNORECASE)
 
 
 class Request:
-    """target: as on the wire (origin-form or absolute-form); version "1.0", "1.1" or "2"; unix: by Unix socket."""
+    """target: as on the wire (origin-form or absolute-form); fields: with lower-case names; version "1.0", "1.1" or
+    "2"; peer: the other end of the connection; who: whom the application takes it for; body: whether one follows.
+    """
 
-    __slots__ = ("fields", "method", "target", "unix", "values", "version")
+    __slots__ = ("body", "fields", "method", "peer", "target", "values", "version", "who")
 
-    def __init__(self, method: str, target: bytes, fields: Fields, version: str = "1.1", unix: bool = False) -> None:
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        fields: Fields,
+        version: str = "1.1",
+        peer: Peer = NOBODY,
+        who: Identity = LOCAL,
+    ) -> None:
         self.method = method
         self.target = target
         self.fields = fields
         self.version = version
-        self.unix = unix
+        self.peer = peer
+        self.who = who
+        self.body = False
         self.values = dict(fields)
         if len(self.values) != len(fields):  # several lines of one name are a list (RFC 9110 section 5.2)
             joined: dict[bytes, list[bytes]] = {}
@@ -38,92 +51,52 @@ class Request:
         return None if value is None else value.decode("latin-1")
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """When the data of an answer was signed, and for how long it counts as what. Seconds."""
+def split_target(target: bytes) -> tuple[str | None, bytes, bytes]:
+    """The authority of an absolute-form target (None in origin-form), the path and the query, still encoded.
 
-    as_of: int
-    fresh_s: int
-    expires_s: int
-
-    @classmethod
-    def of(cls, view: View) -> Timed:
-        return cls(view.as_of, view.fresh_s, view.expires_s)
-
-    def age_s(self, now: float) -> int:
-        return max(0, int(now) - self.as_of)
-
-    def state(self, now: float) -> State:
-        age = self.age_s(now)
-        return "fresh" if age <= self.fresh_s else "stale" if age <= self.expires_s else "expired"
-
-    def fields(self, now: float) -> Fields:
-        """The fields that change while the data does not."""
-        return ((b"Edged-State", self.state(now).encode()), (b"Age", b"%d" % self.age_s(now)))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Shared:
-    """Fields that many answers have alike, and the same as HTTP/1.1 lines. Compared by identity."""
-
-    fields: Fields
-    lines: bytes
-
-    @classmethod
-    def of(cls, fields: Fields) -> Shared:
-        return cls(fields, join_fields(fields))
-
-
-NOTHING_SHARED = Shared((), b"")
-
-
-@dataclass(slots=True)
-class Response:
-    """A whole answer. own: fields of this one, beside those of `shared`; body: what GET gets (HEAD gets its length);
-    keep: a lane may remember it for this version.
+    Raises RequestError 400 for any other form, and for a fragment, which is never sent (RFC 9112 section 3.2).
     """
-
-    status: int
-    own: Fields
-    body: bytes = b""
-    timed: Timed | None = None
-    keep: bool = False
-    shared: Shared = NOTHING_SHARED
-
-    @property
-    def fields(self) -> Fields:
-        return self.shared.fields + self.own
+    if b"#" in target:
+        raise RequestError(400, f"request target {target[:80]!r}: expected no fragment; write # as %23")
+    if is_origin_form(target):
+        path, _, query = target.partition(b"?")
+        return None, path, query
+    match = ABSOLUTE.fullmatch(target)
+    if match is None:
+        raise RequestError(400, f"request target {target[:80]!r}: expected a path beginning with /")
+    return match[1].decode("ascii", "replace"), match[2] or b"/", (match[3] or b"?")[1:]
 
 
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """An answer in pieces: `pieces` until it is exhausted; then, if `follow` is there, follow(now) at each new version
-    of `dataset` or after `beat_s` without one, for as long as the client stays.
+def is_origin_form(target: bytes) -> bool:
+    """Whether a target is a path, with or without a query (RFC 9112 section 3.2.1)."""
+    return target[:1] == b"/"
+
+
+def decode(text: bytes, what: str) -> str:
+    """Percent-decoded UTF-8 (RFC 3986 section 2.1). Raises RequestError 400 naming `what`."""
+    if b"%" in text:
+        if BROKEN_ESCAPE.search(text):
+            raise RequestError(400, f"{what}: a % that two hexadecimal digits do not follow; write it as %25")
+        text = unquote_to_bytes(text)
+    try:
+        return text.decode()
+    except UnicodeDecodeError as fault:
+        raise RequestError(400, f"{what}: not UTF-8 after percent-decoding") from fault
+
+
+def split_query(query: bytes) -> list[tuple[str, bytes]]:
+    """Parameters in order: the name decoded, the value still encoded but with `+` already a space.
+
+    A literal plus is %2B, as browsers write it.
     """
-
-    status: int
-    fields: Fields
-    timed: Timed
-    pieces: Iterator[bytes]
-    dataset: str
-    follow: Callable[[], Iterator[bytes]] | None = None
-    beat: bytes = b""
-    beat_s: float = 15.0
+    parameters = []
+    for pair in query.split(b"&"):
+        if pair:
+            name, _, value = pair.replace(b"+", b"%20").partition(b"=")
+            parameters.append((decode(name, "query parameter name"), value))
+    return parameters
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """No answer yet: ask again once `dataset` has left `version`, or after `wait_s`, and then take what comes."""
-
-    dataset: str
-    version: int
-    wait_s: float
-
-
-Answer = Response | Stream | Held
-
-
-def moving_fields(timed: Timed | None, now: float) -> Fields:
-    """What both lanes put first: the fields that depend on the time alone."""
-    date = (b"Date", write_date(now))
-    return (date,) if timed is None else (date, *timed.fields(now))
+def encode(text: str) -> str:
+    """`text` percent-encoded for a path segment or a query value; keys keep their slashes readable."""
+    return quote(text, safe="/~-._")

@@ -1,6 +1,6 @@
-"""Hypercorn on trio behind an accept path of our own: caps, peers, Unix sockets, deadlines and a stop that ends.
+"""The accept path for both lanes: caps, peers, Unix sockets, and a stop that ends.
 
-`serve` knows nothing of any application: apps, the admin listener and `edged origin serve` run under it alike.
+`serve` knows nothing of what is served: apps, the admin listener and `edged origin serve` run under it alike.
 """
 
 from __future__ import annotations
@@ -10,26 +10,27 @@ import logging
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any
 
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
 
 from edged.access.identity import Peer, read_peer
 from edged.errors import ConfigError
 from edged.http.addresses import Listener, open_listeners
+from edged.http.application import Application
 from edged.http.framing import CLOSE, join_fields, status_line
-from edged.http.hypercorn.connection import Busy, Connection, checked_config
+from edged.http.hypercorn.connection import HypercornConnection, SharedByConnections, checked_config
+from edged.http.hypercorn.gateway import HypercornGateway
+from edged.http.lane.lane import Lane
 from edged.http.limits import Limits
+from edged.http.meter import Meter
 from edged.http.problem import make_problem
 
-logger = logging.getLogger("edged.serve")
-
-ASGIApp = Callable[[Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+logger = logging.getLogger("edged.http")
 
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 # what accept(2) passes on from a connection that died in the queue
@@ -59,45 +60,39 @@ ACCEPT_BATCH = 64
 WARN_S = 10.0
 
 
-class Front(Protocol):
-    """What may answer on a connection before Hypercorn does (the fast lane)."""
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server listens, and what it bears there.
 
-    def adopt(self, sock: socket.socket, peer: Peer) -> None:
-        """Take over an accepted, non-blocking socket."""
+    bind: "HOST:PORT" (port 0: the kernel picks), "[::1]:8484", "unix:/path" with permissions `socket_mode`, "fd://N".
+    tls_cert, tls_key: PEM; empty: clear text. reuse_port: other processes share the ports. lane: whether clear
+    HTTP/1.1 is answered by the lane; Hypercorn answers everything else.
+    """
 
-    async def run(self, host: Host, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Answer until cancelled; on the way out close every connection that is left."""
-
-    def drain(self) -> None:
-        """The server stops: close idle connections now and the others after their answer."""
-
-
-class Host(Protocol):
-    """What the server offers to a Front."""
-
-    def hand_over(self, sock: socket.socket, peer: Peer, initial: bytes) -> None:
-        """Give a connection to Hypercorn with the bytes read from it so far."""
-
-    def release(self, peer: Peer) -> None:
-        """A connection that the Front held is closed."""
-
-    def is_busy(self) -> bool:
-        """Whether Hypercorn has a request under way that gets on, so that the Front must not block the thread."""
+    bind: tuple[str, ...]
+    tls_cert: str = ""
+    tls_key: str = ""
+    limits: Limits = field(default_factory=Limits)
+    socket_mode: int = 0o600
+    reuse_port: bool = False
+    lane: bool = True
 
 
 class Server:
-    """One set of listeners and its connections."""
+    """One set of listeners and its connections. Raises OSError, ValueError where the certificate cannot be used."""
 
-    def __init__(self, app: ASGIApp, config: Config, limits: Limits, front: Front | None) -> None:
-        self.app = ASGIWrapper(app)
-        self.config = config
-        self.context = WorkerContext(None)
+    def __init__(
+        self, application: Application, listening: Listening, clock: Callable[[], float], meter: Meter
+    ) -> None:
+        limits = listening.limits
         self.limits = limits
-        self.front = front
+        self.gateway = HypercornGateway(application, clock, meter)
+        config = make_config(limits, listening.tls_cert, listening.tls_key)
+        self.shared = SharedByConnections(self.gateway, config, limits)
         self.tls = config.create_ssl_context()
+        self.lane = Lane(application, clock, meter, limits) if listening.lane and self.tls is None else None
         self.nursery: trio.Nursery
-        self.open: set[Connection] = set()
-        self.busy = Busy()
+        self.open: set[HypercornConnection] = set()
         self.total = 0
         self.warned_at = -WARN_S
         self.peers: Counter[str] = Counter()
@@ -135,10 +130,15 @@ class Server:
             return
         self.total += 1
         self.peers[key] += 1
-        if self.front is not None and self.tls is None:
-            self.front.adopt(sock, peer)
-        else:
+        if self.lane is None:
             self.hand_over(sock, peer, b"")
+            return
+        try:
+            self.lane.adopt(sock, peer)
+        except OSError as fault:
+            logger.warning("connection from %s: the kernel has no room to watch it: %s", peer.address, fault.strerror)
+            sock.close()
+            self.release(peer)
 
     def release(self, peer: Peer) -> None:
         self.total -= 1
@@ -153,13 +153,13 @@ class Server:
         self.nursery.start_soon(self.converse, trio.socket.from_stdlib_socket(sock), peer, initial)
 
     def is_busy(self) -> bool:
-        return self.busy.is_stirring()
+        return self.shared.busy.is_getting_on()
 
     async def converse(self, sock: trio.socket.SocketType, peer: Peer, initial: bytes) -> None:
         stream: Any = trio.SocketStream(sock)
         if self.tls is not None:
             stream = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
-        connection = Connection(self.app, self.config, self.context, stream, peer, self.limits, self.busy, initial)
+        connection = HypercornConnection(self.shared, stream, peer, initial)
         self.open.add(connection)
         try:
             await connection.run()
@@ -172,8 +172,8 @@ class Server:
     ) -> None:
         try:
             async with trio.open_nursery() as self.nursery:
-                if self.front is not None:
-                    await self.nursery.start(self.front.run, self)
+                if self.lane is not None:
+                    await self.nursery.start(self.lane.run, self)
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
                         accepting.start_soon(self.accept_from, listener)
@@ -189,9 +189,10 @@ class Server:
 
     async def finish(self) -> None:
         """Let the answers under way end within graceful_s, then close what is left."""
-        await self.context.terminated.set()
-        if self.front is not None:
-            self.front.drain()
+        await self.shared.context.terminated.set()
+        self.gateway.stopping.move()
+        if self.lane is not None:
+            self.lane.drain()
         self.empty = trio.Event()
         with trio.move_on_after(self.limits.graceful_s):
             while self.total:
@@ -223,12 +224,12 @@ def refuse(sock: socket.socket, *, plain: bool) -> None:
         sock.close()
 
 
-def make_config(limits: Limits, tls_cert: str, tls_key: str, *, date: bool) -> Config:
+def make_config(limits: Limits, tls_cert: str, tls_key: str) -> Config:
     return checked_config(
         certfile=tls_cert or None,
         keyfile=tls_key or None,
         include_server_header=False,
-        include_date_header=date,
+        include_date_header=False,  # whoever answers says it
         keep_alive_timeout=limits.idle_s,
         keep_alive_max_requests=1 << 62,
         h11_max_incomplete_size=limits.head_bytes,
@@ -237,39 +238,35 @@ def make_config(limits: Limits, tls_cert: str, tls_key: str, *, date: bool) -> C
         graceful_timeout=limits.graceful_s,
         ssl_handshake_timeout=limits.handshake_s,
         accesslog=None,
-        errorlog=logging.getLogger("edged.serve.hypercorn"),
+        errorlog=logging.getLogger("edged.http.hypercorn"),
     )
 
 
 async def serve(
-    app: ASGIApp,
-    bind: Sequence[str],
+    application: Application,
+    listening: Listening,
     *,
-    tls_cert: str = "",
-    tls_key: str = "",
-    limits: Limits = Limits(),  # noqa: B008  frozen
+    clock: Callable[[], float] = time.time,
+    meter: Meter | None = None,
     stop: trio.Event | None = None,
-    front: Front | None = None,
-    socket_mode: int = 0o600,
-    reuse_port: bool = False,
-    date: bool = True,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve an ASGI application over HTTP/1.1 and HTTP/2 until `stop` is set (gracefully) or it is cancelled (at once).
+    """Answer over HTTP/1.1 and HTTP/2 until `stop` is set (gracefully) or it is cancelled (at once).
 
-    bind: "HOST:PORT" (port 0: the kernel picks), "[::1]:8484", "unix:/path" with permissions `socket_mode`, "fd://N".
-    Reports the bound URLs by task_status. `scope["state"]["peer"]` is the Peer. date: whether Date is added.
+    clock: seconds since 1970, for Date and ages. meter: counts into it. Reports the bound URLs by task_status.
     Raises ConfigError where an address or the certificate cannot be used.
     """
     try:
-        config = make_config(limits, tls_cert, tls_key, date=date)
-        server = Server(app, config, limits, front)
+        server = Server(application, listening, clock, Meter() if meter is None else meter)
     except (OSError, ValueError) as fault:
-        raise ConfigError(
-            f"load TLS certificate {tls_cert!r} and key {tls_key!r}: {fault}; both must be PEM"
-        ) from fault
+        tls = f"TLS certificate {listening.tls_cert!r} and key {listening.tls_key!r}"
+        raise ConfigError(f"load {tls}: {fault}; both must be PEM") from fault
     listeners = open_listeners(
-        bind, tls=bool(tls_cert), socket_mode=socket_mode, reuse_port=reuse_port, backlog=limits.backlog
+        listening.bind,
+        tls=bool(listening.tls_cert),
+        socket_mode=listening.socket_mode,
+        reuse_port=listening.reuse_port,
+        backlog=listening.limits.backlog,
     )
     try:
         await server.run(listeners, trio.Event() if stop is None else stop, task_status)

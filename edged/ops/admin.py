@@ -1,31 +1,29 @@
-"""The admin listener: an ASGI application of its own, on its own address.
+"""The admin listener: an Application of its own, on its own address.
 
 It has no credentials. What keeps strangers out: the address; a Host that is an address or localhost, so that no web
-page reaches it by DNS rebinding; and a header on everything that changes something, which no web page can send
-without a preflight that is never granted.
+page reaches it by DNS rebinding; and a field on everything that changes something, which no web page can send without
+a preflight that is never granted.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from contextlib import aclosing
+from functools import partial
 from typing import Any, Protocol
 
 from edged.errors import EdgedError, RequestError
-from edged.http.problem import MEDIA, problem_body
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+from edged.http.application import Answer, Application, ByTask, Client, Disconnected, Response, problem
+from edged.http.hosts import HostRule
+from edged.http.request import Request, decode, split_target
 
 CONTROL_HEADER = "Edged-Control"
 BODY_BYTES = 64 << 10
-TEXT, JSON = "text/plain; charset=utf-8", "application/json"
-METRICS = "text/plain; version=0.0.4; charset=utf-8"
+TEXT, JSON = b"text/plain; charset=utf-8", b"application/json"
+METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+HOSTS = HostRule.of(["localhost"], addresses=True)
 
-INDEX = """edged, admin listener
+INDEX = b"""edged, admin listener
 
 /healthz   the process is alive
 /readyz    every dataset has a version to serve
@@ -52,64 +50,57 @@ class Operated(Protocol):
         ...
 
 
-class AdminApp:
-    """ASGI 3."""
+class AdminApp(Application):
+    """What operators ask."""
 
     def __init__(self, operated: Operated) -> None:
         self.operated = operated
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await lifespan(receive, send)
-            return
-        if scope["type"] != "http":
-            return
+    def answer(self, request: Request) -> Answer:
         try:
-            status, kind, body = await self.answer(scope, receive)
-        except RequestError as fault:
-            status, kind, body = problem(fault.status, str(fault))
+            authority, raw_path, _ = split_target(request.target)
+            HOSTS.check(request, authority)
+            path = decode(raw_path, "path")
+            if path in ("/pin", "/unpin"):
+                if request.method != "POST":
+                    raise RequestError(405, f"{path} takes POST", headers=(("Allow", "POST"),))
+                if request.get(CONTROL_HEADER.lower().encode()) is None:
+                    what = f"send the header {CONTROL_HEADER}: 1, which shows that no web page is asking"
+                    raise RequestError(403, what)
+                return ByTask(partial(self.change, path))
+            if request.method not in ("GET", "HEAD"):
+                raise RequestError(405, f"{path:.200} takes GET", headers=(("Allow", "GET, HEAD"),))
+            return self.show(path)
         except EdgedError as fault:
-            status, kind, body = problem(409, str(fault))
-        headers = [
-            (b"content-type", kind.encode()),
-            (b"content-length", str(len(body)).encode()),
-            (b"cache-control", b"no-store"),
-            (b"x-content-type-options", b"nosniff"),
-        ]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+            return refusal(fault)
 
-    async def answer(self, scope: Scope, receive: Receive) -> tuple[int, str, bytes]:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        refuse_foreign_host(headers.get("host", ""))
-        method, path = scope["method"], scope["path"]
-        if path in ("/pin", "/unpin"):
-            if method != "POST":
-                raise RequestError(405, f"{path} takes POST")
-            return await self.change(path, headers, receive)
-        if method not in ("GET", "HEAD"):
-            raise RequestError(405, f"{path} takes GET")
-        return self.show(path)
-
-    def show(self, path: str) -> tuple[int, str, bytes]:
+    def show(self, path: str) -> Response:
+        """Raises RequestError."""
         if path == "/healthz":
-            return 200, TEXT, b"alive\n"
+            return respond(200, TEXT, b"alive\n")
         if path == "/readyz":
             missing = self.operated.not_ready()
             text = f"no version yet of: {', '.join(missing)}\n" if missing else "ready\n"
-            return 503 if missing else 200, TEXT, text.encode()
+            return respond(503 if missing else 200, TEXT, text.encode())
         if path == "/metrics":
-            return 200, METRICS, self.operated.metrics()
+            return respond(200, METRICS, self.operated.metrics())
         if path == "/status":
-            return 200, JSON, json.dumps(self.operated.status(), ensure_ascii=False).encode()
+            return respond(200, JSON, json.dumps(self.operated.status(), ensure_ascii=False).encode())
         if path == "/":
-            return 200, TEXT, INDEX.encode()
-        raise RequestError(404, f"nothing at {path}; the admin listener answers /healthz /readyz /metrics /status")
+            return respond(200, TEXT, INDEX)
+        what = f"nothing at {path:.200}; the admin listener answers /healthz /readyz /metrics /status"
+        raise RequestError(404, what)
 
-    async def change(self, path: str, headers: Mapping[str, str], receive: Receive) -> tuple[int, str, bytes]:
-        if CONTROL_HEADER.lower() not in headers:
-            raise RequestError(403, f"send the header {CONTROL_HEADER}: 1, which shows that no web page is asking")
-        document = await read_json(receive)
+    async def change(self, path: str, client: Client) -> None:
+        try:
+            response = await self.changed(path, await read_json(client))
+        except EdgedError as fault:
+            response = refusal(fault)
+        await client.start(response.status, response.fields)
+        await client.end(response.body)
+
+    async def changed(self, path: str, document: object) -> Response:
+        """Raises EdgedError."""
         match document:
             case {"dataset": str() as dataset, "version": int() as version} if path == "/pin":
                 result = await self.operated.pin(dataset, version)
@@ -118,47 +109,39 @@ class AdminApp:
             case _:
                 wanted = '{"dataset": NAME, "version": NUMBER}' if path == "/pin" else '{"dataset": NAME}'
                 raise RequestError(400, f"{path}: expected {wanted}")
-        return 200, JSON, json.dumps(result).encode()
+        return respond(200, JSON, json.dumps(result).encode())
 
 
-async def read_json(receive: Receive) -> object:
+async def read_json(client: Client) -> object:
     """The request's body, of at most BODY_BYTES. Raises RequestError."""
     body = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError(400, "the body ended early")
-        body += message.get("body", b"")
-        if len(body) > BODY_BYTES:
-            raise RequestError(413, f"the body is over {BODY_BYTES} bytes")
-        if not message.get("more_body"):
-            break
     try:
+        async with aclosing(client.body()) as pieces:
+            async for piece in pieces:
+                body += piece
+                if len(body) > BODY_BYTES:
+                    raise RequestError(413, f"the body is over {BODY_BYTES} bytes")
         document: object = json.loads(body)
+    except Disconnected as fault:
+        raise RequestError(400, "the body ended early") from fault
     except (ValueError, RecursionError) as fault:
         raise RequestError(400, f"the body is not JSON: {fault}") from fault
     return document
 
 
-def refuse_foreign_host(host: str) -> None:
-    """Raises RequestError 421 unless Host is localhost or a plain address."""
-    name = re.sub(r":\d*$", "", host).removeprefix("[").removesuffix("]")
-    if name.lower() == "localhost" or not host:
-        return
-    try:
-        ipaddress.ip_address(name)
-    except ValueError as fault:
-        raise RequestError(421, f"Host {host!r:.80} is not this listener; ask it by its address") from fault
+def respond(status: int, media: bytes, body: bytes) -> Response:
+    """What is shown is of this moment alone."""
+    fields = (
+        (b"Content-Type", media),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Content-Type-Options", b"nosniff"),
+    )
+    return Response(status, fields, body)
 
 
-def problem(status: int, detail: str) -> tuple[int, str, bytes]:
-    """RFC 9457."""
-    return status, MEDIA.decode(), problem_body(status, detail)
-
-
-async def lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return
+def refusal(fault: EdgedError) -> Response:
+    """A RequestError says its status; what the daemon cannot do as things stand is a conflict."""
+    status, headers = (fault.status, fault.headers) if isinstance(fault, RequestError) else (409, ())
+    extra = [(name.encode(), value.encode()) for name, value in headers]
+    return problem(status, str(fault), ((b"X-Content-Type-Options", b"nosniff"), *extra))

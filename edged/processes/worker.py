@@ -28,8 +28,7 @@ from edged.http.meter import Meter
 from edged.ops import logs
 from edged.ops.process import resident_bytes
 from edged.replica.reader import Dataset
-from edged.serve.app_server import serve_apps
-from edged.units import size_bytes
+from edged.serve.app_server import AppServer
 
 REPORT_S = 1.0
 TOLD = 500  # characters of a fault
@@ -55,9 +54,7 @@ async def work(config: Config) -> None:
             nursery.start_soon(report, catalog, clock, meter, damages)
             nursery.start_soon(stop_at_end_of_input, stop)
             nursery.start_soon(stop_on_signal, stop)
-            memory = size_bytes(config.serve.memory)
-            apps = partial(serve_apps, catalog, serving, clock=clock, meter=meter, stop=stop, memo_bytes=memory)
-            await apps(on_damage=note)
+            await AppServer(catalog, serving, clock, meter, on_damage=note).run(stop)
             nursery.cancel_scope.cancel()
 
 

@@ -7,15 +7,14 @@ under the very bytes of the head, until its Age grows by a second or the stored 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
 
 from edged.access.identity import Identity
 from edged.http.fields import Fields, value_of
 from edged.http.framing import join_fields, status_line
-from edged.http.head import Head
-from edged.http.lane.call import Application
+from edged.http.head import RequestHead
 from edged.proxy.exchange.context import Client, Context, Incoming, make_context
 from edged.proxy.exchange.fetch import covers
 from edged.proxy.gateway import Gateway
@@ -23,6 +22,8 @@ from edged.proxy.rules.answer import StoredAnswer, answer_from, hit_status
 from edged.proxy.rules.decisions import Ask, Serve, decide
 from edged.proxy.rules.forward import Refused
 from edged.proxy.store.memory import StoredResponse
+
+Application = Callable[[Client], Awaitable[None]]
 
 MAX_HEADS = 8192
 
@@ -79,7 +80,7 @@ class ProxyLane:
         memory.lanes.append(self.heads)
         self.now_s, self.counters = gateway.timeline.now_s, gateway.counters
 
-    def lookup(self, raw: bytes, head: Head) -> bytes | Application | None:
+    def lookup(self, raw: bytes, head: RequestHead) -> bytes | Application | None:
         """For the bytes of a request's head and what they say: the whole answer where memory has it, else what will
         answer; None where the slow lane must. Only for requests without edged's own credentials, from this lane's
         identity.
@@ -114,7 +115,7 @@ class ProxyLane:
         context.client, context.send = client, client.send
         await self.gateway.give(context)
 
-    def read(self, head: Head) -> Context | None:
+    def read(self, head: RequestHead) -> Context | None:
         """The request, where it is a plain one under a route, for a host that is answered."""
         path, _, query = head.target.partition(b"?")
         upstream = self.gateway.route(path)
@@ -126,7 +127,7 @@ class ProxyLane:
         except Refused:
             return None
 
-    def is_plain(self, head: Head) -> bool:
+    def is_plain(self, head: RequestHead) -> bool:
         if head.method not in (b"GET", b"HEAD") or head.body or head.expects:
             return False
         if any(name == b"upgrade" for name, _ in head.fields):

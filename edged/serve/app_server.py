@@ -3,75 +3,89 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import dataclass, field
 
 import trio
 
 from edged.config import ServeConfig
 from edged.errors import DamageError
-from edged.http.hosts import Web
-from edged.http.hypercorn.asgi import App
-from edged.http.lane.answers import LaneAnswers
-from edged.http.lane.lane import FastLane
+from edged.http.application import Application
+from edged.http.cors import CorsRule
+from edged.http.hosts import HostRule
 from edged.http.limits import Limits
 from edged.http.meter import Meter
-from edged.http.server import ASGIApp, serve
+from edged.http.server import Listening, serve
 from edged.serve.answers.render import Renderer
-from edged.serve.answers.respond import Service
+from edged.serve.answers.respond import ACCEPTED, EXPOSED, Service
+from edged.serve.apps import Api, Apps
 from edged.serve.catalog import Clock, Dataset
 from edged.serve.damage import DamageReports, OnDamage
 from edged.serve.news import News
+from edged.units import size_bytes
 
 RENDERED_BYTES = 12 << 20  # of values and codings, whichever lane asks
-MEMO_BYTES = 32 << 20  # of the fast lane's answers: some 34,000 films
 
 
-async def serve_apps(
-    datasets: Mapping[str, Dataset],
-    config: ServeConfig,
-    *,
-    clock: Clock,
-    meter: Meter,
-    news: News | None = None,
-    stop: trio.Event | None = None,
-    fallback: ASGIApp | None = None,
-    memo_bytes: int = MEMO_BYTES,
-    on_damage: OnDamage | None = None,
-    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve until `stop` is set or it is cancelled; reports the bound URLs. meter: counts into it. news: one to which
-    commits in this process are told (`news.look()`), so that event streams follow at once; own polling otherwise.
-    fallback: what answers paths outside the API; its `fast_lane`, if it has one, answers in the fast lane too.
-    memo_bytes: for remembered answers. on_damage: told, in this task's thread, of damage that an answer has met; what
-    could not be read is 503 until the replica has it anew. Raises ConfigError where an address cannot be used.
+@dataclass(slots=True)
+class AppServer:
+    """datasets: by name. meter: counts into it. news: one to which commits in this process are told (`news.look()`), so
+    that event streams follow at once; own polling otherwise. others: answers paths outside the API. on_damage: told, in
+    this task's thread, of damage that an answer has met; what could not be read is 503 until the replica has it anew.
     """
-    stop = trio.Event() if stop is None else stop
-    news = News(datasets) if news is None else news
-    token = trio.lowlevel.current_trio_token()
 
-    def tell(dataset: str, fault: DamageError) -> None:  # out of any thread
-        if on_damage is not None:
-            token.run_sync_soon(on_damage, dataset, fault)
+    datasets: Mapping[str, Dataset]
+    config: ServeConfig
+    clock: Clock
+    meter: Meter = field(default_factory=Meter)
+    news: News | None = None
+    others: Application | None = None
+    on_damage: OnDamage | None = None
 
-    web = Web.of(config.hosts, config.origins)
-    service = Service(datasets, Renderer(RENDERED_BYTES), web, damage=DamageReports(tell))
-    app = App(service, clock, news, stop=stop, meter=meter, fallback=fallback)
-    limits = Limits(connections=config.max_connections, websockets=fallback is not None)
-    answers = LaneAnswers(service, clock, meter, memo_bytes, fallback is not None, limits.head_bytes)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(news.run)
-        run = partial(
-            serve,
-            app,
-            config.bind,
-            tls_cert=config.tls_cert,
-            tls_key=config.tls_key,
-            limits=limits,
-            stop=stop,
-            front=FastLane(answers, news, meter, limits, proxied=getattr(fallback, "fast_lane", None)),
+    async def run(
+        self, stop: trio.Event | None = None, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until `stop` is set or it is cancelled; reports the bound URLs. Raises ConfigError where an address
+        cannot be used.
+        """
+        news = News(self.datasets) if self.news is None else self.news
+        api = Api(self.make_service(news))
+        application = api if self.others is None else Apps(api, self.others)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(news.run)
+            await serve(
+                application, self.listening(), clock=self.clock, meter=self.meter, stop=stop, task_status=task_status
+            )
+            nursery.cancel_scope.cancel()
+
+    def make_service(self, news: News) -> Service:
+        token = trio.lowlevel.current_trio_token()
+
+        def tell(dataset: str, fault: DamageError) -> None:  # out of any thread
+            if self.on_damage is not None:
+                token.run_sync_soon(self.on_damage, dataset, fault)
+
+        return Service(
+            self.datasets,
+            news,
+            self.clock,
+            Renderer(RENDERED_BYTES),
+            HostRule.of(self.config.hosts),
+            CorsRule.of(self.config.origins, EXPOSED, ACCEPTED),
+            damage=DamageReports(tell),
+        )
+
+    def listening(self) -> Listening:
+        config = self.config
+        limits = Limits(
+            connections=config.max_connections,
+            memory_bytes=size_bytes(config.memory),
+            websockets=self.others is not None,
+        )
+        return Listening(
+            tuple(config.bind),
+            config.tls_cert,
+            config.tls_key,
+            limits,
             socket_mode=int(config.socket_mode, 8),
             reuse_port=config.workers > 1,
-            date=False,
         )
-        await run(task_status=task_status)
-        nursery.cancel_scope.cancel()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from edged.errors import DamageError
-from edged.http.request import Stream
+from edged.http.application import Stream
 from edged.serve.catalog import View
 
 logger = logging.getLogger("edged.serve")
@@ -33,13 +33,13 @@ class DamageReports:
         if self.tell is not None:
             self.tell(dataset, fault)
 
-    def watched(self, stream: Stream) -> Stream:
+    def watched(self, dataset: str, stream: Stream) -> Stream:
         """A stream that reports damage which it meets on its way, and ends short there: no byte of it is wrong."""
         follow = stream.follow
         return replace(
             stream,
-            pieces=self.pieces(stream.dataset, stream.pieces),
-            follow=None if follow is None else lambda: self.pieces(stream.dataset, follow()),
+            pieces=self.pieces(dataset, stream.pieces),
+            follow=None if follow is None else lambda: self.pieces(dataset, follow()),
         )
 
     def pieces(self, dataset: str, pieces: Iterator[bytes]) -> Iterator[bytes]:

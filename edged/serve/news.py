@@ -7,6 +7,7 @@ import logging
 import trio
 
 from edged.errors import DamageError, StoreError
+from edged.http.application import Signal
 from edged.serve.catalog import Catalog, View
 from edged.serve.damage import OnDamage
 
@@ -19,7 +20,7 @@ class News:
     """Whoever commits in this process calls `look`; for commits of other processes the shared version counter is read
     every POLL_S, but only while somebody waits: an idle device is not woken.
 
-    on_damage: told of damage that keeps a dataset from following.
+    on_damage: told of damage that keeps a dataset from following. moved: the signal of all datasets together.
     """
 
     def __init__(self, catalog: Catalog, on_damage: OnDamage | None = None) -> None:
@@ -27,32 +28,47 @@ class News:
         self.on_damage = on_damage
         self.views: dict[str, View] = {}
         self.faults: dict[str, str] = {}
-        self.changed = trio.Event()
         self.wanted = trio.Event()
-        self.waiting = 0
-        self.generation = 0  # how often a view has moved
+        self.moved = Signal(self.want)
+        self.signals: dict[str, Signal] = {}
         self.look()
+
+    @property
+    def generation(self) -> int:
+        """How often a view has moved."""
+        return self.moved.generation
+
+    def signal(self, dataset: str) -> Signal:
+        """What moves when one dataset does."""
+        found = self.signals.get(dataset)
+        if found is None:
+            found = self.signals[dataset] = Signal(self.want)
+        return found
+
+    def want(self) -> None:
+        self.wanted.set()
 
     def look(self) -> bool:
         """Wake those who wait if a view has moved: to a new version, or by a newer head of the same one (it changes
         how old the data is). Returns whether it had. A replica that cannot be read has not moved.
         """
-        moved = False
+        moved = []
         for name, dataset in self.catalog.items():
             try:
                 view = dataset.view()
             except StoreError as fault:
                 self.complain(name, fault)
                 continue
-            self.complain(name, dataset.fault)
+            if dataset.fault is not None or self.faults:
+                self.complain(name, dataset.fault)
             if view is not self.views.get(name):
                 self.views[name] = view
-                moved = True
+                moved.append(name)
+        for name in moved:
+            self.signal(name).move()
         if moved:
-            self.generation += 1
-            self.changed.set()
-            self.changed = trio.Event()
-        return moved
+            self.moved.move()
+        return bool(moved)
 
     def complain(self, name: str, fault: StoreError | None) -> None:
         """Once for each fault: it is met at every look."""
@@ -66,19 +82,15 @@ class News:
 
     async def wait(self, generation: int) -> None:
         """Until any dataset has a newer view than when `generation` was read."""
-        if self.generation != generation:
-            return
-        self.waiting += 1
-        self.wanted.set()
-        try:
-            await self.changed.wait()
-        finally:
-            self.waiting -= 1
+        await self.moved.wait(generation)
+
+    def is_followed(self) -> bool:
+        return bool(self.moved.followers) or any(signal.followers for signal in self.signals.values())
 
     async def run(self) -> None:
         while True:
             await self.wanted.wait()
-            while self.waiting:
+            while self.is_followed():
                 self.look()
                 await trio.sleep(POLL_S)
             self.wanted = trio.Event()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import pytest
 
 from edged.errors import ChainError
+from edged.http.application import ByTask, Disconnected, Response
+from edged.http.fields import Fields
+from edged.http.request import Request
 from edged.ops.admin import AdminApp
 
 
@@ -33,26 +36,53 @@ class Daemon:
         return {"dataset": dataset, "pinned": version}
 
 
+class Written:
+    """A Client that keeps what is written, and a request with a body in pieces."""
+
+    def __init__(self, body: bytes, *, broken: bool = False) -> None:
+        self.request, self.broken = body, broken
+        self.status, self.fields, self.answer = 0, {}, b""  # type: int, dict[str, str], bytes
+
+    async def body(self) -> AsyncGenerator[bytes, None]:
+        for start in range(0, len(self.request), 1000):
+            yield self.request[start : start + 1000]
+        if self.broken:
+            raise Disconnected
+
+    def when_gone(self, act: Callable[[], None] | None) -> None:
+        """Never."""
+
+    async def interim(self, status: int, fields: Fields) -> None:
+        raise AssertionError(status)
+
+    async def start(self, status: int, fields: Fields) -> None:
+        self.status, self.fields = status, {name.decode().lower(): value.decode() for name, value in fields}
+
+    async def write(self, data: bytes) -> None:
+        self.answer += data
+
+    async def end(self, data: bytes = b"") -> None:
+        self.answer += data
+
+
 async def ask(
-    daemon: Daemon, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    daemon: Daemon,
+    method: str,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes = b"",
+    *,
+    broken: bool = False,
 ) -> tuple[int, dict[str, str], bytes]:
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": path,
-        "headers": [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()],
-    }
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    await AdminApp(daemon)(scope, receive, send)
-    answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
-    return sent[0]["status"], answered, sent[1]["body"]
+    fields = {"host": "127.0.0.1:8485", **{name.lower(): value for name, value in (headers or {}).items()}}
+    request = Request(method, path.encode(), tuple((name.encode(), value.encode()) for name, value in fields.items()))
+    answer = AdminApp(daemon).answer(request)
+    if isinstance(answer, Response):
+        return answer.status, {name.decode().lower(): value.decode() for name, value in answer.fields}, answer.body
+    assert isinstance(answer, ByTask)
+    client = Written(body, broken=broken)
+    await answer.run(client)
+    return client.status, client.fields, client.answer
 
 
 async def test_health_is_alive_and_readiness_names_what_is_missing() -> None:
@@ -72,9 +102,9 @@ async def test_status_and_metrics_are_shown() -> None:
     assert (await ask(Daemon(), "GET", "/metrics"))[2] == b"edged_up 1\n"
 
 
-async def test_head_has_the_length_and_no_body() -> None:
+async def test_head_has_the_length() -> None:
     status, headers, body = await ask(Daemon(), "HEAD", "/metrics")
-    assert (status, headers["content-length"], body) == (200, "11", b"")
+    assert (status, headers["content-length"], body) == (200, "11", b"edged_up 1\n")  # the lane drops the body
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8485", "localhost.evil.example"])
@@ -109,6 +139,14 @@ async def test_pin_and_unpin() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"dataset": 1}', b"[" * 30_000, b'{"dataset": "catalog"}'])
 async def test_a_malformed_pin_is_400(body: bytes) -> None:
     assert (await ask(Daemon(), "POST", "/pin", {"Edged-Control": "1"}, body))[0] == 400
+
+
+async def test_a_body_that_breaks_off_is_400() -> None:
+    body = b'{"dataset": "catalog", "version": 3}'
+    daemon = Daemon()
+    status, _, answer = await ask(daemon, "POST", "/pin", {"Edged-Control": "1"}, body, broken=True)
+    assert (status, json.loads(answer)["detail"]) == (400, "the body ended early")
+    assert daemon.pinned == {}
 
 
 async def test_an_endless_body_is_cut() -> None:

@@ -6,20 +6,23 @@ from typing import Any
 
 import msgspec
 
-from edged.access.identity import LOCAL
-from edged.http.hosts import Web
-from edged.http.request import Answer, Request, Response
+from edged.http.application import Answer, Response
+from edged.http.cors import CorsRule
+from edged.http.hosts import HostRule
+from edged.http.request import Request
 from edged.serve.answers.render import Renderer
-from edged.serve.answers.respond import Service
+from edged.serve.answers.respond import ACCEPTED, EXPOSED, Service
 from edged.serve.answers.routes import answer
-from edged.serve.catalog import Catalog
+from edged.serve.catalog import Catalog, Clock
+from edged.serve.news import News
 from tests.serve.memory import NOW
 
 HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
-def make_service(catalog: Catalog, origins: tuple[str, ...] = ()) -> Service:
-    return Service(catalog, Renderer(1 << 20), Web.of(HOSTS, origins))
+def make_service(catalog: Catalog, origins: tuple[str, ...] = (), clock: Clock = lambda: NOW) -> Service:
+    cors = CorsRule.of(origins, EXPOSED, ACCEPTED)
+    return Service(catalog, News(catalog), clock, Renderer(1 << 20), HostRule.of(HOSTS), cors)
 
 
 def ask_any(
@@ -27,7 +30,7 @@ def ask_any(
 ) -> Answer:
     pairs = {"host": "localhost", **{name.lower(): value for name, value in (fields or {}).items()}}
     lines = tuple((name.encode(), value.encode("latin-1")) for name, value in pairs.items())
-    return answer(Request(method, target.encode(), lines), LOCAL, service, now)
+    return answer(service, Request(method, target.encode(), lines), now)
 
 
 def ask(

@@ -11,13 +11,11 @@ import h11
 import trio
 
 from edged.access.identity import Identity, Peer, identify
-from edged.http.hypercorn.asgi import App
-from edged.http.lane.answers import LaneAnswers
-from edged.http.lane.lane import FastLane
 from edged.http.limits import Limits
 from edged.http.meter import Meter
-from edged.http.server import serve
+from edged.http.server import Listening, serve
 from edged.serve.answers.respond import Service
+from edged.serve.apps import Api
 from edged.serve.catalog import Clock
 from edged.serve.news import News
 from tests.serve.asking import make_service
@@ -38,6 +36,17 @@ class Lanes:
     news: News
     stop: trio.Event
     service: Service
+
+
+class Identified(Api):
+    """As with configured apps: who asks is looked up."""
+
+    def __init__(self, service: Service, who: Callable[[Peer], Identity]) -> None:
+        super().__init__(service)
+        self.who = who
+
+    def identify(self, peer: Peer) -> Identity:
+        return self.who(peer)
 
 
 @dataclass
@@ -62,17 +71,15 @@ async def running_lanes(
 ) -> AsyncIterator[Lanes]:
     dataset = make_dataset() if dataset is None else dataset
     catalog = {"catalog": dataset, "empty": MemoryDataset("empty")}
-    service, meter, stop, news = make_service(catalog, origins), Meter(), trio.Event(), News(catalog)
-    app = App(service, clock, news, stop=stop, meter=meter)
-    answers = LaneAnswers(service, clock, meter, 1 << 20, False, limits.head_bytes)
-    front = FastLane(answers, news, meter, limits, who)
+    service, meter, stop = make_service(catalog, origins, clock), Meter(), trio.Event()
+    news, app = service.news, Identified(service, who)
     with trio.fail_after(patience_s):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(news.run)
-            start = partial(serve, app, limits=limits, stop=stop, date=False, socket_mode=0o666)
-            bind = ["127.0.0.1:0", *([f"unix:{unix}"] if unix else [])]
-            fast = await nursery.start(partial(start, bind=bind, front=front))
-            slow = await nursery.start(partial(start, bind=["127.0.0.1:0"]))
+            start = partial(serve, app, clock=clock, meter=meter, stop=stop)
+            bind = ("127.0.0.1:0", *([f"unix:{unix}"] if unix else []))
+            fast = await nursery.start(partial(start, Listening(bind, limits=limits, socket_mode=0o666)))
+            slow = await nursery.start(partial(start, Listening(("127.0.0.1:0",), limits=limits, lane=False)))
             yield Lanes(fast[0], slow[0], unix, dataset, meter, news, stop, service)
             stop.set()
             nursery.cancel_scope.cancel()

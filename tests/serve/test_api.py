@@ -10,7 +10,7 @@ import pytest
 import zstandard
 
 from edged.errors import DamageError
-from edged.http.request import Response
+from edged.http.application import Response
 from edged.serve.answers.respond import Service
 from tests.serve.asking import ask, ask_json, field_of, make_service
 from tests.serve.memory import NOW, MemoryDataset, film, make_dataset
@@ -49,8 +49,7 @@ def test_every_answer_says_what_version_and_state_it_is_of(service: Service) -> 
         assert (field_of(found, "etag") or "").startswith('"')
         assert field_of(found, "cache-control")
         assert field_of(found, "content-length") == str(len(found.body))
-        assert found.timed is not None
-        assert dict(found.timed.fields(NOW)) == {b"Edged-State": b"fresh", b"Age": b"10"}
+        assert found.timed.fields(NOW)[1:] == ((b"Edged-State", b"fresh"), (b"Age", b"10"))
 
 
 @pytest.mark.parametrize(
@@ -62,15 +61,13 @@ def test_age_makes_an_answer_stale_then_expired_and_it_is_still_served(
 ) -> None:
     found = ask(service, f"{TITLES}/1997/Film_0007", now=NOW - 10 + later_s)
     assert found.status == 200
-    assert found.timed is not None
     fields = dict(found.timed.fields(NOW - 10 + later_s))
-    assert fields == {b"Edged-State": state.encode(), b"Age": b"%d" % age}
+    assert (fields[b"Edged-State"], fields[b"Age"]) == (state.encode(), b"%d" % age)
 
 
 def test_a_clock_that_went_back_to_1970_serves_with_age_0(service: Service) -> None:
     found = ask(service, f"{TITLES}/1997/Film_0007", now=3.0)
-    assert found.timed is not None
-    assert dict(found.timed.fields(3.0)) == {b"Edged-State": b"fresh", b"Age": b"0"}
+    assert found.timed.fields(3.0)[1:] == ((b"Edged-State", b"fresh"), (b"Age", b"0"))
 
 
 @pytest.mark.parametrize("key", ["a%20b%26c%2Cd", "a%20b&c,d"])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import edged
 from edged.errors import DamageError
-from edged.http.request import Response, Stream
+from edged.http.application import Response, Stream
 from edged.replica.files.disk import PACKS
 from edged.replica.files.manifest import file_name
 from edged.serve.answers.respond import Service
@@ -24,7 +25,7 @@ def service_that_tells() -> tuple[Service, list[tuple[str, str]]]:
     told: list[tuple[str, str]] = []
     plain = make_service({"catalog": make_dataset()})
     reports = DamageReports(lambda dataset, fault: told.append((dataset, fault.slice_name)))
-    return Service(plain.catalog, plain.renderer, plain.web, damage=reports), told
+    return replace(plain, damage=reports), told
 
 
 def damaged(*args: object) -> bytes:

@@ -12,7 +12,7 @@ import zstandard
 from edged.feed.cbor import encode_record
 from edged.feed.coding.snapshot import train_dictionary
 from edged.feed.zstd import MAGIC
-from edged.http.request import Response
+from edged.http.application import Response
 from edged.replica.packs.frames import Frames
 from tests.serve.asking import ask, ask_json, field_of, make_service
 from tests.serve.memory import film, make_dataset

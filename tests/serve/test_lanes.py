@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from edged.access.identity import Identity, Peer
 from edged.errors import DamageError
+from edged.http.application import Response
 from edged.http.lane import lane as fastlane
+from edged.http.request import Request
 from tests.serve.lanes import Client, Lanes, Reply, ask_once, client, head, running_lanes
 from tests.serve.memory import NOW, MemoryView, make_dataset
 
@@ -123,19 +125,16 @@ async def test_a_new_version_is_answered_at_once_although_the_old_answer_is_reme
 @pytest.mark.trio
 async def test_one_app_never_sees_what_was_remembered_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """The handlers are made to answer with the asker's name; the same bytes come from two apps in turn."""
-    from edged.http.lane import answers as laneanswers
-    from edged.http.request import Response
-
     names = iter(["tv", "radio", "tv", "radio"])
 
     def who(peer: Peer) -> Identity:
         return Identity(next(names), "internal")
 
-    def answer_by_name(request: object, asker: Identity, service: object, now: float) -> Response:
-        body = asker.name.encode()
+    def answer_by_name(service: object, request: Request, now: float) -> Response:
+        body = request.who.name.encode()
         return Response(200, ((b"Content-Length", b"%d" % len(body)),), body, keep=True)
 
-    monkeypatch.setattr(laneanswers, "answer_contained", answer_by_name)
+    monkeypatch.setattr("edged.serve.apps.answer", answer_by_name)
     data = head("GET", "/v1/catalog/titles/x")
     async with running_lanes(who=who) as lanes:
         seen = [(await ask_once(lanes.fast, data)).body for _ in range(4)]

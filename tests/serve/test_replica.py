@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import zstandard
 
 import edged
 from edged.config import ServeConfig
-from edged.http.meter import Meter
 from edged.replica.writer import Writer
-from edged.serve.app_server import serve_apps
+from edged.serve.app_server import AppServer
 from tests.replica.feeds import Publisher, made_up
 from tests.serve.lanes import ask_once, head
 
@@ -29,8 +27,8 @@ async def test_the_real_replica_is_served_and_followed(tmp_path: Path) -> None:
         config = ServeConfig(bind=["127.0.0.1:0"])
         with trio.fail_after(20):
             async with trio.open_nursery() as nursery:
-                serve = partial(serve_apps, {"catalog": dataset}, config, clock=lambda: 100.0, meter=Meter(), stop=stop)
-                url = (await nursery.start(serve))[0]
+                apps = AppServer({"catalog": dataset}, config, lambda: 100.0)
+                url = (await nursery.start(apps.run, stop))[0]
                 assert (await ask_once(url, head("GET", "/v1/catalog"))).status == 503
                 publisher.snapshot_into(writer)
                 (collection, key), raw = next(iter(publisher.slices["core"].items()))

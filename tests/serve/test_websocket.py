@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -12,8 +11,8 @@ from wsproto.events import AcceptConnection, CloseConnection, RejectConnection, 
 
 from edged.clock import Clock
 from edged.config import ServeConfig
-from edged.http.meter import Meter
-from edged.serve.app_server import serve_apps
+from edged.serve.app_server import AppServer
+from tests.http.asgi import AsgiApplication
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -46,10 +45,9 @@ async def ask(port: int, target: str, host: str, origin: str | None) -> list[Any
 
 async def served(target: str, host: str = "localhost", origin: str | None = None, proxied: bool = True) -> list[Any]:
     config = ServeConfig(bind=["127.0.0.1:0"], origins=["https://tv.example"])
-    fallback = echo if proxied else None
+    others = AsgiApplication(echo) if proxied else None
     async with trio.open_nursery() as nursery:
-        start = partial(serve_apps, {}, config, clock=Clock(), meter=Meter(), fallback=fallback)
-        urls = await nursery.start(start)
+        urls = await nursery.start(AppServer({}, config, Clock(), others=others).run)
         with trio.fail_after(10):
             seen = await ask(int(urls[0].rsplit(":", 1)[1]), target, host, origin)
         nursery.cancel_scope.cancel()

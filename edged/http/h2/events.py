@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edged.http.h2.frames import ErrorCode
 from edged.http.h2.remembered import Asked
-from edged.http.head import Head
+from edged.http.head import RequestHead
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class RequestReceived:
     """A request's head. asked: where its answer is remembered, if it may be; ended: no body comes."""
 
     stream_id: int
-    head: Head
+    head: RequestHead
     ended: bool
     asked: Asked | None
 

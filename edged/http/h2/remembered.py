@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edged.http.application import Response, Shared, TimedFields
 from edged.http.h2.fieldblocks import encode_fields, encode_status
 from edged.http.h2.frames import END_STREAM, MAX_FRAME_BYTES
 from edged.http.memory import Memo
-from edged.http.request import Response, Shared, Timed, moving_fields
 
 MARK = b"\x02"  # what each key begins with: the memory is shared with the other protocol's answers
 LAST_KIND = 255
 MOST_OWN_BYTES = 0xFFFF
 
-Kind = tuple[int, Timed | None, Shared]
+Kind = tuple[int, TimedFields, Shared]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +101,4 @@ class RememberedFrames:
         return len(self.kinds) - 1
 
     def head_of(self, kind: Kind, shared: bytes) -> bytes:
-        return encode_status(kind[0]) + encode_fields(moving_fields(kind[1], self.now)) + shared
+        return encode_status(kind[0]) + encode_fields(kind[1].fields(self.now)) + shared

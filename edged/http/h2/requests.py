@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from edged.http.h2.fieldblocks import Field
-from edged.http.head import Head
+from edged.http.head import RequestHead
 
 NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # a token without capitals (section 8.2)
 METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -25,7 +25,7 @@ class Malformed(Exception):
     """A message that breaks a rule of RFC 9113 section 8; in its words, what."""
 
 
-def read_request(fields: tuple[Field, ...], *, ended: bool) -> Head:
+def read_request(fields: tuple[Field, ...], *, ended: bool) -> RequestHead:
     """The head of a request as one of HTTP/1.1 would say it, with `:authority` as Host (section 8.3.1), Cookie in one
     line (section 8.2.3), and method CONNECT with its authority as target. ended: no body follows. Raises Malformed.
     """
@@ -60,7 +60,7 @@ def read_request(fields: tuple[Field, ...], *, ended: bool) -> Head:
         regular = join_cookies(regular)
     method, target = read_target(pseudo)
     regular = with_host(regular, pseudo.get(b":authority"))
-    return Head(method, target, "2", regular, not ended, expects > 0, True)
+    return RequestHead(method, target, "2", regular, not ended, expects > 0, True)
 
 
 def read_target(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
@@ -122,7 +122,7 @@ def read_trailers(fields: tuple[Field, ...]) -> tuple[Field, ...]:
     return fields
 
 
-def announced_length(head: Head) -> int | None:
+def announced_length(head: RequestHead) -> int | None:
     """What Content-Length says; None where there is none."""
     return next((int(value) for name, value in head.fields if name == b"content-length"), None)
 

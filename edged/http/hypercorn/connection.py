@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic, time
 from typing import Any, cast
@@ -18,7 +19,6 @@ import h2.errors
 import h2.events
 import h11
 import trio
-from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol import ProtocolWrapper
@@ -38,16 +38,15 @@ from edged.http.dates import write_date
 from edged.http.fields import TOKEN
 from edged.http.framing import CLOSE
 from edged.http.head import HeadError, head_end, read_head
-from edged.http.limits import Limits
+from edged.http.limits import PARKED_S, Limits
 from edged.http.problem import make_problem
 
-logger = logging.getLogger("edged.serve")
+logger = logging.getLogger("edged.http")
 
 RECEIVE_BYTES = 64 << 10
 SEND_BYTES = 64 << 10
 FAULT_LENGTH = 300
-METHOD = "method"
-PARKED_S = 0.02  # a request that has not got on for so long waits for something else than the thread
+METHOD, BODY = "method", "body"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -62,16 +61,27 @@ def checked_config(**settings: Any) -> Config:
 
 
 class Inbox:
-    """The messages of one request for the application: bounded, never blocking once the application has ended."""
+    """The messages of one request for who answers it: bounded, never blocking once it was answered."""
 
     def __init__(self, limit: int, body_s: float) -> None:
         self.sender, self.receiver = trio.open_memory_channel[Any](limit)
         self.body_s = body_s
         self.complete = False
+        self.gone = False
+        self.act: Callable[[], None] | None = None
+
+    def when_gone(self, act: Callable[[], None] | None) -> None:
+        """What to do when the client has gone; at once if it has. None: nothing any more."""
+        self.act = act
+        if act is not None and self.gone:
+            act()
 
     async def put(self, message: Any) -> None:
         if message["type"] == "http.disconnect":
             self.sender.close()
+            self.gone = True
+            if self.act is not None:
+                self.act()
             return
         try:
             await self.sender.send(message)
@@ -91,6 +101,10 @@ class Inbox:
         return {"type": "http.disconnect"}
 
 
+# Answers one request or WebSocket: its scope, its messages, and where the answer's messages go, in the words of ASGI 3.
+Answerer = Callable[[Any, Inbox, Callable[[Any], Awaitable[None]]], Awaitable[None]]
+
+
 class Tasks(TaskGroup):
     """Hypercorn's task group with an Inbox for each request."""
 
@@ -100,28 +114,29 @@ class Tasks(TaskGroup):
 
     async def spawn_app(self, app: Any, config: Config, scope: Any, send: Any) -> Callable[[Any], Awaitable[None]]:
         inbox = Inbox(config.max_app_queue_size, self.body_s)
-        self.spawn(run_app, app, config, scope, inbox, send)
+        self.spawn(run_app, app, scope, inbox, send)
         return inbox.put
 
 
-async def run_app(app: ASGIWrapper, config: Config, scope: Any, inbox: Inbox, send: Callable[[Any], Any]) -> None:
-    """Run the application on one request; a fault of it is logged and, where no answer began, becomes a 500."""
+async def run_app(answer: Answerer, scope: Any, inbox: Inbox, send: Callable[[Any], Any]) -> None:
+    """Have one request answered; a fault is logged and, where no answer began, becomes a 500."""
     if scope["type"] == "http":
         scope["method"] = scope["state"].pop(METHOD)
     try:
-        await app(scope, inbox.receive, send, trio.to_thread.run_sync, trio.from_thread.run)
+        await answer(scope, inbox, send)
     except Exception:
         logger.exception("answer %s %s: the application failed", scope.get("method"), scope.get("path"))
     finally:
+        inbox.when_gone(None)
         inbox.receiver.close()
     await send(None)
 
 
-def with_method(state: ConnectionState, method: bytes) -> ConnectionState:
-    """A connection's state with the method of its next request. Hypercorn makes `get` of it GET, but methods are
-    case-sensitive (RFC 9110 section 9.1); `run_app` takes it from here.
+def with_request(state: ConnectionState, method: bytes, *, body: bool) -> ConnectionState:
+    """A connection's state with what Hypercorn does not pass on of its next request: the method as it was sent, for
+    methods are case-sensitive (RFC 9110 section 9.1), and whether a body follows.
     """
-    return ConnectionState({**state, METHOD: method.decode("ascii")})
+    return ConnectionState({**state, METHOD: method.decode("ascii"), BODY: body})
 
 
 class StrictConnection(h11.Connection):
@@ -209,7 +224,11 @@ class StrictH11(H11Protocol):
             raise H2ProtocolAssumedError(PREFACE[:18] + self.connection.trailing_data[0])
 
     async def _create_stream(self, request: h11.Request) -> None:
-        self.connection_state = with_method(self.connection_state, request.method)
+        framing = [(name.lower(), value) for name, value in request.headers]
+        body = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in framing
+        )
+        self.connection_state = with_request(self.connection_state, request.method, body=body)
         wanted = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
         if self.websockets and wanted == [b"websocket"] and request.method == b"GET":
             await super()._create_stream(request)
@@ -248,7 +267,7 @@ class StrictH2(H2Protocol):
         if method.upper() == b"CONNECT" or not TOKEN.fullmatch(method) or not path.isascii() or not path:
             self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
             return
-        self.connection_state = with_method(self.connection_state, method)
+        self.connection_state = with_request(self.connection_state, method, body=request.stream_ended is None)
         await super()._create_stream(request)
 
     async def _handle_events(self, events: list[h2.events.Event]) -> None:
@@ -302,39 +321,47 @@ class StrictProtocol(ProtocolWrapper):
 
 
 class Busy:
-    """The connections with a request under way. stirred_s: when one of them last got on (time.monotonic)."""
+    """The connections with a request under way. progress_s: when one of them last got on (time.monotonic)."""
 
     def __init__(self) -> None:
-        self.connections: set[Connection] = set()
-        self.stirred_s = -inf
+        self.connections: set[HypercornConnection] = set()
+        self.progress_s = -inf
 
-    def is_stirring(self) -> bool:
+    def is_getting_on(self) -> bool:
         """Whether one of them may want the thread at once. An event stream without events does not."""
-        return bool(self.connections) and monotonic() - self.stirred_s < PARKED_S
+        return bool(self.connections) and monotonic() - self.progress_s < PARKED_S
 
 
-class Connection(TCPServer):
+@dataclass(frozen=True, slots=True)
+class SharedByConnections:
+    """What all connections of a server have alike."""
+
+    answer: Answerer
+    config: Config
+    limits: Limits
+    context: WorkerContext = field(default_factory=lambda: WorkerContext(None))
+    busy: Busy = field(default_factory=Busy)
+
+
+class HypercornConnection(TCPServer):
     """One connection. initial: bytes that were read from it before it came here; it is in `busy` during a request."""
 
     stream: Any  # a SocketStream or an SSLStream over one
 
     def __init__(
         self,
-        app: ASGIWrapper,
-        config: Config,
-        context: WorkerContext,
+        shared: SharedByConnections,
         stream: Any,
         peer: Peer,
-        limits: Limits,
-        busy: Busy,
         initial: bytes,
     ) -> None:
-        super().__init__(app, config, context, LifespanState(), stream)
+        # Hypercorn hands the application on untouched, to `Tasks.spawn_app`.
+        super().__init__(cast(Any, shared.answer), shared.config, shared.context, LifespanState(), stream)
         self.peer = peer
-        self.limits = limits
+        self.limits = shared.limits
         self.initial = initial
         self.socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
-        self.busy = busy
+        self.busy = shared.busy
         self.ended = False
         self.aborted = trio.Event()
 
@@ -388,7 +415,7 @@ class Connection(TCPServer):
             await self._close()
 
     async def protocol_send(self, event: Event) -> None:
-        self.busy.stirred_s = monotonic()
+        self.busy.progress_s = monotonic()
         if isinstance(event, RawData):
             async with self.send_lock:
                 sent = await self.send_pieces(event.data)
@@ -420,7 +447,7 @@ class Connection(TCPServer):
             data = await self.receive()
             if not data:
                 break
-            self.busy.stirred_s = monotonic()
+            self.busy.progress_s = monotonic()
             await self.protocol.handle(RawData(data))
         if isinstance(self.protocol.protocol, StrictH11):
             await self.protocol.protocol.finish()

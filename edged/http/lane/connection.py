@@ -1,118 +1,166 @@
-"""A connection of the fast lane: what was read, what is still to be written, and what it is in the middle of."""
+"""A connection of the lane: what was read, what is still to be written, what it is in the middle of.
+
+TRANSITIONS in lane.py says which event is taken in which state and by what; what is absent is a bug of ours.
+"""
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from enum import IntEnum
 
 from edged.access.identity import Identity, Peer
-from edged.http.head import Head
-from edged.http.lane.call import Application, Call
-from edged.http.request import Held, Request, Stream
+from edged.http.application import Answer, FileResponse, Held, InThread, Stream
+from edged.http.head import RequestHead
+from edged.http.lane.client import LaneClient
+from edged.http.request import Request
+
+
+class LaneState(IntEnum):
+    """What a connection is in the middle of. Bytes that the kernel has not taken may be left over in any of them."""
+
+    READING = 0  # between requests, or in the midst of a head
+    IN_THREAD = 1  # its answer is being made in a thread
+    HELD = 2  # its request waits for something to move
+    STREAMING = 3  # its answer goes out in pieces
+    SENDING_FILE = 4
+    BY_TASK = 5  # its answer is written by a task of the application's
+    HANDING_OVER = 6  # to Hypercorn, once the kernel has taken what was answered before
+    LINGERING = 7  # closed for writing; reads until the peer ends too (RFC 9112 section 9.6)
+    CLOSED = 8  # or gone to Hypercorn: the lane has no more to do with it
+
+
+class Event(IntEnum):
+    """What happens to a connection."""
+
+    READABLE = 0  # the peer has sent something, or has ended
+    WRITABLE = 1  # the kernel takes more
+    WOKEN = 2  # what it waits for has moved
+    ANSWERED = 3  # the thread or the task is through
+    SWEPT = 4  # a second has passed: deadlines
+    DRAINED = 5  # the server stops
 
 
 @dataclass(slots=True)
-class Flow:
-    """An answer in pieces under way. chunked: framed so (HTTP/1.1), else ended by closing; generation: of
-    the news that it has followed.
+class StreamUnderWay:
+    """chunked: framed so (HTTP/1.1), else ended by closing; generation: of the signal that it has followed. It begins
+    with none: the signal may have moved while the first pieces were made.
     """
 
     stream: Stream
     pieces: Iterator[bytes]
     chunked: bool
     close: bool
-    generation: int
+    generation: int = -1
 
 
 @dataclass(slots=True)
-class Wait:
-    """A held request, and when it is answered at the latest (the lane's clock)."""
+class HeldRequest:
+    """until: when it is answered at the latest (the lane's clock)."""
 
     held: Held
-    request: Request
-    close: bool
+    head: RequestHead
     until: float
 
 
 @dataclass(slots=True)
-class Job:
-    """A request that is answered in a thread. raw: its bytes; generation: of the news when it was asked."""
+class ThreadWork:
+    """A request that is answered in a thread. raw: its bytes; generation: of the application when it was asked."""
 
+    work: InThread
+    head: RequestHead
     request: Request
     raw: bytes
-    close: bool
     generation: int
     started: bool = False
+    answer: Answer | None = None
 
 
-class Proxied(Protocol):
-    """The proxy's answers for one identity."""
+@dataclass(slots=True)
+class FileUnderWay:
+    """How far an open file has been sent."""
 
-    def remembered(self, raw: bytes) -> bytes | None:
-        """The whole answer to the bytes of a head that was answered before, while it holds."""
-
-    def lookup(self, raw: bytes, head: Head) -> bytes | Application | None:
-        """For the bytes of a head and what they say: the whole answer where memory has it, else what will answer; None
-        where the slow lane must.
-        """
+    response: FileResponse
+    close: bool
+    offset: int
+    left: int
 
 
-# The proxy's answers for an identity; the function says whether a Host value is answered at all.
-Lanes = Callable[[Identity, Callable[[bytes], bool]], Proxied]
+Doing = StreamUnderWay | HeldRequest | ThreadWork | FileUnderWay | LaneClient
 
 
 class LaneConnection:
-    """proxied: None where nothing is proxied.
-
-    mark: four bytes before each of its requests in the memory, the same only for the same identity by the same kind
-    of listener. outbox: bytes that the kernel did not take. touched: when it last got on (the lane's clock).
+    """partition: four bytes before each of its requests in the memory, the same only for the same identity by the
+    same kind of listener. doing: the details of its state. outbox: bytes that the kernel did not take. progress_at:
+    when it last got on (the lane's clock); head_since: when the first byte of a head came that is not whole yet, or 0.
     """
 
     __slots__ = (
-        "alive",
-        "call",
         "closing",
+        "doing",
         "ended",
         "fd",
-        "flow",
-        "handing",
         "head_since",
         "inbox",
-        "job",
-        "lingering",
-        "mark",
+        "on_woken",
         "outbox",
+        "partition",
         "peer",
-        "proxied",
+        "progress_at",
         "sock",
-        "touched",
-        "wait",
+        "state",
         "who",
+        "woken",
     )
 
-    def __init__(self, sock: socket.socket, peer: Peer, who: Identity, mark: bytes, now: float) -> None:
+    def __init__(self, sock: socket.socket, peer: Peer, who: Identity, partition: bytes, now: float) -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.peer = peer
         self.who = who
-        self.mark = mark
-        self.proxied: Proxied | None = None
+        self.partition = partition
+        self.state = LaneState.READING
+        self.doing: Doing | None = None
         self.inbox = b""
         self.outbox: memoryview | None = None
-        self.flow: Flow | None = None
-        self.wait: Wait | None = None
-        self.job: Job | None = None
-        self.call: Call | None = None
-        self.alive = True  # in the lane
         self.closing = False  # after what is in the outbox
         self.ended = False  # the peer sends no more, and may still read
-        self.handing = False  # to Hypercorn, after what is in the outbox
-        self.lingering = False  # closed for writing, reading until the peer ends too
-        self.touched = now
+        self.progress_at = now
         self.head_since = 0.0
+        self.woken = False  # what it waits for has moved, and it has not had its turn yet
+        self.on_woken: Callable[[LaneConnection], None]
 
-    def is_waiting(self) -> bool:
-        """Whether the next request has to wait until something other than the peer has happened."""
-        return not (self.flow is None and self.wait is None and self.job is None and self.call is None)
+    def become(self, state: LaneState, doing: Doing | None = None) -> None:
+        self.state = state
+        self.doing = doing
+
+    def end_file(self) -> None:
+        """The file was sent, or will not be."""
+        assert isinstance(self.doing, FileUnderWay)
+        os.close(self.doing.response.handle)
+        self.closing = self.doing.close
+        self.become(LaneState.READING)
+
+    def wake(self) -> None:
+        """What it waits for has moved: it gets its turn soon."""
+        if not self.woken:
+            self.woken = True
+            self.on_woken(self)
+
+    def receive(self, size: int) -> bytes:
+        """Raises BlockingIOError, OSError."""
+        return self.sock.recv(size)
+
+    def send(self, data: bytes | memoryview) -> int:
+        """How much of it the kernel has taken. Raises BlockingIOError, OSError."""
+        return self.sock.send(data)
+
+    def shut(self) -> None:
+        """Close for writing. Raises OSError."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def send_file(self, handle: int, offset: int, count: int) -> int:
+        """How much of a file the kernel has taken; 0 where the file ends. Raises BlockingIOError, OSError."""
+        return os.sendfile(self.fd, handle, offset, count)

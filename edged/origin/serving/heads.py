@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +16,11 @@ from edged.feed.head import Head
 from edged.feed.names import NAME
 from edged.feed.trust import root as trust
 from edged.files import FileStamp, read_bounded, stamp_of
+from edged.http.application import Signal
 
 logger = logging.getLogger("edged.origin")
 
-POLL_S = 0.1  # how often head files are looked at while somebody waits; one look for all who wait
+LOOK_S = 0.1  # between two looks at head files while somebody waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +46,33 @@ class PublicHead:
 
 
 class Heads:
-    """Reads heads below `public` when their files change. Start `watch` in a nursery for `newer` to work."""
+    """Reads heads below `public` when their files change. Their signals move by themselves while `watch` runs."""
 
     def __init__(self, public: Path) -> None:
         self.public = public
         self.known: dict[str, tuple[FileStamp, PublicHead]] = {}
-        self.waiting: dict[str, int] = {}
-        self.changed: dict[str, trio.Event] = {}
-        self.asked = trio.Event()
-        self.closed = False
+        self.signals: dict[str, Signal] = {}
+        self.wanted = trio.Event()
 
     def datasets(self) -> list[str]:
         names = [path.parent.name for path in self.public.glob("*/head")]
         return sorted(name for name in names if NAME.fullmatch(name))
 
     def current(self, dataset: str) -> PublicHead | None:
-        """The head in force, None if there is no such dataset. A file that is not a rightful head is passed over."""
+        """The head in force, None if there is no such dataset. A file that is not a rightful head is passed over. Moves
+        the dataset's signal where it is another than before.
+        """
         path = self.public / dataset / "head"
         try:
             stamp = stamp_of(path, follow=False)
         except OSError:
             stamp = None
-        if stamp is None:
-            self.known.pop(dataset, None)
-            return None
         known = self.known.get(dataset)
+        if stamp is None:
+            if known is not None:
+                del self.known[dataset]
+                self.signal(dataset).move()
+            return None
         if known is not None and known[0] == stamp:
             return known[1]
         try:
@@ -81,6 +83,8 @@ class Heads:
                 return None
             found = known[1]
         self.known[dataset] = (stamp, found)
+        if known is not None:
+            self.signal(dataset).move()  # whoever saw it first, everybody who waits hears of it
         return found
 
     def read(self, path: Path, dataset: str) -> PublicHead:
@@ -94,56 +98,22 @@ class Heads:
             root = trust.verify_root(read_bounded(path, limits.TRUST_BYTES), root)
         return root
 
-    async def newer(
-        self, dataset: str, after: int, wait_s: float, is_known: Callable[[PublicHead], bool] = lambda head: True
-    ) -> PublicHead | None:
-        """The head as soon as it has news; whatever it is once `wait_s` are over.
+    def signal(self, dataset: str) -> Signal:
+        """What moves when the dataset's head does."""
+        found = self.signals.get(dataset)
+        if found is None:
+            found = self.signals[dataset] = Signal(self.want)
+        return found
 
-        after: the newest version, offered ones included, that the device has seen; is_known: whether the device has
-        this very head. News are a later version, a rollout that moves, and takedowns.
-        """
-        before: PublicHead | None = None
-        with trio.move_on_after(wait_s):
-            while not self.closed:
-                found = self.current(dataset)
-                if found is None or found.newest_version > after:
-                    return found
-                if found.news != before.news if before is not None else not is_known(found):
-                    return found
-                before = found
-                await self.next_change(dataset)
-        return self.current(dataset)
-
-    async def next_change(self, dataset: str) -> None:
-        event = self.changed.setdefault(dataset, trio.Event())
-        self.waiting[dataset] = self.waiting.get(dataset, 0) + 1
-        self.asked.set()
-        try:
-            await event.wait()
-        finally:
-            self.waiting[dataset] -= 1
-            if not self.waiting[dataset]:
-                del self.waiting[dataset]
+    def want(self) -> None:
+        self.wanted.set()
 
     async def watch(self) -> None:
-        """Look at the heads that somebody waits for, for ever."""
+        """Look at the heads that somebody waits for, for ever: one look for all who wait for the same."""
         while True:
-            await self.asked.wait()
-            for dataset in list(self.waiting):
-                before = self.known.get(dataset)
-                if self.current(dataset) is None or self.known.get(dataset) != before:
-                    self.wake(dataset)
-            if not self.waiting:
-                self.asked = trio.Event()
-            await trio.sleep(POLL_S)
-
-    def wake(self, dataset: str) -> None:
-        event = self.changed.pop(dataset, None)
-        if event is not None:
-            event.set()
-
-    def close(self) -> None:
-        """Answer everybody who waits, now."""
-        self.closed = True
-        for dataset in list(self.changed):
-            self.wake(dataset)
+            await self.wanted.wait()
+            self.wanted = trio.Event()
+            while followed := [name for name, signal in self.signals.items() if signal.followers]:
+                for dataset in followed:
+                    self.current(dataset)
+                await trio.sleep(LOOK_S)

@@ -11,7 +11,7 @@ import trio
 
 from edged.errors import BusyError, ConfigError, EdgedError, plain_errors
 from edged.http.limits import Limits
-from edged.http.server import serve
+from edged.http.server import Listening, serve
 from edged.origin.publisher import Clock, Publisher
 from edged.origin.serving.app import FeedApp
 from edged.origin.serving.heads import Heads
@@ -54,15 +54,10 @@ async def run_station(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heads.watch)
         nursery.start_soon(keep_fresh, feed_dir, heads, clock)
-        if stop is not None:
-            nursery.start_soon(release_on_stop, stop, heads)
-        await serve(FeedApp(heads.public, heads), bind, limits=connection_limits(), stop=stop, task_status=task_status)
+        app = FeedApp(heads.public, heads, clock)
+        listening = Listening(tuple(bind), limits=connection_limits())
+        await serve(app, listening, clock=clock, stop=stop, task_status=task_status)
         nursery.cancel_scope.cancel()
-
-
-async def release_on_stop(stop: trio.Event, heads: Heads) -> None:
-    await stop.wait()
-    heads.close()
 
 
 def connection_limits() -> Limits:

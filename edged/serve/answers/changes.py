@@ -6,17 +6,19 @@ that it has not had whole, and nothing is lost where a connection broke in the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
 from edged.errors import RequestError
 from edged.feed import cbor
-from edged.http.request import Held, Request, Response, Stream, Timed
+from edged.http.application import Answer, Held, Response, Stream
+from edged.http.fields import Fields
+from edged.http.request import Request
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query
 from edged.serve.answers.render import Renderer, encode_json, is_binary, value_in
-from edged.serve.answers.respond import CACHE_CONTROL, Service, respond
+from edged.serve.answers.respond import CACHE_CONTROL, DataAge, Inquiry, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import ChangedRecord, Dataset, View
 
@@ -24,6 +26,7 @@ WHOLE_CHANGES = 1000  # as many are answered in one body; more are streamed
 WHOLE_BYTES = 8 << 20
 PIECE_BYTES = 64 << 10
 RETRY_MS = 1000
+KEEP_ALIVE = b": still here\n\n"  # a comment, which clients pass over
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +76,12 @@ def since_of(request: Request, query: Query) -> int | None:
 
 
 def answer_changes(
-    service: Service,
-    request: Request,
-    dataset: Dataset,
-    view: View,
-    query: Query,
-    shapes: dict[str, Shape],
-    may_hold: bool,
+    inquiry: Inquiry, view: View, query: Query, shapes: dict[str, Shape], again: Callable[[bool], Answer]
 ) -> Response | Stream | Held:
-    """Raises RequestError. may_hold: False when the lane has waited already."""
+    """again: answers the same request once more, and holds it again only if it is not asked for the last time. Raises
+    RequestError.
+    """
+    service, request = inquiry.service, inquiry.request
     form = choose_format(request.get(b"accept"), CHANGE_FORMATS)
     for name in query.collections:
         if name not in view.collections:
@@ -89,14 +89,14 @@ def answer_changes(
     since = since_of(request, query)
     wanted = Wanted(service.renderer, form, frozenset(query.collections), shapes)
     if form is EVENTS:
-        return event_stream(service, request, dataset, view, wanted, view.version if since is None else since)
+        return event_stream(inquiry, view, wanted, view.version if since is None else since)
     if since is None:
         raise RequestError(
             400, "since is missing: name the version that you have (a list's or a record's Edged-Version)"
         )
-    if since == view.version and query.wait_s and may_hold:
-        return Held(view.dataset, view.version, query.wait_s)
-    return whole(service, request, view, wanted, since)
+    if since == view.version and query.wait_s and inquiry.may_hold:
+        return Held(service.news.signal(view.dataset), inquiry.generation, query.wait_s, again)
+    return whole(inquiry, view, wanted, since)
 
 
 def is_too_old(view: View, since: int) -> bool:
@@ -104,10 +104,10 @@ def is_too_old(view: View, since: int) -> bool:
     return since < view.changes_from or since > view.version
 
 
-def whole(service: Service, request: Request, view: View, wanted: Wanted, since: int) -> Response | Stream:
+def whole(inquiry: Inquiry, view: View, wanted: Wanted, since: int) -> Response | Stream:
     """One body; where it would be large, a stream of pieces that ends."""
     if is_too_old(view, since):
-        return respond(service, request, whole_body(wanted.form, [reset(wanted.form, view)], view), wanted.form, view)
+        return respond(inquiry, whole_body(wanted.form, [reset(wanted.form, view)], view), wanted.form)
     changes = wanted.of(view, since)
     items: list[bytes] = []
     size = 0
@@ -118,10 +118,10 @@ def whole(service: Service, request: Request, view: View, wanted: Wanted, since:
             break
     following = next(changes, None)
     if following is None:
-        return respond(service, request, whole_body(wanted.form, items, view), wanted.form, view)
+        return respond(inquiry, whole_body(wanted.form, items, view), wanted.form)
     items.append(wanted.render(view, following))
     pieces = pieces_of(wanted, items, changes, view)
-    return Stream(200, stream_fields(service, request, view, wanted.form), Timed.of(view), pieces, view.dataset)
+    return Stream(200, stream_fields(inquiry, view, wanted.form), DataAge.of(view), pieces)
 
 
 def whole_body(form: Format, items: list[bytes], view: View) -> bytes:
@@ -163,20 +163,20 @@ def reset(form: Format, view: View) -> bytes:
     return b'{"reset":true,"version":%d}' % view.version
 
 
-def stream_fields(service: Service, request: Request, view: View, form: Format) -> tuple[tuple[bytes, bytes], ...]:
+def stream_fields(inquiry: Inquiry, view: View, form: Format) -> Fields:
     return (
         (b"Content-Type", form.media.encode()),
         (b"X-Content-Type-Options", b"nosniff"),
         (b"Cache-Control", CACHE_CONTROL),
         (b"Edged-Version", b"%d" % view.version),
         (b"ETag", b'"%b-%d-%d"' % (form.name.encode(), view.version, view.as_of)),
-        (b"Vary", service.web.vary),
-        *service.web.cors(request),
+        (b"Vary", inquiry.service.vary),
+        *inquiry.service.cors.fields(inquiry.request),
     )
 
 
 @dataclass(slots=True)
-class Follower:
+class EventsSince:
     """An event stream's place: what it has sent. Each call gives the events of what is new."""
 
     wanted: Wanted
@@ -214,15 +214,15 @@ class Follower:
         yield last
 
 
-def event_stream(
-    service: Service, request: Request, dataset: Dataset, view: View, wanted: Wanted, since: int
-) -> Stream:
+def event_stream(inquiry: Inquiry, view: View, wanted: Wanted, since: int) -> Stream:
     """Server-sent events: a change is a message; `version` ends each version; `reset` says to read all again."""
-    follower = Follower(wanted, dataset, since)
+    assert inquiry.dataset is not None
+    follower = EventsSince(wanted, inquiry.dataset, since)
 
     def opening() -> Iterator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MS
         yield from follower.events(view)
 
-    fields = stream_fields(service, request, view, wanted.form)
-    return Stream(200, fields, Timed.of(view), opening(), view.dataset, follower, b": still here\n\n")
+    fields = stream_fields(inquiry, view, wanted.form)
+    signal = inquiry.service.news.signal(view.dataset)
+    return Stream(200, fields, DataAge.of(view), opening(), signal, follower, KEEP_ALIVE)

@@ -11,7 +11,7 @@ from base64 import b64encode
 from threading import Lock
 
 from edged.feed import zstd
-from edged.http.target import encode
+from edged.http.request import encode
 from edged.serve.answers.negotiate import Format
 from edged.serve.catalog import View
 

@@ -7,12 +7,12 @@ from urllib.parse import urlencode
 
 from edged.errors import RequestError
 from edged.feed import cbor
-from edged.http.request import Request, Response
-from edged.http.target import encode
+from edged.http.application import Response
+from edged.http.request import encode
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, LIST_FORMATS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query, readings
 from edged.serve.answers.render import encode_json, is_binary
-from edged.serve.answers.respond import Service, respond
+from edged.serve.answers.respond import Inquiry, Service, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import View
 
@@ -21,11 +21,10 @@ MAX_ANSWER_BYTES = 32 << 20
 Found = list[tuple[str, bytes]]
 
 
-def answer_list(
-    service: Service, request: Request, view: View, collection: str, query: Query, shape: Shape | None, path: str
-) -> Response:
+def answer_list(inquiry: Inquiry, view: View, collection: str, query: Query, shape: Shape | None) -> Response:
     """A list as asked. Raises RequestError."""
-    form = choose_format(request.get(b"accept"), LIST_FORMATS)
+    service = inquiry.service
+    form = choose_format(inquiry.request.get(b"accept"), LIST_FORMATS)
     binary, following = is_binary(form), None
     if query.keys is not None:
         items = batch(service, view, collection, query.keys, binary, shape)
@@ -33,8 +32,9 @@ def answer_list(
         found, following = find(view, collection, query)
         item = service.renderer.item
         items = [item(view, collection, key, raw, binary, shape) for key, raw in found]
+    path = f"/v1/{encode(view.dataset)}/{encode(collection)}"
     links = (link(path, query, following),) if following is not None else ()
-    return respond(service, request, wrap(items, form, view.version, following), form, view, links=links)
+    return respond(inquiry, wrap(items, form, view.version, following), form, links=links)
 
 
 def batch(

@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes
 from edged.errors import RequestError, WireError
 from edged.feed.limits import KEY_BYTES
 from edged.feed.names import check_key
-from edged.http.target import BROKEN_ESCAPE, decode, split_query
+from edged.http.request import BROKEN_ESCAPE, decode, split_query
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000

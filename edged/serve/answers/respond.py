@@ -1,27 +1,62 @@
-"""What every handler is given beside the request (catalog, renderer, web rules), and how its answer is made."""
+"""What every handler is given (the service, a request, what it is answered from), and how its answer is made."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Literal
 
 import trio
 
 from edged.errors import RequestError
+from edged.http.application import Response, Shared
+from edged.http.cors import CorsRule
+from edged.http.dates import write_date
 from edged.http.fields import Fields
-from edged.http.hosts import Web
+from edged.http.hosts import HostRule
 from edged.http.problem import make_problem
-from edged.http.request import Request, Response, Shared, Timed
+from edged.http.request import Request
 from edged.http.validators import names_tag
 from edged.serve.answers.dictionary import DICTIONARY, Dictionaries, offers_dcz
 from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
 from edged.serve.answers.render import LEAST_CODED_BYTES, Renderer, entity_tag
-from edged.serve.catalog import Catalog, View
+from edged.serve.catalog import Catalog, Clock, Dataset, View
 from edged.serve.damage import DamageReports
+from edged.serve.news import News
 
 # A local replica answers in microseconds and may change any second: ask each time, and take 304 for an answer.
 CACHE_CONTROL = b"no-cache"
 RETRY_S = b"2"
+# What pages of other origins may read of an answer, and send (CORS).
+EXPOSED = b"ETag, Link, Age, Edged-Version, Edged-State, Retry-After, Cache-Status"
+ACCEPTED = b"Accept, Authorization, If-None-Match, Last-Event-ID"
+
+State = Literal["fresh", "stale", "expired"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataAge:
+    """When the data of an answer was signed, and for how long it counts as what. Seconds."""
+
+    as_of: int
+    fresh_s: int
+    expires_s: int
+
+    @classmethod
+    def of(cls, view: View) -> DataAge:
+        return cls(view.as_of, view.fresh_s, view.expires_s)
+
+    def age_s(self, now: float) -> int:
+        return max(0, int(now) - self.as_of)
+
+    def state(self, now: float) -> State:
+        age = self.age_s(now)
+        return "fresh" if age <= self.fresh_s else "stale" if age <= self.expires_s else "expired"
+
+    def fields(self, now: float) -> Fields:
+        """The fields that change while the data does not."""
+        state = self.state(now).encode()
+        return ((b"Date", write_date(now)), (b"Edged-State", state), (b"Age", b"%d" % self.age_s(now)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,39 +64,68 @@ class Service:
     """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told."""
 
     catalog: Catalog
+    news: News
+    clock: Clock
     renderer: Renderer
-    web: Web
+    hosts: HostRule
+    cors: CorsRule
     slow: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
     damage: DamageReports = field(default_factory=DamageReports)
     dictionaries: Dictionaries = field(default_factory=Dictionaries)
-    times: dict[str, tuple[View, Timed]] = field(default_factory=dict)
+    ages: dict[str, tuple[View, DataAge]] = field(default_factory=dict)
 
-    def timed(self, view: View) -> Timed:
-        """When a view's data was signed: the same object for the same view."""
-        known = self.times.get(view.dataset)
+    @property
+    def vary(self) -> bytes:
+        return b"Accept, Accept-Encoding, Origin" if self.cors.origins else b"Accept, Accept-Encoding"
+
+    def age_of(self, view: View) -> DataAge:
+        """The same object for the same view."""
+        known = self.ages.get(view.dataset)
         if known is None or known[0] is not view:
-            known = self.times[view.dataset] = (view, Timed.of(view))
+            known = self.ages[view.dataset] = (view, DataAge.of(view))
         return known[1]
 
 
+@dataclass(slots=True)
+class Inquiry:
+    """One request of an app, and what it is answered from. now: seconds since 1970; may_hold: False when it was held
+    already; dataset, view: None as long as it is not known which; generation: of the dataset's signal before its view
+    was taken.
+    """
+
+    service: Service
+    request: Request
+    now: float
+    may_hold: bool = True
+    dataset: Dataset | None = None
+    view: View | None = None
+    generation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """How long an answer is good for. cache: its Cache-Control; keep: whether it is the same for the whole version;
+    extra: fields of its own.
+    """
+
+    cache: bytes = CACHE_CONTROL
+    keep: bool = True
+    extra: Fields = ()
+
+
+PER_VERSION, PER_MOMENT = Kept(), Kept(keep=False)
+
+
 def respond(
-    service: Service,
-    request: Request,
-    body: bytes,
-    form: Format,
-    view: View | None,
-    *,
-    links: tuple[bytes, ...] = (),
-    extra: Fields = (),
-    cache: bytes = CACHE_CONTROL,
-    keep: bool = True,
+    inquiry: Inquiry, body: bytes, form: Format, *, links: tuple[bytes, ...] = (), kept: Kept = PER_VERSION
 ) -> Response:
-    """200 with `body` in the coding that the asker likes, or 304. Raises RequestError 406, DamageError."""
+    """200 with `body` in the coding that the client likes, or 304. Raises RequestError 406, DamageError."""
+    service, request, view = inquiry.service, inquiry.request, inquiry.view
     accepted = request.get(b"accept-encoding")
-    vary, cors = service.web.vary, service.web.cors(request)
-    timed, version, trained = None, None, None
+    vary, cors = service.vary, service.cors.fields(request)
+    version, trained = None, None
     if view is not None:
-        timed, version = service.timed(view), view.version
+        version = view.version
         if offers_dcz(accepted) and form is not DICTIONARY:
             trained = service.dictionaries.of(view)
             vary += b", Available-Dictionary"
@@ -72,16 +136,25 @@ def respond(
     if coding != "identity" and len(body) < LEAST_CODED_BYTES and not refuses_identity(accepted):
         coding = "identity"
     tag = entity_tag(body, form.name, coding, trained)
-    own: Fields = ((b"ETag", tag.encode()), *extra)
+    own: Fields = ((b"ETag", tag.encode()), *kept.extra)
     if links:
         own = (*own, (b"Link", b", ".join(links)))
     known = request.values.get(b"if-none-match")
     if known is not None and names_tag(known, tag.encode()):
-        return Response(304, own, b"", timed, keep, shared_fields(None, coding, version, vary, cors, cache))
+        shared = shared_fields(None, coding, version, vary, cors, kept.cache)
+        return timed(inquiry, Response(304, own, keep=kept.keep, shared=shared))
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
-    return Response(200, own, body, timed, keep, shared_fields(form, coding, version, vary, cors, cache))
+    shared = shared_fields(form, coding, version, vary, cors, kept.cache)
+    return timed(inquiry, Response(200, own, body, keep=kept.keep, shared=shared))
+
+
+def timed(inquiry: Inquiry, response: Response) -> Response:
+    """With the age of the data that it is made from."""
+    if inquiry.view is not None:
+        response.timed = inquiry.service.age_of(inquiry.view)
+    return response
 
 
 @lru_cache(maxsize=128)
@@ -99,23 +172,18 @@ def shared_fields(
     return Shared.of(tuple(fields))
 
 
-def problem(
-    service: Service,
-    request: Request,
-    fault: RequestError,
-    view: View | None = None,
-) -> Response:
+def problem(inquiry: Inquiry, fault: RequestError) -> Response:
     """RFC 9457. Its entity tag is there for uniformity; conditions apply to successes alone."""
+    service, view = inquiry.service, inquiry.view
     standard, body = make_problem(fault.status, str(fault))
     fields: list[tuple[bytes, bytes]] = [
         *standard,
         (b"X-Content-Type-Options", b"nosniff"),
         (b"ETag", entity_tag(body, "problem", "identity").encode()),
-        (b"Vary", service.web.vary),
+        (b"Vary", service.vary),
         *((name.encode(), value.encode()) for name, value in fault.headers),
-        *service.web.cors(request),
+        *service.cors.fields(inquiry.request),
     ]
-    if view is None:
-        return Response(fault.status, tuple(fields), body)
-    fields.append((b"Edged-Version", b"%d" % view.version))
-    return Response(fault.status, tuple(fields), body, Timed.of(view))
+    if view is not None:
+        fields.append((b"Edged-Version", b"%d" % view.version))
+    return timed(inquiry, Response(fault.status, tuple(fields), body))

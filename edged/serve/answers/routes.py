@@ -4,16 +4,15 @@ the same answer.
 
 from __future__ import annotations
 
-import logging
+from functools import partial
 
 import cbor2
 
-from edged.access.identity import Identity
 from edged.errors import DamageError, EdgedError, QueryError, RequestError, StoreError
 from edged.feed.schema import ViewRule, view_to_cbor
-from edged.http.hosts import METHODS
-from edged.http.request import Answer, Request, Response, Stream, Timed
-from edged.http.target import decode, encode, split_target
+from edged.http.application import Answer, Response, Stream
+from edged.http.cors import METHODS
+from edged.http.request import Request, decode, split_target
 from edged.serve.answers.changes import answer_changes
 from edged.serve.answers.dictionary import DICTIONARY, LIFE
 from edged.serve.answers.lists import answer_list
@@ -30,11 +29,9 @@ from edged.serve.answers.query import (
     parse_query,
 )
 from edged.serve.answers.render import encode_json, is_binary
-from edged.serve.answers.respond import RETRY_S, Service, problem, respond
+from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, problem, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import Dataset, View
-
-logger = logging.getLogger("edged.serve")
 
 QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view"})
 NO_RULE = ViewRule()
@@ -53,57 +50,53 @@ def may_be_slow(query: bytes) -> bool:
     return any(pair.partition(b"=")[0] not in QUICK_PARAMETERS for pair in query.split(b"&")) if query else False
 
 
-def answer(request: Request, who: Identity, service: Service, now: float, *, may_hold: bool = True) -> Answer:
-    """The answer for `who`. now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for.
+def answer(service: Service, request: Request, now: float, *, may_hold: bool = True) -> Answer:
+    """now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for.
 
     Raises nothing that a request can cause: faults of a request are problem details, a broken replica is a 503.
     """
-    view: View | None = None
-    dataset: Dataset | None = None
+    inquiry = Inquiry(service, request, now, may_hold)
     try:
-        asterisk = request.method == "OPTIONS" and request.target == b"*"  # the server as a whole
-        pathless = asterisk or request.method == "CONNECT"
-        authority, path, query = split_target(b"/" if pathless else request.target)
-        service.web.check_host(request, authority)
-        if request.method == "OPTIONS":
-            return service.web.options(request)
-        if request.method not in ("GET", "HEAD"):
-            methods = METHODS.decode()
-            what = f"{request.method:.40} is not answered here, only {methods}"
-            raise RequestError(405, what, headers=(("Allow", methods),))
-        if not is_own(path):
-            raise RequestError(404, f"nothing at {path[:200].decode('ascii', 'replace')}; the API is below /v1")
-        if path == b"/openapi.json":
-            parse_query(query, NO_PARAMETERS)
-            return respond(service, request, OPENAPI, choose_format(request.get(b"accept"), OPENAPI_FORMATS), None)
-        segments = path.split(b"/", 4)[2:]
-        if not segments:
-            parse_query(query, NO_PARAMETERS)
-            return answer_datasets(service, request, now)
-        dataset = find_dataset(service, decode(segments[0], "dataset"))
-        view = open_view(dataset)
-        found = route(service, request, dataset, view, segments[1:], query, now, may_hold)
-        return service.damage.watched(found) if isinstance(found, Stream) else found
+        return find(inquiry)
     except RequestError as fault:
-        return problem(service, request, fault, view)
+        return problem(inquiry, fault)
     except QueryError as fault:
-        return problem(service, request, RequestError(400, str(fault)), view)
+        return problem(inquiry, RequestError(400, str(fault)))
     except StoreError as fault:
-        if isinstance(fault, DamageError) and dataset is not None:
-            service.damage.report(dataset.name, fault, view)
-        busy = RequestError(503, str(fault), headers=(("Retry-After", RETRY_S.decode()),))
-        return problem(service, request, busy, view)
+        if isinstance(fault, DamageError) and inquiry.dataset is not None:
+            service.damage.report(inquiry.dataset.name, fault, inquiry.view)
+        return problem(inquiry, RequestError(503, str(fault), headers=(("Retry-After", RETRY_S.decode()),)))
     except EdgedError as fault:
-        return problem(service, request, RequestError(500, str(fault)), view)
+        return problem(inquiry, RequestError(500, str(fault)))
 
 
-def answer_contained(request: Request, who: Identity, service: Service, now: float, *, may_hold: bool = True) -> Answer:
-    """`answer`, with a fault of our own logged and answered 500, so that it costs one request and not the daemon."""
-    try:
-        return answer(request, who, service, now, may_hold=may_hold)
-    except Exception:
-        logger.exception("answer %s %r", request.method, request.target[:500])
-        return problem(service, request, RequestError(500, "a fault of edged, which its log describes"))
+def find(inquiry: Inquiry) -> Answer:
+    """What lies at a request's path. Raises EdgedError."""
+    service, request = inquiry.service, inquiry.request
+    asterisk = request.method == "OPTIONS" and request.target == b"*"  # the server as a whole
+    pathless = asterisk or request.method == "CONNECT"
+    authority, path, query = split_target(b"/" if pathless else request.target)
+    service.hosts.check(request, authority)
+    if request.method == "OPTIONS":
+        return service.cors.options(request)
+    if request.method not in ("GET", "HEAD"):
+        methods = METHODS.decode()
+        what = f"{request.method:.40} is not answered here, only {methods}"
+        raise RequestError(405, what, headers=(("Allow", methods),))
+    if not is_own(path):
+        raise RequestError(404, f"nothing at {path[:200].decode('ascii', 'replace')}; the API is below /v1")
+    if path == b"/openapi.json":
+        parse_query(query, NO_PARAMETERS)
+        return respond(inquiry, OPENAPI, choose_format(request.get(b"accept"), OPENAPI_FORMATS))
+    segments = path.split(b"/", 4)[2:]
+    if not segments:
+        parse_query(query, NO_PARAMETERS)
+        return answer_datasets(inquiry)
+    dataset = inquiry.dataset = find_dataset(service, decode(segments[0], "dataset"))
+    inquiry.generation = service.news.signal(dataset.name).generation  # before the view: no move is lost between them
+    view = inquiry.view = open_view(dataset)
+    found = route(inquiry, view, segments[1:], query)
+    return service.damage.watched(dataset.name, found) if isinstance(found, Stream) else found
 
 
 def find_dataset(service: Service, name: str) -> Dataset:
@@ -122,35 +115,30 @@ def open_view(dataset: Dataset) -> View:
     return dataset.view()
 
 
-def route(
-    service: Service,
-    request: Request,
-    dataset: Dataset,
-    view: View,
-    segments: list[bytes],
-    query: bytes,
-    now: float,
-    may_hold: bool,
-) -> Answer:
+def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> Answer:
     """Below /v1/{dataset}."""
     if not segments:
         wanted = parse_query(query, DATASET_PARAMETERS).dictionary
         if wanted is not None:
-            return answer_dictionary(service, request, view, wanted)
-        return answer_dataset(service, request, view, now)
+            return answer_dictionary(inquiry, view, wanted)
+        return answer_dataset(inquiry, view)
     collection = decode(segments[0], "collection")
     if len(segments) == 2:
         parsed = parse_query(query, RECORD_PARAMETERS) if query else NOTHING
         check_collection(view, collection)
-        return answer_record(service, request, view, collection, parse_key(segments[1], "key"), parsed)
+        return answer_record(inquiry, view, collection, parse_key(segments[1], "key"), parsed)
     if collection == "changes":
         parsed = parse_query(query, CHANGES_PARAMETERS)
         shapes = {name: shape for name in view.collections if (shape := shape_of(view, name, parsed)) is not None}
-        return answer_changes(service, request, dataset, view, parsed, shapes, may_hold)
+        return answer_changes(inquiry, view, parsed, shapes, partial(ask_again, inquiry.service, inquiry.request))
     parsed = parse_query(query, LIST_PARAMETERS)
     check_collection(view, collection)
-    path = f"/v1/{encode(view.dataset)}/{encode(collection)}"
-    return answer_list(service, request, view, collection, parsed, shape_of(view, collection, parsed), path)
+    return answer_list(inquiry, view, collection, parsed, shape_of(view, collection, parsed))
+
+
+def ask_again(service: Service, request: Request, last: bool) -> Answer:
+    """A request that was held."""
+    return answer(service, request, service.clock(), may_hold=not last)
 
 
 def check_collection(view: View, collection: str) -> None:
@@ -173,26 +161,26 @@ def shape_of(view: View, collection: str, query: Query) -> Shape | None:
     return Shape(encode_json([view_to_cbor(rule), query.fields]).decode(), rule, query.fields)
 
 
-def answer_record(service: Service, request: Request, view: View, collection: str, key: str, query: Query) -> Response:
+def answer_record(inquiry: Inquiry, view: View, collection: str, key: str, query: Query) -> Response:
     """One record's value alone. Raises RequestError 404 or 410."""
-    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
+    form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
     shape = shape_of(view, collection, query)
-    body = service.renderer.value(view, collection, key, is_binary(form), shape)
+    body = inquiry.service.renderer.value(view, collection, key, is_binary(form), shape)
     if body is None:
         what = f"record {key!r:.200}"
         if view.is_taken_down(collection, key):
             raise RequestError(410, f"{what} of collection {collection!r} was taken down by its publisher")
         raise RequestError(404, f"no {what} in collection {collection!r} of {view.dataset!r}")
-    return respond(service, request, body, form, view)
+    return respond(inquiry, body, form)
 
 
-def answer_dataset(service: Service, request: Request, view: View, now: float) -> Response:
+def answer_dataset(inquiry: Inquiry, view: View) -> Response:
     """What a dataset is: `state` depends on the time, so the answer is never kept."""
     document = {
         "dataset": view.dataset,
         "version": view.version,
         "as_of": view.as_of,
-        "state": Timed.of(view).state(now),
+        "state": inquiry.service.age_of(view).state(inquiry.now),
         "fresh_s": view.fresh_s,
         "expires_s": view.expires_s,
         "changes_from": view.changes_from,
@@ -202,34 +190,32 @@ def answer_dataset(service: Service, request: Request, view: View, now: float) -
         "indexes": {name: list(item.index) for name, item in view.schema.collections.items() if item.index},
         "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
     }
-    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
-    trained = service.dictionaries.of(view)
+    form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
+    trained = inquiry.service.dictionaries.of(view)
     links = (trained.link,) if trained is not None else ()
-    return respond(service, request, encode_document(document, is_binary(form)), form, view, links=links, keep=False)
+    return respond(inquiry, encode_document(document, is_binary(form)), form, links=links, kept=PER_MOMENT)
 
 
-def answer_dictionary(service: Service, request: Request, view: View, name: str) -> Response:
+def answer_dictionary(inquiry: Inquiry, view: View, name: str) -> Response:
     """The dictionary of the dataset's answers (RFC 9842 section 2.1). Raises RequestError 404, DamageError."""
-    form = choose_format(request.get(b"accept"), (DICTIONARY,))
-    trained = service.dictionaries.of(view)
+    form = choose_format(inquiry.request.get(b"accept"), (DICTIONARY,))
+    trained = inquiry.service.dictionaries.of(view)
     if trained is None or trained.sha256.hex() != name:
         raise RequestError(404, f"no dictionary {name!r:.80} of {view.dataset!r} now; its Link names the present one")
-    extra = ((b"Use-As-Dictionary", trained.match),)
-    return respond(service, request, trained.data, form, view, extra=extra, cache=LIFE)
+    return respond(inquiry, trained.data, form, kept=Kept(LIFE, extra=((b"Use-As-Dictionary", trained.match),)))
 
 
-def answer_datasets(service: Service, request: Request, now: float) -> Response:
+def answer_datasets(inquiry: Inquiry) -> Response:
     """Every dataset of this device, whether synchronised yet or not (version 0)."""
     entries = []
-    for name in sorted(service.catalog):
-        dataset = service.catalog[name]
+    for name, dataset in sorted(inquiry.service.catalog.items()):
         entry = {"dataset": name, "version": dataset.version, "state": "absent", "as_of": 0}
         if dataset.version:
             view = dataset.view()
-            entry.update(version=view.version, state=Timed.of(view).state(now), as_of=view.as_of)
+            entry.update(version=view.version, state=DataAge.of(view).state(inquiry.now), as_of=view.as_of)
         entries.append(entry)
-    form = choose_format(request.get(b"accept"), RECORD_FORMATS)
-    return respond(service, request, encode_document({"datasets": entries}, is_binary(form)), form, None, keep=False)
+    form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
+    return respond(inquiry, encode_document({"datasets": entries}, is_binary(form)), form, kept=PER_MOMENT)
 
 
 def encode_document(document: object, binary: bool) -> bytes:

@@ -6,16 +6,17 @@ from dataclasses import replace
 
 import pytest
 
+from edged.http.application import UNTIMED, Response, Shared
 from edged.http.framing import join_fields
 from edged.http.h2.events import RequestReceived
 from edged.http.h2.frames import END_STREAM, FIRST_WINDOW, MAX_FRAME_BYTES, FrameType
 from edged.http.h2.remembered import LAST_KIND
-from edged.http.request import Response, Shared, Timed
+from edged.serve.answers.respond import DataAge
 from tests.http.h2.peer import GET, Frame, Peer, headers, raw
 from tests.http.h2.test_rules import settings, window_update
 
 SHARED = Shared(((b"Vary", b"Accept"),), join_fields([(b"Vary", b"Accept")]))
-FOUND = Response(200, ((b"ETag", b'"x"'), (b"Content-Length", b"4")), b"body", Timed(0, 10, 20), True, SHARED)
+FOUND = Response(200, ((b"ETag", b'"x"'), (b"Content-Length", b"4")), b"body", DataAge(0, 10, 20), True, SHARED)
 INDEXED = b"\x82\x86\x41\x01h\x04\x02/a"  # enters its authority in the table
 LATER = b"\x82\x86\xbe\x04\x02/a"  # finds it there
 
@@ -43,7 +44,7 @@ def like(sent: list[Frame]) -> list[tuple[int, int, bytes]]:
     [
         FOUND,
         replace(FOUND, body=b"", status=304),
-        replace(FOUND, timed=None, shared=Shared((), b"")),
+        replace(FOUND, timed=UNTIMED, shared=Shared((), b"")),
         replace(FOUND, body=bytes(MAX_FRAME_BYTES)),
     ],
 )

@@ -13,9 +13,9 @@ import trio
 
 from edged.clock import Clock
 from edged.config import ProxyConfig, RouteConfig, ServeConfig
-from edged.http.meter import Meter
 from edged.proxy.app import ProxyApp
-from edged.serve.app_server import serve_apps
+from edged.proxy.application import ProxyApplication
+from edged.serve.app_server import AppServer
 
 
 async def main(upstream: str, directory: Path) -> None:
@@ -24,8 +24,7 @@ async def main(upstream: str, directory: Path) -> None:
     config = ServeConfig(bind=["127.0.0.1:0"])
     async with trio.open_nursery() as nursery:
         await nursery.start(app.run)
-        serve = partial(serve_apps, {}, config, clock=clock, meter=Meter(), fallback=app)
-        urls: list[str] = await nursery.start(serve)
+        urls: list[str] = await nursery.start(AppServer({}, config, clock, others=ProxyApplication(app)).run)
         print(urls[0], flush=True)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()

@@ -29,10 +29,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edged.access.identity import Peer
 from edged.errors import ConfigError
 from edged.http.hypercorn import connection as hardened
-from edged.http.hypercorn.connection import Busy, Connection, checked_config
+from edged.http.hypercorn.connection import Busy, HypercornConnection, checked_config
 from edged.http.lane import lane as fastlane
-from edged.http.limits import Limits
-from edged.http.server import ASGIApp, Server, cap_key, serve
+from edged.http.limits import PARKED_S, Limits
+from edged.http.server import Listening, Server, cap_key, serve
+from tests.http.asgi import AsgiApp, AsgiApplication
 from tests.serve.lanes import Client, ask_once, client, connect, eventually, head, running_lanes
 
 GET = head("GET", "/v1/catalog/titles/1997/Film_0007")
@@ -57,19 +58,23 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": path.encode()})
 
 
+HELLO = AsgiApplication(hello)
+
+
 @asynccontextmanager
 async def running(
     bind: list[str] | None = None,
     *,
-    app: ASGIApp = hello,
+    app: AsgiApp = hello,
     limits: Limits = Limits(),  # noqa: B008  frozen
+    lane: bool = False,
     **more: Any,
 ) -> AsyncIterator[tuple[list[str], trio.Event]]:
     stop = trio.Event()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            run = partial(serve, app, bind or ["127.0.0.1:0"], limits=limits, stop=stop, **more)
-            yield await nursery.start(run), stop
+            listening = Listening(tuple(bind or ["127.0.0.1:0"]), limits=limits, lane=lane, **more)
+            yield await nursery.start(partial(serve, AsgiApplication(app), listening, stop=stop)), stop
             nursery.cancel_scope.cancel()
 
 
@@ -105,11 +110,11 @@ async def test_a_dead_socket_is_replaced_a_live_one_and_a_file_are_not(tmp_path:
         dead.bind(str(path))
     async with running([f"unix:{path}"]):
         with pytest.raises(ConfigError, match="another program"):
-            await serve(hello, [f"unix:{path}"])
+            await serve(HELLO, Listening((f"unix:{path}",)))
         assert path.is_socket()
     path.write_text("not a socket")
     with pytest.raises(ConfigError, match="no socket"):
-        await serve(hello, [f"unix:{path}"])
+        await serve(HELLO, Listening((f"unix:{path}",)))
     assert path.read_text() == "not a socket"
 
 
@@ -117,7 +122,7 @@ async def test_a_dead_socket_is_replaced_a_live_one_and_a_file_are_not(tmp_path:
 @pytest.mark.parametrize("bind", ["127.0.0.1:x", "127.0.0.1", "203.0.113.7:1", "unix:/nowhere/at/all.sock", ":1"])
 async def test_an_address_that_cannot_be_had_is_named_with_what_to_do(bind: str) -> None:
     with pytest.raises(ConfigError, match="listen on"):
-        await serve(hello, [bind])
+        await serve(HELLO, Listening((bind,)))
 
 
 @pytest.mark.trio
@@ -125,7 +130,7 @@ async def test_an_address_in_use_closes_those_opened_before() -> None:
     async with running() as (urls, _):
         taken = urls[0].removeprefix("http://")
         with pytest.raises(ConfigError, match="another program has the address"):
-            await serve(hello, ["127.0.0.1:0", taken])
+            await serve(HELLO, Listening(("127.0.0.1:0", taken)))
 
 
 @pytest.mark.trio
@@ -290,12 +295,12 @@ def test_a_request_that_gets_on_no_more_does_not_count_as_busy(monkeypatch: pyte
     now = [100.0]
     monkeypatch.setattr(hardened, "monotonic", lambda: now[0])
     busy = Busy()
-    assert not busy.is_stirring()
-    busy.connections.add(cast(Connection, object()))
-    busy.stirred_s = 100.0
-    assert busy.is_stirring()
-    now[0] += 2 * hardened.PARKED_S
-    assert not busy.is_stirring()
+    assert not busy.is_getting_on()
+    busy.connections.add(cast(HypercornConnection, object()))
+    busy.progress_s = 100.0
+    assert busy.is_getting_on()
+    now[0] += 2 * PARKED_S
+    assert not busy.is_getting_on()
 
 
 @pytest.mark.trio
@@ -353,8 +358,8 @@ async def test_stopping_ends_in_time_with_stalled_readers_and_streams() -> None:
     streams: list[trio.SocketStream] = []
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            limits = Limits(graceful_s=graceful_s)
-            urls = await nursery.start(partial(serve, hello, ["127.0.0.1:0"], limits=limits, stop=stop))
+            listening = Listening(("127.0.0.1:0",), limits=Limits(graceful_s=graceful_s), lane=False)
+            urls = await nursery.start(partial(serve, HELLO, listening, stop=stop))
             for number in range(60):
                 streams.append(await connect(urls[0]))
                 await streams[-1].send_all(head("GET", "/big" if number < 50 else "/drip"))
@@ -408,7 +413,7 @@ async def test_a_key_that_is_no_key_is_named(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
     key.write_text("nonsense")
     with pytest.raises(ConfigError, match="key"):
-        await serve(hello, ["127.0.0.1:0"], tls_cert=str(cert), tls_key=str(key))
+        await serve(HELLO, Listening(("127.0.0.1:0",), str(cert), str(key)))
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
 from edged.http.limits import Limits
-from edged.http.server import serve
+from edged.http.server import Listening, serve
+from tests.http.asgi import AsgiApplication
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -19,9 +21,11 @@ async def hello(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-async def test_two_hundred_short_connections_fit_under_a_cap_of_four() -> None:
+@pytest.mark.parametrize("lane", [True, False])
+async def test_two_hundred_short_connections_fit_under_a_cap_of_four(lane: bool) -> None:
     async with trio.open_nursery() as nursery:
-        urls = await nursery.start(partial(serve, hello, ["127.0.0.1:0"], limits=Limits(connections=4)))
+        listening = Listening(("127.0.0.1:0",), limits=Limits(connections=4), lane=lane)
+        urls = await nursery.start(partial(serve, AsgiApplication(hello), listening))
         port = int(urls[0].rsplit(":", 1)[1])
         for number in range(200):
             stream = await trio.open_tcp_stream("127.0.0.1", port)

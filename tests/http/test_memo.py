@@ -9,12 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.access.identity import LOCAL, Peer
-from edged.http.head import Head, HeadError, head_end, read_head
-from edged.http.lane.answers import LaneAnswers, size_of_asker
+from edged.http.application import DATE, NOTHING_SHARED, Response, Shared
+from edged.http.head import HeadError, RequestHead, head_end, read_head
+from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.connection import LaneConnection
+from edged.http.lane.remembered import AnswerMemory, LeasedAnswer, size_of_answer, size_of_section
+from edged.http.limits import Limits
 from edged.http.memory import SLOT_BYTES, Memo, size_of_bytes
 from edged.http.meter import Meter
-from edged.http.request import Shared
+from edged.serve.apps import Api
 from tests.serve.asking import ask, ask_json, make_service
 from tests.serve.memory import NOW, film, make_dataset
 
@@ -24,14 +27,14 @@ class NoSocket:
         return 0
 
 
-def make_answers(budget: int = 1 << 20) -> LaneAnswers:
+def make_answers() -> LaneAnswers:
     service = make_service({"catalog": make_dataset()})
-    return LaneAnswers(service, lambda: NOW, Meter(), budget, False, 32 << 10)
+    return LaneAnswers(Api(service), lambda: NOW, Meter(), Limits())
 
 
 def make_connection(answers: LaneAnswers) -> LaneConnection:
     peer = Peer(False, "127.0.0.1:1")
-    return LaneConnection(NoSocket(), peer, LOCAL, answers.mark_of(LOCAL, False), 0.0)  # type: ignore[arg-type]
+    return LaneConnection(NoSocket(), peer, LOCAL, answers.memory.partition_of(LOCAL, False), 0.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value_bytes", [0, 100, 800, 20_000])
@@ -68,17 +71,17 @@ def test_nothing_huge_pushes_out_everything_else() -> None:
     assert list(memo.entries) == [b"small"]
 
 
-def test_ways_of_asking_are_counted_with_all_their_objects() -> None:
+def test_the_fields_of_requests_are_counted_with_all_their_objects() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
         fields = [(b"x-field-%d" % number, b"value of some length %d" % number) for number in range(20)]
         place = b"\r\n".join(b"%b: %b" % field for field in fields)
-        asker = (bytes(8), fields, True)
+        section = (bytes(8), fields, True)
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
-    assert taken < size_of_asker(place, asker)
+    assert taken < size_of_section(place, section)
 
 
 def test_a_record_taken_down_is_gone_although_it_was_remembered() -> None:
@@ -124,7 +127,7 @@ LINES = st.builds(
 )
 
 
-def strictly(raw: bytes) -> Head | None:
+def strictly(raw: bytes) -> RequestHead | None:
     """What the strict reader makes of one whole request that announces nothing behind its head."""
     try:
         head = read_head(raw) if head_end(raw, 32 << 10) == len(raw) else None
@@ -144,7 +147,7 @@ def test_fields_that_were_accepted_beside_one_line_are_read_alike_beside_another
     connection.inbox = first
     answers.next_answer(connection, 0.0)
     raw = line + tail + b"\r\n\r\n"
-    familiar = answers.familiar(connection, raw)
+    familiar = answers.memory.familiar(connection.partition, raw, 32 << 10)
     if familiar is not None:
         assert familiar == strictly(raw)
 
@@ -160,21 +163,66 @@ def test_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -
     connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
     assert b"Film n\xc3\xbamero 3" in (answers.next_answer(connection, 0.0) or b"")
     assert connection.inbox == b""
-    connection.mark = answers.mark_of(LOCAL, True)
+    connection.partition = answers.memory.partition_of(LOCAL, True)
     connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
-    with pytest.raises(TypeError):  # another listener's way of asking is judged anew
+    with pytest.raises(TypeError):  # the same fields at another listener are judged anew
         answers.next_answer(connection, 0.0)
 
 
-def test_more_kinds_of_answers_than_a_byte_can_name_are_forgotten_with_what_was_remembered() -> None:
-    answers = make_answers()
-    answers.renew(1)
+def test_more_openings_than_a_byte_can_name_are_forgotten_with_what_was_remembered() -> None:
+    memory = AnswerMemory(1 << 20)
+    memory.renew(1, NOW)
     for number in range(1000):
         shared = Shared((), b"X-Kind: %d\r\n" % number)
-        kind = answers.kind_of((200, None, shared, False))
-        answers.memo.put(b"%d" % number, b"%c" % kind)
-        assert answers.heads[kind].endswith(shared.lines)
-        assert len(answers.kinds) == len(answers.heads) <= 256
-        assert answers.kind_of((200, None, shared, False)) == kind
-    assert all(value[0] == int(key) % 256 for key, value in answers.memo.entries.items())
-    assert len(answers.memo.entries) == 1000 % 256
+        opening = memory.number_of((200, DATE, shared, False))
+        memory.answers.put(b"%d" % number, b"%c" % opening)
+        assert memory.opening_bytes[opening].endswith(shared.lines)
+        assert len(memory.openings) == len(memory.opening_bytes) <= 256
+        assert memory.number_of((200, DATE, shared, False)) == opening
+    assert all(value[0] == int(key) % 256 for key, value in memory.answers.entries.items() if isinstance(value, bytes))
+    assert len(memory.answers.entries) == 1000 % 256
+
+
+class Lent:
+    def __init__(self) -> None:
+        self.good = True
+
+    def holds(self) -> bool:
+        return self.good
+
+
+HEAD = RequestHead(b"GET", b"/x", "1.1", [(b"host", b"a")], False, False, True)
+RAW = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def test_a_leased_answer_is_given_while_its_lease_holds_and_then_forgotten() -> None:
+    memory, lease = AnswerMemory(1 << 20), Lent()
+    memory.renew(1, NOW)
+    partition = memory.partition_of(LOCAL, False)
+    sent = memory.whole(partition, HEAD, RAW, Response(200, (), b"body", keep=True, lease=lease))
+    for _ in range(2):
+        assert memory.recall(partition, RAW) == ((200, DATE, NOTHING_SHARED, False), sent)
+    lease.good = False
+    assert memory.recall(partition, RAW) is None
+    assert len(memory.answers.entries) == memory.answers.used_bytes == 0
+    lease.good = True
+    assert memory.recall(partition, RAW) is None
+
+
+def test_what_is_not_to_be_kept_and_what_a_generation_gone_by_said_is_not_recalled() -> None:
+    memory = AnswerMemory(1 << 20)
+    memory.renew(1, NOW)
+    partition = memory.partition_of(LOCAL, False)
+    memory.whole(partition, HEAD, RAW, Response(200, (), b"not kept"))
+    memory.whole(partition, HEAD, b"", Response(200, (), b"of a version gone by", keep=True))
+    assert memory.recall(partition, RAW) is None
+    memory.whole(partition, HEAD, RAW, Response(200, (), b"kept", keep=True))
+    assert memory.recall(memory.partition_of(LOCAL, True), RAW) is None
+    memory.renew(1, NOW + 1)
+    assert memory.recall(partition, RAW) is not None
+    memory.renew(2, NOW + 1)
+    assert memory.recall(partition, RAW) is None
+
+
+def test_a_lease_counts_as_more_than_its_bytes() -> None:
+    assert size_of_answer(b"key", LeasedAnswer(Lent(), b"data")) > size_of_answer(b"key", b"data") > 7

@@ -1,0 +1,298 @@
+"""The interface for whoever answers: a Request in, an Answer out. Nothing here knows what is served.
+
+Four answer by it: the apps' API, the proxy, the feed and the admin listener. An answer is made at once (Response,
+FileResponse), in a thread (InThread), when something has moved (Held), piece by piece (Stream), or by a task that
+writes to its client (ByTask). Whichever lane a request came by, it gets the same answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import trio
+
+from edged.access.identity import Identity, Peer, identify
+from edged.http.dates import write_date
+from edged.http.fields import Fields
+from edged.http.framing import join_fields
+from edged.http.problem import NO_STORE, make_problem
+from edged.http.request import Request
+
+logger = logging.getLogger("edged.http")
+
+KEEP_ALIVE_S = 15.0  # between two bytes of a stream that has nothing to say
+
+
+class Disconnected(Exception):
+    """The client has gone before its request was whole."""
+
+
+class TimedFields(Protocol):
+    """The fields of an answer that change with the time alone. Hashable; equal ones write the same at any time."""
+
+    def fields(self, now: float) -> Fields:
+        """now: seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class DateAlone:
+    """Date, and nothing else that the time changes."""
+
+    def fields(self, now: float) -> Fields:
+        return ((b"Date", write_date(now)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Untimed:
+    """For answers that bring their Date, as one from upstream does."""
+
+    def fields(self, now: float) -> Fields:
+        return ()
+
+
+DATE, UNTIMED = DateAlone(), Untimed()
+
+
+class Lease(Protocol):
+    """For how long a remembered answer may be given again."""
+
+    def holds(self) -> bool:
+        """Asked each time, on the server's thread: cheap, and for good once it is False."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shared:
+    """Fields that many answers have alike, and the same as HTTP/1.1 lines. Compared by identity."""
+
+    fields: Fields
+    lines: bytes
+
+    @classmethod
+    def of(cls, fields: Fields) -> Shared:
+        return cls(fields, join_fields(fields))
+
+
+NOTHING_SHARED = Shared((), b"")
+
+
+@dataclass(slots=True)
+class Response:
+    """A whole answer. own: fields of this one, beside those of `timed` and `shared`, Content-Length among them;
+    body: what GET gets (HEAD gets the fields alone); keep: it may be remembered for the same bytes of a request from
+    the same identity, as long as `Application.generation()` stays the same and its lease, if it has one, holds.
+    """
+
+    status: int
+    own: Fields
+    body: bytes = b""
+    timed: TimedFields = DATE
+    keep: bool = False
+    shared: Shared = NOTHING_SHARED
+    lease: Lease | None = None
+
+    @property
+    def fields(self) -> Fields:
+        return self.shared.fields + self.own
+
+
+@dataclass(slots=True)
+class FileResponse:
+    """`length` bytes of an open file from `offset` on. fields: Content-Length among them; handle: a descriptor, which
+    the server closes, sent or not.
+    """
+
+    status: int
+    fields: Fields
+    handle: int
+    offset: int
+    length: int
+    timed: TimedFields = DATE
+
+
+class Follower(Protocol):
+    """Whoever waits for a Signal."""
+
+    def wake(self) -> None:
+        """It has moved. Must return at once."""
+
+
+class Signal:
+    """Something that moves on: a dataset's version, a feed's head. For the server's thread alone.
+
+    generation: how often it has moved; when_wanted: called when a first follower begins to wait, so that what nobody
+    waits for need not be looked at.
+    """
+
+    __slots__ = ("followers", "generation", "when_wanted")
+
+    def __init__(self, when_wanted: Callable[[], None] | None = None) -> None:
+        self.generation = 0
+        self.followers: set[Follower] = set()
+        self.when_wanted = when_wanted
+
+    def follow(self, follower: Follower, generation: int) -> bool:
+        """Have `follower` woken at the next move, once. False (and it is not) where there was one since `generation`:
+        so no move is lost between a look and the wait.
+        """
+        if generation != self.generation:
+            return False
+        self.followers.add(follower)
+        if self.when_wanted is not None and len(self.followers) == 1:
+            self.when_wanted()
+        return True
+
+    def leave(self, follower: Follower) -> None:
+        self.followers.discard(follower)
+
+    def move(self) -> None:
+        self.generation += 1
+        followers, self.followers = self.followers, set()
+        for follower in followers:
+            follower.wake()
+
+    async def wait(self, generation: int) -> None:
+        """Until it has moved since it was at `generation`."""
+        waiter = Waiter()
+        if not self.follow(waiter, generation):
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            await waiter.event.wait()
+        finally:
+            self.leave(waiter)
+
+
+class Waiter:
+    """A task that waits for a Signal."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+    def wake(self) -> None:
+        self.event.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer in pieces: `pieces` until it is exhausted; then, where there is a `follow`, what follow() gives at each
+    move of `signal`, for as long as the client stays. keep_alive: sent after keep_alive_s without anything else.
+    """
+
+    status: int
+    fields: Fields
+    timed: TimedFields
+    pieces: Iterator[bytes]
+    signal: Signal | None = None
+    follow: Callable[[], Iterator[bytes]] | None = None
+    keep_alive: bytes = b""
+    keep_alive_s: float = KEEP_ALIVE_S
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """No answer yet. resume(False) is asked at each move of `signal` since `generation`, and may give a Held again;
+    resume(True) is asked when wait_s (from the first Held on) is over, the client will send no more, or the server
+    stops, and gives an answer. A held request costs no task: let `resume` refer to as little as it needs.
+    """
+
+    signal: Signal
+    generation: int
+    wait_s: float
+    resume: Callable[[bool], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class InThread:
+    """An answer that takes milliseconds. limiter: how many such are made at once."""
+
+    work: Callable[[], Answer]
+    limiter: trio.CapacityLimiter
+
+
+class Client(Protocol):
+    """Who gets the answer of a ByTask. Whatever is written returns when there is room for more; the task is cancelled
+    where the connection ends before its answer does. An answer that is not ended is cut off, and the client knows.
+    """
+
+    def body(self) -> AsyncGenerator[bytes, None]:
+        """The request's body as it comes; nothing where it has none. Raises Disconnected where it breaks off."""
+
+    def when_gone(self, act: Callable[[], None] | None) -> None:
+        """What to do when the client will send no more or has gone; at once if so. None: nothing any more."""
+
+    async def interim(self, status: int, fields: Fields) -> None:
+        """A 1xx before the answer."""
+
+    async def start(self, status: int, fields: Fields) -> None:
+        """The answer's head, all fields: without Content-Length its body goes out in chunks."""
+
+    async def write(self, data: bytes) -> None:
+        """A piece of the body; of an answer to HEAD it is dropped."""
+
+    async def end(self, data: bytes = b"") -> None:
+        """The last piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class ByTask:
+    """An answer that a task writes: what is asked upstream, what takes a request's body."""
+
+    run: Callable[[Client], Awaitable[None]]
+
+
+OnWebSocket = Literal["open", "refuse", "ignore"]
+
+Answer = Response | FileResponse | Stream | Held | InThread | ByTask
+
+
+class Application:
+    """Whoever answers. Every method but `websocket` is called on the server's thread, and must not block it."""
+
+    def identify(self, peer: Peer) -> Identity:
+        """Who asks on a connection of `peer`. Equal identities share remembered answers."""
+        return identify(peer)
+
+    def generation(self) -> int:
+        """Asked before each batch of requests: another number than before forgets what is remembered."""
+        return 0
+
+    def answer(self, request: Request) -> Answer:
+        """A fault that it raises is logged and answered 500."""
+        raise NotImplementedError
+
+    def on_websocket(self, request: Request) -> OnWebSocket:
+        """What to do with a request for a WebSocket: `websocket` is for it, it is refused, or it is answered as if it
+        asked for none (RFC 9110 section 7.8).
+        """
+        return "ignore"
+
+    async def websocket(
+        self, request: Request, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        """One WebSocket. receive, send: its messages in the words of ASGI 3."""
+        raise NotImplementedError
+
+
+def problem(status: int, detail: str, extra: Fields = (), cache: bytes = NO_STORE) -> Response:
+    """An error as a whole answer."""
+    fields, body = make_problem(status, detail, cache)
+    return Response(status, (*fields, *extra), body)
+
+
+def discard(answer: Answer) -> None:
+    """An answer that nobody waits for any more."""
+    if isinstance(answer, FileResponse):
+        os.close(answer.handle)
+
+
+def contained(make: Callable[[], Answer], request: Request) -> Answer:
+    """What `make` gives. A fault of it is ours: logged and answered 500, so that it costs one request."""
+    try:
+        return make()
+    except Exception:
+        logger.exception("answer %s %r", request.method, request.target[:500])
+        return problem(500, "a fault of edged, which its log describes")

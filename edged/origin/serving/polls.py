@@ -1,0 +1,38 @@
+"""The numbers of held polls (`poll=` and Edged-Poll): what keeps a shared cache from answering a poll with the answer
+to one gone by, while all devices still ask it for the same URL.
+
+Whoever asks with a number gets a greater one, and whoever asks at the same time gets the same. They begin at the clock,
+so that they grow on where the server starts anew or another one answers.
+"""
+
+from __future__ import annotations
+
+AHEAD_S = 86_400  # a number further ahead of the clock is nobody's, and only whoever asks with it gets on from there
+REMEMBERED = 64
+
+
+class PollNumbers:
+    """Of one dataset. now: seconds since 1970. tags: of the head that each of the newest numbers went out with."""
+
+    def __init__(self, now: float) -> None:
+        self.number = max(1, int(now))
+        self.tags: dict[int, bytes] = {}
+
+    def after(self, asked: int | None, tag: bytes, now: float) -> int:
+        """The number of an answer, and note that it goes out with the head of this tag."""
+        number = self.number
+        if asked is not None and asked >= number:
+            number = asked + 1
+            if asked > now + AHEAD_S:
+                return number
+            self.number = number
+        elif tag != self.tags.get(number, tag):
+            number = self.number = number + 1  # one number means one head
+        self.tags[number] = tag
+        if len(self.tags) > REMEMBERED:
+            del self.tags[next(iter(self.tags))]
+        return number
+
+    def is_known(self, asked: int | None, tag: bytes) -> bool:
+        """Whether who asks with this number has the head of this tag: it came with the number."""
+        return asked is not None and self.tags.get(asked) == tag

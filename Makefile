@@ -10,7 +10,7 @@ SLOW_TESTS := tests --ignore=tests/packaging
 DIST := dist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-slow test-packages fuzz cache-conformance bench deb install clean mutation
+.PHONY: help demo test lint types test-slow test-packages fuzz cache-conformance reference bench deb install clean mutation
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -86,6 +86,9 @@ mutation: $(VENV)/.has-dev ## 300 small changes to the core's code, each of whic
 cache-conformance: $(VENV)/.has-dev ## the proxy against the public suite http-cache-tests (npm)
 	$(BIN)/python -m tests.proxy.conformance.run $(ARGS)
 
+reference: $(VENV)/.has-dev ## docs/cli.md, config/edged.toml and the completions, from the commands themselves
+	$(BIN)/python packaging/reference.py
+
 # --- measurements and packages -------------------------------------------------------------------------------------
 
 bench: $(VENV)/.has-dev ## every script in benchmarks/, one after the other
@@ -94,7 +97,7 @@ bench: $(VENV)/.has-dev ## every script in benchmarks/, one after the other
 		echo "== $$script"; $(BIN)/python "$$script" $(ARGS); \
 	done
 
-deb: $(VENV)/.has-python ## a Debian package in dist/, for Debian 12
+deb: $(VENV)/.has-cli ## a Debian package in dist/, for Debian 12
 	packaging/build-deb.sh $(DIST)
 
 clean: ## remove what the targets above made

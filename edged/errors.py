@@ -146,11 +146,11 @@ class RequestError(EdgedError):
 
 @contextmanager
 def plain_errors() -> Iterator[None]:
-    """Raise the EdgedError that ended a nursery by itself, out of the groups that trio wraps it in."""
+    """Raise the EdgedError or OSError that ended a nursery by itself, out of the groups that trio wraps it in."""
     try:
         yield
     except BaseExceptionGroup as group:
-        errors, others = group.split(EdgedError)
+        errors, others = group.split((EdgedError, OSError))
         if errors is None or others is not None:
             raise
         error: BaseException = errors

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.output import add_json_flag, emit, table
+from edged.config import AdminConfig
 from edged.configfile import DEFAULT_PATH, load
 from edged.errors import TransportError
 from edged.ops.admin import CONTROL_HEADER
-from edged.units import size_text
+from edged.units import size_text, span_text
 
 DEADLINE_S = 10.0
 ANSWER_BYTES = 16 << 20
@@ -40,7 +41,9 @@ def add_commands(commands: Any) -> None:
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default {DEFAULT_PATH}")
+    parser.add_argument(
+        "--config", type=Path, default=None, metavar="FILE", help=f"default {DEFAULT_PATH}, if it is there"
+    )
     add_json_flag(parser)
 
 
@@ -65,45 +68,54 @@ def connect(bind: str) -> http.client.HTTPConnection:
     return http.client.HTTPConnection(host, int(port), timeout=DEADLINE_S)
 
 
+def admin_address(config: Path | None) -> str:
+    """Of the configuration; without one, where a daemon listens by default. Raises ConfigError."""
+    if config is None and not DEFAULT_PATH.exists():
+        return AdminConfig().bind[0]
+    return load(config or DEFAULT_PATH).admin.bind[0]
+
+
 def ask(args: argparse.Namespace, method: str, path: str, body: object = None) -> Any:
     """The admin listener's JSON answer. Raises TransportError if it does not answer or refuses."""
-    bind = load(args.config).admin.bind[0]
+    bind = admin_address(args.config)
     connection = connect(bind)
     headers = {CONTROL_HEADER: "1", "Content-Type": "application/json"} if method == "POST" else {}
     try:
         connection.request(method, path, None if body is None else json.dumps(body), headers)
         answer = connection.getresponse()
         data = answer.read(ANSWER_BYTES)
-    except (OSError, http.client.HTTPException) as fault:
-        raise TransportError(
-            f"ask the daemon at {bind}: {fault}; is `edged run` running with this configuration?"
-        ) from fault
+        document = json.loads(data)
+    except TimeoutError as fault:
+        what = f"no answer within {span_text(DEADLINE_S)}; is the machine overloaded? `journalctl -u edged` says more"
+        raise TransportError(f"ask the daemon at {bind}: {what}") from fault
+    except OSError as fault:
+        what = f"{fault.strerror or fault}; is `edged run` running, with this configuration?"
+        raise TransportError(f"ask the daemon at {bind}: {what}") from fault
+    except (http.client.HTTPException, ValueError) as fault:
+        what = "the answer is not edged's; is another program there?"
+        raise TransportError(f"ask the daemon at {bind}: {what}") from fault
     finally:
         connection.close()
-    try:
-        document = json.loads(data)
-    except ValueError as fault:
-        raise TransportError(f"ask the daemon at {bind}: the answer is not JSON; is another program there?") from fault
     if answer.status != 200:
         raise TransportError(f"{method} {path} at {bind}: {document.get('detail', answer.reason)}")
     return document
 
 
 def status_command(args: argparse.Namespace) -> int:
-    """Versions, freshness, what was transferred and written, and the last error, of each dataset."""
+    """Versions, freshness, what was transferred and written, and the last error, of each dataset; the proxy, and what
+    all of it takes. Without a configuration the default address is asked."""
     while True:
         data = ask(args, "GET", "/status")
         if args.watch and sys.stdout.isatty() and not args.json:
             sys.stdout.write("\x1b[H\x1b[2J")
-        emit(args, data, describe(data))
+        emit(args, data, describe(data, time.time()))
         if not args.watch:
             return 0
         time.sleep(1.0)
 
 
-def describe(data: dict[str, Any]) -> str:
-    rows = []
-    notes = []
+def describe(data: dict[str, Any], now_s: float) -> str:
+    rows, notes = [], []
     for name, item in data["datasets"].items():
         pinned = f" (pinned at {item['pinned']})" if item.get("pinned") is not None else ""
         rows.append(
@@ -111,6 +123,7 @@ def describe(data: dict[str, Any]) -> str:
                 name,
                 str(item["version"]) + pinned,
                 item["state"],
+                f"{span_text(max(now_s - item['as_of'], 0))} ago" if item["as_of"] else "never",
                 size_text(item["bytes_received"]),
                 str(item["snapshots_applied"]),
                 str(item["hops_applied"]),
@@ -121,8 +134,24 @@ def describe(data: dict[str, Any]) -> str:
             notes.append(f"{name}: updating, step {item['steps_done'] + 1} of {item['steps']}")
         if item["last_error"]:
             notes.append(f"{name}: {item['last_error']}")
-    header = ("dataset", "version", "state", "received", "snapshots", "hops", "flash written")
-    return "\n".join([table(rows, header) if rows else "no dataset is configured", *notes])
+    header = ("dataset", "version", "state", "signed", "received", "snapshots", "hops", "flash written")
+    lines = [table(rows, header) if rows else "no dataset is configured", *notes]
+    if data.get("proxy"):
+        lines.append(describe_proxy(data["proxy"]))
+    lines.append(
+        f"edged {data['version']} at {', '.join(data['apps'])}: {data['requests_served']} requests served, "
+        f"{size_text(data['memory_bytes'])} of memory"
+    )
+    return "\n".join(lines)
+
+
+def describe_proxy(proxy: dict[str, Any]) -> str:
+    answered = proxy["hits"] + proxy["stale"] + proxy["misses"]
+    stored = 100 * (proxy["hits"] + proxy["stale"]) / max(answered, 1)
+    share = f"{stored:.0f}% of {answered} from the cache" if answered else "idle"
+    away = [prefix for prefix, reached in proxy["upstreams"].items() if not reached]
+    note = f"; not reached: {', '.join(away)}" if away else ""
+    return f"proxy: {share}, {size_text(proxy['disk_bytes'])} of {size_text(proxy['quota_bytes'])} on disk{note}"
 
 
 def pin_command(args: argparse.Namespace) -> int:

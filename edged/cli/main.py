@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 
-from edged.errors import EdgedError, plain_errors
+from edged.errors import ConfigError, EdgedError, StoreError, plain_errors
 from edged.version import VERSION
 
 # Each group is imported only when one of its commands is asked for: a box starts `edged get` in a tenth of a second.
@@ -21,6 +23,7 @@ GROUPS = {
     "edged.cli.bundle": ("bundle",),
     "edged.cli.cache": ("cache",),
     "edged.cli.origin": ("origin",),
+    "edged.cli.completion": ("completion",),
 }
 
 DESCRIPTION = "Keeps a local replica of streaming metadata on this device and serves it to apps, online or not."
@@ -39,11 +42,61 @@ def build_parser(words: list[str]) -> argparse.ArgumentParser:
     return parser
 
 
+def commands_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The commands right below a parser, by name; empty for one that is a command itself."""
+    found: dict[str, argparse.ArgumentParser] = {}
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found.update(action.choices)
+    return found
+
+
+def walk(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    """Every command below a parser that does something, in the order of the help; `prog` is how it is called."""
+    inner = commands_of(parser)
+    if not inner:
+        yield parser
+    for command in inner.values():
+        yield from walk(command)
+
+
+def refuse_unknown(parser: argparse.ArgumentParser, words: list[str]) -> None:
+    """End with exit code 2 where the first words are no command, saying which may have been meant, at either level."""
+    place, names = parser, [word for word in words if not word.startswith("-")]
+    while names and (inner := commands_of(place)):
+        if names[0] not in inner:
+            called = f"{place.prog} {names[0]}"
+            meant = meant_by(place.prog.split()[1:], names)
+            hint = f"did you mean `{meant}`?" if meant else f"`{place.prog} --help` lists what there is"
+            place.error(f"there is no command {called!r}; {hint}")
+        place = inner[names.pop(0)]
+
+
+def meant_by(before: list[str], names: list[str]) -> str:
+    """What looks most like `names`, after the words `before`; empty where nothing does."""
+    whole = build_parser([])
+    paths = {command.prog: command.prog for command in walk(whole)}
+    single = {group.prog.split()[-1]: group.prog for group in commands_of(whole).values()}
+    single = {path.split()[-1]: path for path in paths} | single
+    typed = " ".join(["edged", *before, *names[: 2 - len(before)]])
+    close = [
+        *(paths[name] for name in difflib.get_close_matches(typed, paths, 1, 0.92)),
+        *(single[name] for name in difflib.get_close_matches(names[0], single, 1, 0.7)),
+    ]
+    return close[0] if close else ""
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     words = sys.argv[1:] if words is None else words
     logging.getLogger("edged").addHandler(logging.NullHandler())  # commands report by their one line; the daemon logs
-    args = build_parser(words).parse_args(words)
+    for number, word in enumerate(words, 1):
+        if not word.isprintable() and any("\ud800" <= char <= "\udfff" for char in word):
+            shown = os.fsencode(word)
+            return report(ConfigError(f"argument {number}, {shown!r:.80}: not UTF-8; give it as UTF-8"), as_json=False)
+    parser = build_parser(words)
+    refuse_unknown(parser, words)
+    args = parser.parse_args(words)
     try:
         with plain_errors():
             code: int = args.run(args)
@@ -51,11 +104,23 @@ def main(words: list[str] | None = None) -> int:
         return report(fault, as_json=getattr(args, "json", False))
     except BrokenPipeError:
         # The reader (head, less) has enough; point stdout elsewhere so that the interpreter's last flush is quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return 0
     except KeyboardInterrupt:
         return 130
+    except OSError as fault:  # of the command's own input and output; what lies below names its own
+        if args.command == "run":
+            raise  # of a daemon it is not expected, and whoever reads its log wants to know from where it came
+        discard_output()
+        where = fault.filename or "standard input or output"
+        return report(StoreError(f"{parser.prog} {args.command}: {where}: {fault.strerror or fault}"), as_json=False)
     return code
+
+
+def discard_output() -> None:
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def report(fault: EdgedError, *, as_json: bool) -> int:
@@ -72,4 +137,7 @@ def report(fault: EdgedError, *, as_json: bool) -> int:
 
 def entry() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 shows what it can
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -1,0 +1,64 @@
+"""What stands before every command: names that were meant, arguments, output that cannot be written."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edged.cli.main import GROUPS, build_parser, commands_of
+from tests.system.programs import edged
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("statsu", "did you mean `edged status`?"),
+        ("publish", "did you mean `edged origin publish`?"),
+        ("orgin publish", "did you mean `edged origin publish`?"),
+        ("orgin", "did you mean `edged origin`?"),
+        ("origin publsh feed", "did you mean `edged origin publish`?"),
+        ("bundle exprt", "did you mean `edged bundle export`?"),
+        ("zzz", "`edged --help` lists what there is"),
+        ("origin zzz", "`edged origin --help` lists what there is"),
+    ],
+)
+def test_a_command_that_is_not_there_says_what_may_have_been_meant(words: str, said: str) -> None:
+    done = edged(*words.split(), code=2)
+    assert done.stderr.splitlines()[-1].endswith(said)
+
+
+def test_every_group_says_truly_which_commands_it_has() -> None:
+    for names in GROUPS.values():
+        assert set(commands_of(build_parser([names[0]]))) == set(names)
+
+
+def run(*words: object, **more: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "edged", *map(str, words)]
+    return subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False, **more)  # type: ignore[call-overload, no-any-return]
+
+
+def test_an_argument_that_is_not_utf_8_is_named() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "edged", "ls", b"/srv/\xff"], capture_output=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"edged: argument 2, b'/srv/\\xff': not UTF-8; give it as UTF-8\n"
+
+
+def test_an_output_that_cannot_be_written_ends_in_one_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = run("check", "--config", Path("config/edged.toml").absolute(), stdout=full)
+    assert done.returncode == 1
+    assert done.stderr == b"edged: edged check: standard input or output: No space left on device\n"
+
+
+def test_a_terminal_that_is_not_utf_8_shows_what_it_can(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = run("check", "--config", tmp_path / "日本.toml", stdout=subprocess.PIPE, env=environment)
+    assert done.returncode == 2
+    assert b"\\u65e5" in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edged.errors import ChainError, DamageError, QueryError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
-from edged.replica.files.settings import ReplicaSettings
+from edged.replica.files.settings import ReplicaSettings, takedown_mark
 from edged.replica.layers.layers import Found, Layers
 from edged.replica.layers.lookup import Following, Getter, getter
 
@@ -94,10 +94,10 @@ class View:
     def dictionary(self) -> tuple[bytes, bytes]:
         """(SHA-256, bytes) of the newest trained dictionary of the largest slice; both empty where there is none.
 
-        Raises DamageError.
+        So too as long as it may hold samples of what is taken down. Raises DamageError.
         """
         largest = max(self.layers, key=lambda layers: layers.state.records, default=None)
-        if largest is None or not largest.state.dictionaries:
+        if largest is None or not largest.state.dictionaries or largest.state.purged != takedown_mark(self.settings):
             return b"", b""
         import hashlib  # here, as it loads libcrypto: 3 MB that other readers do without
 

@@ -19,6 +19,7 @@ from edged.replica.files.touched import encode_touched, read_touched
 from edged.replica.writing import mending
 from edged.replica.writing.compaction import MergePolicy, compact
 from edged.replica.writing.live import Live
+from edged.replica.writing.purging import purge
 from edged.replica.writing.staging import Staging
 
 DEFAULT_POLICY = MergePolicy()
@@ -95,6 +96,10 @@ class Writer:
         """Make anew what of `findings` can be made here, mark the slices of the others; see mending.mend."""
         return mending.mend(self.live, findings)
 
+    def purge(self) -> int:
+        """Rid packs and dictionaries of what is taken down; see purging.purge. Returns the bytes written to flash."""
+        return purge(self.live)
+
     def status(self) -> HeldVersion:
         """What is held. Reads headers only; `audit.verify` reads everything."""
         live = self.live
@@ -163,6 +168,7 @@ class Writer:
     def compact(self, budget: int | None = None, *, policy: MergePolicy = DEFAULT_POLICY) -> int:
         """Merge packs where that is due and about `budget` bytes allow it (None: whatever it takes).
 
-        Returns the bytes written to flash. Raises StoreError or DamageError; what is held is then as it was.
+        What is taken down leaves them whatever it takes. Returns the bytes written to flash. Raises StoreError or
+        DamageError; what is held is then as it was.
         """
-        return compact(self.live, budget, policy)
+        return purge(self.live) + compact(self.live, budget, policy)

@@ -14,11 +14,14 @@ from edged.serve.damage import OnDamage
 logger = logging.getLogger("edged.serve")
 
 POLL_S = 0.05
+IDLE_S = (
+    60.0  # between looks while nobody waits: what is merged away is let go of, what could not be read is tried again
+)
 
 
 class News:
     """Whoever commits in this process calls `look`; for commits of other processes the shared version counter is read
-    every POLL_S, but only while somebody waits: an idle device is not woken.
+    every POLL_S, but only while somebody waits: an idle device is woken once in IDLE_S.
 
     on_damage: told of damage that keeps a dataset from following. moved: the signal of all datasets together.
     """
@@ -89,7 +92,9 @@ class News:
 
     async def run(self) -> None:
         while True:
-            await self.wanted.wait()
+            with trio.move_on_after(IDLE_S):
+                await self.wanted.wait()
+            self.look()
             while self.is_followed():
                 self.look()
                 await trio.sleep(POLL_S)

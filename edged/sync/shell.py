@@ -182,6 +182,7 @@ class Shell:
         self.status.connected, self.status.lost = True, False
         try:
             await self.mend()  # nobody else looks at the live manifest until a program opens the replica
+            await self.write(self.writer.purge)  # done after each commit; made up for here where the disk was full
         except StoreError as fault:  # it says nothing about the origin
             self.note(fault)
         if reply is None:

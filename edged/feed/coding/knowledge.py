@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import cbor2
@@ -35,6 +36,42 @@ def inside(path: str, name: str) -> str:
     return f"{path}/{name}" if len(path) + len(name) < PATH_CHARACTERS else path
 
 
+def samples(dictionary: bytes) -> Iterator[tuple[str, bytes]]:
+    """(collection, value) of the whole records that a slice's dictionary holds; none in one of another making."""
+    start = tables_size(dictionary)
+    content = dictionary[start:]
+    collection, at = "", 0
+    for item, end in items(content):
+        if type(item) is str:
+            collection = item
+        else:
+            yield collection, content[at:end]
+        at = end
+
+
+def without(dictionary: bytes, taken: Collection[bytes]) -> bytes:
+    """The dictionary without those of its samples whose value is `taken`; b"" where too little is left of it."""
+    content, named = bytearray(), ""
+    for collection, value in samples(dictionary):
+        if value not in taken:
+            content += (cbor.encode(collection) if collection != named else b"") + value
+            named = collection
+    # zstd takes a dictionary's first repeat offsets, up to 8, as they are
+    return dictionary[: tables_size(dictionary)] + bytes(content) if len(content) >= 8 else b""
+
+
+def items(content: bytes) -> Iterator[tuple[Any, int]]:
+    """The items of a dictionary's content, each with where it ends, as far as the content is as ours is."""
+    stream = io.BytesIO(content)
+    while True:
+        try:
+            item = cbor2.load(stream, max_depth=limits.DEPTH, allow_indefinite=False, allow_duplicate_keys=False)
+            cbor.check_json_model(item, "dictionary")
+        except (cbor2.CBORError, WireError, ValueError, TypeError, OverflowError, RecursionError):
+            return  # the end; or a dictionary that another tool trained, of which only zstd makes something
+        yield item, stream.tell()
+
+
 class Knowledge:
     """By collection. A field's path begins with its collection and does not tell the items of a list apart.
 
@@ -53,14 +90,8 @@ class Knowledge:
 
     def read(self, content: bytes) -> None:
         """Take in a collection's name before the values that are of it, as far as the content is so."""
-        stream = io.BytesIO(content)
         collection = ""
-        while True:
-            try:
-                item = cbor2.load(stream, max_depth=limits.DEPTH, allow_indefinite=False, allow_duplicate_keys=False)
-                cbor.check_json_model(item, "dictionary")
-            except (cbor2.CBORError, WireError, ValueError, TypeError, OverflowError, RecursionError):
-                return  # the end; or a dictionary that another tool trained, of which only zstd makes something
+        for item, _ in items(content):
             if type(item) is str:
                 collection = item
                 self.values.setdefault(collection, [])

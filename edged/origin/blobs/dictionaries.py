@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import cbor2
-
 from edged.feed.blob import BlobRef
-from edged.feed.coding.knowledge import tables_size
+from edged.feed.coding.knowledge import samples
 from edged.feed.coding.snapshot import pack_dictionary, train_dictionary
 from edged.origin.state import SliceVersion, State
 
@@ -55,23 +52,17 @@ def train(
         return TrainedDictionary()
     ref = store("dictionary", pack_dictionary(content))
     state.run("INSERT OR IGNORE INTO dictionaries VALUES(?,?,?,?)", (ref.sha256, ref.size, content, item.content_bytes))
-    samples = samples_in(content)
+    held = samples_in(content)
     state.run_many(
         "INSERT OR IGNORE INTO samples VALUES(?,?,?)",
-        ((ref.sha256, collection, key) for collection, key, value in records() if value in samples),
+        ((ref.sha256, collection, key) for collection, key, value in records() if value in held),
     )
     return TrainedDictionary(ref.sha256, content)
 
 
 def samples_in(content: bytes) -> frozenset[bytes]:
-    """The records' values that a trained dictionary holds, names of collections among them."""
-    stream, found = io.BytesIO(content), set()
-    at = stream.seek(tables_size(content))
-    while at < len(content):
-        cbor2.load(stream)  # our own canonical bytes
-        found.add(content[at : stream.tell()])
-        at = stream.tell()
-    return frozenset(found)
+    """The records' values that a trained dictionary holds."""
+    return frozenset(value for _, value in samples(content))
 
 
 def dictionary_ref(state: State, sha256: bytes) -> BlobRef:

@@ -18,7 +18,7 @@ from edged.feed.names import check_name
 from edged.replica.packs.pack import Buffer
 
 MAGIC = b"\x89EDGMF\r\n"
-FORMAT = 1
+FORMAT = 2
 HEADER = struct.Struct("<8sHHIQII")  # magic, format, 0, bytes of manifest, its offset, its CRC-32, CRC-32 of the above
 MANIFEST_BYTES = 64 << 20
 DICTIONARY_SUFFIX = ".dict"
@@ -61,7 +61,8 @@ class SliceState(NamedTuple):
 
     version: of the slice; records: live ones; state: the LtHash sum; dictionaries: SHA-256 of each, newest last;
     floor: the oldest version that `changes` can start from; counts: live records by collection;
-    base: packs of one key range each, in key order; remotes: numbers of files that entries of other packs point into.
+    base: packs of one key range each, in key order; remotes: numbers of files that entries of other packs point into;
+    purged: the takedowns of which its files hold nothing any more (settings.takedown_mark).
     """
 
     version: int = 0
@@ -74,6 +75,7 @@ class SliceState(NamedTuple):
     middle: tuple[PackRef, ...] = ()
     fresh: tuple[PackRef, ...] = ()
     remotes: tuple[int, ...] = ()
+    purged: int = 0
 
     def packs(self) -> Iterator[PackRef]:
         yield from self.base
@@ -92,6 +94,7 @@ class SliceState(NamedTuple):
             [ref.to_cbor() for ref in self.middle],
             [ref.to_cbor() for ref in self.fresh],
             list(self.remotes),
+            self.purged,
         ]
 
 
@@ -217,7 +220,7 @@ def manifest_from_cbor(item: object) -> Manifest:
 
 
 def slice_from_cbor(item: Any) -> SliceState:
-    version, records, state, dictionaries, floor, counts, base, middle, fresh, remotes = item
+    version, records, state, dictionaries, floor, counts, base, middle, fresh, remotes, purged = item
     if len(state) != STATE_BYTES:
         raise WireError(f"the digest's sum has {len(state)} bytes, expected {STATE_BYTES}")
     return SliceState(
@@ -231,6 +234,7 @@ def slice_from_cbor(item: Any) -> SliceState:
         tuple(pack_from_cbor(ref) for ref in middle),
         tuple(pack_from_cbor(ref) for ref in fresh),
         tuple(remotes),
+        purged,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -24,6 +25,12 @@ class ReplicaSettings(NamedTuple):
     takedowns: bytes | None = None
     hidden: Mapping[tuple[str, str], int] = NOTHING
     restored: Mapping[tuple[str, str], int] = NOTHING
+
+
+def takedown_mark(settings: ReplicaSettings) -> int:
+    """By which a slice is known to hold nothing of what is taken down: the CRC-32 of the names, 0 for none."""
+    names = (f"{collection}\0{key}\0".encode() for collection, key in sorted(settings.hidden))
+    return zlib.crc32(b"".join(names)) if settings.hidden else 0
 
 
 def encode_settings(settings: ReplicaSettings) -> bytes:

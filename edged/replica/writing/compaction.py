@@ -8,6 +8,7 @@ base; a base pack in whose range nothing has changed is kept as it is.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -112,12 +113,23 @@ class Merge:
         self.state = self.manifest.slices[name]
         self.layers = live.layers(name)
         self.dictionary = self.state.dictionaries[-1] if self.state.dictionaries else b""
+        self.dictionaries = self.state.dictionaries
         self.frames: Frames = live.pool.frames_of(self.dictionary)
         self.refs: list[PackRef] = []
         self.pool = live.pool
         self.files = NewFiles(live, self.pool)
         settings = live.settings()
         self.schema = settings.schema if settings is not None else Schema()
+
+    def use_dictionaries(self, kept: tuple[bytes, ...], newest: bytes) -> None:
+        """Have `merge_base` keep only these of the slice's dictionaries, and a new one unless it is empty."""
+        if newest:
+            sha256 = hashlib.sha256(newest).digest()
+            self.files.write_dictionary(sha256, newest)
+            kept = (*kept, sha256)
+        self.dictionary = kept[-1] if kept else b""
+        self.frames = self.pool.frames_of(self.dictionary)
+        self.dictionaries = kept
 
     def run(self, step: str) -> None:
         """Raises StoreError (a full disk, say) or DamageError; the live version is then as it was."""
@@ -197,7 +209,9 @@ class Merge:
                     builder = PackBuilder(self.name, self.dictionary)
         if len(builder):
             self.write(builder)
-        return self.state._replace(base=tuple(self.refs), middle=(), fresh=(), remotes=(), floor=floor)
+        return self.state._replace(
+            dictionaries=self.dictionaries, base=tuple(self.refs), middle=(), fresh=(), remotes=(), floor=floor
+        )
 
     def fetch(self, pack: Pack, frame: bytes) -> bytes:
         """The frame that a pointing entry stands for."""

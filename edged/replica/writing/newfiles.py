@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from edged.errors import DamageError
+from edged.feed import limits
 from edged.feed.schema import Schema
 from edged.replica.files import disk as files
-from edged.replica.files.manifest import FileRef, PackRef, SliceState, file_name
+from edged.replica.files.manifest import FileRef, PackRef, SliceState, dictionary_name, file_name
 from edged.replica.indexes.index import Index, build_index, rules_of
 from edged.replica.layers.pool import Pool
 from edged.replica.packs.pack import Pack
@@ -38,6 +39,16 @@ class NewFiles:
         """Store a pack as a file of its own, mapped from there rather than held."""
         number = self.write(data).number
         return self.register(Pack(self.pool.map(file_name(number)), 0, len(data), file_name(number), number))
+
+    def write_dictionary(self, sha256: bytes, data: bytes) -> None:
+        """Have a dictionary on disk under its name, whole."""
+        name = dictionary_name(sha256)
+        fresh = name not in self.live.disk.names(files.PACKS)
+        if self.live.disk.intact(f"{files.PACKS}/{name}", limits.DICTIONARY_BYTES) != data:  # missing or damaged
+            self.live.disk.write(f"{files.PACKS}/{name}", data)
+        if fresh:
+            self.names.append(name)
+        self.pool.frames_of(sha256)
 
     def register(self, pack: Pack, offset: int = 0) -> PackRef:
         """Make a pack readable under the reference that it will have. offset: in its file to be."""

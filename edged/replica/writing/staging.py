@@ -18,7 +18,7 @@ from edged.feed.digest import SetHash
 from edged.feed.names import check_name
 from edged.feed.schema import Schema
 from edged.replica.files import disk as files
-from edged.replica.files.manifest import HEADER, FileRef, Manifest, SliceState, dictionary_name, file_name
+from edged.replica.files.manifest import HEADER, FileRef, Manifest, SliceState, file_name
 from edged.replica.files.settings import ReplicaSettings, encode_settings
 from edged.replica.layers.layers import Layers
 from edged.replica.packs.pack import Pack
@@ -118,14 +118,7 @@ class Staging:
         if not 0 < len(data) <= limits.DICTIONARY_BYTES:
             raise ChainError(f"dictionary of {len(data)} bytes: expected 1 to {limits.DICTIONARY_BYTES}")
         sha256 = hashlib.sha256(data).digest()
-        name = dictionary_name(sha256)
-        path = f"{files.PACKS}/{name}"
-        fresh = name not in self.live.disk.names(files.PACKS)
-        if self.live.disk.intact(path, limits.DICTIONARY_BYTES) != data:  # missing or damaged
-            self.live.disk.write(path, data)
-        if fresh:
-            self.files.names.append(name)
-        self.pool.frames_of(sha256)
+        self.files.write_dictionary(sha256, data)
         return sha256
 
     def begin_snapshot(self, slice_name: str, version: int, dictionary: bytes | None) -> None:

@@ -66,18 +66,18 @@ class Exchange:
     async def retrieve(self, context: Context) -> None:
         """Answer a GET or HEAD without a body."""
         alone = not self.collapsible(context)
-        unreadable: set[bytes] = set()
+        unreadable: set[str] = set()
         while True:
             # Looked up before the disk is: what ends while the disk is read would be in neither.
             flight = None if alone else self.fetcher.flights.get(context.shared)
             held = await self.find(context)
-            if held is not None and held.key in unreadable:
+            if held is not None and held.path in unreadable:
                 held = None
             decision = decide(context.request, held.entry if held else None, self.now_s())
             if isinstance(decision, Serve):
                 assert held is not None
                 if not await self.serve(context, held, decision):
-                    unreadable.add(held.key)
+                    unreadable.add(held.path)
                     continue
                 return
             if isinstance(decision, Refuse):
@@ -201,9 +201,8 @@ class Exchange:
     async def send_landed(self, context: Context, landed: Landed) -> None:
         if landed.held is not None:
             if not await self.send_held(context, landed.held, landed.status):
-                self.counters.failed += 1
-                detail = "the stored answer cannot be read at the moment; ask again"
-                await self.refuse(context, 503, detail, landed.status)
+                # What the 304 spoke of cannot be read, or was replaced meanwhile: ask for all of it.
+                await self.fetch(context, None, Ask("uri-miss"), alone=True)
         elif landed.entry is not None and landed.reader is not None:
             await self.send_body(context, landed.entry, landed.reader, landed.status, landed.fields)
         elif landed.answer is not None:

@@ -186,8 +186,11 @@ class Body:
 
     def release(self) -> None:
         if self.closed and not self.readers and self.file is not None:
-            self.file.close()
-            self.file = None
+            file, self.file = self.file, None
+            try:
+                file.close()
+            except OSError as fault:  # it was read to its end, or is given up: nothing depends on it
+                self.cache.note_fault(f"close a body: {fault.strerror}")
 
 
 class BodyReader:

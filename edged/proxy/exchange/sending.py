@@ -154,7 +154,8 @@ async def send_stored(send: Send, answer: StoredAnswer, held: StoredResponse, ca
         except DamageError:
             await cache.drop(held)
             return count
-        except BlockError:
+        except BlockError as fault:
+            cache.note_fault(str(fault))
             cache.forget(held)
             return count
     await send_last(send)
@@ -167,11 +168,11 @@ class BlockError(Exception):
 
 @asynccontextmanager
 async def open_body(held: StoredResponse, cache: Cache) -> AsyncIterator[int]:
-    """The file of a body that is not in memory. Raises UnreadableError; a response whose file has gone goes too."""
+    """The file of a body that is not in memory. Raises UnreadableError."""
     try:
         fd = os.open(held.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as fault:
-        await cache.drop(held)
+    except FileNotFoundError as fault:  # replaced a moment ago, or gone: the next look at the disk tells
+        cache.forget(held)
         raise UnreadableError from fault
     except OSError as fault:  # no descriptor left, a failing disk: no reason to throw a good answer away
         cache.note_fault(f"open {held.path}: {fault.strerror}")
@@ -179,7 +180,10 @@ async def open_body(held: StoredResponse, cache: Cache) -> AsyncIterator[int]:
     try:
         yield fd
     finally:
-        os.close(fd)
+        try:
+            os.close(fd)
+        except OSError as fault:  # it was only read
+            cache.note_fault(f"close {held.path}: {fault.strerror}")
 
 
 async def read_span(fd: int, held: StoredResponse, span: ByteRange) -> AsyncGenerator[bytes, None]:

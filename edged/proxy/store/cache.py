@@ -258,6 +258,8 @@ class Cache:
         variants, gone = self.enter(primary, key, entry)
         if body is not None and len(body) <= self.memory.largest_bytes:
             self.memory.put(held)
+        else:
+            self.memory.drop(key)  # what it names is replaced
         for dead in gone:
             self.memory.drop(dead)
         worth = is_worth_keeping(entry) or body is None
@@ -352,11 +354,10 @@ class Cache:
             await self.in_store(self.store.put, LEDGER, encode([self.groups.dump(), self.urls.dump()]))
 
     def forget(self, held: StoredResponse) -> None:
-        """The disk does not give a body now: look at it anew before it is given again."""
+        """The disk does not give a body: look there anew before it is given again."""
         self.memory.drop(held.key)
         if self.disk is not None:
             self.disk.look_anew(held.path)
-        self.note_fault(f"read {held.path}: it cannot be read at the moment")
 
     async def drop(self, held: StoredResponse) -> None:
         """A stored response is damaged, contradicted, or may be kept no longer."""

@@ -123,11 +123,11 @@ def learn(work: Path, arguments: list[str]) -> Knowledge:
     return Knowledge(data, taken, project)
 
 
-def sample(seed: int, count: int) -> list[tuple[str, Change]]:
-    """`count` changes, the same for the same seed and code."""
+def sample(seed: int, count: int, rooms: tuple[str, ...] = ROOMS) -> list[tuple[str, Change]]:
+    """`count` changes, the same for the same seed, rooms and code."""
     every = [
         (str(path.relative_to(ROOT)), change)
-        for room in ROOMS
+        for room in rooms
         for path in sorted((ROOT / "edged" / room).rglob("*.py"))
         for change in find_changes(path.read_text())
     ]
@@ -202,12 +202,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="which sample (1)")
     parser.add_argument("--count", type=int, default=300, help="how many changes (300)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="at once (one a processor)")
+    parser.add_argument("--rooms", nargs="+", default=ROOMS, help=f"folders of edged/ ({' '.join(ROOMS)})")
     parser.add_argument("tests", nargs="*", default=[], help="tests to learn from (all fast ones)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edged-mutation-") as directory:
         work = Path(directory)
         knowledge = learn(work, options.tests)
-        trials = [knowledge.trial(path, change) for path, change in sample(options.seed, options.count)]
+        trials = [
+            knowledge.trial(path, change) for path, change in sample(options.seed, options.count, tuple(options.rooms))
+        ]
         unnoticed = try_all(trials, work, options.jobs)
     share = 1 - len(unnoticed) / max(1, len(trials))
     print(f"\nseed {options.seed}: {len(trials) - len(unnoticed)} of {len(trials)} noticed, {share:.1%}")

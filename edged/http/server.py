@@ -19,16 +19,19 @@ import trio
 from hypercorn.config import Config
 
 from edged.access.identity import Peer, read_peer
-from edged.errors import ConfigError
 from edged.http.addresses import Listener, open_listeners
 from edged.http.application import Application
 from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.hypercorn.connection import HypercornConnection, SharedByConnections, checked_config
 from edged.http.hypercorn.gateway import HypercornGateway
+from edged.http.lane.connection import LaneConnection
 from edged.http.lane.lane import Lane
+from edged.http.lane.secure import SecureConnection
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.problem import make_problem
+from edged.http.tls.certificates import CertificateFiles, Certificates
+from edged.http.tls.stream import TlsStream
 
 logger = logging.getLogger("edged.http")
 
@@ -65,13 +68,12 @@ class Listening:
     """Where a server listens, and what it bears there.
 
     bind: "HOST:PORT" (port 0: the kernel picks), "[::1]:8484", "unix:/path" with permissions `socket_mode`, "fd://N".
-    tls_cert, tls_key: PEM; empty: clear text. reuse_port: other processes share the ports. lane: whether clear
-    HTTP/1.1 is answered by the lane; Hypercorn answers everything else.
+    certificates: of TLS; none: clear text. reuse_port: other processes share the ports. lane: whether
+    the lane answers clear text; with certificates it always does. Hypercorn answers what the lane does not take.
     """
 
     bind: tuple[str, ...]
-    tls_cert: str = ""
-    tls_key: str = ""
+    certificates: tuple[CertificateFiles, ...] = ()
     limits: Limits = field(default_factory=Limits)
     socket_mode: int = 0o600
     reuse_port: bool = False
@@ -87,10 +89,12 @@ class Server:
         limits = listening.limits
         self.limits = limits
         self.gateway = HypercornGateway(application, clock, meter)
-        config = make_config(limits, listening.tls_cert, listening.tls_key)
+        config = make_config(limits)
         self.shared = SharedByConnections(self.gateway, config, limits)
-        self.tls = config.create_ssl_context()
-        self.lane = Lane(application, clock, meter, limits) if listening.lane and self.tls is None else None
+        self.certificates = Certificates(listening.certificates) if listening.certificates else None
+        self.lane = (
+            Lane(application, clock, meter, limits, self.certificates) if listening.lane or self.certificates else None
+        )
         self.nursery: trio.Nursery
         self.open: set[HypercornConnection] = set()
         self.total = 0
@@ -126,12 +130,12 @@ class Server:
             if time.monotonic() - self.warned_at > WARN_S:  # a flood of them is no reason to flood the log
                 self.warned_at = time.monotonic()
                 logger.warning("connection from %s refused: %d are open", peer.address, self.total)
-            refuse(sock, plain=self.tls is None)
+            refuse(sock, plain=self.certificates is None)
             return
         self.total += 1
         self.peers[key] += 1
         if self.lane is None:
-            self.hand_over(sock, peer, b"")
+            self.nursery.start_soon(self.converse, trio.SocketStream(trio.socket.from_stdlib_socket(sock)), peer, b"")
             return
         try:
             self.lane.adopt(sock, peer)
@@ -149,16 +153,17 @@ class Server:
         if self.total == 0:
             self.empty.set()
 
-    def hand_over(self, sock: socket.socket, peer: Peer, initial: bytes) -> None:
-        self.nursery.start_soon(self.converse, trio.socket.from_stdlib_socket(sock), peer, initial)
+    def hand_over(self, connection: LaneConnection) -> None:
+        """From the lane, with the bytes read so far, and with its TLS session."""
+        stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock))
+        if isinstance(connection, SecureConnection):
+            stream = TlsStream(stream, connection.session)
+        self.nursery.start_soon(self.converse, stream, connection.peer, connection.inbox)
 
     def is_busy(self) -> bool:
         return self.shared.busy.is_getting_on()
 
-    async def converse(self, sock: trio.socket.SocketType, peer: Peer, initial: bytes) -> None:
-        stream: Any = trio.SocketStream(sock)
-        if self.tls is not None:
-            stream = trio.SSLStream(stream, self.tls, server_side=True, https_compatible=True)
+    async def converse(self, stream: Any, peer: Peer, initial: bytes) -> None:
         connection = HypercornConnection(self.shared, stream, peer, initial)
         self.open.add(connection)
         try:
@@ -224,10 +229,8 @@ def refuse(sock: socket.socket, *, plain: bool) -> None:
         sock.close()
 
 
-def make_config(limits: Limits, tls_cert: str, tls_key: str) -> Config:
+def make_config(limits: Limits) -> Config:
     return checked_config(
-        certfile=tls_cert or None,
-        keyfile=tls_key or None,
         include_server_header=False,
         include_date_header=False,  # whoever answers says it
         keep_alive_timeout=limits.idle_s,
@@ -256,14 +259,10 @@ async def serve(
     clock: seconds since 1970, for Date and ages. meter: counts into it. Reports the bound URLs by task_status.
     Raises ConfigError where an address or the certificate cannot be used.
     """
-    try:
-        server = Server(application, listening, clock, Meter() if meter is None else meter)
-    except (OSError, ValueError) as fault:
-        tls = f"TLS certificate {listening.tls_cert!r} and key {listening.tls_key!r}"
-        raise ConfigError(f"load {tls}: {fault}; both must be PEM") from fault
+    server = Server(application, listening, clock, Meter() if meter is None else meter)
     listeners = open_listeners(
         listening.bind,
-        tls=bool(listening.tls_cert),
+        tls=bool(listening.certificates),
         socket_mode=listening.socket_mode,
         reuse_port=listening.reuse_port,
         backlog=listening.limits.backlog,

@@ -15,6 +15,7 @@ from edged.http.hosts import HostRule
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
+from edged.http.tls.certificates import CertificateFiles
 from edged.serve.answers.render import Renderer
 from edged.serve.answers.respond import ACCEPTED, EXPOSED, Service
 from edged.serve.apps import Api, Apps
@@ -83,8 +84,7 @@ class AppServer:
         )
         return Listening(
             tuple(config.bind),
-            config.tls_cert,
-            config.tls_key,
+            (CertificateFiles(config.tls_cert, config.tls_key),) if config.tls_cert else (),
             limits,
             socket_mode=int(config.socket_mode, 8),
             reuse_port=config.workers > 1,

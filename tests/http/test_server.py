@@ -30,9 +30,10 @@ from edged.access.identity import Peer
 from edged.errors import ConfigError
 from edged.http.hypercorn import connection as hardened
 from edged.http.hypercorn.connection import Busy, HypercornConnection, checked_config
-from edged.http.lane import lane as fastlane
+from edged.http.lane import turns
 from edged.http.limits import PARKED_S, Limits
 from edged.http.server import Listening, Server, cap_key, serve
+from edged.http.tls.certificates import CertificateFiles
 from tests.http.asgi import AsgiApp, AsgiApplication
 from tests.serve.lanes import Client, ask_once, client, connect, eventually, head, running_lanes
 
@@ -305,7 +306,7 @@ def test_a_request_that_gets_on_no_more_does_not_count_as_busy(monkeypatch: pyte
 
 @pytest.mark.trio
 async def test_a_slow_head_is_cut_in_both_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastlane, "SWEEP_S", 0.02)
+    monkeypatch.setattr(turns, "SWEEP_S", 0.02)
     async with running_lanes(limits=Limits(head_s=0.1, idle_s=30)) as lanes:
         for url in (lanes.fast, lanes.slow):
             async with client(url) as asker:
@@ -317,7 +318,7 @@ async def test_a_slow_head_is_cut_in_both_lanes(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.trio
 async def test_an_idle_connection_is_closed_in_both_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastlane, "SWEEP_S", 0.02)
+    monkeypatch.setattr(turns, "SWEEP_S", 0.02)
     async with running_lanes(limits=Limits(idle_s=0.1)) as lanes:
         for url in (lanes.fast, lanes.slow):
             async with client(url) as asker:
@@ -343,7 +344,7 @@ async def test_a_large_body_that_nobody_reads_does_not_hang_the_connection() -> 
 
 @pytest.mark.trio
 async def test_a_client_that_stops_reading_is_cut_in_both_lanes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fastlane, "SWEEP_S", 0.02)
+    monkeypatch.setattr(turns, "SWEEP_S", 0.02)
     page = head("GET", "/v1/catalog/titles?limit=120")
     async with running_lanes(limits=Limits(write_s=0.1)) as lanes:
         for url in (lanes.fast, lanes.slow):
@@ -391,7 +392,7 @@ async def test_stopping_lets_the_fast_lane_finish_and_closes_the_idle() -> None:
 @pytest.mark.trio
 async def test_tls_speaks_http2_and_http1_by_alpn(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
-    async with running(tls_cert=str(cert), tls_key=str(key)) as (urls, _):
+    async with running(certificates=(CertificateFiles(str(cert), str(key)),)) as (urls, _):
         assert urls[0].startswith("https://")
         for protocol in ("http/1.1", "h2"):
             context = ssl.create_default_context(cafile=str(cert))
@@ -413,7 +414,7 @@ async def test_a_key_that_is_no_key_is_named(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
     key.write_text("nonsense")
     with pytest.raises(ConfigError, match="key"):
-        await serve(HELLO, Listening(("127.0.0.1:0",), str(cert), str(key)))
+        await serve(HELLO, Listening(("127.0.0.1:0",), (CertificateFiles(str(cert), str(key)),)))
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:

@@ -16,7 +16,8 @@ import trio.testing
 from edged.access.identity import Peer
 from edged.clock import Clock
 from edged.config import ServeConfig
-from edged.http.lane.lane import PARKED_SLICE_S, Lane
+from edged.http.lane.lane import Lane
+from edged.http.lane.turns import PARKED_SLICE_S
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
 from edged.proxy.app import ProxyApp

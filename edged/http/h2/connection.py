@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edged.http.h2 import frames
 from edged.http.h2.answering import CONNECTION_WINDOW, OUT_BYTES
-from edged.http.h2.control import CONTINUATIONS, ControlFrames, Phase
+from edged.http.h2.control import CONTINUATIONS, ControlFrames, H2Phase
 from edged.http.h2.events import BodyEnded, BodyReceived, RequestReceived, RequestRefused, StreamReset
 from edged.http.h2.fieldblocks import BlockDecoder, Decoded, Field
 from edged.http.h2.frames import (
@@ -30,14 +30,15 @@ from edged.http.h2.frames import (
     Setting,
     StreamFault,
 )
-from edged.http.h2.remembered import MARK, Asked, RememberedFrames
-from edged.http.h2.requests import Malformed, announced_length, read_request, read_trailers
+from edged.http.h2.remembered import MARK, AnswerPlace, RememberedFrames
+from edged.http.h2.requests import MalformedMessage, announced_length, read_request, read_trailers
 from edged.http.h2.streams import H2Stream, StreamStep
 
 HEADERS = int(FrameType.HEADERS)
 WHOLE = END_STREAM | END_HEADERS  # a request in one frame, without a body
 BODY_FOLLOWS, NO_BODY = HEADERS << 8 | END_HEADERS, HEADERS << 8 | WHOLE
 DATA_PREFIX = 5  # bytes of a frame's header before the stream's number
+FIELDS = b"\xff" * 8  # no state of a table has this name
 UNEXPECTED = frozenset({FrameType.PUSH_PROMISE, FrameType.CONTINUATION})
 FRAMES_A_TURN = 128  # then others get their turn
 SKIPPED = 16  # ranges of numbers that the peer has passed over, the newest
@@ -94,7 +95,7 @@ class H2Connection(ControlFrames):
     def receive(self, data: bytes, now: float) -> None:
         """Read what is there, until there is much to send: then again, with nothing, once that has gone."""
         self.now = now
-        if self.phase is Phase.ENDED:
+        if self.phase is H2Phase.ENDED:
             return
         self.inbox = self.inbox + data if self.inbox else data
         try:
@@ -105,29 +106,33 @@ class H2Connection(ControlFrames):
     def has_more(self) -> bool:
         """Whether `receive` has left whole frames behind to give others their turn."""
         inbox = self.inbox
-        if self.phase in (Phase.ENDED, Phase.PREFACE) or len(inbox) < HEADER_BYTES:
+        if self.phase in (H2Phase.ENDED, H2Phase.PREFACE) or len(inbox) < HEADER_BYTES:
             return False
         high, low, _, _, _ = HEADER.unpack_from(inbox)
         return len(inbox) >= HEADER_BYTES + (int(high) << 8 | int(low))
 
+    def is_partial(self) -> bool:
+        """Whether the peer is in the midst of its preface, a frame or a field block."""
+        return bool(self.inbox) or self.phase in (H2Phase.PREFACE, H2Phase.SETTINGS, H2Phase.BLOCK)
+
     def is_finished(self) -> bool:
         """Whether nothing more will come of the connection once `take_output` is sent."""
-        return self.phase is Phase.ENDED or (self.phase is Phase.DRAINING and not self.streams)
+        return self.phase is H2Phase.ENDED or (self.phase is H2Phase.DRAINING and not self.streams)
 
     def shut_down(self) -> None:
         """Take no further requests, and let those under way end (section 6.8)."""
-        if self.phase in (Phase.PREFACE, Phase.SETTINGS):
+        if self.phase in (H2Phase.PREFACE, H2Phase.SETTINGS):
             self.end(ErrorCode.NO_ERROR, "the server stops")
-        elif not self.leaving and self.phase is not Phase.ENDED:
+        elif not self.leaving and self.phase is not H2Phase.ENDED:
             self.leaving = True
             self.flow.put(frames.goaway(max(0, self.last_id), ErrorCode.NO_ERROR, "the server stops"))
-            if self.phase is Phase.OPEN:
-                self.phase = Phase.DRAINING
+            if self.phase is H2Phase.OPEN:
+                self.phase = H2Phase.DRAINING
 
     def end(self, code: ErrorCode, detail: str) -> None:
         """Say why, and read no more."""
-        if self.phase is not Phase.ENDED:
-            self.phase = Phase.ENDED
+        if self.phase is not H2Phase.ENDED:
+            self.phase = H2Phase.ENDED
             self.inbox = b""
             self.abandon(code, detail)
             self.flow.put(frames.goaway(max(0, self.last_id), code, detail))
@@ -135,12 +140,12 @@ class H2Connection(ControlFrames):
     def read_frames(self) -> None:
         """Frame by frame. Raises ConnectionFault."""
         inbox, at, left = self.inbox, 0, FRAMES_A_TURN
-        if self.phase is Phase.PREFACE:
+        if self.phase is H2Phase.PREFACE:
             if not PREFACE.startswith(inbox[: len(PREFACE)]):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "expected the preface of HTTP/2 (RFC 9113 section 3.4)")
             if len(inbox) < len(PREFACE):
                 return
-            self.phase = Phase.SETTINGS
+            self.phase = H2Phase.SETTINGS
             at = len(PREFACE)
         size, flow, unpack = len(inbox), self.flow, HEADER.unpack_from
         try:
@@ -166,18 +171,24 @@ class H2Connection(ControlFrames):
 
         Not where the number is not the next, or a window is too narrow: those go the long way.
         """
-        memory, flow = self.memory, self.flow
-        known = memory.entries.get(self.place + block)
-        if known is None or stream_id != self.last_id + 2 or self.phase is not Phase.OPEN or self.resize:
+        known = self.memory.entries.get(self.place + block)
+        if known is None or stream_id != self.last_id + 2 or self.phase is not H2Phase.OPEN:
             return False
+        if not self.put_known(stream_id, known):
+            return False
+        self.last_id = stream_id
+        return True
+
+    def put_known(self, stream_id: int, known: bytes) -> bool:
+        """A remembered answer as frames; False where it cannot go out whole and at once."""
+        memory, flow = self.memory, self.flow
         kind = known[0]
         head = memory.heads[kind]
         own_end = 3 + (known[1] << 8 | known[2])
         size = len(known) - own_end - DATA_PREFIX
         length = len(head) + own_end - 3
-        if size > flow.window or size > flow.first_window or length > MAX_FRAME_BYTES:
+        if size > flow.window or size > flow.first_window or length > MAX_FRAME_BYTES or self.resize:
             return False
-        self.last_id = stream_id
         if size > 0:
             flow.window -= size
             # its DATA frame's header lies behind the own fields, but for the stream's number
@@ -190,6 +201,7 @@ class H2Connection(ControlFrames):
             flow.out += (begin, head, known[3:])
             flow.out_bytes += length + HEADER_BYTES
         memory.hits[kind] += 1
+        memory.has_hits = True
         self.answered += 1
         return True
 
@@ -199,9 +211,9 @@ class H2Connection(ControlFrames):
         try:
             if handler is not None:
                 handler(self, flags, stream_id, payload)
-            elif self.phase is Phase.SETTINGS:
+            elif self.phase is H2Phase.SETTINGS:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "expected SETTINGS behind the preface")
-            elif self.phase is Phase.BLOCK:
+            elif self.phase is H2Phase.BLOCK:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "expected CONTINUATION within a field block")
             elif kind in UNEXPECTED:
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"{FrameType(kind).name}: not expected of a client")
@@ -235,7 +247,7 @@ class H2Connection(ControlFrames):
         if flags & PRIORITY:
             depends_on, piece = frames.split_priority(piece)
         self.block = OpenBlock(stream_id, bool(flags & END_STREAM), [piece], len(piece), depends_on)
-        self.phase = Phase.BLOCK
+        self.phase = H2Phase.BLOCK
         if flags & END_HEADERS:
             self.close_block(self.block)
 
@@ -253,7 +265,7 @@ class H2Connection(ControlFrames):
 
     def close_block(self, block: OpenBlock) -> None:
         """A whole field block: decode it, whatever it is for, as the table goes on with it."""
-        self.phase = Phase.DRAINING if self.leaving else Phase.OPEN
+        self.phase = H2Phase.DRAINING if self.leaving else H2Phase.OPEN
         self.block = None
         whole = b"".join(block.pieces)
         place, before = self.place + whole, self.table
@@ -261,7 +273,7 @@ class H2Connection(ControlFrames):
         if decoded.after is not before:
             self.table = decoded.after
             self.place = self.mark + self.table.name
-            place = b""  # an answer is not remembered where the table has to move on too
+            place = self.mark + place_of(decoded)  # of clients that enter every path in the table
         stream = self.streams.get(block.stream_id)
         if stream is not None:
             self.on_trailers(stream, block, decoded)
@@ -282,6 +294,9 @@ class H2Connection(ControlFrames):
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
         if len(self.streams) >= self.limits.streams:
             raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM, f"more than {self.limits.streams} streams")
+        known = self.memory.entries.get(place) if block.ended else None
+        if known is not None and self.put_known(stream_id, known):
+            return
         stream = H2Stream(stream_id, self.flow.first_window, None)
         if decoded.fields is None:
             what = f"head: expected at most {self.decoder.count} fields of {self.limits.head_bytes} bytes in all"
@@ -289,13 +304,13 @@ class H2Connection(ControlFrames):
         else:
             try:
                 head = read_request(decoded.fields, ended=block.ended)
-            except Malformed as fault:
+            except MalformedMessage as fault:
                 raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, str(fault)) from fault
             stream.body_left = announced_length(head)
             for name, value in head.fields:
                 if name == b"priority":
                     stream.prioritise(value)
-            asked = Asked(place, self.memory.generation) if place and block.ended else None
+            asked = AnswerPlace(place, self.memory.generation) if block.ended else None
             self.events.append(RequestReceived(stream_id, head, block.ended, asked))
         self.streams[stream_id] = stream
         if block.ended:
@@ -309,7 +324,7 @@ class H2Connection(ControlFrames):
             raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, "trailers: too large, or not the end")
         try:
             trailers = read_trailers(decoded.fields)
-        except Malformed as fault:
+        except MalformedMessage as fault:
             raise StreamFault(stream.stream_id, ErrorCode.PROTOCOL_ERROR, str(fault)) from fault
         self.end_body(stream, trailers)
 
@@ -350,6 +365,11 @@ class H2Connection(ControlFrames):
         self.events.append(BodyEnded(stream.stream_id, trailers))
 
 
+def place_of(decoded: Decoded) -> bytes:
+    """The fields themselves, where a block says them in its table's words; no block begins so."""
+    return b"\0".join((FIELDS, *[b"%b:%b" % field for field in decoded.fields or ()]))
+
+
 Handler = Callable[[H2Connection, int, int, bytes], None]
 
 # Every frame that is taken, by phase. What is absent and of a known type is the peer's fault.
@@ -364,8 +384,8 @@ ANY_TIME: dict[FrameType, Handler] = {
     FrameType.WINDOW_UPDATE: H2Connection.on_window_update,
     FrameType.PRIORITY_UPDATE: H2Connection.on_priority_update,
 }
-HANDLERS: dict[tuple[Phase, int], Handler] = {
-    (Phase.SETTINGS, FrameType.SETTINGS): H2Connection.on_settings,
-    **{(phase, kind): handler for phase in (Phase.OPEN, Phase.DRAINING) for kind, handler in ANY_TIME.items()},
-    (Phase.BLOCK, FrameType.CONTINUATION): H2Connection.on_continuation,
+HANDLERS: dict[tuple[H2Phase, int], Handler] = {
+    (H2Phase.SETTINGS, FrameType.SETTINGS): H2Connection.on_settings,
+    **{(phase, kind): handler for phase in (H2Phase.OPEN, H2Phase.DRAINING) for kind, handler in ANY_TIME.items()},
+    (H2Phase.BLOCK, FrameType.CONTINUATION): H2Connection.on_continuation,
 }

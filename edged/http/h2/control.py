@@ -60,7 +60,7 @@ class Allowance:
         return self.left >= 0
 
 
-class Phase(IntEnum):
+class H2Phase(IntEnum):
     """SETTINGS: the preface has come, and the peer's SETTINGS must be next; BLOCK: within a field block; DRAINING: we
     have said GOAWAY, streams that are open go on.
     """
@@ -79,7 +79,7 @@ class ControlFrames(AnsweringSide):
     def __init__(self, now: float) -> None:
         super().__init__()
         self.now = now
-        self.phase = Phase.PREFACE
+        self.phase = H2Phase.PREFACE
         self.control = Allowance.full(CONTROL_BURST, CONTROL_PER_S, now)
         self.resets = Allowance.full(RESET_BURST, RESET_PER_S, now)
 
@@ -151,8 +151,8 @@ class ControlFrames(AnsweringSide):
             if name == Setting.HEADER_TABLE_SIZE and value < TABLE_BYTES:
                 self.resize = NO_TABLE  # its table shrinks; ours enters nothing in it (RFC 7541 section 4.2)
         self.flow.put(frames.frame(FrameType.SETTINGS, ACK, 0))
-        if self.phase is Phase.SETTINGS:
-            self.phase = Phase.OPEN
+        if self.phase is H2Phase.SETTINGS:
+            self.phase = H2Phase.OPEN
 
     def on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         frames.require_length(FrameType.PING, payload, 8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edged.http.h2.frames import ErrorCode
-from edged.http.h2.remembered import Asked
+from edged.http.h2.remembered import AnswerPlace
 from edged.http.head import RequestHead
 
 
@@ -16,7 +16,7 @@ class RequestReceived:
     stream_id: int
     head: RequestHead
     ended: bool
-    asked: Asked | None
+    asked: AnswerPlace | None
 
 
 @dataclass(frozen=True, slots=True)

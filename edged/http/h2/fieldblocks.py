@@ -26,6 +26,7 @@ STATIC: tuple[Field, ...] = tuple((bytes(name), bytes(value)) for name, value in
 STATIC_FIELDS = {field: number for number, field in enumerate(STATIC, 1)}
 STATIC_NAMES = {name: number for number, (name, _) in reversed(list(enumerate(STATIC, 1)))}
 NEVER_INDEXED = frozenset({b"set-cookie", b"authorization", b"www-authenticate"})
+OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 SHORT = 0x7F  # a length or an index below it is the seven bits of one byte
 
 
@@ -238,8 +239,11 @@ NAMES = {name: encode_name(name) for name in STATIC_NAMES}
 
 
 def encode_fields(fields: Iterable[Field]) -> bytes:
-    """Fields of an answer; names become lower-case (RFC 9113 section 8.2)."""
-    return b"".join([encode_field(name.lower(), value) for name, value in fields])
+    """Fields of an answer, with names in lower-case, and without those that speak of a connection of HTTP/1.1
+    (RFC 9113 sections 8.2 and 8.2.2).
+    """
+    lower = [(name.lower(), value) for name, value in fields]
+    return b"".join([encode_field(name, value) for name, value in lower if name not in OF_CONNECTIONS])
 
 
 def encode_status(status: int) -> bytes:

@@ -7,6 +7,7 @@ answer's head is kept once for all of its kind, with what the time says put in a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from edged.http.application import Response, Shared, TimedFields
 from edged.http.h2.fieldblocks import encode_fields, encode_status
@@ -21,7 +22,7 @@ Kind = tuple[int, TimedFields, Shared]
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class AnswerPlace:
     """Where the answer to a request is remembered, and of which generation it has to be."""
 
     place: bytes
@@ -33,7 +34,7 @@ class RememberedFrames:
     body, the first five bytes of its DATA frame's header, and the body. hits: of each kind, since last counted.
     """
 
-    def __init__(self, memo: Memo[bytes, bytes]) -> None:
+    def __init__(self, memo: Memo[bytes, Any]) -> None:
         self.memo = memo
         self.entries = memo.entries
         self.kinds: list[Kind] = []
@@ -41,11 +42,14 @@ class RememberedFrames:
         self.shared: list[bytes] = []
         self.hits: list[int] = []
         self.counted: dict[int, int] = {}
+        self.has_hits = False
         self.generation = -1
         self.now = 0.0
 
     def renew(self, generation: int, now: float) -> None:
         """At a new generation (the memory was cleared) and at each new second. now: seconds since 1970."""
+        if generation == self.generation and int(now) == int(self.now):
+            return
         if generation != self.generation:
             self.generation = generation
             self.forget()
@@ -71,9 +75,10 @@ class RememberedFrames:
         """How many answers of each status were remembered ones since this was last asked."""
         self.count()
         counts, self.counted = self.counted, {}
+        self.has_hits = False
         return counts
 
-    def block_of(self, found: Response, asked: Asked | None, *, head_only: bool) -> bytes:
+    def block_of(self, found: Response, asked: AnswerPlace | None, *, head_only: bool) -> bytes:
         """An answer's field block. The answer is kept where it may be, is still of this generation, and its block and
         body fit one frame each.
         """
@@ -81,7 +86,7 @@ class RememberedFrames:
         kind = self.kind_of((found.status, found.timed, found.shared))
         body = b"" if head_only else found.body
         small = len(body) <= MAX_FRAME_BYTES and len(own) <= MOST_OWN_BYTES
-        if asked is not None and found.keep and asked.generation == self.generation and small:
+        if asked is not None and found.keep and found.lease is None and asked.generation == self.generation and small:
             data = (len(body) << 16 | END_STREAM).to_bytes(5, "big") + body if body else b""  # type 0 is DATA
             self.memo.put(asked.place, b"%c%b%b%b" % (kind, len(own).to_bytes(2, "big"), own, data))
         return self.heads[kind] + own

@@ -7,27 +7,28 @@ from __future__ import annotations
 
 import re
 
-from edged.http.h2.fieldblocks import Field
+from edged.http.h2.fieldblocks import OF_CONNECTIONS, Field
 from edged.http.head import RequestHead
 
 NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+")  # a token without capitals (section 8.2)
 METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 VALUE = re.compile(rb"(?:[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?")
-PATH = re.compile(rb"/[!\x22$-~]*")
+PATH = re.compile(rb"/[!-~]*")  # a fragment is refused with an answer, by whoever answers
 SCHEME = re.compile(rb"[A-Za-z][A-Za-z0-9+.\-]*")
 AUTHORITY = re.compile(rb"[!\x22$-.0->A-~]*")  # nothing of a path, a query or a fragment, and nobody's password
 PSEUDO = frozenset({b":method", b":scheme", b":path", b":authority"})
-OF_CONNECTIONS = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
 MOST_DIGITS = 18
 
 
-class Malformed(Exception):
+class MalformedMessage(Exception):
     """A message that breaks a rule of RFC 9113 section 8; in its words, what."""
 
 
 def read_request(fields: tuple[Field, ...], *, ended: bool) -> RequestHead:
     """The head of a request as one of HTTP/1.1 would say it, with `:authority` as Host (section 8.3.1), Cookie in one
-    line (section 8.2.3), and method CONNECT with its authority as target. ended: no body follows. Raises Malformed.
+    line (section 8.2.3), and method CONNECT with its authority as target. ended: no body follows.
+
+    Raises MalformedMessage.
     """
     pseudo: dict[bytes, bytes] = {}
     regular: list[Field] = []
@@ -35,27 +36,27 @@ def read_request(fields: tuple[Field, ...], *, ended: bool) -> RequestHead:
     for name, value in fields:
         if name[:1] == b":":
             if name not in PSEUDO:
-                raise Malformed(f"{shown(name)}: no pseudo-field of a request")
+                raise MalformedMessage(f"{shown(name)}: no pseudo-field of a request")
             if regular:
-                raise Malformed(f"{shown(name)}: a pseudo-field behind another field")
+                raise MalformedMessage(f"{shown(name)}: a pseudo-field behind another field")
             if name in pseudo:
-                raise Malformed(f"{shown(name)}: expected once")
+                raise MalformedMessage(f"{shown(name)}: expected once")
             pseudo[name] = value
             continue
         check_field(name, value)
         if name == b"content-length":
             lengths += 1
             if not value.isdigit() or len(value) > MOST_DIGITS:
-                raise Malformed("content-length: expected one number of at most 18 digits")
+                raise MalformedMessage("content-length: expected one number of at most 18 digits")
             if ended and value.strip(b"0"):
-                raise Malformed("content-length: a body is announced, and the stream has ended")
+                raise MalformedMessage("content-length: a body is announced, and the stream has ended")
         elif name == b"expect":
             expects += 1
         elif name == b"cookie":
             cookies += 1
         regular.append((name, value))
     if lengths > 1:
-        raise Malformed("content-length: expected once")
+        raise MalformedMessage("content-length: expected once")
     if cookies > 1:
         regular = join_cookies(regular)
     method, target = read_target(pseudo)
@@ -67,17 +68,17 @@ def read_target(pseudo: dict[bytes, bytes]) -> tuple[bytes, bytes]:
     """Method and target (section 8.3.1; of CONNECT: section 8.5)."""
     method = pseudo.get(b":method", b"")
     if not METHOD.fullmatch(method):
-        raise Malformed(":method: expected one token")
+        raise MalformedMessage(":method: expected one token")
     if method == b"CONNECT":
         authority = pseudo.get(b":authority", b"")
         if not authority or b":scheme" in pseudo or b":path" in pseudo:
-            raise Malformed("CONNECT: expected :authority, and neither :scheme nor :path")
+            raise MalformedMessage("CONNECT: expected :authority, and neither :scheme nor :path")
         return method, authority
     if not SCHEME.fullmatch(pseudo.get(b":scheme", b"")):
-        raise Malformed(":scheme: expected one")
+        raise MalformedMessage(":scheme: expected one")
     path = pseudo.get(b":path", b"")
     if not PATH.fullmatch(path) and not (path == b"*" and method == b"OPTIONS"):
-        raise Malformed(f":path: expected one that begins with / and is of visible ASCII, got {shown(path)}")
+        raise MalformedMessage(f":path: expected one that begins with / and is of visible ASCII, got {shown(path)}")
     return method, path
 
 
@@ -85,26 +86,26 @@ def with_host(fields: list[Field], authority: bytes | None) -> list[Field]:
     """`fields` with Host first, from `:authority` where that is given."""
     hosts = [value for name, value in fields if name == b"host"]
     if len(hosts) > 1:
-        raise Malformed(f"host: expected at most one, got {len(hosts)}")
+        raise MalformedMessage(f"host: expected at most one, got {len(hosts)}")
     if authority is None:
         return fields
     if not authority or not AUTHORITY.fullmatch(authority):
-        raise Malformed(f":authority: expected HOST or HOST:PORT, got {shown(authority)}")
+        raise MalformedMessage(f":authority: expected HOST or HOST:PORT, got {shown(authority)}")
     if hosts and hosts[0].lower() != authority.lower():
-        raise Malformed("host: another one than :authority")
+        raise MalformedMessage("host: another one than :authority")
     return [(b"host", authority), *(field for field in fields if field[0] != b"host")]
 
 
 def check_field(name: bytes, value: bytes) -> None:
-    """Raises Malformed for a field that HTTP/2 does not carry (sections 8.2.1 and 8.2.2)."""
+    """Raises MalformedMessage for a field that HTTP/2 does not carry (sections 8.2.1 and 8.2.2)."""
     if not NAME.fullmatch(name):
-        raise Malformed(f"field {shown(name)}: expected a token of lower-case letters")
+        raise MalformedMessage(f"field {shown(name)}: expected a token of lower-case letters")
     if not VALUE.fullmatch(value):
-        raise Malformed(f"field {shown(name)}: expected visible text without spaces around it")
+        raise MalformedMessage(f"field {shown(name)}: expected visible text without spaces around it")
     if name in OF_CONNECTIONS:
-        raise Malformed(f"field {shown(name)}: it speaks of a connection of HTTP/1.1")
+        raise MalformedMessage(f"field {shown(name)}: it speaks of a connection of HTTP/1.1")
     if name == b"te" and value.lower() != b"trailers":
-        raise Malformed("field te: expected trailers alone")
+        raise MalformedMessage("field te: expected trailers alone")
 
 
 def join_cookies(fields: list[Field]) -> list[Field]:
@@ -114,10 +115,10 @@ def join_cookies(fields: list[Field]) -> list[Field]:
 
 
 def read_trailers(fields: tuple[Field, ...]) -> tuple[Field, ...]:
-    """Trailers, as strictly as a head (section 8.1). Raises Malformed."""
+    """Trailers, as strictly as a head (section 8.1). Raises MalformedMessage."""
     for name, value in fields:
         if name[:1] == b":":
-            raise Malformed(f"{shown(name)}: a pseudo-field in trailers")
+            raise MalformedMessage(f"{shown(name)}: a pseudo-field in trailers")
         check_field(name, value)
     return fields
 

@@ -40,6 +40,7 @@ from edged.http.framing import CLOSE
 from edged.http.head import HeadError, head_end, read_head
 from edged.http.limits import PARKED_S, Limits
 from edged.http.problem import make_problem
+from edged.http.tls.stream import TlsStream
 
 logger = logging.getLogger("edged.http")
 
@@ -346,7 +347,7 @@ class SharedByConnections:
 class HypercornConnection(TCPServer):
     """One connection. initial: bytes that were read from it before it came here; it is in `busy` during a request."""
 
-    stream: Any  # a SocketStream or an SSLStream over one
+    stream: Any  # a SocketStream or a TlsStream over one
 
     def __init__(
         self,
@@ -360,7 +361,7 @@ class HypercornConnection(TCPServer):
         self.peer = peer
         self.limits = shared.limits
         self.initial = initial
-        self.socket = (stream.transport_stream if isinstance(stream, trio.SSLStream) else stream).socket
+        self.socket = getattr(stream, "transport_stream", stream).socket
         self.busy = shared.busy
         self.ended = False
         self.aborted = trio.Event()
@@ -382,13 +383,6 @@ class HypercornConnection(TCPServer):
             self.abort()
 
     async def converse(self) -> None:
-        alpn, secure = "http/1.1", isinstance(self.stream, trio.SSLStream)
-        if secure:
-            with trio.move_on_after(self.limits.handshake_s) as limit:
-                await self.stream.do_handshake()
-            if limit.cancelled_caught:
-                return
-            alpn = self.stream.selected_alpn_protocol() or alpn
         async with Tasks(self.limits.body_s) as group:
             self._task_group = group
             self.protocol = StrictProtocol(
@@ -398,11 +392,11 @@ class HypercornConnection(TCPServer):
                 self.context,
                 group,
                 ConnectionState({"peer": self.peer}),
-                secure,
+                isinstance(self.stream, TlsStream),
                 None if self.peer.unix else self.socket.getpeername()[:2],
                 None if self.peer.unix else self.socket.getsockname()[:2],
                 self.protocol_send,
-                alpn,
+                "http/1.1",
             )
             await self.protocol.initiate()
             await self.idle_task.restart(group, self._idle_timeout)
@@ -468,7 +462,7 @@ class HypercornConnection(TCPServer):
     async def _close(self) -> None:
         with trio.move_on_after(1, shield=True):
             try:
-                if not isinstance(self.stream, trio.SSLStream):
+                if not isinstance(self.stream, TlsStream):
                     await self.stream.send_eof()
                     await self.linger()
                 await self.stream.aclose()

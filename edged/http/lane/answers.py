@@ -20,6 +20,7 @@ from edged.http.application import (
 )
 from edged.http.fields import Fields
 from edged.http.framing import CLOSE, join_fields
+from edged.http.h2.frames import PREFACE
 from edged.http.head import HeadError, RequestHead, head_end, read_head
 from edged.http.lane.client import LaneClient
 from edged.http.lane.connection import (
@@ -75,7 +76,12 @@ class LaneAnswers:
         if not inbox:
             return None
         if not (b"GET ".startswith(inbox[:4]) or b"HEAD ".startswith(inbox[:5])):
-            connection.become(LaneState.HANDING_OVER)
+            if inbox.startswith(PREFACE):
+                connection.become(LaneState.MULTIPLEXED)
+            elif PREFACE.startswith(inbox):
+                connection.head_since = connection.head_since or now
+            else:
+                connection.become(LaneState.HANDING_OVER)
             return None
         head = self.memory.familiar(connection.partition, inbox, self.limits.head_bytes)
         raw = inbox

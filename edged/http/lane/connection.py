@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 from edged.access.identity import Identity, Peer
 from edged.http.application import Answer, FileResponse, Held, InThread, Stream
@@ -30,6 +31,8 @@ class LaneState(IntEnum):
     HANDING_OVER = 6  # to Hypercorn, once the kernel has taken what was answered before
     LINGERING = 7  # closed for writing; reads until the peer ends too (RFC 9112 section 9.6)
     CLOSED = 8  # or gone to Hypercorn: the lane has no more to do with it
+    HANDSHAKE = 9  # of TLS, before anything else
+    MULTIPLEXED = 10  # HTTP/2: many requests at once, each with what it is in the middle of
 
 
 class Event(IntEnum):
@@ -88,7 +91,14 @@ class FileUnderWay:
     left: int
 
 
-Doing = StreamUnderWay | HeldRequest | ThreadWork | FileUnderWay | LaneClient
+class ManyStreams(Protocol):
+    """What is under way on a connection of HTTP/2."""
+
+    def abandon(self) -> None:
+        """The connection is closed."""
+
+
+Doing = StreamUnderWay | HeldRequest | ThreadWork | FileUnderWay | LaneClient | ManyStreams
 
 
 class LaneConnection:
@@ -104,11 +114,13 @@ class LaneConnection:
         "fd",
         "head_since",
         "inbox",
+        "more",
         "on_woken",
         "outbox",
         "partition",
         "peer",
         "progress_at",
+        "records",
         "sock",
         "state",
         "who",
@@ -125,6 +137,8 @@ class LaneConnection:
         self.doing: Doing | None = None
         self.inbox = b""
         self.outbox: memoryview | None = None
+        self.records: memoryview | None = None  # encrypted, and not taken by the kernel
+        self.more = False  # was read from the socket, and others got their turn before it was looked at
         self.closing = False  # after what is in the outbox
         self.ended = False  # the peer sends no more, and may still read
         self.progress_at = now

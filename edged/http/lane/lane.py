@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from time import monotonic
+from typing import Any
 
 import trio
 
 from edged.access.identity import Peer
 from edged.http.application import Application, contained, discard
 from edged.http.framing import LAST_CHUNK, chunk
+from edged.http.h2.fieldblocks import BlockDecoder
+from edged.http.h2.remembered import RememberedFrames
+from edged.http.head import MAX_FIELDS
 from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.client import LaneClient
 from edged.http.lane.connection import (
@@ -29,40 +32,63 @@ from edged.http.lane.connection import (
     StreamUnderWay,
     ThreadWork,
 )
+from edged.http.lane.multiplexed import (
+    drain_streams,
+    flush_streams,
+    read_streams,
+    step_multiplexed,
+    wake_streams,
+)
+from edged.http.lane.secure import (
+    Handshakes,
+    SecureConnection,
+    end_handshake,
+    flush_handshake,
+    read_handshake,
+    shake_hands,
+)
 from edged.http.lane.sockets import INBOX_BYTES, READ, WRITE, Server, Sockets
-from edged.http.limits import PARKED_S, Limits
+from edged.http.lane.turns import Turns
+from edged.http.limits import Limits
 from edged.http.meter import Meter
+from edged.http.tls.certificates import Certificates
+from edged.http.tls.session import TlsSession
 
 logger = logging.getLogger("edged.http")
 
 OUT_BYTES = 256 << 10  # of pipelined answers, before they are sent
 TURN_BYTES = 1 << 20  # of one answer, before the others get their turn
 BATCH = 64
-SLICE_S = 0.004  # how long the lane keeps the thread, while requests come, before other tasks get their turn
 BLOCK_S = 0.001  # how long it waits for the next request within that
-SHARED_SLICE_S = 0.0005  # instead of SLICE_S while other tasks are answering requests
-PARKED_SLICE_S = 0.001  # and while those that do have waited for their upstreams for PARKED_S
-SWEEP_S = 1.0
+BLOCKS_SHIFT = 4  # a sixteenth as much memory is for field blocks of HTTP/2
 CLOCK_S = 0.02  # how late Age and Date may be
-LINGER_S = 2.0
 
 
-class Lane:
-    """clock: seconds since 1970."""
+class Lane(Turns):
+    """clock: seconds since 1970. certificates: of a listener that speaks TLS."""
 
-    def __init__(self, application: Application, clock: Callable[[], float], meter: Meter, limits: Limits) -> None:
+    def __init__(
+        self,
+        application: Application,
+        clock: Callable[[], float],
+        meter: Meter,
+        limits: Limits,
+        certificates: Certificates | None = None,
+    ) -> None:
+        super().__init__()
         self.application = application
         self.answers = LaneAnswers(application, clock, meter, limits)
         self.recall = self.answers.recall
+        self.frames = RememberedFrames(self.answers.memory.answers)
+        self.decoder = BlockDecoder(limits.memory_bytes >> BLOCKS_SHIFT, limits.head_bytes, MAX_FIELDS)
+        self.certificates = certificates
+        self.handshakes = Handshakes()
+        self.asked_at = 0.0  # when somebody has asked last over TLS
         self.meter = meter
         self.limits = limits
         self.generation = -1
         self.sockets = Sockets(meter)
         self.clock_at = 0.0  # when to look at it again
-        self.woken: deque[LaneConnection] = deque()
-        self.awake = trio.Event()
-        self.tasks = 0  # of applications, under way
-        self.progress_s = 0.0  # when one of them last began or got on
         self.draining = False
         self.nursery: trio.Nursery
 
@@ -77,7 +103,10 @@ class Lane:
                 self.nursery.start_soon(self.follow_signals)
                 task_status.started()
                 while True:
-                    await trio.lowlevel.wait_readable(self.sockets.epoll)
+                    if self.sockets.unread or self.handshakes.waiting:
+                        await trio.lowlevel.checkpoint()
+                    else:
+                        await trio.lowlevel.wait_readable(self.sockets.epoll)
                     self.work()
         finally:
             for connection in list(self.sockets.connections.values()):
@@ -90,16 +119,22 @@ class Lane:
         """
         events = self.sockets.epoll.poll(0, BATCH)
         until = monotonic() + self.slice_s()
-        connections = self.sockets.connections
-        while events:
+        connections, unread, waiting = self.sockets.connections, self.sockets.unread, self.handshakes.waiting
+        while events or unread or waiting:
             self.tick()
             for fd, mask in events:
                 connection = connections.get(fd)
                 if connection is not None:
                     self.handle(connection, Event.WRITABLE if mask & WRITE else Event.READABLE)
+            if unread:
+                self.read_on()
+            if waiting:
+                shake_hands(self)
             if self.sockets.now >= until:
                 break
-            events = self.sockets.epoll.poll(0 if self.is_shared() else BLOCK_S, BATCH)
+            events = self.sockets.epoll.poll(0 if unread or self.is_shared() else BLOCK_S, BATCH)
+        if self.frames.has_hits:
+            self.count_hits()
 
     def handle(self, connection: LaneConnection, event: Event) -> None:
         """What TRANSITIONS says; a fault of ours costs the connection."""
@@ -109,15 +144,6 @@ class Lane:
             logger.exception("connection from %s: contained", connection.peer.address)
             self.sockets.close(connection)
 
-    def is_shared(self) -> bool:
-        """Whether other tasks need the thread to answer requests: not those that have long waited for an upstream."""
-        return (self.tasks > 0 and monotonic() - self.progress_s < PARKED_S) or self.sockets.server.is_busy()
-
-    def slice_s(self) -> float:
-        if self.is_shared():
-            return SHARED_SLICE_S
-        return PARKED_SLICE_S if self.tasks else SLICE_S
-
     def tick(self) -> None:
         """Look whether anything has moved, and now and then at the clock: nothing remembered outlives what it is of."""
         self.sockets.now = monotonic()
@@ -126,6 +152,12 @@ class Lane:
             self.clock_at = self.sockets.now + CLOCK_S
             self.generation = generation
             self.answers.renew(generation)
+            self.frames.renew(generation, self.answers.memory.now)
+
+    def count_hits(self) -> None:
+        for status, count in self.frames.take_counts().items():
+            self.meter.fast_answers[status] += count
+            self.meter.remembered += count
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -133,7 +165,10 @@ class Lane:
         """Take over an accepted, non-blocking socket. Raises OSError where it cannot be watched."""
         who = self.application.identify(peer)
         partition = self.answers.memory.partition_of(who, peer.unix)
-        connection = LaneConnection(sock, peer, who, partition, monotonic())
+        if self.certificates is None or peer.unix:
+            connection = LaneConnection(sock, peer, who, partition, monotonic())
+        else:
+            connection = SecureConnection(sock, peer, who, partition, TlsSession(self.certificates.context))
         connection.on_woken = self.wake
         self.sockets.add(connection)
 
@@ -171,6 +206,10 @@ class Lane:
             if isinstance(connection.doing, LaneClient):
                 connection.doing.leave()
             self.go_on(connection)
+
+    def start(self, run: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        """A task of its own, ended with the lane."""
+        self.nursery.start_soon(run, *arguments)
 
     def read_to_the_end(self, connection: LaneConnection) -> None:
         if self.sockets.receive(connection) == b"":
@@ -286,7 +325,7 @@ class Lane:
 
     def step_handing_over(self, connection: LaneConnection) -> bytes | None:
         self.sockets.forget(connection)
-        self.sockets.server.hand_over(connection.sock, connection.peer, connection.inbox)
+        self.sockets.server.hand_over(connection)
         return None
 
     def wait(self, connection: LaneConnection) -> bytes | None:
@@ -351,37 +390,7 @@ class Lane:
         if connection.state is LaneState.CLOSED:
             await trio.lowlevel.checkpoint()
 
-    # --- waiting for something to move ------------------------------------------------------------------------------
-
-    def wake(self, connection: LaneConnection) -> None:
-        """A signal has moved: its followers get their turns, but not all at once."""
-        self.woken.append(connection)
-        self.awake.set()
-
-    async def follow_signals(self) -> None:
-        """Answer held requests and go on with streams when what they wait for has moved."""
-        while True:
-            await self.awake.wait()
-            self.tick()
-            until = self.sockets.now + SLICE_S
-            while self.woken and monotonic() < until:
-                connection = self.woken.popleft()
-                if connection.woken:
-                    connection.woken = False
-                    self.handle(connection, Event.WOKEN)
-            if not self.woken:
-                self.awake = trio.Event()
-
     # --- deadlines, and the end --------------------------------------------------------------------------------------
-
-    async def sweep(self) -> None:
-        """Look at the deadlines, coarsely."""
-        while True:
-            await trio.sleep(SWEEP_S)
-            if self.sockets.connections:
-                self.tick()
-                for connection in list(self.sockets.connections.values()):
-                    self.handle(connection, Event.SWEPT)
 
     def drain(self) -> None:
         """Answer what has come, end streams and held requests, close what is idle."""
@@ -390,49 +399,6 @@ class Lane:
         self.tick()
         for connection in list(self.sockets.connections.values()):
             self.handle(connection, Event.DRAINED)
-
-    def is_stalled(self, connection: LaneConnection) -> bool:
-        """Whether its peer does not read what was answered; it is closed then."""
-        blocked = connection.outbox is not None or connection.state is LaneState.SENDING_FILE
-        if blocked and self.sockets.now - connection.progress_at > self.limits.write_s:
-            self.sockets.close(connection)
-            return True
-        return blocked
-
-    def sweep_reading(self, connection: LaneConnection) -> None:
-        """A head that does not get whole, or no request for long."""
-        if self.is_stalled(connection):
-            return
-        now = self.sockets.now
-        since, most_s = connection.progress_at, self.limits.idle_s
-        if connection.head_since:
-            since, most_s = connection.head_since, self.limits.head_s
-        if now - since > most_s:
-            self.sockets.close(connection)
-
-    def sweep_writing(self, connection: LaneConnection) -> None:
-        self.is_stalled(connection)
-
-    def sweep_held(self, connection: LaneConnection) -> None:
-        held = connection.doing
-        assert isinstance(held, HeldRequest)
-        if not self.is_stalled(connection) and self.sockets.now >= held.until:
-            self.go_on(connection)
-
-    def sweep_stream(self, connection: LaneConnection) -> None:
-        """A stream that has nothing to say keeps its connection alive."""
-        under_way = connection.doing
-        assert isinstance(under_way, StreamUnderWay)
-        stream = under_way.stream
-        if self.is_stalled(connection) or stream.follow is None:
-            return
-        if self.sockets.now - connection.progress_at >= stream.keep_alive_s:
-            connection.progress_at = self.sockets.now
-            self.sockets.write(connection, chunk(stream.keep_alive) if under_way.chunked else stream.keep_alive)
-
-    def sweep_lingering(self, connection: LaneConnection) -> None:
-        if self.sockets.now - connection.progress_at > LINGER_S:
-            self.sockets.close(connection)
 
     def nothing(self, connection: LaneConnection) -> None:
         """It goes on as it was."""
@@ -478,6 +444,15 @@ TRANSITIONS: dict[tuple[LaneState, Event], Callable[[Lane, LaneConnection], None
     (LaneState.LINGERING, Event.READABLE): Lane.read_to_the_end,
     (LaneState.LINGERING, Event.SWEPT): Lane.sweep_lingering,
     (LaneState.LINGERING, Event.DRAINED): Lane.nothing,
+    (LaneState.HANDSHAKE, Event.READABLE): read_handshake,
+    (LaneState.HANDSHAKE, Event.WRITABLE): flush_handshake,
+    (LaneState.HANDSHAKE, Event.SWEPT): Lane.sweep_handshake,
+    (LaneState.HANDSHAKE, Event.DRAINED): end_handshake,
+    (LaneState.MULTIPLEXED, Event.READABLE): read_streams,
+    (LaneState.MULTIPLEXED, Event.WRITABLE): flush_streams,
+    (LaneState.MULTIPLEXED, Event.WOKEN): wake_streams,
+    (LaneState.MULTIPLEXED, Event.SWEPT): Lane.sweep_multiplexed,
+    (LaneState.MULTIPLEXED, Event.DRAINED): drain_streams,
 }
 HANDLERS = [[TRANSITIONS.get((state, event), Lane.impossible) for event in Event] for state in LaneState]
 
@@ -492,4 +467,5 @@ STEPS: dict[LaneState, Callable[[Lane, LaneConnection], bytes | None]] = {
     LaneState.HANDING_OVER: Lane.step_handing_over,
     LaneState.LINGERING: Lane.wait,
     LaneState.CLOSED: Lane.wait,
+    LaneState.MULTIPLEXED: step_multiplexed,
 }

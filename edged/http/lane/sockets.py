@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
-import socket
+from collections import deque
 from time import monotonic
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from edged.http.lane.connection import (
     LaneConnection,
     LaneState,
     StreamUnderWay,
+    ThreadWork,
 )
 from edged.http.meter import Meter
 
@@ -31,8 +32,8 @@ WRITE = select.EPOLLOUT
 class Server(Protocol):
     """What the lane asks of the server whose connections it answers."""
 
-    def hand_over(self, sock: socket.socket, peer: Peer, initial: bytes) -> None:
-        """Give a connection to Hypercorn with the bytes read from it so far."""
+    def hand_over(self, connection: LaneConnection) -> None:
+        """Give a connection to Hypercorn with the bytes read from it so far (`inbox`)."""
 
     def release(self, peer: Peer) -> None:
         """A connection of the lane is closed."""
@@ -50,6 +51,7 @@ class Sockets:
         self.now = monotonic()
         self.connections: dict[int, LaneConnection] = {}
         self.epoll = select.epoll()
+        self.unread: deque[LaneConnection] = deque()  # with `more`
 
     def add(self, connection: LaneConnection) -> None:
         """Raises OSError where the kernel has no room to watch it."""
@@ -71,6 +73,8 @@ class Sockets:
             self.close(connection)
             return None
         connection.progress_at = self.now
+        if connection.more:
+            self.unread.append(connection)
         return data
 
     def write(self, connection: LaneConnection, data: bytes) -> None:
@@ -83,8 +87,14 @@ class Sockets:
             self.close(connection)
             return
         self.meter.sent_bytes += sent
-        if sent != len(data):
+        if sent != len(data) or connection.records is not None:
             connection.outbox = memoryview(data)[sent:]
+            self.epoll.modify(connection.fd, WRITE)
+
+    def keep_records(self, connection: LaneConnection) -> None:
+        """Where a TLS session had more to say than the kernel takes, that goes out first."""
+        if connection.records is not None and connection.outbox is None and connection.state is not LaneState.CLOSED:
+            connection.outbox = memoryview(b"")
             self.epoll.modify(connection.fd, WRITE)
 
     def write_rest(self, connection: LaneConnection) -> bool:
@@ -100,9 +110,11 @@ class Sockets:
                 self.close(connection)
                 return False
             self.meter.sent_bytes += sent
-            connection.outbox = outbox[sent:] if sent < len(outbox) else None
+            connection.outbox = outbox[sent:] if sent < len(outbox) or connection.records is not None else None
             if connection.outbox is not None:
                 return False
+        if connection.more:
+            self.unread.append(connection)
         self.watch(connection, READ)
         return True
 
@@ -169,6 +181,8 @@ class Sockets:
         elif isinstance(doing, LaneClient):
             doing.scope.cancel()
             doing.room.unpark_all()
+        elif doing is not None and not isinstance(doing, ThreadWork):
+            doing.abandon()
         connection.sock.close()
         self.server.release(connection.peer)
 

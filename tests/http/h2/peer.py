@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edged.http.h2 import frames
 from edged.http.h2.connection import H2Connection, H2Limits
-from edged.http.h2.control import Phase
+from edged.http.h2.control import H2Phase
 from edged.http.h2.events import ConnectionEnded, Event, RequestReceived
 from edged.http.h2.fieldblocks import BlockDecoder, encode_field, encode_status
 from edged.http.h2.frames import END_HEADERS, END_STREAM, HEADER, HEADER_BYTES, PREFACE, ErrorCode, FrameType
@@ -110,7 +110,7 @@ class Peer:
         codes = [event.code for event in self.events if isinstance(event, ConnectionEnded)]
         if not codes:
             return None
-        assert self.connection.phase is Phase.ENDED
+        assert self.connection.phase is H2Phase.ENDED
         assert [frame.code for frame in self.sent if frame.kind == FrameType.GOAWAY][-1] == codes[0]
         return codes[0]
 

@@ -9,7 +9,7 @@ import h2.settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edged.http.h2.control import Phase
+from edged.http.h2.control import H2Phase
 from edged.http.h2.events import BodyEnded, BodyReceived, ConnectionEnded, RequestReceived, RequestRefused
 from edged.http.h2.frames import END_HEADERS, PREFACE, settings_frame
 from tests.http.h2.peer import GET, OK, POST, Peer, block, data, headers, raw
@@ -94,7 +94,7 @@ def test_mutated_bytes_never_raise_and_never_leave_anything_held(choice: st.Data
     converse(peer, bytes(sent))
     if peer.ended() is not None:
         assert isinstance(peer.events[-1], ConnectionEnded)
-        assert peer.connection.phase is Phase.ENDED
+        assert peer.connection.phase is H2Phase.ENDED
         assert peer.connection.streams == {}
     assert peer.connection.flow.queued_bytes == 0
 

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 MACHINE_ID = Path("/etc/machine-id")
 PURPOSE = b"edged/1 device "
 MACHINE_ID_CHARACTERS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class OriginAccess:
+    """How the origins are spoken to, as in `[[datasets]]`.
+
+    ca: PEM file of the only authorities trusted; cert, key: PEM files of a client certificate; headers: sent to the
+    origins and to nobody else; proxy: URL of an HTTP proxy. Empty: the system's, none, none, the environment's.
+    """
+
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)  # they may be credentials
+    proxy: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,7 @@ class Subscription:
     poll_s: int = 30
     require: tuple[str, ...] = ()
     device_id: str = ""
+    access: OriginAccess = field(default_factory=OriginAccess)
 
 
 def device_id(configured: str, machine_id: Path = MACHINE_ID) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -98,6 +99,13 @@ class Feed:
         root = trust.Root(1, now - 1000, now + ROOT_LIFE_S, self.role(self.root_keys), self.role([self.head_key]))
         self.roots = [trust.sign_root(root, self.root_keys)]
         self.head = b""
+
+    def copy(self) -> Feed:
+        """This publisher as it is now; what either publishes from here on the other does not know."""
+        twin = copy.copy(self)
+        twin.slices = copy.deepcopy(self.slices)
+        twin.blobs, twin.hidden, twin.roots = dict(self.blobs), set(self.hidden), list(self.roots)
+        return twin
 
     @staticmethod
     def role(keys: list[Ed25519PrivateKey], threshold: int = 1) -> trust.Role:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edged.errors import TrustError, UnknownKeyError, WireError
+from edged.errors import NewerRootError, TrustError, UnknownKeyError, WireError
 from edged.feed.trust import root as trust
 from edged.feed.trust.succession import decode_roots
 from edged.replica.writer import Writer
@@ -247,3 +247,161 @@ async def test_trust_file_signed_by_someone_else(tmp_path: Path, feed: Feed) -> 
     install(device, trust.sign_root(root, [key("mallory")]))
     with pytest.raises(TrustError, match="of its own"):
         await sync(device, Origin(feed))
+
+
+# ---- roots that were lost or damaged on disk: everything fails closed
+
+STALE_MIRROR = "stood under root 2, known is root 1"
+
+
+def decay(device: Device, how: str) -> None:
+    path = device.directory / device.name / "roots"
+    if how == "missing":
+        path.unlink()
+    else:
+        at = {"first byte": 0, "middle": path.stat().st_size // 2, "last byte": -1}[how]
+        data = bytearray(path.read_bytes())
+        data[at] ^= 0xFF
+        path.write_bytes(data)
+
+
+@pytest.mark.parametrize("how", ["missing", "first byte", "middle", "last byte"])
+async def test_roots_that_decay_undo_neither_rotation_nor_rollback_protection(
+    tmp_path: Path, feed: Feed, how: str
+) -> None:
+    device = Device.of(tmp_path, feed)
+    stale = Origin(feed.copy())
+    feed.rotate(heads="head 2")
+    feed.publish(EDIT)
+    await first_sync(device, feed)
+    decay(device, how)
+    before = held(device)
+    outcome = await sync(device, stale)
+    assert isinstance(outcome.error, TrustError)
+    assert STALE_MIRROR in str(outcome.error)
+    assert (outcome.version, held(device)) == (2, before)
+    outcome = await sync(device, stale, Origin(feed))
+    assert (outcome.error, outcome.version) == (None, 2)
+    assert roots_kept(device) == feed.roots
+
+
+async def test_without_the_roots_the_old_key_may_not_sign_a_later_version(tmp_path: Path, feed: Feed) -> None:
+    """What a thief of the old key would try on a device whose roots are gone."""
+    device = Device.of(tmp_path, feed)
+    thief = feed.copy()
+    feed.rotate(heads="head 2")
+    feed.publish(EDIT)
+    await first_sync(device, feed)
+    for _ in range(5):
+        thief.publish(FILMS)
+    decay(device, "missing")
+    outcome = await sync(device, Origin(thief))
+    assert isinstance(outcome.error, TrustError)
+    assert STALE_MIRROR in str(outcome.error)
+    assert outcome.version == 2
+
+
+async def test_the_trust_file_of_another_publisher_where_the_roots_are_lost_is_not_believed(
+    tmp_path: Path, feed: Feed
+) -> None:
+    device = Device.of(tmp_path, feed)
+    feed.publish(EDIT)
+    await first_sync(device, feed)
+    other = Feed()
+    other.root_keys, other.head_key = [key("other root")], key("other head")
+    root = trust.Root(1, other.now, other.now + ROOT_LIFE_S, Feed.role(other.root_keys), Feed.role([other.head_key]))
+    other.roots = [trust.sign_root(root, other.root_keys)]
+    other.publish(FILMS)
+    decay(device, "missing")
+    install(device, other.roots[0])
+    outcome = await sync(device, Origin(other))
+    assert isinstance(outcome.error, TrustError)
+    assert "rollback" in str(outcome.error)
+
+
+async def test_an_older_trust_file_of_the_same_succession(tmp_path: Path, feed: Feed) -> None:
+    """As after a factory reset that keeps the data: what was known binds, and is fetched again."""
+    device = Device.of(tmp_path, feed)
+    stale = Origin(feed.copy())
+    feed.rotate(heads="head 2")
+    feed.publish(EDIT)
+    install(device, feed.roots[1])
+    await first_sync(device, feed)
+    install(device, feed.roots[0])
+    outcome = await sync(device, stale)
+    assert isinstance(outcome.error, TrustError)
+    assert STALE_MIRROR in str(outcome.error)
+    assert (await sync(device, Origin(feed))).error is None
+    assert roots_kept(device) == feed.roots
+
+
+async def test_a_head_is_not_judged_under_an_older_root_than_it_names(tmp_path: Path, feed: Feed) -> None:
+    """Its key is still known: but the root that it names, and that is withheld, may have taken it away."""
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    feed.rotate(heads="head 1")
+    feed.publish(EDIT)
+    withheld = feed.roots.pop()
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, NewerRootError)
+    assert "stands under root of trust 2, known here is root 1" in str(outcome.error)
+    assert outcome.version == 1
+    feed.roots.append(withheld)
+    assert (await sync(device, origin)).version == 2
+
+
+# ---- roots that expire (TUF specification 5.3.10)
+
+
+@pytest.mark.parametrize(("late_s", "taken"), [(-1, True), (0, False)])
+async def test_no_head_is_taken_under_a_root_that_has_expired(
+    tmp_path: Path, feed: Feed, late_s: int, taken: bool
+) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    ends = feed.now - 1 + ROOT_LIFE_S
+    feed.now = ends - 10
+    feed.publish(EDIT)
+    device.clock_s = ends + late_s
+    outcome = await sync(device, origin)
+    assert outcome.version == (2 if taken else 1)
+    if not taken:
+        assert isinstance(outcome.error, NewerRootError)
+        assert "the publisher has to renew the root" in str(outcome.error)
+        feed.rotate(heads="head 1")
+        feed.resign(1)
+        assert (await sync(device, origin)).version == 2
+
+
+async def test_a_box_without_a_clock_takes_no_head_that_was_signed_after_its_root_expired(
+    tmp_path: Path, feed: Feed
+) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    device.clock_s = 0.0
+    feed.now += ROOT_LIFE_S
+    feed.publish(EDIT)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, NewerRootError)
+    assert outcome.version == 1
+
+
+async def test_a_device_that_was_away_for_years_takes_the_whole_succession(tmp_path: Path, feed: Feed) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    for _ in range(5):
+        feed.now += ROOT_LIFE_S // 2 + 1000
+        feed.rotate(heads="head 1")
+    feed.publish(EDIT)
+    device.clock_s = feed.now + 5.0
+    assert (await sync(device, origin)).version == 2
+    assert roots_kept(device) == feed.roots
+
+
+async def test_the_seed_is_taken_though_its_root_has_expired(tmp_path: Path, feed: Feed) -> None:
+    """A box that lay in a shop for years shows something at its first start; the network brings the rest."""
+    device = Device.of(tmp_path, feed)
+    device.clock_s += 2 * ROOT_LIFE_S
+    outcome = await sync(device, Origin(feed), seed=Origin(feed.copy()))
+    assert isinstance(outcome.error, NewerRootError)
+    assert (outcome.version, held(device)) == (1, feed.slices["core"].records)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
+from edged.sync.subscription import OriginAccess
 from edged.sync.transports.http import HttpTransport
 from edged.sync.transports.network import Network
 from edged.sync.transports.transport import Traffic
@@ -65,6 +66,8 @@ class MemoryNetwork(Network):
         self.peer, self.nursery = peer, nursery
 
     async def open(self, host: str, port: int) -> trio.abc.Stream:
+        if self.public_only:
+            return await super().open(host, port)
         ours, theirs = trio.testing.memory_stream_pair()
         self.peer.connections += 1
         self.nursery.start_soon(self.serve, theirs)
@@ -78,6 +81,9 @@ class MemoryNetwork(Network):
             return  # the client has hung up, or we have
 
 
-def transport_to(script: Script, nursery: trio.Nursery) -> tuple[HttpTransport, Peer, Traffic]:
+def transport_to(
+    script: Script, nursery: trio.Nursery, access: OriginAccess | None = None
+) -> tuple[HttpTransport, Peer, Traffic]:
     traffic, peer = Traffic(), Peer(script)
-    return HttpTransport("http://origin.test/catalog", traffic, MemoryNetwork(traffic, peer, nursery)), peer, traffic
+    network = MemoryNetwork(traffic, peer, nursery)
+    return HttpTransport("http://origin.test/catalog", traffic, access, network), peer, traffic

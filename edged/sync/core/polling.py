@@ -82,8 +82,8 @@ class Rotation:
         self.asked_wait_s, self.asked_at, self.conditional = wait_s, now, conditional
 
     def held_wait_s(self, now: float) -> int:
-        """How long the next poll may be held; 0 at a host that does not hold polls."""
-        return 0 if now < self.static_until else self.wait_s
+        """How long the next poll may be held; 0 in a survey, and at a host that does not hold polls."""
+        return 0 if now < self.static_until or self.unasked is not None else self.wait_s
 
     def unchanged(self, now: float) -> None:
         """The poll was answered by "nothing new": soon, or held to its end."""

@@ -5,35 +5,44 @@ HTTP/1.1 rather than 2: one connection with one request at a time needs no frame
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import httpcore2
 import trio
 
-from edged.errors import HashError, MissingError, TransportError, WireError
+from edged.errors import HashError, MissingError, TransportError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
-from edged.sync.transports.network import Network
-from edged.sync.transports.transport import BusyOriginError, HeadReply, Traffic
+from edged.http.urls import is_public, sound_url
+from edged.sync.subscription import OriginAccess
+from edged.sync.transports.answers import (
+    DOCUMENT_S,
+    REFUSED,
+    STALL_S,
+    Body,
+    blob_seconds,
+    content_range_start,
+    etag_of,
+    expect,
+    header,
+    poll_number,
+)
+from edged.sync.transports.network import CONNECT_S, Network, transport_faults
+from edged.sync.transports.tls import client_context, proxy_of
+from edged.sync.transports.transport import HeadReply, Traffic
+from edged.units import span_text
 
-CONNECT_S = 15.0  # to a TCP connection, and again to TLS on it
-GRACE_S = 10.0  # for a poll's answer, beyond what the origin was asked to hold it
-STALL_S = 30.0  # without a byte
-LEAST_BYTES_PER_S = 200  # over a whole body, once STALL_S are over: slower, and another origin is tried
+GRACE_S = 10.0  # to let go of a connection
 REDIRECTS = 3
 KEEP_ALIVE_S = 50.0  # an idle connection is not used again after so long: something on the way may have forgotten it
 KEEP_PARTIAL_BYTES = 64 << 10  # what of a broken transfer is worth asking for the rest by Range
-RETRY_AFTER_CAP_S = 3600.0
-ETAG_CHARACTERS = 200
 USER_AGENT = b"edged"  # some firewalls refuse requests without one
-
-REFUSED = (404, 410, 403)  # object stores that hide what they hold answer 403 for what is not there
 BROKEN = (httpcore2.RemoteProtocolError, httpcore2.ReadError, httpcore2.WriteError)
-FAULTS = (httpcore2.ProtocolError, httpcore2.NetworkError, httpcore2.TimeoutException)
+
+Headers = list[tuple[bytes, bytes]]
 
 
 class Partial(NamedTuple):
@@ -44,71 +53,102 @@ class Partial(NamedTuple):
 
 
 class HttpTransport:
-    """base: the feed's URL, without a slash at the end; network: for tests."""
+    """base: the feed's URL; access: how this origin is spoken to; network: for tests.
 
-    def __init__(self, base: str, traffic: Traffic, network: Network | None = None) -> None:
-        self.base = quote(base.rstrip("/"), safe="/:%[]~@!$&'()*+,;=")
-        self.scheme = urlsplit(base).scheme
-        if self.scheme not in ("http", "https"):
-            raise TransportError(f"origin {base}: not an http or https URL")
-        context = ssl.create_default_context() if self.scheme == "https" else None
+    Raises TransportError for a URL that cannot be used, ConfigError for certificates that cannot.
+    """
+
+    def __init__(
+        self, base: str, traffic: Traffic, access: OriginAccess | None = None, network: Network | None = None
+    ) -> None:
+        access = access or OriginAccess()
+        try:
+            self.base = sound_url(base).rstrip("/")
+        except ValueError as fault:
+            raise TransportError(f"origin {base}: {fault}; expected https://host[:port]/path") from fault
+        self.scheme, self.host = urlsplit(self.base).scheme, urlsplit(self.base).netloc
+        self.headers: Headers = [(name.encode(), value.encode()) for name, value in access.headers]
+        self.network = network or Network(traffic)
+        self.proxy = proxy_of(access.proxy, self.base)
         self.pool = httpcore2.AsyncConnectionPool(
-            ssl_context=context,
+            ssl_context=client_context(access) if self.scheme == "https" else None,
+            proxy=self.proxy,
             max_connections=2,
             max_keepalive_connections=1,
             keepalive_expiry=KEEP_ALIVE_S,
-            network_backend=network or Network(traffic),
+            network_backend=self.network,
         )
         self.partial: Partial | None = None
+        self.poll = "0"  # what the newest answer of a held poll was numbered
 
     @property
     def name(self) -> str:
         return self.base
 
     async def head(self, after: int | None, wait_s: int, etag: str | None) -> HeadReply | None:
-        query = f"?after={after}&wait={wait_s}" if wait_s and after is not None else ""
-        headers = [(b"If-None-Match", etag.encode())] if etag else []
-        async with self.get(f"{self.base}/head{query}", headers, wait_s) as (response, pace):
-            if response.status in (204, 304):
+        held = bool(wait_s) and after is not None
+        url = f"{self.base}/head" + (f"?after={after}&wait={wait_s}&poll={self.poll}" if held else "")
+        conditions = [(b"If-None-Match", etag.encode())] if etag else []
+        unchanged = (204,) * held + (304,) * (held or bool(etag))  # to what was not asked for, they are a fault
+        hold_s = wait_s if held else 0
+        async with self.get(url, conditions, hold_s + DOCUMENT_S, hold_s) as (response, pace):
+            self.poll = poll_number(response) or self.poll
+            if response.status in unchanged:
                 return None
-            self.expect(response, 200)
-            data = await read_body(response, pace, limits.HEAD_BYTES)
+            expect(response, f"GET {url}", 200)
+            body = Body(response, bytearray(), limits.HEAD_BYTES, f"GET {url}")
+            data = await body.whole(self.network, pace, min(pace.deadline, trio.current_time() + DOCUMENT_S))
             return HeadReply(data, etag_of(response))
 
     async def trust(self, number: int) -> bytes | None:
-        async with self.get(f"{self.base}/trust/{number}", [], 0) as (response, pace):
+        url = f"{self.base}/trust/{number}"
+        async with self.get(url, [], DOCUMENT_S) as (response, pace):
             if response.status in REFUSED:
                 return None
-            self.expect(response, 200)
-            return await read_body(response, pace, limits.TRUST_BYTES)
+            expect(response, f"GET {url}", 200)
+            body = Body(response, bytearray(), limits.TRUST_BYTES, f"GET {url}")
+            return await body.whole(self.network, pace, pace.deadline)
 
     async def blob(self, ref: BlobRef, what: str) -> bytes:
         partial, self.partial = self.partial, None
-        data = partial.data if partial is not None and partial.sha256 == ref.sha256 else bytearray()
-        headers = [(b"Range", b"bytes=%d-" % len(data))] if data else []
+        begun = partial.data if partial is not None and partial.sha256 == ref.sha256 else bytearray()
         url = f"{self.base}/blobs/{ref.name}"
+        body = Body(httpcore2.Response(200), begun, ref.size, f"fetch {what}: GET {url}")
         try:
-            async with self.get(url, headers, 0) as (response, pace):
-                if response.status in REFUSED:
-                    raise MissingError(
-                        f"fetch {what}: {url}: status {response.status}; it has been removed or never came"
-                    )
-                if response.status != 206:
-                    self.expect(response, 200)
-                    data = bytearray()
-                elif content_range_start(response) != len(data):
-                    data = bytearray()
-                    raise TransportError(f"fetch {what}: {url}: answered with another range than asked for")
-                if not await receive(response, pace, data, ref.size):
-                    data.clear()
-                    raise HashError(f"fetch {what}: {url}: more than its {ref.size} bytes came")
+            await self.receive_blob(body, url)
         except TransportError:
-            if KEEP_PARTIAL_BYTES <= len(data) < ref.size:
-                self.partial = Partial(ref.sha256, data)
+            if KEEP_PARTIAL_BYTES <= len(body.data) < ref.size:
+                self.partial = Partial(ref.sha256, body.data)
             raise
-        if len(data) != ref.size:
-            raise HashError(f"fetch {what}: {url}: expected {ref.size} bytes, got {len(data)}")
-        return bytes(data)
+        if len(body.data) != ref.size:
+            raise HashError(f"{body.where}: expected {ref.size} bytes, got {len(body.data)}")
+        return bytes(body.data)
+
+    async def receive_blob(self, body: Body, url: str) -> None:
+        """The blob, or what is missing of it, into `body`. Raises HashError for more than its size."""
+        begun = len(body.data)
+        range_wanted = [(b"Range", b"bytes=%d-" % begun)] if begun else []
+        seconds = blob_seconds(body.most - begun)
+        async with self.get(url, range_wanted, 2 * CONNECT_S + STALL_S + seconds) as (response, pace):
+            if response.status in REFUSED:
+                raise MissingError(f"{body.where}: status {response.status}; it has been removed or never came")
+            expect(response, body.where, *((206, 200) if begun else (200,)))
+            if response.status == 200:
+                body.data.clear()
+            elif content_range_start(response) != begun or header(response, b"content-encoding"):
+                body.data.clear()
+                raise TransportError(f"{body.where}: answered with another range than asked for")
+            body.response = response
+            coded = header(response, b"content-encoding") is not None
+            try:
+                fits = await body.receive(self.network, pace, trio.current_time() + seconds)
+            except TransportError:
+                if coded:  # the rest of what was compressed on the way cannot be asked for
+                    body.data.clear()
+                raise
+            if not fits:
+                body.data.clear()
+                raise HashError(f"{body.where}: more than its {body.most} bytes came")
 
     async def aclose(self) -> None:
         await self.pool.aclose()
@@ -117,121 +157,78 @@ class HttpTransport:
 
     @asynccontextmanager
     async def get(
-        self, url: str, headers: list[tuple[bytes, bytes]], wait_s: int
+        self, url: str, headers: Headers, seconds: float, hold_s: float = 0.0
     ) -> AsyncIterator[tuple[httpcore2.Response, trio.CancelScope]]:
         """The answer to a GET, redirects followed, and the scope whose deadline bounds it.
 
-        Raises TransportError for every fault of the network or of HTTP, also from within the block.
+        seconds: for all of it; hold_s: of these the origin may be silent so long before it answers. Raises
+        TransportError for every fault of the network, of TLS, of HTTP and of URLs, also from within the block.
         """
-        with trio.CancelScope(deadline=trio.current_time() + 2 * CONNECT_S + wait_s + GRACE_S) as pace:
+        with trio.CancelScope(deadline=trio.current_time() + seconds) as pace:
+            response = await self.send(url, headers, hold_s)
             try:
-                response = await self.send(url, headers, wait_s)
-                try:
-                    yield response, pace
-                finally:
-                    with trio.CancelScope(shield=True, deadline=trio.current_time() + GRACE_S):
-                        await response.aclose()
-            except FAULTS as fault:
-                raise TransportError(f"GET {url}: {type(fault).__name__}: {fault}") from fault
-            except httpcore2.UnsupportedProtocol as fault:
-                raise TransportError(f"GET {url}: {fault}") from fault
+                yield response, pace
+            finally:
+                await self.let_go(response, url)
         if pace.cancelled_caught:
-            raise TransportError(f"GET {url}: too slow: no answer, nothing for {STALL_S:.0f} s, or a trickle")
+            raise TransportError(
+                f"GET {url}: too slow: not all of it within {span_text(seconds)}, or nothing for {span_text(STALL_S)}"
+            )
 
-    async def send(self, url: str, headers: list[tuple[bytes, bytes]], wait_s: int) -> httpcore2.Response:
+    async def let_go(self, response: httpcore2.Response, url: str) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + GRACE_S), transport_faults(f"GET {url}"):
+            await response.aclose()
+
+    async def send(self, url: str, headers: Headers, hold_s: float) -> httpcore2.Response:
+        target = url
         for _ in range(REDIRECTS + 1):
-            response = await self.send_once(url, headers, wait_s)
+            with transport_faults(f"GET {target}"):
+                response = await self.send_once(target, headers, hold_s)
             if response.status not in (301, 302, 303, 307, 308):
                 return response
-            await response.aclose()
-            target = urljoin(url, header(response, b"location") or "")
-            if urlsplit(target).scheme != self.scheme:
-                raise TransportError(
-                    f"GET {url}: redirected to {target:.200}, another scheme; configure that as origin"
-                )
-            url = quote(target, safe="/:%[]~@!$&'()*+,;=?")
+            await self.let_go(response, target)
+            target = self.redirected(target, header(response, b"location"))
         raise TransportError(f"GET {url}: more than {REDIRECTS} redirects")
 
-    async def send_once(self, url: str, headers: list[tuple[bytes, bytes]], wait_s: int) -> httpcore2.Response:
+    def redirected(self, url: str, location: str | None) -> str:
+        """Where an answer to `url` leads. Raises TransportError for where no origin may lead a device."""
+        if not location:
+            raise TransportError(f"GET {url}: redirected without saying where (no Location)")
+        with transport_faults(f"GET {url}: redirected to {location!r:.200}"):
+            joined = urljoin(url, location)
+            if urlsplit(joined).scheme != self.scheme:
+                raise TransportError(
+                    f"GET {url}: redirected to {joined:.200}, another scheme; configure that as origin, unless it is "
+                    "the login page of this network"
+                )
+            target = sound_url(joined, query=True)
+        host = urlsplit(target).hostname or ""
+        if self.network.peer_is_public and not self.proxy and urlsplit(target).netloc != self.host:
+            self.network.public_only = True
+        if is_public(urlsplit(self.base).hostname or "") and not is_public(host):
+            raise TransportError(
+                f"GET {url}: redirected to {host}, an address of this device or its own network; name it in the "
+                "configuration if it is meant"
+            )
+        return target
+
+    async def send_once(self, url: str, headers: Headers, hold_s: float) -> httpcore2.Response:
+        place = urlsplit(url).netloc
+        ours = [(b"Host", place.encode()), (b"User-Agent", USER_AGENT), (b"Accept-Encoding", b"identity")]
         request = httpcore2.Request(
             "GET",
             url,
-            headers=[(b"Host", host_of(url)), (b"User-Agent", USER_AGENT), *headers],
-            extensions={"timeout": {"connect": CONNECT_S, "write": STALL_S, "read": wait_s + STALL_S, "pool": GRACE_S}},
+            # What lets us in is for this origin, not for whom it sends us to.
+            headers=[*ours, *headers, *(self.headers if place == self.host else [])],
+            extensions={"timeout": {"connect": CONNECT_S, "write": STALL_S, "read": hold_s + STALL_S, "pool": GRACE_S}},
         )
         began = trio.current_time()
+        self.network.expect_head()
         try:
             return await self.pool.handle_async_request(request)
         except BROKEN:
             # The peer closed an idle connection just as it was used again: once more on a new one.
             if trio.current_time() - began > 1.0:
                 raise
+        self.network.expect_head()
         return await self.pool.handle_async_request(request)
-
-    def expect(self, response: httpcore2.Response, status: int) -> None:
-        where = f"GET {self.base}/…"
-        if response.status in REFUSED:
-            raise MissingError(f"{where}: status {response.status}; is this the feed's base URL?")
-        if response.status in (429, 503):
-            retry_after = header(response, b"retry-after") or ""
-            if retry_after.isascii() and retry_after.isdigit():
-                seconds = min(float(retry_after[:9]), RETRY_AFTER_CAP_S)
-                raise BusyOriginError(f"{where}: status {response.status}, asks to wait {seconds:.0f} s", seconds)
-        if response.status != status:
-            raise TransportError(f"{where}: status {response.status}, expected {status}")
-        coding = header(response, b"content-encoding")
-        if coding not in (None, "identity"):
-            raise TransportError(f"{where}: answered in coding {coding:.40}, which was not asked for")
-
-
-def host_of(url: str) -> bytes:
-    return urlsplit(url).netloc.rpartition("@")[2].encode()
-
-
-def header(response: httpcore2.Response, name: bytes) -> str | None:
-    return next((value.decode("latin-1") for key, value in response.headers if key.lower() == name), None)
-
-
-def etag_of(response: httpcore2.Response) -> str | None:
-    etag = header(response, b"etag")
-    return etag if etag and len(etag) <= ETAG_CHARACTERS and etag.isascii() and etag.isprintable() else None
-
-
-def content_range_start(response: httpcore2.Response) -> int | None:
-    """Of `Content-Range: bytes 100-199/200` (RFC 9110 section 14.4) the 100."""
-    unit, _, rest = (header(response, b"content-range") or "").partition(" ")
-    start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isascii() and start.isdigit() and len(start) < 19 else None
-
-
-def declared_length(response: httpcore2.Response) -> int:
-    """Content-Length, 0 where it is not said. h11 has checked its form."""
-    return int(header(response, b"content-length") or "0")
-
-
-async def receive(response: httpcore2.Response, pace: trio.CancelScope, data: bytearray, most: int) -> bool:
-    """Append the body to `data`, moving the deadline on by what has come: no stall over STALL_S, no trickle below
-    LEAST_BYTES_PER_S. False as soon as `data` would grow over `most` bytes, before it does."""
-    if declared_length(response) > most - len(data):
-        return False
-    began, received = trio.current_time(), 0
-    pace.deadline = began + STALL_S
-    async with aclosing(response.aiter_stream()) as stream:
-        async for chunk in stream:
-            if len(data) + len(chunk) > most:
-                return False
-            data += chunk
-            received += len(chunk)
-            earned = began + STALL_S + received / LEAST_BYTES_PER_S
-            pace.deadline = min(earned, trio.current_time() + STALL_S)
-    return True
-
-
-async def read_body(response: httpcore2.Response, pace: trio.CancelScope, max_bytes: int) -> bytes:
-    """Raises WireError over `max_bytes`."""
-    data = bytearray()
-    if not await receive(response, pace, data, max_bytes):
-        raise WireError(
-            f"answer over {max_bytes} bytes where a head or a root of trust was expected; not a feed's file"
-        )
-    return bytes(data)

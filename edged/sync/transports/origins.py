@@ -12,18 +12,18 @@ from urllib.parse import urlsplit
 
 from edged.errors import ConfigError
 from edged.sync.core.events import SEED
-from edged.sync.subscription import Subscription
+from edged.sync.subscription import OriginAccess, Subscription
 from edged.sync.transports.bundle import BundleTransport
 from edged.sync.transports.file import FileTransport
 from edged.sync.transports.http import HttpTransport
 from edged.sync.transports.transport import Traffic, Transport
 
 
-def transport_of(url: str, traffic: Traffic) -> Transport:
+def transport_of(url: str, traffic: Traffic, access: OriginAccess | None = None) -> Transport:
     """Raises ConfigError for a scheme that is not https, http or file, TransportError for an unusable URL."""
     match urlsplit(url).scheme:
         case "http" | "https":
-            return HttpTransport(url, traffic)
+            return HttpTransport(url, traffic, access)
         case "file":
             return FileTransport(url, traffic)
     raise ConfigError(f"origin {url!r}: expected https://, http:// or file:///")
@@ -39,7 +39,7 @@ class Origins:
     @classmethod
     def of(cls, subscription: Subscription, traffic: Traffic) -> Self:
         seed = subscription.seed
-        transports = [transport_of(url, traffic) for url in subscription.origins]
+        transports = [transport_of(url, traffic, subscription.access) for url in subscription.origins]
         return cls(transports, BundleTransport(Path(seed), traffic) if seed else None)
 
     def at(self, origin: int) -> Transport:

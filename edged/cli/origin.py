@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.output import add_json_flag, emit, progress, table
-from edged.errors import ConfigError, WireError
+from edged.errors import ConfigError, OriginError, WireError
 from edged.feed.names import check_collection, check_name
 from edged.origin import history, takedowns
 from edged.origin.input.reading import Inputs
@@ -36,6 +36,12 @@ def add_commands(commands: Any) -> None:
     add_corrections(kinds)
     add(kinds, "takedowns", takedowns_command, "what is taken down, and since when", dataset=True)
     add_rotate(kinds)
+    add(kinds, "datasets", datasets_command, "the datasets of a feed")
+    drop = add(kinds, "drop", drop_command, "remove a dataset", dataset=True, wait=True)
+    drop.add_argument("--yes", action="store_true", help="do not ask")
+    verify = add(kinds, "verify", verify_command, "whether all that the heads lead to is there and whole", wait=True)
+    verify.add_argument("--dataset", type=dataset_name, metavar="D", help="only this one")
+    verify.add_argument("--mend", action="store_true", help="make anew what is missing or damaged")
     log = add(kinds, "log", log_command, "versions, what changed, bytes per field and collection", dataset=True)
     log.add_argument("--diff", nargs=2, type=int, metavar=("A", "B"), help="what changed from version A to version B")
     serve = add(kinds, "serve", serve_command, "serve the feed over HTTP")
@@ -160,9 +166,10 @@ def publish_command(args: argparse.Namespace) -> int:
         force_change=args.force_change,
         allow_empty=args.allow_empty,
     )
+    publisher = open_feed(args)
     with progress(args) as watch:
-        result = open_feed(args).publish_source(args.dataset, source, options, watch=watch)
-    return show(args, result)
+        result = publisher.publish_source(args.dataset, source, options, watch=watch)
+    return show(args, publisher, result)
 
 
 def rollout_command(args: argparse.Namespace) -> int:
@@ -171,7 +178,7 @@ def rollout_command(args: argparse.Namespace) -> int:
     if args.withdraw:
         with progress(args) as watch:
             result = publisher.withdraw(args.dataset, watch=watch)
-        return show(args, result)
+        return show(args, publisher, result)
     found = publisher.rollout(args.dataset, args.share)
     with publisher.reading(args.dataset) as state:
         newest = state.live
@@ -189,9 +196,10 @@ def rollout_command(args: argparse.Namespace) -> int:
 
 def rollback_command(args: argparse.Namespace) -> int:
     """Publish the content of version V again, as a new version. Records that are taken down stay out."""
+    publisher = open_feed(args)
     with progress(args) as watch:
-        result = open_feed(args).rollback(args.dataset, args.to, watch=watch)
-    return show(args, result)
+        result = publisher.rollback(args.dataset, args.to, watch=watch)
+    return show(args, publisher, result)
 
 
 def takedown_command(args: argparse.Namespace) -> int:
@@ -200,7 +208,7 @@ def takedown_command(args: argparse.Namespace) -> int:
     with publisher.reading(args.dataset) as state:
         strange = [key for key in args.keys if state.record(args.collection, key) is None]
     with progress(args) as watch:
-        code = show(args, publisher.takedown(args.dataset, args.collection, args.keys, watch=watch))
+        code = show(args, publisher, publisher.takedown(args.dataset, args.collection, args.keys, watch=watch))
     for key in strange:
         print(
             f"edged: warning: {args.dataset} has no record {args.collection}/{key}; it is kept out should it come; "
@@ -226,11 +234,14 @@ def takedowns_command(args: argparse.Namespace) -> int:
 
 def restore_command(args: argparse.Namespace) -> int:
     """End the takedown of records; each comes back with the newest value that was published meanwhile."""
-    return show(args, open_feed(args).restore(args.dataset, args.collection, args.keys))
+    publisher = open_feed(args)
+    return show(args, publisher, publisher.restore(args.dataset, args.collection, args.keys))
 
 
-def show(args: argparse.Namespace, result: PublishResult) -> int:
-    """Print what an operation made live."""
+def show(args: argparse.Namespace, publisher: Publisher, result: PublishResult) -> int:
+    """Print what an operation made live, and what has to be done about the root of trust."""
+    if (warning := publisher.warning()) is not None:
+        print(f"edged: warning: {warning}", file=sys.stderr)
     data = asdict(result) | {"hop_bytes": result.hop_bytes, "snapshot_bytes": result.snapshot_bytes}
     if result.unchanged:
         text = f"{result.dataset}: nothing changed; version {result.version} was signed anew"
@@ -308,6 +319,60 @@ def log_diff(args: argparse.Namespace, state: Any) -> int:
     costs_text = table(rows, ("bytes of the hops went to", "changes", "bytes"))
     emit(args, data, "\n".join([*lines, "", costs_text] if lines else ["nothing changed"]))
     return 0
+
+
+def datasets_command(args: argparse.Namespace) -> int:
+    """The datasets of a feed: version, when it was published, records."""
+    publisher = open_feed(args)
+    found: list[dict[str, Any]] = []
+    for name in publisher.datasets():
+        with publisher.reading(name) as state:
+            row = state.version_row(state.live)
+            hidden = len(state.hidden())
+        if row is not None:
+            entry = {"dataset": name, "version": row.version, "time": history.instant(row.time)}
+            records = {"records": sum(row.counts.values()), "collections": row.counts, "taken_down": hidden}
+            found.append({**entry, **records, "slices": list(row.declared)})
+    header = ("dataset", "version", "time", "records", "slices")
+    rows = [(*(str(item[name]) for name in header[:-1]), " ".join(item["slices"])) for item in found]
+    text = table(rows, header) if rows else "no datasets yet; publish one with: edged origin publish"
+    emit(args, {"datasets": found}, text)
+    return 0
+
+
+def drop_command(args: argparse.Namespace) -> int:
+    """Remove a dataset: everything public of it, and the publisher's state. Devices go on with what they hold."""
+    publisher = open_feed(args)
+    publisher.require(args.dataset)
+    if not args.yes:
+        if not sys.stdin.isatty():
+            raise ConfigError(f"drop dataset {args.dataset}: nobody is there to ask; give --yes if it is meant")
+        print(f"drop dataset {args.dataset} of {args.feed_dir} for good? Type its name: ", end="", file=sys.stderr)
+        if input() != args.dataset:
+            raise OriginError(f"drop dataset {args.dataset}: another name was typed; nothing was changed")
+    publisher.drop(args.dataset)
+    emit(args, {"dropped": args.dataset}, f"{args.dataset} is gone; {args.dataset}.toml, if there is one, was left")
+    return 0
+
+
+def verify_command(args: argparse.Namespace) -> int:
+    """Read every blob that the heads and their chains lead to; exit 3 names what is missing or damaged.
+
+    With --mend make it anew as far as that goes, also the publisher's state of a dataset where that is gone.
+    """
+    publisher = open_feed(args)
+    reports = []
+    for name in [args.dataset] if args.dataset else publisher.datasets():
+        with progress(args) as watch:
+            reports.append(publisher.verify(name, mend=args.mend, watch=watch))
+    lines = []
+    for report in reports:
+        lines += [f"{report.dataset}: {fault}" for fault in report.faults]
+        outcome = "whole" if not report.faults else "mended" if report.mended else "run it with --mend"
+        looked_at = f"{report.blobs} blobs, {size_text(report.bytes)}"
+        lines.append(f"{report.dataset} version {report.version}: {looked_at}: {outcome}")
+    emit(args, {"datasets": [asdict(report) for report in reports]}, "\n".join(lines) or "no datasets yet")
+    return 3 if any(report.faults and not report.mended for report in reports) else 0
 
 
 def serve_command(args: argparse.Namespace) -> int:

@@ -5,9 +5,12 @@
     declared/   rules: `<dataset>.toml`;  slicing, validate: what it says of a record
     takedowns   what hides a record, its hold over rollbacks, what leaves the host with it
     edition     makes the next version;  applying: changes into the state, digests along;  results: its figures
-    blobs/      hops, snapshots, dictionaries, pages: what devices fetch;  shelves/: where it lies
+    blobs/      hops, snapshots, dictionaries, pages: what devices fetch;  renewal: of what is spoilt
+    shelves/    where it lies
+    verify      whether what heads lead to is there;  rebuild: a lost state from what is public
+    rotation    in which order roots of trust and heads go public
     release     the chain, the signed head, the swap that makes a version live
-    state       the publisher's database of one dataset;  files, locks: durable writing, one publisher at a time
+    state       the publisher's database of one dataset
     retention   what may be deleted and when;  history: `origin log`
     signing/    keys, roots: secrets and roots of trust
     serving/    FEED_DIR/public over HTTP, heads kept fresh

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
@@ -13,6 +13,7 @@ from edged.origin import takedowns
 from edged.origin.applying import Applied, Applier, Row
 from edged.origin.blobs.dictionaries import TrainedDictionary, dictionary_in_use
 from edged.origin.blobs.hops import HopMaker
+from edged.origin.blobs.renewal import Renewal, Spoilt
 from edged.origin.blobs.snapshots import SnapshotMaker, is_due, newest_snapshot, snapshot_bytes
 from edged.origin.declared.rules import fingerprint, schema_of
 from edged.origin.declared.slicing import CORE, Slicer
@@ -24,7 +25,6 @@ from edged.origin.takedowns import RecordName
 from edged.progress import Steps, Watch, unwatched
 
 SALT_BYTES = 8  # of a rollout
-BYPASSES = 8  # hops past versions that brought what was taken down since, for devices from before them
 SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
 
 
@@ -209,23 +209,23 @@ class Edition:
         names = takedowns.unfinished(self.state)
         if not names:
             return
-        place, newest = self.place, self.state.version_row(self.state.newest())
-        declared = () if newest is None else newest.declared
-        search = takedowns.Search(self.state, place.blobs, names)
-        found = {name: search.carriers(name) for name in self.state.slice_names()}
-        for name, carriers in found.items():
-            renewed = None
-            if name in declared and (carriers.snapshots or carriers.dictionaries):
-                steps = Steps(self.watch, f"snapshot of {name}", self.state.slice_at(name).records)
-                maker = SnapshotMaker(self.state, place.blobs.store, place.now, steps.advance)
-                maker.make(name, retrain=dictionary_in_use(self.state, name).sha256 in carriers.dictionaries)
-                renewed = self.state.slice_at(name).version
-                self.due_snapshot = [due for due in self.due_snapshot if due != name]
-            takedowns.strike(self.state, name, carriers, kept_snapshot=renewed)
+        search = takedowns.Search(self.state, self.place.blobs, names)
+        spoilt = {name: search.spoilt(name) for name in self.state.slice_names()}
         takedowns.finish(self.state, names)
-        for name in declared:
-            for change in sorted(found[name].gaps if name in found else (), reverse=True)[:BYPASSES]:
-                self.hop_maker(self.state.newest()).make_direct(name, change - 1)
+        self.renew(spoilt)
+
+    def renew(self, spoilt: Mapping[str, Spoilt]) -> None:
+        """Put other blobs in the place of what of each slice must not be named any more."""
+        newest = self.state.version_row(self.state.newest())
+        declared = () if newest is None else newest.declared
+        renewal = Renewal(self.state, self.place.blobs.store, self.place.now, self.watch)
+        for name, found in spoilt.items():
+            made = renewal.snapshot(name, found) if name in declared else None
+            renewal.strike(name, found, kept_snapshot=made)
+            if name in declared:
+                renewal.bypass(name, found, self.hop_maker(self.state.newest()))
+        self.snapshots([name for name in declared if name in spoilt and newest_snapshot(self.state, name) is None])
+        self.due_snapshot = [name for name in self.due_snapshot if is_due(self.state, name, self.place.keep.versions)]
 
     def catch_up(self) -> None:
         """What the version did not have to wait for: same version, new chain."""

@@ -10,21 +10,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edged.errors import OriginError, ValidationError
+from edged.clock import BUILD_TIME_S
+from edged.errors import EdgedError, OriginError, StoreError, ValidationError
+from edged.feed import limits
+from edged.feed.head import Head
 from edged.feed.names import check_collection, check_key, check_name
-from edged.files import locked, make_directory, write_durable
+from edged.files import locked, make_directory, read_bounded, sync_directory, write_durable
 from edged.origin import takedowns
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
 from edged.origin.edition import Edition, older_rows, visible_rows
+from edged.origin.history import instant
 from edged.origin.input import comparing
 from edged.origin.input.comparing import RecordSource
 from edged.origin.input.reading import Values
-from edged.origin.release import Rollout, Workplace, recover, releasing
+from edged.origin.rebuild import rebuild_state
+from edged.origin.release import Rollout, Workplace, recover, releasing, verify_under_any
 from edged.origin.results import PublishResult
+from edged.origin.rotation import bring_up_to_date
 from edged.origin.shelves.directory import BlobStore
-from edged.origin.signing.roots import Roots, create_roots, load_roots, next_root, publish_roots, put_aside
+from edged.origin.signing.roots import RENEW_S, renewal_warning, renewed, Roots, create_roots, load_roots, next_roots, put_aside
 from edged.origin.state import HIDDEN, State, guarded
+from edged.origin.verify import FeedReport, inspect, rewrite_dictionaries, spoilt_by
 from edged.progress import Steps, Watch, unwatched
 
 Clock = Callable[[], float]
@@ -63,13 +70,14 @@ class Publisher:
     @classmethod
     def init(cls, path: Path, *, root_keys: int = 1, threshold: int = 1, clock: Clock = time.time) -> Publisher:
         """Make keys and an empty feed. Raises OriginError if there is a feed already, StoreError, ConfigError."""
+        now = time_of(clock, f"init {path}")
         if (path / "private" / "trust" / "1").exists():
             raise OriginError(f"init {path}: there is a feed already; nothing was changed")
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
             raise OriginError(f"init {path}: {fault.strerror}; name another directory") from fault
-        roots = create_roots(path / "private", root_keys, threshold, int(clock()))
+        roots = create_roots(path / "private", root_keys, threshold, now)
         make_directory(path / "public")
         publisher = cls(path, roots, clock=clock)
         write_durable(publisher.trust_path, roots.documents[-1])
@@ -87,7 +95,9 @@ class Publisher:
 
     def datasets(self) -> list[str]:
         """The datasets that were published to."""
-        return sorted(path.stem for path in (self.private / "state").glob("*.db"))
+        kept = {path.stem for path in (self.private / "state").glob("*.db")}
+        shown = {path.parent.name for path in self.public.glob("*/head")}
+        return sorted(kept | shown)
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
@@ -197,6 +207,53 @@ class Publisher:
                 return edition.release_to_both(rows, names)
             return edition.release(rows, validated=False)
 
+    def verify(self, dataset: str, *, mend: bool = False, watch: Watch = unwatched) -> FeedReport:
+        """Look at every blob that the head and its chain name; with `mend` make anew what is missing or damaged.
+
+        Where the publisher's state is gone, `mend` first makes it from what is public. Raises EdgedError.
+        """
+        check_name(dataset, "dataset")
+        lost = not self.state_path(dataset).exists() and (self.public / dataset / "head").exists()
+        if lost and mend:
+            self.rebuild(dataset, watch)
+        with self.at_work(dataset) as place:
+            report, bad = inspect(place, watch)
+            if mend and (report.faults or lost):
+                edition = Edition(place, "mend", watch)
+                with releasing(place, f"mend dataset {dataset}"):
+                    edition.renew(spoilt_by(place.state, rewrite_dictionaries(place, bad)))
+                edition.catch_up()
+                report.mended = True
+            return report
+
+    def drop(self, dataset: str) -> None:
+        """Remove a dataset: what is public of it, and its state. Devices go on with what they hold."""
+        with self.at_work(dataset) as place, guarded(f"drop dataset {dataset}"):
+            place.head_path.unlink()  # first, so that nobody is led to blobs that are going
+            sync_directory(place.base)
+            place.state.set_meta("live", 0)  # so that closing it removes the rest
+
+    def rebuild(self, dataset: str, watch: Watch) -> None:
+        """Make the dataset's state anew from its public head. Raises EdgedError, and then there is none as before."""
+        head = self.believed_head(dataset)
+        what = f"rebuild dataset {dataset}"
+        lock = self.private / "state" / f"{dataset}.lock"
+        with locked(lock, busy(f"dataset {dataset}"), wait_s=self.wait_s), guarded(what):
+            try:
+                state = State(self.state_path(dataset), dataset)
+                try:
+                    rebuild_state(state, self.public / dataset / "blobs", head, time_of(self.clock, what), watch)
+                finally:
+                    state.close()
+            except BaseException:
+                self.forget_state(dataset)
+                raise
+
+    def believed_head(self, dataset: str) -> Head:
+        """The public head, under the newest root that vouches for it. Raises EdgedError."""
+        data = read_bounded(self.public / dataset / "head", limits.HEAD_BYTES)
+        return verify_under_any(self.roots, data, dataset).head
+
     def restore(self, dataset: str, collection: str, keys: Sequence[str]) -> PublishResult:
         """End takedowns: each record comes back with the newest value that was published while it was down."""
         names = [(check_collection(collection), check_key(key)) for key in keys]
@@ -225,17 +282,27 @@ class Publisher:
     def rotate_key(
         self, *, root_keys_directory: Path | None = None, new_root_keys: bool = False
     ) -> tuple[Roots, list[Path]]:
-        """A new head key, signed in by the root keys; all heads are signed anew. Returns the roots and the old keys."""
+        """A new head key, signed in by the root keys; all heads are signed anew. Returns the roots and the old keys.
+
+        Raises OriginError naming datasets whose heads could not be signed; the next operation on each does it.
+        """
         with locked(self.private / "lock", busy(f"feed {self.path}"), wait_s=self.wait_s):
-            self.roots = load_roots(self.private)
+            now = time_of(self.clock, "rotate key")
             where = root_keys_directory or self.private / "keys"
-            self.roots = next_root(self.roots, int(self.clock()), where, new_root_keys=new_root_keys)
-            write_durable(self.trust_path, self.roots.documents[-1])
+            self.roots = next_roots(load_roots(self.private), now, where, new_root_keys=new_root_keys)
+            faults = []
             for dataset in self.datasets():
-                with self.workplace(dataset) as place:
-                    if place.state.live:
-                        with releasing(place, f"sign the head of dataset {dataset} anew"):
-                            pass
+                try:
+                    with self.workplace(dataset):
+                        pass
+                except EdgedError as fault:
+                    faults.append(f"dataset {dataset}: {fault}")
+            self.keep_trust_file()
+            if faults:
+                raise OriginError(
+                    f"rotate key: root of trust {self.roots.newest.number} is made, but not every head is signed with "
+                    f"its key: {'; '.join(faults)}; the next operation on the dataset does it"
+                )
             return self.roots, put_aside(self.roots)
 
     @contextmanager
@@ -243,7 +310,8 @@ class Publisher:
         """The dataset's state, to look at. Raises OriginError if there is no such dataset."""
         check_name(dataset, "dataset")
         self.require(dataset)
-        state = State(self.private / "state" / f"{dataset}.db", dataset, read_only=True)
+        self.refuse_lost(dataset)
+        state = State(self.state_path(dataset), dataset, read_only=True)
         try:
             with guarded(f"read dataset {dataset}"):
                 yield state
@@ -256,6 +324,7 @@ class Publisher:
     def at_work(self, dataset: str, *, create: bool = False) -> Iterator[Workplace]:
         """The dataset opened under its lock, what was cut short before finished or undone."""
         check_name(dataset, "dataset")
+        self.renew_root()
         with ExitStack() as stack:
             whole, lock = self.private / "lock", self.private / "state" / f"{dataset}.lock"
             stack.enter_context(locked(whole, busy(f"feed {self.path}"), shared=True, wait_s=self.wait_s))
@@ -264,6 +333,7 @@ class Publisher:
             if not create:
                 self.require(dataset)
             place = stack.enter_context(self.workplace(dataset))
+            self.keep_trust_file()
             if not create and not place.state.live:  # its first publish was killed
                 raise OriginError(f"open dataset {dataset}: it has no version yet; publish to it first")
             yield place
@@ -274,27 +344,75 @@ class Publisher:
             known = ", ".join(self.datasets()) or "none yet"
             raise OriginError(f"open dataset {dataset}: the feed {self.path} has {known}; name one of them")
 
+    def renew_root(self) -> None:
+        """Sign the root of trust that follows, well before the newest expires, where the root keys are at hand."""
+        now = time_of(self.clock, "renew the root of trust")
+        if now < self.roots.newest.expires_at - RENEW_S:
+            return
+        with locked(self.private / "lock", busy(f"feed {self.path}"), wait_s=self.wait_s):
+            self.roots = renewed(load_roots(self.private), now)
+
+    def warning(self) -> str | None:
+        """What a person has to do before the root of trust expires, None if nothing."""
+        return renewal_warning(self.roots, int(self.clock()))
+
+    def keep_trust_file(self) -> None:
+        """Have the newest root in the file that devices are given, once every head can be verified under it."""
+        number, newest = self.roots.newest.number, self.roots.documents[-1]
+        heads = self.public.glob("*/head")
+        if not all(head.with_name("trust").joinpath(str(number)).exists() for head in heads):
+            return
+        if not self.trust_path.exists() or read_bounded(self.trust_path, limits.TRUST_BYTES) != newest:
+            write_durable(self.trust_path, newest)
+
     @contextmanager
     def workplace(self, dataset: str) -> Iterator[Workplace]:
         rules = load_rules(self.path / f"{dataset}.toml")
+        now = time_of(self.clock, f"work on dataset {dataset}")
         base = self.public / dataset
-        for directory in (base, base / "blobs"):
-            make_directory(directory)
-        publish_roots(self.roots, base)
-        state = State(self.private / "state" / f"{dataset}.db", dataset)
-        try:
-            place = Workplace(
-                dataset, base, state, BlobStore(base / "blobs", state), rules, self.roots, int(self.clock())
+        self.refuse_lost(dataset)
+        with guarded(f"work on dataset {dataset}"):
+            for directory in (base, base / "blobs"):
+                make_directory(directory)
+            state = State(self.state_path(dataset), dataset)
+            try:
+                blobs = BlobStore(base / "blobs", state)
+                place = Workplace(dataset, base, state, blobs, rules, self.roots, self.roots.newest, now)
+                recover(place)
+                bring_up_to_date(place)
+                yield place
+            finally:
+                empty = state.live == 0 and not (base / "head").exists()
+                state.close()
+                if empty:  # the first publish failed: no trace of the dataset stays
+                    shutil.rmtree(base)
+                    self.forget_state(dataset)
+
+    def refuse_lost(self, dataset: str) -> None:
+        """Raise StoreError where the dataset is published and the publisher's state of it is not there."""
+        path = self.state_path(dataset)
+        if (self.public / dataset / "head").exists() and not path.exists():
+            raise StoreError(
+                f"open dataset {dataset}: it is published, but the publisher's state {path} is gone; restore it from a "
+                f"backup of the same time, or make it from what is public with: edged origin verify {self.path} "
+                f"--dataset {dataset} --mend"
             )
-            recover(place)
-            yield place
-        finally:
-            empty = state.live == 0 and not (base / "head").exists()
-            state.close()
-            if empty:  # the first publish failed: no trace of the dataset stays
-                shutil.rmtree(base)
-                for suffix in ("", "-wal", "-shm"):
-                    Path(f"{state.path}{suffix}").unlink(missing_ok=True)
+
+    def state_path(self, dataset: str) -> Path:
+        return self.private / "state" / f"{dataset}.db"
+
+    def forget_state(self, dataset: str) -> None:
+        """Delete the dataset's database."""
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{self.state_path(dataset)}{suffix}").unlink(missing_ok=True)
+
+
+def time_of(clock: Clock, what: str) -> int:
+    """The clock's time. Raises OriginError for one that cannot be right: what is signed would be dated by it."""
+    now = int(clock())
+    if now < BUILD_TIME_S:
+        raise OriginError(f"{what}: this machine's clock says {instant(now)}, before this edged was made; set it")
+    return now
 
 
 def standing(place: Workplace, what: str) -> Rollout:

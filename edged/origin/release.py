@@ -10,7 +10,7 @@ from pathlib import Path
 from edged.errors import OriginError, StoreError, TrustError
 from edged.feed import cbor, limits
 from edged.feed.blob import BlobRef
-from edged.feed.chain import Chain, SliceChain, SnapshotRef, encode_chain, fits
+from edged.feed.chain import Chain, SliceChain, SnapshotRef, decode_chain, decode_page, encode_chain, fits
 from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
@@ -22,10 +22,11 @@ from edged.origin.blobs.dictionaries import dictionary_ref
 from edged.origin.blobs.pages import paged
 from edged.origin.blobs.snapshots import snapshot_ref
 from edged.origin.declared.rules import Rules, duration_s
-from edged.origin.retention import Keep
+from edged.origin.retention import Keep, chain_blobs
 from edged.origin.shelves.directory import BlobStore
 from edged.origin.signing.roots import Roots
 from edged.origin.state import State, VersionRow
+from edged.units import span_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,8 @@ class Rollout:
 class Workplace:
     """All that an operation on one dataset needs. now: seconds since 1970, UTC.
 
+    root: the newest that is public, under which heads are signed; public: the head that devices see, None: none yet.
+
     rollout: as the public head has it, or as the operation under way will have it. since: the version that most
     devices hold when a rollout ends, whose hop to the new one is worth inlining.
     """
@@ -51,7 +54,9 @@ class Workplace:
     blobs: BlobStore
     rules: Rules
     roots: Roots
+    root: trust.Root
     now: int
+    public: trust.VerifiedHead | None = None
     rollout: Rollout | None = None
     since: int | None = None
 
@@ -68,12 +73,15 @@ def public_head(place: Workplace) -> trust.VerifiedHead | None:
     """The head that devices see now, None if there is none yet. Raises StoreError, TrustError, WireError."""
     if not place.head_path.exists() and not place.head_path.is_symlink():
         return None
-    data = read_bounded(place.head_path, limits.HEAD_BYTES)
-    # Signed by us, maybe under an earlier root if a key rotation was cut short.
+    return verify_under_any(place.roots, read_bounded(place.head_path, limits.HEAD_BYTES), place.dataset)
+
+
+def verify_under_any(roots: Roots, data: bytes, dataset: str) -> trust.VerifiedHead:
+    """A head signed by us, maybe under an earlier root if a rotation was cut short. Raises TrustError, WireError."""
     faults: list[Exception] = []
-    for number in range(place.roots.newest.number, 0, -1):
+    for number in range(roots.newest.number, 0, -1):
         try:
-            return trust.verify_head(data, place.roots.root(number), place.dataset)
+            return trust.verify_head(data, roots.root(number), dataset)
         except TrustError as fault:
             faults.append(fault)
     raise faults[0]
@@ -84,7 +92,7 @@ def recover(place: Workplace) -> None:
     together."""
     state = place.state
     live, newest = state.live, state.newest()
-    head = public_head(place)
+    head = place.public = public_head(place)
     shown = 0 if head is None else head.head.newest_version
     if head is not None and head.head.offer is not None:
         offer = head.head.offer
@@ -172,16 +180,35 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobR
     return Head(
         dataset=place.dataset,
         version=row.version,
-        signed_at=max(place.now, int(state.meta("signed_at") or 0)),
+        signed_at=signing_time(place),
         fresh_s=duration_s(freshness.fresh),
         expires_s=duration_s(freshness.expires),
-        root=place.roots.newest.number,
+        root=place.root.number,
         schema_version=row.schema_version,
         chain=chain_ref,
         slices=slices,
         takedowns=takedowns,
         offer=offer,
     )
+
+
+def signing_time(place: Workplace) -> int:
+    """Now, or the time of the head before where that is later: devices take no head that is older than the last.
+
+    A key that is no longer trusted takes its heads' times with it. Raises OriginError for a time that devices refuse.
+    """
+    public = place.public
+    floor = int(place.state.meta("signed_at") or 0) if public is None else public.head.signed_at
+    if public is not None and public.root < place.roots.newest.number:
+        floor = 0
+    if floor > place.now + limits.FUTURE_S:
+        raise OriginError(
+            f"sign the head of dataset {place.dataset}: the last one was signed {span_text(floor - place.now)} after "
+            f"what this machine's clock says, and devices refuse heads from more than {span_text(limits.FUTURE_S)} "
+            "ahead; if the clock is wrong now, set it; if it was wrong then, let go of that time with: "
+            "edged origin rotate-key"
+        )
+    return max(place.now, floor)
 
 
 def slice_heads(state: State, row: VersionRow, chain: Chain) -> dict[str, SliceHead]:
@@ -237,7 +264,7 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
                 raise OriginError(f"{what}: the dataset has no version yet; publish to it first")
             head, chains = compose_head(place, row)
             data = trust.sign_head(head, place.roots.head_key())
-            trust.verify_head(data, place.roots.newest, place.dataset)
+            signed = trust.verify_head(data, place.root, place.dataset)
             place.state.set_meta("signed_at", head.signed_at)
             place.blobs.sync()
             temporary = prepare(place.head_path, (data,))
@@ -251,8 +278,35 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
         recover(place)
         place.blobs.take_back()
         raise
+    place.public = signed
     place.blobs.fresh.clear()
     settle(place, head, chains, what)
+
+
+def public_chains(place: Workplace, head: Head) -> list[Chain]:
+    """The chains that a public head names, with all hops of their pages. Raises StoreError, HashError, WireError."""
+    refs = [head.chain] if head.offer is None else [head.chain, head.offer.chain]
+    return [with_all_hops(place, decode_chain(place.blobs.read(ref))) for ref in refs]
+
+
+def with_all_hops(place: Workplace, chain: Chain) -> Chain:
+    slices = {}
+    for name, entry in chain.slices.items():
+        paged_hops = [hop for page in entry.pages for hop in decode_page(place.blobs.read(page.blob), page)]
+        slices[name] = replace(entry, hops=(*entry.hops, *paged_hops))
+    return replace(chain, slices=slices)
+
+
+def check_blobs_are_there(place: Workplace, chains: list[Chain]) -> None:
+    """Raise OriginError where a head with these chains would name blobs that are gone."""
+    wanted = set(chain_blobs(chains))
+    missing = sorted(ref.hex() for ref in wanted if ref.hex() not in place.blobs.names())
+    if missing:
+        raise OriginError(
+            f"sign the head of dataset {place.dataset}: {len(missing)} of the {len(wanted)} blobs that it would name "
+            f"are not in {place.blobs.directory}, the first is {missing[0]}; put them back from a copy, or make anew "
+            "what can be made with: edged origin verify --mend"
+        )
 
 
 def compose_head(place: Workplace, newest: VersionRow) -> tuple[Head, list[Chain]]:
@@ -274,6 +328,7 @@ def compose_head(place: Workplace, newest: VersionRow) -> tuple[Head, list[Chain
         row = stable
     chain, data = fit_chain(place, row)
     chains.append(chain)
+    check_blobs_are_there(place, chains)
     return build_head(place, row, chain, place.blobs.store("chain", data), offer), chains
 
 

@@ -40,6 +40,11 @@ def named_blobs(head: Head, chains: Iterable[Chain]) -> Iterator[bytes]:
         yield head.offer.chain.sha256
     for item in (*head.slices.values(), *(head.offer.slices.values() if head.offer is not None else ())):
         yield from (hop.blob.sha256 for hop in item.hops)
+    yield from chain_blobs(chains)
+
+
+def chain_blobs(chains: Iterable[Chain]) -> Iterator[bytes]:
+    """SHA-256 of every blob that chains name."""
     for entry in (entry for chain in chains for entry in chain.slices.values()):
         for snapshot in entry.snapshots:
             yield from (part.sha256 for part in snapshot.parts)
@@ -86,7 +91,7 @@ def forget(state: State, chains: Sequence[Chain], keep: Keep, live: int) -> None
     """Drop the rows of what the live chains no longer list and of versions that are no longer retained."""
     oldest = keep.oldest(live)
     state.run("DELETE FROM journal WHERE version <= ?", (oldest,))
-    state.set_meta("journal_from", oldest)
+    state.set_meta("journal_from", max(oldest, int(state.meta("journal_from") or 1)))
     state.run("DELETE FROM versions WHERE version < ?", (oldest,))
     for name in state.slice_names():
         entries = [chain.slices[name] for chain in chains if name in chain.slices]

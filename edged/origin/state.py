@@ -302,11 +302,14 @@ class State:
 
 @contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """Turn SQLite's faults into StoreError."""
+    """Turn the faults of SQLite and of the system into StoreError."""
     try:
         yield
     except sqlite3.Error as fault:
         raise StoreError(f"{what}: {fault}; the feed is as it was: free space or restore private/state") from fault
+    except OSError as fault:
+        where = f" {fault.filename}" if fault.filename else ""
+        raise StoreError(f"{what}:{where} {fault.strerror or fault}; the feed is as it was") from fault
 
 
 def version_of(row: tuple[Any, ...]) -> VersionRow:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from edged.errors import EdgedError
 from edged.feed import limits
 from edged.feed.coding.snapshot import decode_part
+from edged.origin.blobs.renewal import Spoilt, gaps_in
 from edged.origin.blobs.snapshots import border_key, parts_of
 from edged.origin.input.comparing import SAME
 from edged.origin.shelves.directory import BlobStore
@@ -79,20 +80,6 @@ def hold_back(state: State) -> None:
     state.run(f"DELETE FROM scratch.incoming WHERE {IN_SCRATCH}", (HIDDEN,))  # noqa: S608
 
 
-@dataclass(slots=True)
-class Carriers:
-    """What of one slice holds a value of a hidden record.
-
-    snapshots: their versions; hops: (to, from); dictionaries: SHA-256 of their blobs; gaps: numbers of the slice's
-    changes that no plain hop leads over once these hops are gone.
-    """
-
-    snapshots: list[int] = field(default_factory=list)
-    hops: list[tuple[int, int]] = field(default_factory=list)
-    dictionaries: list[bytes] = field(default_factory=list)
-    gaps: list[int] = field(default_factory=list)
-
-
 class Search:
     """Looks for values of `names` in what the state says is on the host."""
 
@@ -100,22 +87,20 @@ class Search:
         self.state, self.blobs, self.names = state, blobs, sorted(set(names))
         self.known_from = int(state.meta("journal_from") or 1)  # what records were before is not remembered
 
-    def carriers(self, slice_name: str) -> Carriers:
+    def spoilt(self, slice_name: str) -> Spoilt:
         """Everything of a slice that may hold a value; what cannot be told counts as holding one."""
-        found = Carriers(snapshots=self.snapshots(slice_name), dictionaries=self.dictionaries(slice_name))
-        changes = {row[0]: row[1] for row in self.counters(slice_name)}
         members = frozenset(self.state.memberships_with(slice_name))
         histories = [list(self.history(name, members)) for name in self.names]
         rows = self.state.rows("SELECT to_version, from_version FROM hops WHERE slice = ?", (slice_name,))
-        for high, low in list(rows):
-            if any(self.brings(history, low, high) for history in histories):
-                found.hops.append((high, low))
-                if changes.get(high, 0) - changes.get(low, 0) == 1:
-                    found.gaps.append(changes[high])
-        return found
-
-    def counters(self, slice_name: str) -> Iterator[tuple[int, int]]:
-        return self.state.rows("SELECT version, counter FROM slices WHERE slice = ?", (slice_name,))
+        hops = [
+            (high, low) for high, low in list(rows) if any(self.brings(history, low, high) for history in histories)
+        ]
+        return Spoilt(
+            snapshots=self.snapshots(slice_name),
+            hops=hops,
+            dictionaries=self.dictionaries(slice_name),
+            gaps=gaps_in(self.state, slice_name, hops),
+        )
 
     def history(self, name: RecordName, members: frozenset[int]) -> Iterator[tuple[int, bool]]:
         """(version, whether the slice held the record from then on), newest first, down to what is remembered."""
@@ -179,22 +164,6 @@ class Search:
             for (sha256,) in used
             if any(next(self.state.rows(query, (sha256, *name)), None) for name in self.names)
         ]
-
-
-def strike(state: State, slice_name: str, found: Carriers, *, kept_snapshot: int | None) -> None:
-    """Forget what was found, so that no chain names it. kept_snapshot: the one that was made anew without it."""
-    state.run_many(
-        "DELETE FROM hops WHERE slice = ? AND to_version = ? AND from_version = ?",
-        [(slice_name, *hop) for hop in found.hops],
-    )
-    old = [(slice_name, version) for version in found.snapshots if version != kept_snapshot]
-    for sha256 in found.dictionaries:
-        query = "SELECT version FROM snapshots WHERE slice = ? AND dictionary = ? AND version IS NOT ?"
-        old += [(slice_name, row[0]) for row in list(state.rows(query, (slice_name, sha256, kept_snapshot)))]
-        # Devices that hold it can still decode these hops; others take the snapshot.
-        state.run("UPDATE hops SET dictionary = NULL WHERE slice = ? AND dictionary = ?", (slice_name, sha256))
-    for table in ("snapshots", "parts"):
-        state.run_many(f"DELETE FROM {table} WHERE slice = ? AND version = ?", old)  # noqa: S608
 
 
 def finish(state: State, names: Collection[RecordName]) -> None:

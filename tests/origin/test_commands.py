@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_feed_through_all_its_commands(feed: Path, tmp_path: Path, capsys: pyt
     assert run(capsys, "origin", "takedown", *on, "titles", "k3", "k4")["removed"] == 2
     assert run(capsys, "origin", "restore", *on, "titles", "k4")["added"] == 1
     assert run(capsys, "origin", "rollback", *on, "--to", "1")["version"] == 5
-    assert run(capsys, "origin", "rotate-key", str(feed))["root"] == 2
+    assert run(capsys, "origin", "rotate-key", str(feed))["root"] == 3
     log = run(capsys, "origin", "log", *on)
     assert [item["version"] for item in log["versions"]] == [1, 2, 3, 4, 5]
     assert {"version", "time", "added", "changed", "removed", "slices"} <= log["versions"][1].keys()
@@ -111,7 +112,7 @@ def test_what_a_person_reads(feed: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "changed  titles/k0  seen" in text
     assert "titles.seen" in text
     main(["origin", "rotate-key", str(feed)])
-    assert "root of trust 2 is in force" in capsys.readouterr().out
+    assert "root of trust 3 is in force" in capsys.readouterr().out
 
 
 def test_plain_objects_from_standard_input(feed: Path) -> None:
@@ -178,6 +179,45 @@ def test_what_is_taken_down_is_listed(feed: Path, tmp_path: Path, capsys: pytest
     assert found[0]["since"].endswith("Z")
     main(["origin", "takedowns", *on])
     assert "titles/k1" in capsys.readouterr().out
+
+
+def test_datasets_are_listed_verified_and_dropped(
+    feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(capsys, "origin", "datasets", str(feed)) == {"datasets": []}
+    assert run(capsys, "origin", "verify", str(feed)) == {"datasets": []}
+    whole = ndjson(tmp_path / "whole", LINES)
+    for name in ("catalog", "other"):
+        run(capsys, "origin", "publish", str(feed), "--dataset", name, whole)
+    listed = run(capsys, "origin", "datasets", str(feed))["datasets"]
+    assert [(item["dataset"], item["version"]) for item in listed] == [("catalog", 1), ("other", 1)]
+    assert listed[0]["records"] == 50
+    assert failed(capsys, "origin", "drop", str(feed), "--dataset", "catalog")[0] == 2
+    assert failed(capsys, "origin", "drop", str(feed), "--dataset", "nothing", "--yes")[0] == 1
+    assert run(capsys, "origin", "drop", str(feed), "--dataset", "catalog", "--yes") == {"dropped": "catalog"}
+    assert [item["dataset"] for item in run(capsys, "origin", "datasets", str(feed))["datasets"]] == ["other"]
+    assert not (feed / "public" / "catalog").exists()
+    assert run(capsys, "origin", "publish", str(feed), "--dataset", "catalog", whole)["version"] == 1
+    for blob in (feed / "public" / "other" / "blobs").iterdir():
+        blob.unlink()
+    assert main(["origin", "verify", str(feed)]) == 3
+    text = capsys.readouterr().out
+    assert "catalog version 1: " in text
+    assert "other: part " in text
+    assert "run it with --mend" in text
+    assert main(["origin", "verify", str(feed), "--dataset", "catalog"]) == 0
+    assert main(["origin", "verify", str(feed), "--mend"]) == 0
+    assert main(["origin", "verify", str(feed)]) == 0
+    capsys.readouterr()
+    shutil.rmtree(feed / "private" / "state")
+    (feed / "private" / "state").mkdir(mode=0o700)
+    code, text = failed(capsys, "origin", "publish", str(feed), "--dataset", "other", whole)
+    assert (code, "--mend" in text) == (1, True)
+    assert failed(capsys, "origin", "datasets", str(feed))[0] == 1
+    assert list((feed / "private" / "state").glob("*.db")) == []
+    assert main(["origin", "verify", str(feed), "--mend"]) == 0
+    capsys.readouterr()
+    assert run(capsys, "origin", "publish", str(feed), "--dataset", "other", whole)["unchanged"]
 
 
 def test_serve_announces_itself_and_ends_cleanly(feed: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from edged import files
 from edged.errors import EdgedError, OriginError
+from edged.feed.trust import root as trust
 from edged.origin.publisher import Publisher
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
@@ -309,3 +310,52 @@ def test_a_head_that_was_deleted_by_hand_is_made_again(published: Path, tmp_path
     (feed / "public" / "catalog" / "head").unlink()
     assert Publisher.open(feed, clock=Clock()).resign("catalog") == 3
     assert state_of(feed).held == before
+
+
+def steps_of_a_rotation(published: Path, tmp_path: Path) -> list[str]:
+    feed = tmp_path / "whole"
+    shutil.copytree(published, feed)
+    steps = Steps(0, Killed)
+    with stepping(steps):
+        Publisher.open(feed, clock=Clock()).rotate_key()
+    return steps.names
+
+
+def followed_by_all(feed: Path, old: Device) -> int:
+    """The version that a new device and one that had the feed before come to; both can verify it."""
+    old.base = feed / "public" / "catalog"
+    old.root = trust.read_root((feed / "private" / "trust" / "1").read_bytes(), "the trust file")
+    new = state_of(feed)
+    assert old.sync().version == new.version
+    return new.version
+
+
+@pytest.mark.parametrize("how", ["killed", "full"])
+def test_a_rotation_cut_short_at_any_step_leaves_a_feed_that_everybody_can_verify(
+    published: Path, tmp_path: Path, how: str
+) -> None:
+    names = steps_of_a_rotation(published, tmp_path)
+    for number in range(1, len(names) + 1):
+        feed, at_death, old = tmp_path / "feed", tmp_path / "death", state_of(published)
+        shutil.copytree(published, feed)
+
+        def die(feed: Path = feed, at_death: Path = at_death) -> BaseException:
+            shutil.copytree(feed, at_death)
+            return Killed()
+
+        if how == "killed":
+            with stepping(Steps(number, die)), pytest.raises(Killed):
+                Publisher.open(feed, clock=Clock()).rotate_key()
+        else:
+            fault = disk_full if names[number - 1].startswith(("write", "fsync", "replace")) else database_full
+            with stepping(Steps(number, fault)), pytest.raises(EdgedError):
+                Publisher.open(feed, clock=Clock()).rotate_key()
+            feed.rename(at_death)
+        assert followed_by_all(at_death, old) == 3, names[number - 1]
+        Publisher.open(at_death, clock=Clock()).publish_changes("catalog", [edit(18)])
+        assert followed_by_all(at_death, old) == 4, names[number - 1]
+        roots, _ = Publisher.open(at_death, clock=Clock()).rotate_key()
+        assert followed_by_all(at_death, old) == 4, names[number - 1]
+        assert old.root.number == roots.newest.number
+        shutil.rmtree(feed, ignore_errors=True)
+        shutil.rmtree(at_death)

@@ -15,6 +15,7 @@ from edged.feed.chain import decode_page
 from edged.feed.coding.hop import dictionary_tag, tag_of, unpack_hop
 from edged.feed.coding.snapshot import decode_part, unpack_dictionary
 from edged.origin import takedowns
+from edged.origin.blobs.renewal import Renewal
 from edged.origin.publisher import Publisher, PublishOptions
 from tests.origin.conftest import Clock
 from tests.origin.devices import Content, Device, Memory
@@ -226,7 +227,7 @@ def test_a_kill_after_the_head_went_out_is_made_good_by_the_next_operation(
         raise OriginError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(takedowns, "strike", fail)
+        patch.setattr(Renewal, "strike", fail)
         with pytest.raises(OriginError, match=r"version 3 is live, but .* the disk is full"):
             publisher.takedown("catalog", "titles", ["t00007"])
     hidden = Device(publisher.path, "catalog")

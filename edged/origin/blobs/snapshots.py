@@ -70,8 +70,9 @@ class SnapshotMaker:
     def __init__(self, state: State, store: StoreBlob, now: int, advance: Callable[[int], None]) -> None:
         self.state, self.store, self.now, self.advance = state, store, now, advance
 
-    def make(self, name: str, *, retrain: bool = False) -> None:
-        """Write the parts and record the snapshot. retrain: the dictionary in use must not be used any more.
+    def make(self, name: str, *, retrain: bool = False, without: frozenset[bytes] = frozenset()) -> None:
+        """Write the parts and record the snapshot. retrain: the dictionary in use must not be used any more; without:
+        SHA-256 of parts of the last snapshot that cannot be taken over.
 
         Raises OriginError if a part does not decode to its records.
         """
@@ -84,6 +85,7 @@ class SnapshotMaker:
         if last is not None and held.sha256 == dictionary.sha256 and last >= (self.state.meta("journal_from") or 1):
             kept = parts_of(self.state, name, last)
         changed = self.changed_since(name, last if kept and last is not None else 0)
+        changed += [border_key(part.first) for part in kept if part.blob.sha256 in without]
         parts = list(self.parts(name, kept, changed, dictionary.content))
         self.state.run("DELETE FROM parts WHERE slice = ? AND version = ?", (name, item.version))
         self.state.run(

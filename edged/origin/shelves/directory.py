@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from edged.errors import OriginError
+from edged.errors import OriginError, StoreError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.files import TEMPORARY, discard, prepare, read_bounded, swap, sync_directory
@@ -22,6 +22,7 @@ class BlobStore:
         self.directory, self.state = directory, state
         self.fresh: list[Path] = []
         self.written_bytes = 0
+        self.found: set[str] | None = None
 
     def store(self, kind: str, data: bytes) -> BlobRef:
         """Write one blob. Raises StoreError, OriginError for one over limits.BLOB_BYTES."""
@@ -32,9 +33,20 @@ class BlobStore:
         if not self.holds(path, ref):
             swap(prepare(path, (data,)), path)
             self.fresh.append(path)
+            if self.found is not None:
+                self.found.add(ref.name)
             self.written_bytes += ref.size
         self.state.run("INSERT OR IGNORE INTO blobs VALUES(?,?,?,NULL)", (ref.sha256, kind, ref.size))
         return ref
+
+    def names(self) -> set[str]:
+        """What lies there, looked at once an operation. Raises StoreError."""
+        if self.found is None:
+            try:
+                self.found = set(os.listdir(self.directory))
+            except OSError as fault:
+                raise StoreError(f"list {self.directory}: {fault.strerror}") from fault
+        return self.found
 
     def read(self, ref: BlobRef) -> bytes:
         """A blob's bytes, checked. Raises StoreError, HashError."""

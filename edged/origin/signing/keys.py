@@ -62,9 +62,9 @@ def load_key(path: Path) -> Ed25519PrivateKey:
 
 
 def load_matching(directory: Path, pattern: str, role: trust.Role) -> list[Ed25519PrivateKey]:
-    """The keys of `role` among the files `pattern` in `directory`, in the order of their names."""
+    """The keys of `role` among the files `pattern` in `directory`, in the order of their numbers."""
     found = []
-    for path in sorted(directory.glob(pattern)):
+    for path in sorted(directory.glob(pattern), key=lambda path: (len(path.name), path.name)):
         key = load_key(path)
         if cose.key_id(cose.public_bytes(key)) in role.keys:
             found.append(key)

@@ -79,12 +79,14 @@ def create_roots(private: Path, root_keys: int, threshold: int, now: int) -> Roo
     return load_roots(private)
 
 
-def next_root(roots: Roots, now: int, root_keys_directory: Path, *, new_root_keys: bool) -> Roots:
-    """Sign in a new head key, and new root keys if asked, with a threshold of the old and the new root keys.
+def next_roots(roots: Roots, now: int, root_keys_directory: Path, *, new_root_keys: bool) -> Roots:
+    """Two roots that sign in a new head key, and new root keys if asked: one that trusts the old head key as well, so
+    that every head there is stays good while the new ones go out, and one that trusts the new key alone.
 
-    The renaming of private/trust/<n+1> is the commit. Raises ConfigError if too few root keys are at hand, StoreError.
+    Each is signed by a threshold of the root keys before it and of its own. The renaming of private/trust/<n+1> commits
+    both. Raises ConfigError if too few root keys are at hand, StoreError.
     """
-    old, number = roots.newest, roots.newest.number + 1
+    old, number = roots.newest, roots.newest.number + 2
     signers = keys.load_matching(root_keys_directory, ROOT_PATTERN, old.roots)
     if len(signers) < old.roots.threshold:
         raise ConfigError(
@@ -92,26 +94,23 @@ def next_root(roots: Roots, now: int, root_keys_directory: Path, *, new_root_key
             f"{old.roots.threshold} must sign; name their directory with --root-keys-dir"
         )
     directory = roots.directory / "keys"
-    head = keys.create_key(directory / f"head-{number}.key")
-    role = old.roots
+    head = cose.public_bytes(keys.create_key(directory / f"head-{number}.key"))
+    both = trust.role_of(1, [*old.heads.keys.values(), head])
+    role, later_signers = old.roots, signers
     if new_root_keys:
         fresh = [
             keys.create_key(root_keys_directory / f"root-{number}-{place}.key")
             for place in range(1, len(old.roots.keys) + 1)
         ]
         role = trust.role_of(old.roots.threshold, [cose.public_bytes(key) for key in fresh])
-        signers = [*signers, *fresh]
-    root = trust.Root(number, *times(old, now), role, trust.role_of(1, [cose.public_bytes(head)]))
-    data = trust.sign_root(root, signers)
-    trust.verify_root(data, old)
-    write_durable(roots.directory / "trust" / str(number), data, mode=0o600)
+        later_signers = [*signers, *fresh]
+    times = now, now + ROOT_LIFE_S  # not those of the root before: a wrong time is let go of
+    between = trust.sign_root(trust.Root(number - 1, *times, old.roots, both), signers)
+    after = trust.sign_root(trust.Root(number, *times, role, trust.role_of(1, [head])), later_signers)
+    trust.verify_root(after, trust.verify_root(between, old))
+    write_durable(roots.directory / "trust" / str(number), after, mode=0o600)
+    write_durable(roots.directory / "trust" / str(number - 1), between, mode=0o600)
     return load_roots(roots.directory)
-
-
-def times(old: trust.Root, now: int) -> tuple[int, int]:
-    """When the root after `old` is signed and expires."""
-    signed_at = max(now, old.signed_at)
-    return signed_at, signed_at + ROOT_LIFE_S
 
 
 def renewed(roots: Roots, now: int) -> Roots:
@@ -126,7 +125,8 @@ def renewed(roots: Roots, now: int) -> Roots:
     signers = keys.load_matching(roots.directory / "keys", ROOT_PATTERN, old.roots)
     if len(signers) < old.roots.threshold:
         return roots
-    root = trust.Root(old.number + 1, *times(old, now), old.roots, old.heads)
+    signed_at = max(now, old.signed_at)
+    root = trust.Root(old.number + 1, signed_at, signed_at + ROOT_LIFE_S, old.roots, old.heads)
     data = trust.sign_root(root, signers)
     trust.verify_root(data, old)
     write_durable(roots.directory / "trust" / str(root.number), data, mode=0o600)
@@ -160,10 +160,10 @@ def put_aside(roots: Roots) -> list[Path]:
     return moved
 
 
-def publish_roots(roots: Roots, base: Path) -> None:
-    """Have every root of trust at `<base>/trust/<n>`."""
+def publish_roots(roots: Roots, base: Path, number: int) -> None:
+    """Have the roots of trust up to `number` at `<base>/trust/<n>`."""
     make_directory(base / "trust")
-    for number, data in enumerate(roots.documents, 1):
-        path = base / "trust" / str(number)
+    for place, data in enumerate(roots.documents[:number], 1):
+        path = base / "trust" / str(place)
         if not path.is_file() or read_bounded(path, limits.TRUST_BYTES) != data:
             write_durable(path, data)

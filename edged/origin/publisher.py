@@ -29,7 +29,16 @@ from edged.origin.release import Rollout, Workplace, recover, releasing, verify_
 from edged.origin.results import PublishResult
 from edged.origin.rotation import bring_up_to_date
 from edged.origin.shelves.directory import BlobStore
-from edged.origin.signing.roots import RENEW_S, renewal_warning, renewed, Roots, create_roots, load_roots, next_roots, put_aside
+from edged.origin.signing.roots import (
+    RENEW_S,
+    Roots,
+    create_roots,
+    load_roots,
+    next_roots,
+    put_aside,
+    renewal_warning,
+    renewed,
+)
 from edged.origin.state import HIDDEN, State, guarded
 from edged.origin.verify import FeedReport, inspect, rewrite_dictionaries, spoilt_by
 from edged.progress import Steps, Watch, unwatched

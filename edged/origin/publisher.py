@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edged.clock import BUILD_TIME_S
 from edged.errors import EdgedError, OriginError, StoreError, ValidationError
 from edged.feed import limits
 from edged.feed.head import Head
@@ -44,6 +43,9 @@ from edged.origin.verify import FeedReport, inspect, rewrite_dictionaries, spoil
 from edged.progress import Steps, Watch, unwatched
 
 Clock = Callable[[], float]
+
+
+EARLIEST_S = 1_577_836_800  # 2020-01-01: a clock that says less was never set
 
 
 @dataclass(frozen=True, slots=True)
@@ -419,8 +421,8 @@ class Publisher:
 def time_of(clock: Clock, what: str) -> int:
     """The clock's time. Raises OriginError for one that cannot be right: what is signed would be dated by it."""
     now = int(clock())
-    if now < BUILD_TIME_S:
-        raise OriginError(f"{what}: this machine's clock says {instant(now)}, before this edged was made; set it")
+    if now < EARLIEST_S:
+        raise OriginError(f"{what}: this machine's clock says {instant(now)}, when there was no edged; set it")
     return now
 
 

@@ -32,8 +32,8 @@ import trio
 
 from edged.clock import Clock
 from edged.config import ProxyConfig, RouteConfig, ServeConfig
-from edged.proxy.app import ProxyApp
 from edged.proxy.application import ProxyApplication
+from edged.proxy.gateway import Gateway
 from edged.serve.app_server import AppServer
 
 PROXY_CORE, OTHER_CORE = "0", "1"
@@ -211,11 +211,12 @@ def compare(origin: int, ports: dict[str, int], options: argparse.Namespace) -> 
 
 async def serve(origin: int, directory: Path) -> None:
     clock = Clock()
-    app = ProxyApp(ProxyConfig(routes=[RouteConfig("/", f"http://127.0.0.1:{origin}")]), directory, clock)
+    app = ProxyApplication(
+        Gateway(ProxyConfig(routes=[RouteConfig("/", f"http://127.0.0.1:{origin}")]), directory, clock)
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(app.run)
-        config = ServeConfig(bind=["127.0.0.1:0"])
-        urls: list[str] = await nursery.start(AppServer({}, config, clock, others=ProxyApplication(app)).run)
+        urls: list[str] = await nursery.start(AppServer({}, ServeConfig(bind=["127.0.0.1:0"]), clock, others=app).run)
         print(urls[0].rpartition(":")[2], flush=True)
 
 

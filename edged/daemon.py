@@ -50,7 +50,7 @@ from edged.units import size_bytes
 from edged.version import VERSION
 
 if TYPE_CHECKING:
-    from edged.proxy.app import ProxyApp
+    from edged.proxy.application import ProxyApplication
 
 logger = logging.getLogger("edged.daemon")
 
@@ -156,11 +156,7 @@ class Daemon:
             refuse_taken(self.config.serve.bind)
         apps = AppServer(self.catalog, self.config.serve, self.clock, self.meter, self.news, on_damage=self.damaged)
         if self.proxy is not None:
-            from edged.proxy.application import (
-                ProxyApplication,  # here, so that a device without routes does not load it
-            )
-
-            apps.others = ProxyApplication(self.proxy)
+            apps.others = self.proxy
         self.app_urls = await servers.start(apps.run, self.stopping)
         for url in self.app_urls:
             logger.info("serving apps", extra={"fields": {"url": url}})
@@ -299,10 +295,11 @@ def note_read_only(station: Station, fault: StoreError) -> None:
     station.status.last_error = str(fault)
 
 
-def make_proxy(config: Config, clock: Clock) -> ProxyApp:
-    from edged.proxy.app import ProxyApp  # here, so that a device without routes does not load it
+def make_proxy(config: Config, clock: Clock) -> ProxyApplication:
+    from edged.proxy.application import ProxyApplication  # here, so that a device without routes does not load it
+    from edged.proxy.gateway import Gateway
 
-    return ProxyApp(config.proxy, config.proxy_directory, clock)
+    return ProxyApplication(Gateway(config.proxy, config.proxy_directory, clock))
 
 
 async def run_until_signal(config: Config, config_path: Path, started: Callable[[Daemon], None]) -> None:

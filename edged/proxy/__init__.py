@@ -1,12 +1,12 @@
 """Services that are fetched, not synced: a caching reverse proxy by RFC 9111.
 
-gateway     what both lanes share: routes, store, upstreams, and what goes on in the background
-app, lane   a request comes in: through Hypercorn, or through the fast lane and what it remembers
-exchange/   one request on its way: context (its key), exchange (from the store, with others, or upstream), fetch
-            (upstream and back), flight (one body for many readers), methods (all but GET and HEAD), sending
-rules/      what is decided, without I/O: keys, vary, freshness, decisions, answer, validation, forward, status …
-store/      what is kept: memory and disktier, cache (both as one), store and disk (diskcache, hardened), inventory
-            (beside a running daemon)
-upstream/   connections to services: upstream (one route's), guarded (where an answer ends), websocket
-timeline    ages that no clock can bend
+application  a request comes in, whatever lane it came by: at once from memory, else by a task
+gateway      routes, store, upstreams, and what goes on in the background
+exchange/    one request on its way: context (its key), exchange (from the store, with others, or upstream), fetch
+             (upstream and back), flight (one body for many readers), methods (all but GET and HEAD), sending
+rules/       what is decided, without I/O: keys, vary, freshness, decisions, answer, validation, forward, status …
+store/       what is kept: memory and disktier, cache (both as one), store and disk (diskcache, hardened), inventory
+             (beside a running daemon)
+upstream/    connections to services: upstream (one route's), guarded (where an answer ends), websocket
+timeline     ages that no clock can bend
 """

@@ -1,110 +1,99 @@
-"""The proxy as an Application: what memory has at once, everything else by a task."""
+"""The proxy as an Application: what memory has is answered at once, everything else by a task."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from edged.http.application import (
-    UNTIMED,
-    Answer,
-    Application,
-    ByTask,
-    Client,
-    Disconnected,
-    OnWebSocket,
-    Response,
-    Waiter,
-)
-from edged.http.fields import Fields, names_of
-from edged.http.head import RequestHead
+import trio
+
+from edged.http.application import UNTIMED, Answer, Application, ByTask, OnWebSocket, Response
 from edged.http.request import Request
-from edged.proxy.app import ProxyApp
-from edged.proxy.exchange.context import PEER
-from edged.proxy.lane import ProxyLane, Remembered
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryLease:
-    """For as long as not a byte of the answer changes."""
-
-    known: Remembered
-    lane: ProxyLane
-
-    def holds(self) -> bool:
-        if not self.known.holds(self.lane.now_s()):
-            return False
-        self.lane.count(self.known)
-        return True
-
-
-class AsgiClient:
-    """A Client for code that speaks ASGI."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.pieces: AsyncIterator[bytes] = client.body()
-        self.when_gone = client.when_gone
-        self.send_interim = client.interim
-
-    async def send(self, message: dict[str, Any]) -> None:
-        if message["type"] == "http.response.start":
-            await self.client.start(message["status"], tuple(message["headers"]))
-        elif message.get("more_body", False):
-            await self.client.write(message.get("body", b""))
-        else:
-            await self.client.end(message.get("body", b""))
+from edged.proxy.exchange.context import Context, make_context
+from edged.proxy.exchange.counters import Counters
+from edged.proxy.exchange.fetch import covers
+from edged.proxy.exchange.sending import make_refusal
+from edged.proxy.gateway import Gateway
+from edged.proxy.rules.answer import StoredAnswer, answer_from, hit_status
+from edged.proxy.rules.circuit import Circuit
+from edged.proxy.rules.decisions import Ask, Serve, decide
+from edged.proxy.rules.forward import Refused
+from edged.proxy.rules.status import CacheStatus
+from edged.proxy.store.memory import StoredResponse
+from edged.proxy.upstream.websocket import bridge, refuse
 
 
 class ProxyApplication(Application):
-    """Every path is the proxy's; those under no route are 404."""
+    """Answers what lies under a route, from the store or from its upstream; 404 for everything else.
 
-    def __init__(self, app: ProxyApp) -> None:
-        self.app = app
+    Start `run` before the first request: `await nursery.start(proxy.run)`.
+    """
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.gateway = gateway
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `Gateway.run`."""
+        await self.gateway.run(task_status)
+
+    def status(self) -> dict[str, object]:
+        """Numbers for operators."""
+        return self.gateway.status()
 
     def answer(self, request: Request) -> Answer:
-        if request.method in ("GET", "HEAD") and not request.body and b"upgrade" not in request.values:
-            found = self.from_lane(request)
+        try:
+            context = self.read(request)
+        except Refused as refusal:
+            self.gateway.counters.failed += 1
+            fields, body = make_refusal(refusal.status, str(refusal), CacheStatus(), self.gateway.timeline.wall_s())
+            return Response(refusal.status, fields, body, UNTIMED)
+        if context.is_retrieval:
+            found = self.from_memory(context)
             if found is not None:
                 return found
-        return ByTask(partial(self.run, request))
+        return ByTask(partial(self.gateway.give, context))
 
-    def from_lane(self, request: Request) -> Answer | None:
-        """None where the request has to be read more closely."""
-        lane = self.app.fast_lane(request.who, accepts_any)
-        lines = b"\r\n".join(b"%b:%b" % pair for pair in request.fields)
-        raw = b"%b %b %b\r\n%b" % (request.method.encode(), request.target, request.version.encode(), lines)
-        alive = request.version != "1.0" and b"close" not in names_of(request.fields, b"connection")
-        head = RequestHead(
-            request.method.encode(), request.target, request.version, list(request.fields), False, False, alive
-        )
-        found = lane.lookup(raw, head)
-        if found is None:
+    def read(self, request: Request) -> Context:
+        """Raises Refused for a request that goes nowhere."""
+        upstream = self.gateway.route(request.target.partition(b"?")[0])
+        if upstream is None:
+            raise Refused(404, "no route takes this path")
+        return make_context(upstream, request)
+
+    # --- from memory -------------------------------------------------------------------------------------------------
+
+    def from_memory(self, context: Context) -> Response | None:
+        """The answer that memory has; None where the disk or the upstream has to be asked."""
+        held = self.peek(context)
+        if held is None or held.body is None or held.entry.received_s is None:
             return None
-        if not isinstance(found, bytes):
-            return ByTask(partial(run_in_lane, found))
-        response = parse(found)
-        known = lane.heads.get(raw)
-        if known is not None:
-            response.keep, response.lease = True, MemoryLease(known, lane)
-        return response
+        entry, request, now_s = held.entry, context.request, self.gateway.timeline.now_s()
+        decision = decide(request, entry, now_s)
+        offline = isinstance(decision, Ask) and context.upstream.circuit.is_open
+        if decision != Serve() and not (offline and covers(context, held, now_s, unreachable=True)):
+            return None
+        answer = answer_from(entry, request, now_s, hit_status(entry, now_s, detail="offline" if offline else ""))
+        age_s = entry.age_s(now_s)
+        until_s = now_s + math.floor(age_s) + 1 - age_s  # Age and ttl change; freshness ends at such a moment too
+        circuit = context.upstream.circuit if offline else None
+        body = cut(answer, held.body)
+        lease = HitLease(self.gateway.counters, self.gateway.timeline.now_s, until_s, held, circuit, len(body))
+        lease.count()
+        return Response(answer.status, answer.fields, body, UNTIMED, keep=True, lease=lease)
 
-    async def run(self, request: Request, client: Client) -> None:
-        words = AsgiClient(client)
-        path, _, query = request.target.partition(b"?")
-        scope = {
-            "type": "http",
-            "method": request.method,
-            "http_version": request.version,
-            "path": path.decode("latin-1"),
-            "raw_path": path,
-            "query_string": query,
-            "headers": list(request.fields),
-            "state": {PEER: request.peer},
-        }
-        await self.app(scope, Messages(client).receive, words.send)
+    def peek(self, context: Context) -> StoredResponse | None:
+        """What memory has for a request, where nothing more private may lie on the disk."""
+        cache = self.gateway.cache
+        for scope in context.scopes:
+            held = cache.peek(context.primary(scope), context.request.fields)
+            if held is not None or (scope != context.scopes[-1] and cache.store is not None):
+                return held
+        return None
+
+    # --- WebSockets --------------------------------------------------------------------------------------------------
 
     def on_websocket(self, request: Request) -> OnWebSocket:
         return "open"
@@ -112,57 +101,48 @@ class ProxyApplication(Application):
     async def websocket(
         self, request: Request, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
-        path, _, query = request.target.partition(b"?")
-        scope = {
-            "type": "websocket",
-            "extensions": {"websocket.http.response": {}},
-            "path": path.decode("latin-1"),
-            "raw_path": path,
-            "query_string": query,
-            "headers": list(request.fields),
-            "state": {PEER: request.peer},
-        }
-        await self.app(scope, receive, send)
-
-
-class Messages:
-    """A request's body and its end, in the words of ASGI."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        self.pieces = client.body()
-        self.whole = False
-
-    async def receive(self) -> dict[str, Any]:
-        if not self.whole:
-            try:
-                return {"type": "http.request", "body": await anext(self.pieces), "more_body": True}
-            except StopAsyncIteration:
-                self.whole = True
-                return {"type": "http.request", "body": b"", "more_body": False}
-            except Disconnected:
-                return {"type": "http.disconnect"}
-        gone = Waiter()
-        self.client.when_gone(gone.wake)
         try:
-            await gone.event.wait()
-        finally:
-            self.client.when_gone(None)
-        return {"type": "http.disconnect"}
+            context = self.read(request)
+        except Refused as refusal:
+            await receive()
+            fields, body = make_refusal(refusal.status, str(refusal), CacheStatus(), self.gateway.timeline.wall_s())
+            await refuse(send, refusal.status, fields, body)
+            return
+        exchange = self.gateway.exchange
+        await bridge(context, receive, send, exchange.via if exchange is not None else b"edged")
 
 
-async def run_in_lane(answer: Callable[[Any], Awaitable[None]], client: Client) -> None:
-    await answer(AsgiClient(client))
+@dataclass(frozen=True, slots=True)
+class HitLease:
+    """For as long as not a byte of an answer from memory changes: until `until_s`, while the stored response is what it
+    was, and where it was given for want of the upstream, while that cannot be reached. Counts each answer given.
+    """
+
+    counters: Counters
+    now_s: Callable[[], float]
+    until_s: float
+    held: StoredResponse
+    circuit: Circuit | None
+    body_bytes: int
+
+    def holds(self) -> bool:
+        if not self.held.alive or self.now_s() >= self.until_s:
+            return False
+        if self.circuit is not None and not self.circuit.is_open:
+            return False
+        self.count()
+        return True
+
+    def count(self) -> None:
+        if self.circuit is not None:
+            self.counters.covered += 1
+        else:
+            self.counters.hits += 1
+        self.counters.served_bytes += self.body_bytes
 
 
-def parse(data: bytes) -> Response:
-    """An HTTP/1.1 answer of our own writing."""
-    head, _, body = data.partition(b"\r\n\r\n")
-    line, *lines = head.split(b"\r\n")
-    fields: Fields = tuple((name, value) for name, _, value in (text.partition(b": ") for text in lines))
-    return Response(int(line.split(b" ")[1]), fields, body, UNTIMED)
-
-
-def accepts_any(host: bytes) -> bool:
-    """Hosts were judged before."""
-    return True
+def cut(answer: StoredAnswer, body: bytes) -> bytes:
+    """The bytes of a stored body that an answer sends."""
+    if answer.span is None:
+        return b""
+    return body if answer.span.size == len(body) else body[answer.span.first : answer.span.last + 1]

@@ -9,11 +9,12 @@ import trio
 
 from edged.clock import Clock
 from edged.config import ProxyConfig
+from edged.http.application import Client
 from edged.proxy.exchange.context import Context
 from edged.proxy.exchange.counters import Counters
 from edged.proxy.exchange.exchange import Exchange
 from edged.proxy.exchange.methods import forward
-from edged.proxy.exchange.sending import send_problem
+from edged.proxy.exchange.sending import send_refusal
 from edged.proxy.rules.forward import Refused, under_prefix
 from edged.proxy.rules.status import CacheStatus
 from edged.proxy.store.cache import PURGE_CHECK_S, Cache
@@ -81,24 +82,21 @@ class Gateway:
                 return upstream
         return None
 
-    async def give(self, context: Context) -> None:
-        """Answer a request, whichever lane it came by."""
-        exchange, request = self.exchange, context.request
-        wall_s, head = self.timeline.wall_s(), context.is_head
-        if exchange is None:
-            detail = "the proxy is starting or stopping"
-            await send_problem(context.send, 503, detail, CacheStatus(), wall_s=wall_s, head=head)
-            return
+    async def give(self, context: Context, client: Client) -> None:
+        """Answer a request that memory could not."""
+        exchange, wall_s = self.exchange, self.timeline.wall_s()
         try:
-            if request.method in (b"GET", b"HEAD") and not context.body:
-                await exchange.retrieve(context)
-            elif request.method in (b"CONNECT", b"TRACE"):
+            if exchange is None:
+                raise Refused(503, "the proxy is starting or stopping; ask again")
+            if context.is_retrieval:
+                await exchange.retrieve(context, client)
+            elif context.request.method in (b"CONNECT", b"TRACE"):
                 raise Refused(405, "this method is not forwarded")
             else:
-                await forward(exchange, context)
+                await forward(exchange, context, client)
         except Refused as refusal:
             self.counters.failed += 1
-            await send_problem(context.send, refusal.status, str(refusal), CacheStatus(), wall_s=wall_s, head=head)
+            await send_refusal(client, refusal.status, str(refusal), CacheStatus(), wall_s)
 
     def status(self) -> dict[str, object]:
         """Numbers for operators."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +11,14 @@ from typing import Any
 import h11
 import trio
 
-from edged.access.identity import LOCAL, Identity
+from edged.access.identity import LOCAL, Identity, Peer
 from edged.clock import Clock
 from edged.config import ProxyConfig, RouteConfig
-from edged.proxy.app import ProxyApp
+from edged.http.application import ByTask, Response
+from edged.http.fields import Fields
+from edged.http.request import NOBODY, Request
+from edged.proxy.application import ProxyApplication
+from edged.proxy.gateway import Gateway
 from edged.proxy.timeline import Timeline
 
 WALL_S = 1_800_000_000.0
@@ -125,65 +129,108 @@ class Reply:
         return b", ".join(value for key, value in self.fields if key == name.lower().encode()).decode("latin-1")
 
 
+@dataclass
+class ReplyClient:
+    """A client that writes down what it gets. gone: set when it goes; it goes no sooner."""
+
+    pieces: list[bytes]
+    gone: trio.Event | None = None
+    on_piece: Callable[[bytes], Awaitable[object]] | None = None
+    head_only: bool = False
+    reply: Reply = field(default_factory=Reply)
+    act: Callable[[], None] | None = None
+
+    async def body(self) -> AsyncGenerator[bytes, None]:
+        for piece in self.pieces:
+            await trio.lowlevel.checkpoint()
+            yield piece
+
+    def when_gone(self, act: Callable[[], None] | None) -> None:
+        self.act = act
+        if act is not None and self.gone is not None and self.gone.is_set():
+            act()
+
+    async def interim(self, status: int, fields: Fields) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def start(self, status: int, fields: Fields) -> None:
+        await trio.lowlevel.checkpoint()
+        assert not self.reply.status
+        self.reply.status, self.reply.fields = status, list(fields)
+
+    async def write(self, data: bytes) -> None:
+        await self.take(data)
+
+    async def end(self, data: bytes = b"") -> None:
+        assert not self.reply.whole
+        await self.take(data)
+        self.reply.whole = True
+
+    async def take(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        self.reply.body += b"" if self.head_only else data
+        if self.on_piece is not None:
+            await self.on_piece(data)
+
+    async def watch(self) -> None:
+        if self.gone is not None:
+            await self.gone.wait()
+            if self.act is not None:
+                self.act()
+
+
+def make_request(app: ProxyApplication, path: str, fields: Pairs = (), method: str = "GET") -> Request:
+    """As a server makes it of what came; localhost where `fields` has no Host."""
+    pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
+    if not any(name == b"host" for name, _ in pairs):
+        pairs.insert(0, (b"host", b"localhost:8484"))
+    return Request(method, path.encode("latin-1"), tuple(pairs), "1.1", NOBODY, app.identify(NOBODY))
+
+
 async def call(
-    app: ProxyApp,
+    app: ProxyApplication,
     path: str,
     fields: Pairs = (),
     *,
     method: str = "GET",
     body: bytes | Iterable[bytes] | None = None,
-    credentials: frozenset[bytes] = frozenset(),
     gone: trio.Event | None = None,
     on_piece: Callable[[bytes], Awaitable[object]] | None = None,
-    host: bytes | None = b"localhost:8484",
 ) -> Reply:
-    """One request, as a server would pass it. gone: when set the client has disconnected. host: None where `fields`
-    has one."""
-    reply = Reply()
-    raw, _, query = path.encode("latin-1").partition(b"?")
-    pairs = [(name.lower().encode(), value.encode("latin-1")) for name, value in fields]
+    """One request, as a server would pass it. gone: when set the client has disconnected."""
+    pairs = list(fields)
     pieces = [body] if isinstance(body, bytes) else list(body or ())
     if isinstance(body, bytes):
-        pairs.append((b"content-length", b"%d" % len(body)))
+        pairs.append(("content-length", str(len(body))))
     elif body is not None:
-        pairs.append((b"transfer-encoding", b"chunked"))
-    scope = {
-        "type": "http",
-        "method": method,
-        "path": raw.decode("latin-1"),
-        "raw_path": raw,
-        "query_string": query,
-        "headers": [*([] if host is None else [(b"host", host)]), *pairs],
-        "http_version": "1.1",
-        "state": {"credentials": credentials},
-    }
-    ended = trio.Event() if gone is None else gone
+        pairs.append(("transfer-encoding", "chunked"))
+    request = make_request(app, path, pairs, method)
+    request.body = body is not None and body != b""
+    found = app.answer(request)
+    await trio.lowlevel.checkpoint()
+    if isinstance(found, Response):
+        content = b"" if method == "HEAD" else found.body
+        if on_piece is not None:
+            await on_piece(content)
+        return Reply(found.status, list(found.fields), content, whole=True)
+    assert isinstance(found, ByTask)
+    client = ReplyClient(pieces, gone, on_piece, head_only=method == "HEAD")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.watch)
+        await found.run(client)
+        nursery.cancel_scope.cancel()
+    return client.reply
 
-    async def receive() -> dict[str, Any]:
-        await trio.lowlevel.checkpoint()
-        if pieces:
-            return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
-        if not getattr(receive, "asked", False):
-            receive.asked = True  # type: ignore[attr-defined]
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await ended.wait()
-        return {"type": "http.disconnect"}
 
-    async def send(message: dict[str, Any]) -> None:
-        await trio.lowlevel.checkpoint()
-        if message["type"] == "http.response.start":
-            assert not reply.status
-            reply.status, reply.fields = message["status"], message["headers"]
-        else:
-            assert message["type"] == "http.response.body"
-            assert not reply.whole
-            reply.body += message.get("body", b"")
-            reply.whole = not message.get("more_body", False)
-            if on_piece is not None:
-                await on_piece(message.get("body", b""))
+class KnownApplication(ProxyApplication):
+    """A proxy that takes everyone for `who`."""
 
-    await app(scope, receive, send)
-    return reply
+    def __init__(self, gateway: Gateway, who: Identity) -> None:
+        super().__init__(gateway)
+        self.who = who
+
+    def identify(self, peer: Peer) -> Identity:
+        return self.who
 
 
 class Time:
@@ -215,7 +262,7 @@ async def running(
     serve: bool = True,
     settings: dict[str, Any] | None = None,
     **route: Any,
-) -> AsyncIterator[tuple[ProxyApp, Origin]]:
+) -> AsyncIterator[tuple[KnownApplication, Origin]]:
     """A proxy before an upstream. directory: where it keeps answers; None: in memory. origin: one of before,
     which listens again if `serve`. Other arguments: the route's."""
     time = time or Time()
@@ -228,7 +275,7 @@ async def running(
             origin.port = listeners[0].socket.getsockname()[1]
         routes = [RouteConfig(**{"prefix": "/", "upstream": origin.url} | route)]
         config = ProxyConfig(routes=routes, **{"quota": "16MiB"} | (settings or {}))
-        app = ProxyApp(config, directory, who=lambda scope: who, timeline=timeline)
+        app = KnownApplication(Gateway(config, directory, timeline=timeline), who)
         await nursery.start(app.run)
         yield app, origin
         nursery.cancel_scope.cancel()

@@ -10,10 +10,9 @@ import trio.testing
 
 from edged.access.identity import Identity
 from edged.config import ProxyConfig, RouteConfig
-from edged.proxy.app import ProxyApp
-from edged.proxy.exchange.context import Incoming, make_context
-from edged.proxy.lane import no_receive, no_send
-from tests.proxy.driving import Asked, Handler, Says, call, running
+from edged.proxy.application import ProxyApplication
+from edged.proxy.gateway import Gateway
+from tests.proxy.driving import Asked, Handler, Says, call, make_request, running
 
 pytestmark = pytest.mark.trio
 FRESH = (("Cache-Control", "max-age=60"),)
@@ -25,14 +24,14 @@ def says_field(name: str, *more: tuple[str, str]) -> Handler:
     return lambda asked: Says(fields=(*FRESH, *more), pieces=(asked.fields.get(name, "none").encode(),))
 
 
-async def bodies(app: ProxyApp, *asked: list[tuple[str, str]]) -> list[bytes]:
+async def bodies(app: ProxyApplication, *asked: list[tuple[str, str]]) -> list[bytes]:
     return [(await call(app, "/a", fields)).body for fields in asked]
 
 
 async def test_the_host_that_goes_upstream_is_part_of_the_key(autojump_clock: trio.testing.MockClock) -> None:
     async with running(says_field("host"), keep_host=True) as (app, origin):
         hosts = [[("Host", name)] for name in ("a.example", "b.example:81", "a.example", "A.Example")]
-        found = [(await call(app, "/a", fields, host=None)).body for fields in hosts]
+        found = [(await call(app, "/a", fields)).body for fields in hosts]
     assert found == [b"a.example", b"b.example:81", b"a.example", b"a.example"]
     assert len(origin.asked) == 2
 
@@ -40,7 +39,7 @@ async def test_the_host_that_goes_upstream_is_part_of_the_key(autojump_clock: tr
 @pytest.mark.parametrize("host", ["a/b", "a b", "a?b", "a#b", "x@a", "[::1", "a:b", "a:123456", ""])
 async def test_a_host_that_is_none_goes_nowhere(autojump_clock: trio.testing.MockClock, host: str) -> None:
     async with running(Says(), keep_host=True) as (app, origin):
-        assert (await call(app, "/a", [("Host", host)], host=None)).status == 400
+        assert (await call(app, "/a", [("Host", host)])).status == 400
     assert not origin.asked
 
 
@@ -213,9 +212,8 @@ async def test_a_304_may_say_that_nothing_is_kept_any_more(autojump_clock: trio.
 
 def key_of(tmp_path: Path, path: bytes, **route: object) -> bytes:
     config = RouteConfig(**{"prefix": "/a", "upstream": "http://x.example", **route})  # type: ignore[arg-type]
-    app = ProxyApp(ProxyConfig(routes=[config]), None)
-    incoming = Incoming(b"GET", path, b"", ((b"host", b"h"),))
-    return make_context(app.gateway.upstreams[0], incoming, APP, no_receive, no_send).shared
+    app = ProxyApplication(Gateway(ProxyConfig(routes=[config]), None))
+    return app.read(make_request(app, path.decode())).shared
 
 
 async def test_two_ways_of_asking_one_service_do_not_share(tmp_path: Path) -> None:
@@ -261,7 +259,7 @@ async def test_a_location_below_the_base_of_the_upstream(autojump_clock: trio.te
     places = iter(["/v2/next", "/elsewhere", "/v2", "/v2x"])
     async with running(lambda asked: Says(status=301, fields=(("Location", next(places)),))) as (_, origin):
         config = RouteConfig("/api", f"{origin.url}/v2", strip_prefix=True)
-        app = ProxyApp(ProxyConfig(routes=[config]), None)
+        app = ProxyApplication(Gateway(ProxyConfig(routes=[config]), None))
         async with trio.open_nursery() as nursery:
             await nursery.start(app.run)
             found = [(await call(app, f"/api/{number}"))["location"] for number in range(4)]

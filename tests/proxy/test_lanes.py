@@ -20,7 +20,6 @@ from edged.http.lane.lane import Lane
 from edged.http.lane.turns import PARKED_SLICE_S
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
-from edged.proxy.app import ProxyApp
 from edged.proxy.application import ProxyApplication
 from edged.proxy.upstream.guarded import GuardedStream
 from edged.serve.app_server import AppServer
@@ -35,7 +34,7 @@ FRESH = (("Cache-Control", "max-age=1000"), ("ETag", '"a"'), ("Date", "Fri, 15 J
 @asynccontextmanager
 async def both(
     says: Handler | Says, directory: Path | None = None, upstream: Origin | None = None
-) -> AsyncIterator[tuple[str, str, Origin, Meter, ProxyApp]]:
+) -> AsyncIterator[tuple[str, str, Origin, Meter, ProxyApplication]]:
     """URLs of a proxy behind the fast lane, and of another before the same upstream behind Hypercorn alone."""
     meter = Meter()
     fast_dir, slow_dir = (None, None) if directory is None else (directory / "fast", directory / "slow")
@@ -45,9 +44,9 @@ async def both(
         trio.open_nursery() as nursery,
     ):
         config = ServeConfig(bind=["127.0.0.1:0"])
-        fast: list[str] = await nursery.start(AppServer({}, config, Clock(), meter, others=ProxyApplication(app)).run)
+        fast: list[str] = await nursery.start(AppServer({}, config, Clock(), meter, others=app).run)
         listening = Listening(("127.0.0.1:0",), lane=False)
-        slow: list[str] = await nursery.start(partial(serve, ProxyApplication(other), listening))
+        slow: list[str] = await nursery.start(partial(serve, other, listening))
         with trio.fail_after(20):
             yield fast[0], slow[0], origin, meter, app
         nursery.cancel_scope.cancel()
@@ -59,7 +58,7 @@ async def unix_lane(says: Handler | Says, directory: Path) -> AsyncIterator[tupl
     path, meter = str(directory / "edged.sock"), Meter()
     async with running(says) as (app, _), trio.open_nursery() as nursery:
         config = ServeConfig(bind=[f"unix:{path}"])
-        await nursery.start(AppServer({}, config, Clock(), meter, others=ProxyApplication(app)).run)
+        await nursery.start(AppServer({}, config, Clock(), meter, others=app).run)
         with trio.fail_after(20):
             yield path, meter
         nursery.cancel_scope.cancel()

@@ -11,7 +11,6 @@ import trio
 from edged.clock import Clock
 from edged.config import ServeConfig
 from edged.http.meter import Meter
-from edged.proxy.app import ProxyApp
 from edged.proxy.application import ProxyApplication
 from edged.serve.app_server import AppServer
 from tests.proxy.driving import Asked, Handler, Origin, Says, running
@@ -23,11 +22,11 @@ FRESH = (("Cache-Control", "max-age=1000"),)
 @asynccontextmanager
 async def served(
     says: Handler | Says, origins: Sequence[str] = ()
-) -> AsyncIterator[tuple[ProxyApp, Origin, int, Meter]]:
+) -> AsyncIterator[tuple[ProxyApplication, Origin, int, Meter]]:
     meter = Meter()
     async with running(says) as (app, origin), trio.open_nursery() as nursery:
         config = ServeConfig(bind=["127.0.0.1:0"], origins=list(origins))
-        urls: list[str] = await nursery.start(AppServer({}, config, Clock(), meter, others=ProxyApplication(app)).run)
+        urls: list[str] = await nursery.start(AppServer({}, config, Clock(), meter, others=app).run)
         with trio.fail_after(20):
             yield app, origin, int(urls[0].rpartition(":")[2]), meter
         nursery.cancel_scope.cancel()

@@ -12,11 +12,21 @@ import trio.testing
 from edged.access.identity import LOCAL, Identity
 from edged.cli.main import build_parser
 from edged.clock import BUILD_TIME_S
-from edged.http.head import read_head
-from edged.proxy.app import ProxyApp
-from edged.proxy.lane import ProxyLane
+from edged.http.application import ByTask, Response
+from edged.proxy.application import ProxyApplication
 from edged.proxy.store.record import RESPONSE
-from tests.proxy.driving import WALL_S, Asked, Handler, Says, Time, call, running
+from tests.proxy.driving import (
+    WALL_S,
+    Asked,
+    Handler,
+    KnownApplication,
+    ReplyClient,
+    Says,
+    Time,
+    call,
+    make_request,
+    running,
+)
 
 pytestmark = pytest.mark.trio
 FRESH = (("Cache-Control", "max-age=1000"),)
@@ -49,7 +59,7 @@ async def test_a_restart_finds_what_was_stored(tmp_path: Path, size: int) -> Non
     assert len(origin.asked) == 1
 
 
-async def stored_on_disk(app: ProxyApp, count: int) -> None:
+async def stored_on_disk(app: ProxyApplication, count: int) -> None:
     """Wait until that many responses are on the disk."""
     store = app.gateway.cache.store
     assert store is not None
@@ -221,6 +231,7 @@ async def test_purging_beside_a_running_proxy(tmp_path: Path, capsys: pytest.Cap
         for path in ("/a", "/b/1", "/b/2", "/g", "/z"):
             await call(app, path)
         await stored_on_disk(app, 5)
+        await trio.testing.wait_all_tasks_blocked(0.01)  # and the proxy has noted that
         await app.gateway.cache.tend()
         edged_cache("ls", "--dir", str(directory), "--json")
         listed = json.loads(capsys.readouterr().out)
@@ -239,151 +250,140 @@ async def test_purging_beside_a_running_proxy(tmp_path: Path, capsys: pytest.Cap
         assert "30.0 kB" in capsys.readouterr().out
 
 
-# --- the fast lane ---------------------------------------------------------------------------------------------------
+# --- at once ---------------------------------------------------------------------------------------------------------
 
 
-def at_once(lane: ProxyLane, raw: bytes) -> bytes | None:
-    """The answer that the lane has without any task; None where one, or the slow lane, must answer."""
-    found = lane.lookup(raw, read_head(raw))
-    return found if isinstance(found, bytes) else None
+def at_once(app: ProxyApplication, path: str = "/a", *fields: tuple[str, str], method: str = "GET") -> Response | None:
+    """The answer that there is without any task; None where one must answer."""
+    found = app.answer(make_request(app, path, fields, method))
+    return found if isinstance(found, Response) else None
 
 
-async def test_the_fast_lane_answers_like_the_slow_one(autojump_clock: trio.testing.MockClock) -> None:
+def holds(found: Response | None) -> bool:
+    assert found is not None
+    assert found.lease is not None
+    return found.lease.holds()
+
+
+async def test_memory_answers_like_a_task_and_for_as_long_as_not_a_byte_changes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(Says(fields=(*FRESH, ("ETag", '"a"')))) as (app, origin):
-        lane = app.fast_lane(LOCAL, lambda host: host == b"localhost")
-        assert at_once(lane, HEAD) is None  # nothing stored: the slow lane fetches
+        assert at_once(app) is None  # nothing stored: a task fetches
         await call(app, "/a")
         for later_s in (0.0, 0.4, 0.7, 10.0, 889.0):
             await trio.sleep(later_s)
-            slow = await call(app, "/a")
-            fast = at_once(lane, HEAD)
-            assert fast is not None
-            head, _, body = fast.partition(b"\r\n\r\n")
-            first, *lines = head.split(b"\r\n")
-            assert first == b"HTTP/1.1 200 OK"
-            assert [tuple(line.split(b": ", 1)) for line in lines] == slow.fields
-            assert body == slow.body
-            assert at_once(lane, HEAD) == fast
+            found = at_once(app)
+            assert found is not None
+            slow = ReplyClient([])
+            assert app.gateway.exchange is not None
+            context = app.read(make_request(app, "/a"))
+            await app.gateway.exchange.retrieve(context, slow)
+            assert (found.status, list(found.fields), found.body) == (200, slow.reply.fields, slow.reply.body)
+            assert holds(found)
+        await trio.sleep(0.85)
+        assert holds(found)
+        await trio.sleep(0.1)
+        assert not holds(found)  # Age has grown
         await trio.sleep(200)
-        assert at_once(lane, HEAD) is None  # stale by now
+        assert at_once(app) is None  # stale by now
     assert len(origin.asked) == 1
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("method", "path", "fields"),
     [
-        b"POST /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: evil.example\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
-        b"GET /x/../a HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n\r\n",
-        b"GET http://localhost/a HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        ("POST", "/a", [("Content-Length", "0")]),
+        ("GET", "/a", [("Authorization", "x")]),
+        ("GET", "/a", [("X-Forwarded-Host", "x")]),
+        ("GET", "/a", [("Cache-Control", "no-cache")]),
+        ("GET", "/a", [("If-Match", '"b"')]),
+        ("GET", "/b", []),
     ],
 )
-async def test_the_fast_lane_leaves_what_is_not_plain(autojump_clock: trio.testing.MockClock, head: bytes) -> None:
+async def test_a_task_answers_what_memory_cannot(
+    autojump_clock: trio.testing.MockClock, method: str, path: str, fields: list[tuple[str, str]]
+) -> None:
     async with running(Says(fields=FRESH)) as (app, _):
         await call(app, "/a")
-        lane = app.fast_lane(LOCAL, lambda host: host == b"localhost")
-        assert lane.lookup(head, read_head(head)) is None
+        assert isinstance(app.answer(make_request(app, path, fields, method)), ByTask)
 
 
 @pytest.mark.parametrize(
-    "head",
+    ("fields", "status", "body"),
     [
-        b"GET /a HTTP/1.0\r\nHost: localhost\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: localhost\r\nAuthorization: x\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nHost: localhost\r\nCache-Control: no-cache\r\n\r\n",
-        b"GET /b HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        (("If-None-Match", '"a"'), 304, b""),
+        (("Range", "bytes=1-2"), 206, b"el"),
+        (("Range", "bytes=9-"), 416, b""),
     ],
 )
-async def test_a_task_answers_what_memory_cannot(autojump_clock: trio.testing.MockClock, head: bytes) -> None:
-    async with running(Says(fields=FRESH)) as (app, _):
-        await call(app, "/a")
-        found = app.fast_lane(LOCAL, lambda host: True).lookup(head, read_head(head))
-        assert callable(found)
-
-
-@pytest.mark.parametrize(
-    ("fields", "first"),
-    [
-        (b'If-None-Match: "a"', b"HTTP/1.1 304 Not Modified"),
-        (b"Range: bytes=1-2", b"HTTP/1.1 206 Partial Content"),
-        (b"Range: bytes=9-", b"HTTP/1.1 416 "),
-    ],
-)
-async def test_the_fast_lane_answers_conditions_and_ranges(
-    autojump_clock: trio.testing.MockClock, fields: bytes, first: bytes
+async def test_memory_answers_conditions_and_ranges(
+    autojump_clock: trio.testing.MockClock, fields: tuple[str, str], status: int, body: bytes
 ) -> None:
     async with running(Says(fields=(*FRESH, ("ETag", '"a"')))) as (app, _):
         await call(app, "/a")
-        lane = app.fast_lane(LOCAL, lambda host: True)
-        answer = at_once(lane, b"GET /a HTTP/1.1\r\nHost: h\r\n" + fields + b"\r\n\r\n")
-    assert answer is not None
-    assert answer.startswith(first)
+        found = at_once(app, "/a", fields)
+    assert found is not None
+    assert (found.status, found.body) == (status, body)
 
 
-async def test_the_fast_lane_forgets_what_was_made_invalid(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_is_not_given_again_once_it_was_made_invalid(autojump_clock: trio.testing.MockClock) -> None:
     async with running(numbered()) as (app, _):
-        lane = app.fast_lane(LOCAL, lambda host: True)
         await call(app, "/a")
-        before = at_once(lane, HEAD)
+        before = at_once(app)
         assert before is not None
-        assert before.endswith(b"\r\n\r\n1 ")
+        assert before.body == b"1 "
+        assert holds(before)
         await call(app, "/a", method="POST", body=b"x")
-        assert at_once(lane, HEAD) is None
+        assert not holds(before)
+        assert at_once(app) is None
         await call(app, "/a")
-        after = at_once(lane, HEAD)
+        after = at_once(app)
         assert after is not None
-        assert after.endswith(b"\r\n\r\n3 ")
+        assert after.body == b"3 "
 
 
-async def test_the_fast_lane_of_one_app_never_gives_another_its_private_answers(
+async def test_memory_of_one_app_never_gives_another_its_private_answers(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     one, other = Identity("launcher", "partner"), Identity("player", "partner")
     async with running(Says(fields=(("Cache-Control", "private, max-age=60"),)), who=one) as (app, _):
         await call(app, "/a")
-        assert at_once(app.fast_lane(one, lambda host: True), HEAD) is not None
-        assert at_once(app.fast_lane(other, lambda host: True), HEAD) is None
-        assert at_once(app.fast_lane(LOCAL, lambda host: True), HEAD) is None
+        assert at_once(app) is not None
+        for who in (other, LOCAL):
+            stranger = KnownApplication(app.gateway, who)
+            assert at_once(stranger) is None
 
 
-async def test_offline_answers_come_from_the_fast_lane_while_the_circuit_is_open(
-    autojump_clock: trio.testing.MockClock,
-) -> None:
+async def test_offline_answers_come_at_once_while_the_circuit_is_open(autojump_clock: trio.testing.MockClock) -> None:
     async with running(Says(fields=(("Cache-Control", "max-age=10"),))) as (app, origin):
-        lane, circuit = app.fast_lane(LOCAL, lambda host: True), app.gateway.upstreams[0].circuit
+        circuit = app.gateway.upstreams[0].circuit
         await call(app, "/a")
         await trio.sleep(20)
-        assert at_once(lane, HEAD) is None  # to be asked about
+        assert at_once(app) is None  # to be asked about
         while not circuit.failed():
             pass
-        slow = await call(app, "/a")
-        fast = at_once(lane, HEAD)
-        assert fast is not None
-        assert b"\r\ncache-status: " + slow["Cache-Status"].encode() + b"\r\n" in fast
-        assert slow["Cache-Status"] == "edged; hit; ttl=-10; detail=offline"
-        assert lane.remembered(HEAD) == fast
-        no_cache = HEAD.replace(b"\r\n\r\n", b"\r\nCache-Control: no-cache\r\n\r\n")
-        assert at_once(lane, no_cache) is None
+        found = at_once(app)
+        assert found is not None
+        assert (b"cache-status", b"edged; hit; ttl=-10; detail=offline") in found.fields
+        covered = app.gateway.counters.covered
+        assert holds(found)
+        assert app.gateway.counters.covered == covered + 1
+        assert at_once(app, "/a", ("Cache-Control", "no-cache")) is None
         circuit.succeeded()
-        assert at_once(lane, HEAD) is None
+        assert not holds(found)
+        assert at_once(app) is None
         await trio.sleep(86_400)
         while not circuit.failed():
             pass
-        assert at_once(lane, HEAD) is None  # past the window
+        assert at_once(app) is None  # past the window
     assert len(origin.asked) == 1
 
 
-async def test_the_memory_of_the_fast_lane_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_memory_is_bounded(autojump_clock: trio.testing.MockClock) -> None:
     says = Says(fields=FRESH, pieces=(b"x" * 100_000,))
     async with running(says, settings={"memory": "2MiB"}) as (app, _):
-        lane = app.fast_lane(LOCAL, lambda host: True)
         for number in range(60):
             await call(app, f"/{number}")
-            assert at_once(lane, b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number) is not None
-            assert app.memory.used_bytes <= 1 << 20
-            assert sum(len(known.data) for known in lane.heads.values()) <= 1 << 20
+            assert at_once(app, f"/{number}") is not None
             assert app.gateway.cache.memory.cost_bytes <= 2 << 20

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
+import hashlib
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +26,10 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 
 from edged.config import ProxyConfig, RouteConfig
 from edged.errors import ConfigError
-from edged.proxy.app import ProxyApp
-from tests.proxy.driving import Origin, Says, call, running
+from edged.proxy.application import ProxyApplication
+from edged.proxy.gateway import Gateway
+from edged.proxy.upstream.websocket import ACCEPT_SALT
+from tests.proxy.driving import Origin, Says, call, make_request, running
 
 pytestmark = pytest.mark.trio
 
@@ -131,7 +136,7 @@ async def test_http2_with_a_pinned_authority_and_a_client_certificate(
 async def test_a_certificate_file_that_is_none_is_named(tmp_path: Path) -> None:
     (tmp_path / "ca").write_text("nonsense")
     with pytest.raises(ConfigError, match="name PEM files"):
-        ProxyApp(ProxyConfig(routes=[RouteConfig("/", "https://x", ca=str(tmp_path / "ca"))]), None)
+        ProxyApplication(Gateway(ProxyConfig(routes=[RouteConfig("/", "https://x", ca=str(tmp_path / "ca"))]), None))
 
 
 # --- WebSockets ------------------------------------------------------------------------------------------------------
@@ -180,19 +185,19 @@ class SocketUpstream:
 
 
 @asynccontextmanager
-async def socket_upstream(upstream: SocketUpstream) -> AsyncIterator[ProxyApp]:
+async def socket_upstream(upstream: SocketUpstream, **route: Any) -> AsyncIterator[ProxyApplication]:
     origin = Origin(lambda asked: Says())
     async with trio.open_nursery() as nursery:
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         origin.port = listener.socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, upstream.serve, [listener])
-        async with running(Says(), origin=origin, serve=False) as (app, _):
+        async with running(Says(), origin=origin, serve=False, **route) as (app, _):
             with trio.fail_after(10):
                 yield app
         nursery.cancel_scope.cancel()
 
 
-async def talk(app: ProxyApp, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+async def talk(app: ProxyApplication, messages: list[dict[str, Any]], host: str = "localhost") -> list[dict[str, Any]]:
     """A client that sends the next of its messages on each thing that it gets."""
     got: list[dict[str, Any]] = []
     to_app, from_client = trio.open_memory_channel[dict[str, Any]](10)
@@ -204,24 +209,15 @@ async def talk(app: ProxyApp, messages: list[dict[str, Any]]) -> list[dict[str, 
             await to_app.send(messages.pop(0))
 
     fields = [
-        (b"host", b"localhost"),
-        (b"connection", b"Upgrade"),
-        (b"upgrade", b"websocket"),
-        (b"sec-websocket-key", b"of the client"),
-        (b"sec-websocket-version", b"13"),
-        (b"sec-websocket-extensions", b"permessage-deflate"),
-        (b"sec-websocket-protocol", b"chat"),
-        (b"authorization", b"Bearer of-edged"),
+        ("Host", host),
+        ("Connection", "Upgrade"),
+        ("Upgrade", "websocket"),
+        ("Sec-WebSocket-Key", "of the client"),
+        ("Sec-WebSocket-Version", "13"),
+        ("Sec-WebSocket-Extensions", "permessage-deflate"),
+        ("Sec-WebSocket-Protocol", "chat"),
     ]
-    scope = {
-        "type": "websocket",
-        "path": "/ws",
-        "raw_path": b"/ws",
-        "query_string": b"a=b",
-        "headers": fields,
-        "state": {"credentials": frozenset((b"authorization",))},
-    }
-    await app(scope, from_client.receive, send)
+    await app.websocket(make_request(app, "/ws?a=b", fields), from_client.receive, send)
     return got
 
 
@@ -243,8 +239,6 @@ async def test_a_websocket_passes_messages_both_ways() -> None:
         {"type": "websocket.send", "bytes": large[::-1]},
         {"type": "websocket.close", "code": 4000, "reason": "done"},
     ]
-    names = {bytes(name) for name, _ in upstream.requests[0].extra_headers}
-    assert b"authorization" not in names
     assert upstream.requests[0].target == "/ws?a=b"
     assert upstream.requests[0].extensions == []
 
@@ -260,6 +254,53 @@ async def test_a_client_that_leaves_closes_upstream_too() -> None:
     assert upstream.closed == [1001]
 
 
-async def test_a_websocket_that_upstream_refuses_is_refused() -> None:
+async def test_a_websocket_that_upstream_refuses_is_refused_in_its_words() -> None:
     async with socket_upstream(SocketUpstream(reject=True)) as app:
-        assert await talk(app, []) == [{"type": "websocket.close", "code": 1014}]
+        start, body = await talk(app, [])
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", 403)
+    assert body == {"type": "websocket.http.response.body", "body": b"", "more_body": False}
+
+
+@pytest.mark.parametrize("keep", [True, False])
+async def test_a_websocket_keeps_the_host_where_its_route_does(keep: bool) -> None:
+    upstream = SocketUpstream()
+    async with socket_upstream(upstream, keep_host=keep) as app:
+        await talk(app, [{"type": "websocket.disconnect", "code": 1001}], host="tv.example:99")
+    assert (upstream.requests[0].host == "tv.example:99") == keep
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b"Upgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n",  # of another key
+        b"Upgrade: websocket\r\n",
+        b"Upgrade: other\r\nSec-WebSocket-Accept: %b\r\n",
+        b"Upgrade: websocket\r\nSec-WebSocket-Accept: %b\r\nSec-WebSocket-Protocol: other\r\n",
+        b"Upgrade: websocket\r\nSec-WebSocket-Accept: %b\r\nSec-WebSocket-Extensions: x\r\n",
+    ],
+)
+async def test_a_handshake_that_does_not_answer_ours_opens_nothing(fields: bytes) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            asked = await stream.receive_some(65536)
+            key = next(line for line in asked.split(b"\r\n") if line.lower().startswith(b"sec-websocket-key"))
+            accept = base64.b64encode(hashlib.sha1(key.split()[1] + ACCEPT_SALT, usedforsecurity=False).digest())
+            told = fields % accept if b"%" in fields else fields
+            await stream.send_all(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n" + told + b"\r\n")
+            await stream.receive_some(1)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+        origin = Origin(lambda asked: Says(), port=listeners[0].socket.getsockname()[1])
+        async with running(Says(), origin=origin, serve=False) as (app, _):
+            with trio.fail_after(10):
+                start, body = await talk(app, [])
+        nursery.cancel_scope.cancel()
+    assert start["status"] == 502
+    assert b"for a WebSocket" in body["body"]
+
+
+async def test_a_websocket_to_nowhere_says_why() -> None:
+    async with running(Says(), prefix="/api") as (app, _):
+        start, _body = await talk(app, [])
+    assert start["status"] == 404

@@ -12,6 +12,7 @@ from dataclasses import replace
 import trio
 
 from edged.errors import TransportError
+from edged.http.application import Client
 from edged.http.fields import Fields, value_of
 from edged.http.validators import is_conditional
 from edged.proxy.exchange.context import Context
@@ -22,10 +23,7 @@ from edged.proxy.exchange.sending import (
     ClientGoneError,
     UnreadableError,
     pass_on,
-    send_head,
-    send_last,
-    send_piece,
-    send_problem,
+    send_refusal,
     send_stored,
     watched,
 )
@@ -63,7 +61,7 @@ class Exchange:
 
     # --- deciding ----------------------------------------------------------------------------------------------------
 
-    async def retrieve(self, context: Context) -> None:
+    async def retrieve(self, context: Context, client: Client) -> None:
         """Answer a GET or HEAD without a body."""
         alone = not self.collapsible(context)
         unreadable: set[str] = set()
@@ -76,25 +74,25 @@ class Exchange:
             decision = decide(context.request, held.entry if held else None, self.now_s())
             if isinstance(decision, Serve):
                 assert held is not None
-                if not await self.serve(context, held, decision):
+                if not await self.serve(context, client, held, decision):
                     unreadable.add(held.path)
                     continue
                 return
             if isinstance(decision, Refuse):
                 self.counters.failed += 1
                 detail = "nothing stored may answer, and only-if-cached was asked for"
-                await self.refuse(context, 504, detail, CacheStatus())
+                await self.refuse(client, 504, detail, CacheStatus())
                 return
             if context.upstream.circuit.is_open:
                 fault = UnreachableError(f"ask {context.upstream.route.upstream}: it could not be reached a moment ago")
-                await self.fail(context, held, fault)
+                await self.fail(context, client, held, fault)
                 return
             if flight is None and not alone:
                 flight = self.fetcher.flights.get(context.shared)
             if flight is None or (held is None and is_conditional(context.request.fields)):
-                await self.fetch(context, held, decision, alone=alone)
+                await self.fetch(context, client, held, decision, alone=alone)
                 return
-            if await self.join(context, held, flight):
+            if await self.join(context, client, held, flight):
                 return
             alone = not flight.abandoned
 
@@ -107,7 +105,7 @@ class Exchange:
             return False
         return not self.fetcher.waits_for_none(context.shared)
 
-    async def join(self, context: Context, held: StoredResponse | None, flight: Flight) -> bool:
+    async def join(self, context: Context, client: Client, held: StoredResponse | None, flight: Flight) -> bool:
         """Wait for a flight and read along. Returns False where this request must look again."""
         flight.waiting += 1
         try:
@@ -116,7 +114,7 @@ class Exchange:
             flight.waiting -= 1
             flight.left.unpark_all()
         if flight.failure is not None:
-            await self.fail(context, held, flight.failure)
+            await self.fail(context, client, held, flight.failure)
             return True
         entry, body = flight.entry, flight.body
         if entry is None or body is None or not body.joinable or not matches(entry.selecting, context.request.fields):
@@ -125,16 +123,16 @@ class Exchange:
             return False
         self.counters.collapsed += 1
         status = CacheStatus(forward="uri-miss", collapsed=True, ttl_s=entry.whole_ttl_s(self.now_s()))
-        await self.send_body(context, entry, body.open_reader(), status)
+        await self.send_body(client, entry, body.open_reader(), status)
         return True
 
-    async def serve(self, context: Context, held: StoredResponse, how: Serve) -> bool:
+    async def serve(self, context: Context, client: Client, held: StoredResponse, how: Serve) -> bool:
         """Answer from the store. Returns False where it turned out unreadable before anything was sent."""
         now_s = self.now_s()
         detail = "stale-while-revalidate" if how.refresh else ""
         if how.refresh:
             self.fetcher.refresh(context, held)
-        if not await self.send_held(context, held, replace(hit_status(held.entry, now_s), detail=detail)):
+        if not await self.send_held(context, client, held, replace(hit_status(held.entry, now_s), detail=detail)):
             return False
         if how.stale:
             self.counters.stale += 1
@@ -142,48 +140,49 @@ class Exchange:
             self.counters.hits += 1
         return True
 
-    async def send_held(self, context: Context, held: StoredResponse, status: CacheStatus) -> bool:
+    async def send_held(self, context: Context, client: Client, held: StoredResponse, status: CacheStatus) -> bool:
         """Send what is held. Returns False, with nothing sent, where its body cannot be read now."""
         answer = answer_from(held.entry, context.request, self.now_s(), status)
         try:
-            self.counters.served_bytes += await send_stored(context.send, answer, held, self.cache)
+            self.counters.served_bytes += await send_stored(client, answer, held, self.cache)
         except UnreadableError:
             return False
         return True
 
-    async def fail(self, context: Context, held: StoredResponse | None, fault: TransportError) -> None:
+    async def fail(self, context: Context, client: Client, held: StoredResponse | None, fault: TransportError) -> None:
         """Answer although upstream does not: from the store within the window, else with an error."""
         unreachable = isinstance(fault, UnreachableError)
         detail = fault.detail if isinstance(fault, UnreachableError) else "upstream-error"
         if held is not None and covers(context, held, self.now_s(), unreachable=unreachable):
             status = hit_status(held.entry, self.now_s(), detail=detail)
-            if await self.send_held(context, held, status):
+            if await self.send_held(context, client, held, status):
                 self.counters.covered += 1
                 return
         forward: Forward = "uri-miss" if held is None else "stale"
         self.counters.failed += 1
-        await self.refuse(context, fault.http_status, str(fault), CacheStatus(forward=forward, detail=detail))
+        await self.refuse(client, fault.http_status, str(fault), CacheStatus(forward=forward, detail=detail))
 
-    async def refuse(self, context: Context, status: int, detail: str, cache_status: CacheStatus) -> None:
-        wall_s = self.cache.timeline.wall_s()
-        await send_problem(context.send, status, detail, cache_status, wall_s=wall_s, head=context.is_head)
+    async def refuse(self, client: Client, status: int, detail: str, cache_status: CacheStatus) -> None:
+        await send_refusal(client, status, detail, cache_status, self.cache.timeline.wall_s())
 
     # --- going upstream ----------------------------------------------------------------------------------------------
 
-    async def fetch(self, context: Context, held: StoredResponse | None, ask: Ask, *, alone: bool) -> None:
+    async def fetch(
+        self, context: Context, client: Client, held: StoredResponse | None, ask: Ask, *, alone: bool
+    ) -> None:
         """Go upstream for this request, and answer it."""
         self.counters.misses += 1
         fetcher, flight = self.fetcher, None
         if not alone and (held is not None or not is_conditional(context.request.fields)):
             flight = fetcher.flights[context.shared] = Flight()
-        fetch = Fetch(context, held, ask, flight)
+        fetch = Fetch(context, held, ask, flight, client.interim)
         try:
-            landed = await watched(self.nursery, context, flight, lambda: fetcher.land(fetch))
+            landed = await watched(self.nursery, client, flight, lambda: fetcher.land(fetch))
         except TransportError as fault:
             if flight is not None:
                 flight.failure = fault
             fetcher.end_flight(context, flight)
-            await self.fail(context, held, fault)
+            await self.fail(context, client, held, fault)
             return
         except ClientGoneError:
             return
@@ -194,36 +193,36 @@ class Exchange:
             if flight is not None and not flight.head.is_set():
                 flight.abandoned = flight.failure is None
                 fetcher.end_flight(context, flight)
-        await self.send_landed(context, landed)
+        await self.send_landed(context, client, landed)
 
     # --- sending on --------------------------------------------------------------------------------------------------
 
-    async def send_landed(self, context: Context, landed: Landed) -> None:
+    async def send_landed(self, context: Context, client: Client, landed: Landed) -> None:
         if landed.held is not None:
-            if not await self.send_held(context, landed.held, landed.status):
+            if not await self.send_held(context, client, landed.held, landed.status):
                 # What the 304 spoke of cannot be read, or was replaced meanwhile: ask for all of it.
-                await self.fetch(context, None, Ask("uri-miss"), alone=True)
+                await self.fetch(context, client, None, Ask("uri-miss"), alone=True)
         elif landed.entry is not None and landed.reader is not None:
-            await self.send_body(context, landed.entry, landed.reader, landed.status, landed.fields)
+            await self.send_body(client, landed.entry, landed.reader, landed.status, landed.fields)
         elif landed.answer is not None:
-            count = await pass_on(self.nursery, context, landed.answer, landed.fields, landed.status)
+            count = await pass_on(self.nursery, client, landed.answer, landed.fields, landed.status)
             self.counters.fetched_bytes += count
             self.counters.served_bytes += count
 
     async def send_body(
-        self, context: Context, entry: CacheEntry, reader: BodyReader, status: CacheStatus, fields: Fields | None = None
+        self, client: Client, entry: CacheEntry, reader: BodyReader, status: CacheStatus, fields: Fields | None = None
     ) -> None:
         """A body under way. Where it breaks off, so does the answer."""
         head = with_age(entry, self.now_s()) if fields is None else fields
         try:
-            await send_head(context.send, entry.status, with_status(head, status))
+            await client.start(entry.status, with_status(head, status))
             reader.body.head_sent.set()
             async with aclosing(reader.pieces()) as pieces:
                 async for piece in pieces:
-                    await send_piece(context.send, piece)
+                    await client.write(piece)
                     self.counters.served_bytes += len(piece)
         except TransportError:
             return
         finally:
             reader.close()
-        await send_last(context.send)
+        await client.end()

@@ -11,7 +11,7 @@ import trio
 from edged.errors import TransportError
 from edged.http.fields import DIGITS, Fields, value_of
 from edged.http.validators import CONDITIONS
-from edged.proxy.exchange.context import Client, Context
+from edged.proxy.exchange.context import Context
 from edged.proxy.exchange.counters import Counters
 from edged.proxy.exchange.flight import Body, BodyReader, Flight
 from edged.proxy.rules.decisions import (
@@ -36,6 +36,7 @@ from edged.proxy.rules.status import CacheStatus, Forward
 from edged.proxy.rules.validation import same_length, same_representation
 from edged.proxy.store.cache import Cache
 from edged.proxy.store.memory import StoredResponse
+from edged.proxy.upstream.guarded import Tell
 from edged.proxy.upstream.upstream import AnswerError, UpstreamAnswer
 
 UNSHARED_S = 10.0  # how long requests for what was not shared do not wait for one another
@@ -46,6 +47,7 @@ MAX_UNSHARED = 4096
 class Fetch:
     """One way upstream: for which request, with what in hand, in which flight, and when it began.
 
+    interim: told of each 1xx.
     whole: the request's own range and conditions do not count: the response is wanted as it is stored.
     """
 
@@ -53,6 +55,7 @@ class Fetch:
     held: StoredResponse | None
     ask: Ask
     flight: Flight | None = None
+    interim: Tell | None = None
     whole: bool = False
     order: int = 0
     sent_s: float = 0.0
@@ -141,7 +144,7 @@ class Fetcher:
         if conditions or fetch.whole:
             dropped = CONDITIONS | {b"range"}
             fields = (*(pair for pair in fields if pair[0] not in dropped), *conditions)
-        tell = None if context.client is None else partial(pass_interim, context.client)
+        tell = None if fetch.interim is None else partial(pass_interim, fetch.interim)
         answer = await context.upstream.send(context.request.method, context.target, fields, tell=tell)
         if answer.status < 200:
             await answer.aclose()
@@ -271,10 +274,10 @@ class Storing:
     flight: Flight | None = None
 
 
-async def pass_interim(client: Client, status: int, fields: Fields) -> None:
+async def pass_interim(interim: Tell, status: int, fields: Fields) -> None:
     """A 1xx goes on to whoever asked (RFC 9110 section 15.2), but for 100: nobody waits to send a body."""
     if status != 100:
-        await client.send_interim(status, answer_fields(status, fields))
+        await interim(status, answer_fields(status, fields))
 
 
 def is_endless(fields: Fields) -> bool:

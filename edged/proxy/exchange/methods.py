@@ -8,6 +8,7 @@ from dataclasses import replace
 import trio
 
 from edged.errors import TransportError
+from edged.http.application import Client, Disconnected
 from edged.http.fields import Fields, value_of
 from edged.proxy.exchange.context import Context
 from edged.proxy.exchange.exchange import Exchange
@@ -30,13 +31,13 @@ class StalledError(TransportError):
     http_status = 408
 
 
-async def forward(exchange: Exchange, context: Context) -> None:
+async def forward(exchange: Exchange, context: Context, client: Client) -> None:
     """Answer a request of any other method, or with a body."""
     cache, timeline = exchange.cache, exchange.cache.timeline
     exchange.counters.passed += 1
     begun, sent_s = cache.next_order(), timeline.now_s()
     try:
-        answer = await ask(exchange, context)
+        answer = await ask(exchange, context, client)
     except ClientGoneError:
         return
     except TransportError as fault:
@@ -44,7 +45,7 @@ async def forward(exchange: Exchange, context: Context) -> None:
         detail = fault.detail if isinstance(fault, UnreachableError) else "upstream-error"
         if isinstance(fault, StalledError):
             detail = "client-stalled"
-        await exchange.refuse(context, fault.http_status, str(fault), CacheStatus(forward="method", detail=detail))
+        await exchange.refuse(client, fault.http_status, str(fault), CacheStatus(forward="method", detail=detail))
         return
     receipt = Receipt(timeline.now_s(), timeline.wall_s(), timeline.now_s() - sent_s)
     received = receive(answer.status, answer_fields(answer.status, answer.fields), receipt)
@@ -52,44 +53,44 @@ async def forward(exchange: Exchange, context: Context) -> None:
         await invalidate(exchange, context, received.fields)
         begun = cache.next_order()
     mapped = replace(received, fields=context.upstream.map_back(received.fields, context.host))
-    if is_for_get(context, received) and await store_post(exchange, context, answer, mapped, begun):
+    if is_for_get(context, received) and await store_post(exchange, context, client, answer, mapped, begun):
         return
     status = CacheStatus(forward="method", status=answer.status)
-    count = await pass_on(exchange.nursery, context, answer, mapped.fields, status)
+    count = await pass_on(exchange.nursery, client, answer, mapped.fields, status)
     exchange.counters.served_bytes += count
     exchange.counters.fetched_bytes += count
 
 
-async def ask(exchange: Exchange, context: Context) -> UpstreamAnswer:
+async def ask(exchange: Exchange, context: Context, client: Client) -> UpstreamAnswer:
     """Send the request on, with its body as it comes. Raises TransportError, ClientGoneError."""
     upstream, method = context.upstream, context.request.method
     if upstream.circuit.is_open:
         raise UnreachableError(f"ask {upstream.route.upstream}: it could not be reached a moment ago")
     fields = upstream_fields(context.fields, method=method, host=context.host, via=exchange.via, body=context.body)
     if not context.body:
-        return await watched(exchange.nursery, context, None, lambda: upstream.send(method, context.target, fields))
-    pieces = read_body(context)
+        return await watched(exchange.nursery, client, None, lambda: upstream.send(method, context.target, fields))
+    pieces = read_body(client, upstream.route.timeout_s)
     begin, ended = await gather(pieces)
     return await upstream.send_body(method, context.target, fields, chain(begin, pieces), short=ended)
 
 
-async def read_body(context: Context) -> AsyncIterator[bytes]:
+async def read_body(client: Client, patience_s: float) -> AsyncIterator[bytes]:
     """A request's body as it comes. Raises ClientGoneError where the client goes before its end, StalledError where it
-    stops for longer than an upstream may."""
+    stops for longer than that."""
+    pieces = client.body()
     while True:
-        with trio.move_on_after(context.upstream.route.timeout_s) as waited:
-            message = await context.receive()
-        if waited.cancelled_caught:
-            raise StalledError(
-                f"read the request: nothing of its body for {context.upstream.route.timeout_s:g} s; send it again"
-            )
-        if message["type"] != "http.request":
-            raise ClientGoneError
-        piece = message.get("body", b"")
-        if piece:
-            yield piece
-        if not message.get("more_body", False):
+        try:
+            with trio.fail_after(patience_s):
+                piece = await anext(pieces)
+        except StopAsyncIteration:
             return
+        except Disconnected as gone:
+            raise ClientGoneError from gone
+        except trio.TooSlowError as fault:
+            raise StalledError(
+                f"read the request: nothing of its body came for {patience_s:g} s; send it again"
+            ) from fault
+        yield piece
 
 
 async def gather(pieces: AsyncIterator[bytes]) -> tuple[list[bytes], bool]:
@@ -127,7 +128,7 @@ def is_for_get(context: Context, received: Received) -> bool:
 
 
 async def store_post(
-    exchange: Exchange, context: Context, answer: UpstreamAnswer, received: Received, begun: int
+    exchange: Exchange, context: Context, client: Client, answer: UpstreamAnswer, received: Received, begun: int
 ) -> bool:
     """Store a POST's answer while it is sent on. Returns False, with nothing sent, where it may not be stored."""
     request = context.request
@@ -141,5 +142,5 @@ async def store_post(
     storing = Storing(entry, context.storing_key(scope))
     exchange.nursery.start_soon(exchange.fetcher.pump, context, answer, body, storing)
     status = CacheStatus(forward="method", status=answer.status, stored=True)
-    await exchange.send_body(context, entry, reader, status, received.fields)
+    await exchange.send_body(client, entry, reader, status, received.fields)
     return True

@@ -10,11 +10,11 @@ from typing import TypeVar
 import trio
 
 from edged.errors import DamageError, TransportError
+from edged.http.application import Client
 from edged.http.dates import write_date
 from edged.http.fields import Fields
 from edged.http.problem import make_problem
 from edged.http.ranges import ByteRange
-from edged.proxy.exchange.context import Context, Receive, Send
 from edged.proxy.exchange.flight import Flight
 from edged.proxy.rules.answer import StoredAnswer
 from edged.proxy.rules.status import CacheStatus, with_status
@@ -36,88 +36,57 @@ class UnreadableError(Exception):
 
 
 async def pass_on(
-    nursery: trio.Nursery, context: Context, answer: UpstreamAnswer, fields: Fields, status: CacheStatus
+    nursery: trio.Nursery, client: Client, answer: UpstreamAnswer, fields: Fields, status: CacheStatus
 ) -> int:
     """Send an answer on as it comes: nothing of it is kept. It ends when the client goes. Returns the body's bytes."""
     count = 0
 
     async def pass_body() -> None:
         nonlocal count
-        await send_head(context.send, answer.status, with_status(fields, status))
+        await client.start(answer.status, with_status(fields, status))
         async with aclosing(answer.chunks()) as chunks:
             async for chunk in chunks:
-                await send_piece(context.send, chunk)
+                await client.write(chunk)
                 count += len(chunk)
 
     try:
-        await watched(nursery, context, None, pass_body)
+        await watched(nursery, client, None, pass_body)
     except (TransportError, ClientGoneError):
         return count  # without its end the client knows that the answer is not whole
     finally:
         await answer.aclose()
-    await send_last(context.send)
+    await client.end()
     return count
 
 
-async def watched(
-    nursery: trio.Nursery, context: Context, flight: Flight | None, work: Callable[[], Awaitable[T]]
-) -> T:
+async def watched(nursery: trio.Nursery, client: Client, flight: Flight | None, work: Callable[[], Awaitable[T]]) -> T:
     """Do something for a client until it goes; while others wait for the same, go on without it.
 
-    Whoever watches runs beside, in `nursery`: a nursery of its own would cost a miss a tenth of a millisecond. Raises
-    what the work raises, and ClientGoneError.
+    Whoever outlasts the client runs beside, in `nursery`: a nursery of its own would cost a miss a tenth of a
+    millisecond. Raises what the work raises, and ClientGoneError.
     """
-    working, watching = trio.CancelScope(), trio.CancelScope()
+    working = trio.CancelScope()
 
     async def outlast() -> None:
         while flight is not None and flight.waiting:
             await flight.left.park()
         working.cancel()
 
-    async def watch() -> None:
-        with watching:
-            await disconnected(context.receive)
-            await outlast()
-
-    if context.client is None:
-        nursery.start_soon(watch)
-    else:
-        context.client.when_gone(lambda: nursery.start_soon(outlast))
+    client.when_gone(lambda: nursery.start_soon(outlast))
     try:
         with working:
             return await work()
     finally:
-        watching.cancel()
-        if context.client is not None:
-            context.client.when_gone(None)
+        client.when_gone(None)
     raise ClientGoneError
 
 
-async def disconnected(receive: Receive) -> None:
-    """Until the client has gone."""
-    try:
-        while (await receive())["type"] != "http.disconnect":
-            pass
-    except (trio.EndOfChannel, trio.ClosedResourceError, trio.BrokenResourceError):
-        return  # a server that closes its channel instead of saying so
+# --- writing ---------------------------------------------------------------------------------------------------------
 
 
-async def send_head(send: Send, status: int, fields: Fields) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": list(fields)})
-
-
-async def send_last(send: Send, data: bytes = b"") -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": False})
-
-
-async def send_piece(send: Send, data: bytes) -> None:
-    await send({"type": "http.response.body", "body": data, "more_body": True})
-
-
-async def send_problem(
-    send: Send, status: int, detail: str, cache_status: CacheStatus, *, wall_s: float | None, head: bool = False
-) -> None:
-    """An answer of the proxy's own (RFC 9457). wall_s: the time for its Date, None while the clock is not set."""
+def make_refusal(status: int, detail: str, cache_status: CacheStatus, wall_s: float | None) -> tuple[Fields, bytes]:
+    """Fields and body of an answer of the proxy's own (RFC 9457). wall_s: the time for its Date, None while the clock
+    is not set."""
     told, body = make_problem(status, detail)
     fields = [(name.lower(), value) for name, value in told]
     if wall_s is not None:
@@ -125,31 +94,38 @@ async def send_problem(
     fields.append((b"cache-status", cache_status.encode()))
     if status in (503, 504):
         fields.append((b"retry-after", b"1"))
-    await send_head(send, status, tuple(fields))
-    await send_last(send, b"" if head else body)
+    return tuple(fields), body
 
 
-async def send_stored(send: Send, answer: StoredAnswer, held: StoredResponse, cache: Cache) -> int:
+async def send_refusal(
+    client: Client, status: int, detail: str, cache_status: CacheStatus, wall_s: float | None
+) -> None:
+    fields, body = make_refusal(status, detail, cache_status, wall_s)
+    await client.start(status, fields)
+    await client.end(body)
+
+
+async def send_stored(client: Client, answer: StoredAnswer, held: StoredResponse, cache: Cache) -> int:
     """An answer from the store. Returns the bytes of its body. Raises UnreadableError where nothing of it was sent.
 
     A body that turns out damaged or unreadable on the way ends the connection, so that the client knows.
     """
     if answer.span is None:
-        await send_head(send, answer.status, answer.fields)
-        await send_last(send)
+        await client.start(answer.status, answer.fields)
+        await client.end()
         return 0
     if held.body is not None:
-        await send_head(send, answer.status, answer.fields)
+        await client.start(answer.status, answer.fields)
         whole = answer.span.size == len(held.body)
-        await send_last(send, held.body if whole else held.body[answer.span.first : answer.span.last + 1])
+        await client.end(held.body if whole else held.body[answer.span.first : answer.span.last + 1])
         return answer.span.size
     count = 0
     async with open_body(held, cache) as fd:
-        await send_head(send, answer.status, answer.fields)
+        await client.start(answer.status, answer.fields)
         try:
             async with aclosing(read_span(fd, held, answer.span)) as pieces:
                 async for piece in pieces:
-                    await send_piece(send, piece)
+                    await client.write(piece)
                     count += len(piece)
         except DamageError:
             await cache.drop(held)
@@ -158,7 +134,7 @@ async def send_stored(send: Send, answer: StoredAnswer, held: StoredResponse, ca
             cache.note_fault(str(fault))
             cache.forget(held)
             return count
-    await send_last(send)
+    await client.end()
     return count
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -16,9 +17,12 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from edged.errors import TransportError
 from edged.http.fields import Fields, members_of, value_of
 from edged.http.problem import make_problem
-from edged.proxy.exchange.context import Context, Receive, Scope, Send
+from edged.proxy.exchange.context import Context
 from edged.proxy.rules.forward import Refused, answer_fields, upstream_fields
 from edged.proxy.upstream.upstream import FAULTS, AnswerError, UpstreamAnswer
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 MESSAGE_BYTES = 16 << 20
 CHUNK_BYTES = 64 << 10
@@ -28,10 +32,9 @@ HANDSHAKE = frozenset((b"sec-websocket-key", b"sec-websocket-extensions", b"sec-
 ACCEPT_SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 
-async def bridge(scope: Scope, context: Context, via: bytes) -> None:
+async def bridge(context: Context, receive: Receive, send: Send, via: bytes) -> None:
     """Connect to the upstream, accept the client, and pass messages until either ends. What refuses the handshake is
     told to the client as it was said."""
-    receive, send = context.receive, context.send
     if (await receive())["type"] != "websocket.connect":
         return
     try:
@@ -39,10 +42,10 @@ async def bridge(scope: Scope, context: Context, via: bytes) -> None:
     except (TransportError, Refused) as fault:
         status = fault.status if isinstance(fault, Refused) else fault.http_status
         fields, body = make_problem(status, str(fault))
-        await refuse(scope, send, status, tuple((name.lower(), value) for name, value in fields), body)
+        await refuse(send, status, tuple((name.lower(), value) for name, value in fields), body)
         return
     if answer.status != 101:
-        await pass_refusal(scope, send, answer)
+        await pass_refusal(send, answer)
         return
     accept: dict[str, Any] = {"type": "websocket.accept"}
     protocol = value_of(answer.fields, b"sec-websocket-protocol")
@@ -104,7 +107,7 @@ def misread(answer: Fields, key: bytes, request: Fields) -> str:
     return ""
 
 
-async def pass_refusal(scope: Scope, send: Send, answer: UpstreamAnswer) -> None:
+async def pass_refusal(send: Send, answer: UpstreamAnswer) -> None:
     """The upstream's own words for why not, such as a 401 with what to sign in with."""
     body = b""
     try:
@@ -120,14 +123,11 @@ async def pass_refusal(scope: Scope, send: Send, answer: UpstreamAnswer) -> None
     kept = tuple(pair for pair in answer_fields(answer.status, answer.fields) if pair[0] != b"content-length")
     if len(body) > REFUSAL_BYTES:
         body = b""
-    await refuse(scope, send, answer.status, (*kept, (b"content-length", b"%d" % len(body))), body)
+    await refuse(send, answer.status, (*kept, (b"content-length", b"%d" % len(body))), body)
 
 
-async def refuse(scope: Scope, send: Send, status: int, fields: Fields, body: bytes) -> None:
+async def refuse(send: Send, status: int, fields: Fields, body: bytes) -> None:
     """Answer the handshake with something else than a 101."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": 1014})
-        return
     await send({"type": "websocket.http.response.start", "status": status, "headers": list(fields)})
     await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 

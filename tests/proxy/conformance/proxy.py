@@ -13,18 +13,18 @@ import trio
 
 from edged.clock import Clock
 from edged.config import ProxyConfig, RouteConfig, ServeConfig
-from edged.proxy.app import ProxyApp
 from edged.proxy.application import ProxyApplication
+from edged.proxy.gateway import Gateway
 from edged.serve.app_server import AppServer
 
 
 async def main(upstream: str, directory: Path) -> None:
     clock = Clock()
-    app = ProxyApp(ProxyConfig(routes=[RouteConfig("/", upstream)]), directory, clock)
+    app = ProxyApplication(Gateway(ProxyConfig(routes=[RouteConfig("/", upstream)]), directory, clock))
     config = ServeConfig(bind=["127.0.0.1:0"])
     async with trio.open_nursery() as nursery:
         await nursery.start(app.run)
-        urls: list[str] = await nursery.start(AppServer({}, config, clock, others=ProxyApplication(app)).run)
+        urls: list[str] = await nursery.start(AppServer({}, config, clock, others=app).run)
         print(urls[0], flush=True)
         await trio.to_thread.run_sync(sys.stdin.read, abandon_on_cancel=True)
         nursery.cancel_scope.cancel()

@@ -60,6 +60,9 @@ class State:
     def get(self, collection: str, key: str) -> bytes | None:
         return self.values.get((collection, key.encode()))
 
+    def keys(self, collection: str) -> Iterator[str]:
+        return (key.decode() for name, key in self.order if name == collection)
+
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         place = bisect_left(self.order, (collection, key.encode())) - 1
         if place < 0 or self.order[place][0] != collection:

@@ -23,6 +23,7 @@ Dictionary = zstandard.ZstdCompressionDict
 Compressor = zstandard.ZstdCompressor
 Decompressor = zstandard.ZstdDecompressor
 RLE_BLOCK = 1
+LEVEL_WINDOW_BYTES = 8 << 20  # of level 19, the widest that is used
 LEAST_WINDOW_BYTES = 1024  # RFC 8878 section 3.1.1.1.2
 
 
@@ -77,6 +78,11 @@ def compressor(form: FrameForm, dictionary: Dictionary | None = None, content_by
     else:  # zstd then looks at each content's own size
         parameters = zstandard.ZstdCompressionParameters(compression_level=form.level, **settings)
     return Compressor(compression_params=parameters, dict_data=dictionary)
+
+
+def window_log(size: int) -> int:
+    """The logarithm of the window that takes in all of so many bytes, if that is more than any level's own; else 0."""
+    return min(size.bit_length(), limits.WINDOW_BYTES.bit_length() - 1) if size > LEVEL_WINDOW_BYTES else 0
 
 
 def decompressor(dictionary: Dictionary | None = None, *, magicless: bool = False, window: int = 0) -> Decompressor:

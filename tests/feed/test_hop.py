@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from edged.errors import ChainError, WireError
@@ -18,6 +20,9 @@ class Held:
 
     def get(self, collection: str, key: str) -> bytes | None:
         return OLD.get((collection, key))
+
+    def keys(self, collection: str) -> Iterator[str]:
+        return iter(sorted(key for name, key in OLD if name == collection))
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         below = [item for item in OLD if item[0] == collection and item[1] < key]

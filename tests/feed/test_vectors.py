@@ -16,7 +16,17 @@ import pytest
 from edged.errors import ChainError, EdgedError, TrustError, WireError
 from edged.feed import bundle, cbor, chain, digest, head, limits, takedowns, zstd
 from edged.feed.blob import BlobRef
-from edged.feed.coding import arithmetic, hop, knowledge, modelledhop, textmodel, treecoding, wholehop
+from edged.feed.coding import (
+    arithmetic,
+    differences,
+    guessing,
+    hop,
+    knowledge,
+    modelledhop,
+    textmodel,
+    treecoding,
+    wholehop,
+)
 from edged.feed.coding import snapshot as snapshotcoding
 from edged.feed.coding.changes import Change
 from edged.feed.rollout import bucket_of
@@ -280,12 +290,22 @@ def test_the_published_constants_of_the_model_are_those_of_the_code() -> None:
     text = " ".join(DOCUMENT.split())
     for said in (
         f"hops of at most {modelledhop.CHANGES_MOST:,} changes",
-        f"refuses another end, and more than {arithmetic.BITS_MOST:,} bits",
+        f"another end, and more than {arithmetic.BITS_MOST:,} bits and {modelledhop.CHANGE_BITS} for each change",
+        f"learning from a pair (below) counts for {treecoding.LESSON_BITS} bits",
         f"from -{arithmetic.LOGIT_MOST:,} to {arithmetic.LOGIT_MOST:,}",
         f"is the lesser of {arithmetic.ONE - arithmetic.SURE:,}",
         f"at most {textmodel.CONTEXTS_MOST:,} contexts are remembered",
         f"of at most {textmodel.CONTEXTS_MOST:,} in all fields of the hop together",
-        f"new values together have at most {modelledhop.NEW_BYTES:,} bytes, as have the old values",
+        f"new values together have at most {modelledhop.NEW_BYTES:,} bytes",
+        f"records of {modelledhop.OLD_BYTES:,} bytes together, in form 3 of {modelledhop.MASS_OLD_BYTES:,}",
+        f"the base has 2 to {differences.MOVED_MOST} items",
+        f"while {differences.RUN_BYTES} bytes or more of the base",
+        f"{guessing.LESSONS} times a path",
+        f"up to {guessing.PALETTE} of a path",
+        f"{guessing.KEPT} kept by score",
+        f"the first {guessing.SOURCES} fields",
+        f"at most {treecoding.GUIDED_MOST} maps and fields",
+        f"where it is over {treecoding.LEANING} the base counts as 0",
         f"grows by 1, up to {textmodel.SEEN_MOST}",
         f"up to {textmodel.LENGTH_MOST}; then the bits",
         f"the first {textmodel.FOLLOWERS} at or after `last - {textmodel.NEAREST_BYTES} * max(1, z * z)`",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from pathlib import Path
 
 import cbor2
@@ -28,6 +29,9 @@ class Memory:
 
     def get(self, collection: str, key: str) -> bytes | None:
         return self.content.get((collection, key))
+
+    def keys(self, collection: str) -> Iterator[str]:
+        return iter(sorted((place[1] for place in self.content if place[0] == collection), key=str.encode))
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         keys = sorted(place[1].encode() for place in self.content if place[0] == collection)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,9 @@ class Content:
 
     def get(self, collection: str, key: str) -> bytes | None:
         return self.records.get((collection, key))
+
+    def keys(self, collection: str) -> Iterator[str]:
+        return iter(sorted((name[1] for name in self.records if name[0] == collection), key=str.encode))
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         below = max((name[1] for name in self.records if name[0] == collection and name[1] < key), default=None)

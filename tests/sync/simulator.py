@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -52,6 +52,9 @@ class RecordLookup:
 
     def get(self, collection: str, key: str) -> bytes | None:
         return self.records.get((collection, key))
+
+    def keys(self, collection: str) -> Iterator[str]:
+        return iter(sorted((name for place, name in self.records if place == collection), key=str.encode))
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         lower = [name for place, name in self.records if place == collection and name.encode() < key.encode()]

@@ -11,7 +11,7 @@ import bisect
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from edged.feed import bundle, cbor, chain, digest, head, schema, takedowns, zst
 from edged.feed.blob import BlobRef
 from edged.feed.coding import hop
 from edged.feed.coding import snapshot as snapshotcoding
-from edged.feed.coding.changes import Change
-from edged.feed.coding.wholehop import encode_whole
+from edged.feed.coding.changes import Change, sort_key
+from edged.feed.coding.modelledhop import encode_mass
+from edged.feed.coding.wholehop import PLACES_EACH, encode_whole
 from edged.feed.rollout import bucket_of
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
@@ -80,6 +81,9 @@ class Held:
 
     def get(self, collection: str, key: str) -> bytes | None:
         return self.records.get((collection, key))
+
+    def keys(self, collection: str) -> Iterator[str]:
+        return (key.decode() for name, key in self.order if name == collection)
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         place = bisect.bisect_left(self.order, (collection, key.encode())) - 1
@@ -247,7 +251,10 @@ def hop_file() -> Json:
     for name, used in (("without a dictionary", b""), ("with a dictionary", dictionary())):
         tag = hop.tag_of(used).hex()
         cases.append({"name": f"patches {name}", "dictionary": used.hex(), "tag": tag, "blob": hop_blob(used).hex()})
-        cases.append({"name": f"whole records {name}", "dictionary": used.hex(), "tag": tag, "blob": whole(used).hex()})
+        for form, blob in (("patches of many", mass(used)), ("whole records", whole(used, by_key=False))):
+            cases.append({"name": f"{form} {name}", "dictionary": used.hex(), "tag": tag, "blob": blob.hex()})
+        blob = whole(used, by_key=True)
+        cases.append({"name": f"whole records by key {name}", "dictionary": used.hex(), "tag": tag, "blob": blob.hex()})
     return {
         "zstd": ZSTD,
         "old": records_json(OLD),
@@ -260,11 +267,18 @@ def hop_file() -> Json:
     }
 
 
-def whole(dictionary_used: bytes) -> bytes:
-    """The same hop in coding 1, which a publisher takes for large ones."""
+def whole(dictionary_used: bytes, *, by_key: bool) -> bytes:
+    """The same hop in form 1, which a publisher takes for large ones. by_key: as if there were many other records."""
+    entries = [(change.collection, change.key, change.value) for change in sorted(CHANGES, key=sort_key)]
+    coded = encode_whole(entries, Held(OLD), dictionary_used, places_each=0 if by_key else PLACES_EACH)
+    return bytes([hop.FORMAT]) + hop.tag_of(dictionary_used) + bytes([hop.WHOLE]) + coded
+
+
+def mass(dictionary_used: bytes) -> bytes:
+    """The same hop in form 3, which a publisher takes for many changes."""
     entries = [(change.collection, change.key, change.value) for change in CHANGES]
-    coded = bytes([hop.WHOLE]) + encode_whole(entries, Held(OLD), dictionary_used)
-    return bytes([hop.FORMAT]) + hop.tag_of(dictionary_used) + coded
+    coded = encode_mass(entries, Held(OLD), dictionary_used)
+    return bytes([hop.FORMAT]) + hop.tag_of(dictionary_used) + bytes([hop.MASS]) + coded
 
 
 def example_schema() -> schema.Schema:

@@ -49,9 +49,14 @@ class TooLong(WireError):
 
 
 class Coder(Protocol):
-    """Codes bits, each with the probability that it is 1."""
+    """Codes bits, each with the probability that it is 1. allow: so many more may be coded (or fewer);
+    size: bytes written so far, 0 where nothing is written."""
 
     def code(self, bit: int, probability: int) -> int: ...
+
+    def allow(self, bits: int) -> None: ...
+
+    def size(self) -> int: ...
 
 
 class NullCoder:
@@ -59,6 +64,12 @@ class NullCoder:
 
     def code(self, bit: int, probability: int) -> int:
         return bit
+
+    def allow(self, bits: int) -> None:
+        return
+
+    def size(self) -> int:
+        return 0
 
 
 class ArithmeticEncoder:
@@ -68,6 +79,13 @@ class ArithmeticEncoder:
         self.low, self.high = 0, TOP
         self.out = bytearray()
         self.most = self.left = most
+
+    def allow(self, bits: int) -> None:
+        self.most += bits
+        self.left += bits
+
+    def size(self) -> int:
+        return len(self.out)
 
     def code(self, bit: int, probability: int) -> int:
         self.left -= 1
@@ -105,13 +123,20 @@ class ArithmeticDecoder:
         self.data, self.what = data, what
         self.low, self.high = 0, TOP
         self.at = 4
-        self.left = BITS_MOST
+        self.most = self.left = BITS_MOST
         self.value = int.from_bytes(data[:4].ljust(4, b"\0"), "big")
+
+    def allow(self, bits: int) -> None:
+        self.most += bits
+        self.left += bits
+
+    def size(self) -> int:
+        return 0
 
     def code(self, bit: int, probability: int) -> int:
         self.left -= 1
         if self.left < 0:
-            raise TooLong(f"decode {self.what}: more than {BITS_MOST} coded bits; take the snapshot")
+            raise TooLong(f"decode {self.what}: more than {self.most} coded bits; take the snapshot")
         middle = self.low + (self.high - self.low) * probability // ONE
         bit = self.value <= middle
         if bit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,10 @@ class Lookup(Protocol):
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         """The record of `collection` with the greatest key below `key`, in the order of their UTF-8 bytes."""
+        ...
+
+    def keys(self, collection: str) -> Iterator[str]:
+        """The keys of all records of `collection`, in the order of their UTF-8 bytes."""
         ...
 
 

@@ -7,7 +7,7 @@ so every value comes back as it was, whatever it holds. Shapes are few; records 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from edged.errors import WireError
@@ -110,7 +110,7 @@ def take_apart(value: bytes) -> tuple[Shape, list[bytes]]:
 
 @dataclass(slots=True)
 class Columns:
-    """The streams of a part as they are written."""
+    """Streams as they are written."""
 
     grouping: Grouping
     streams: dict[str, bytearray] = field(default_factory=dict)
@@ -121,14 +121,34 @@ class Columns:
     def stream(self, column: str, kind: int) -> bytearray:
         return self.streams.setdefault(self.grouping(column, kind), bytearray())
 
-    def add(self, key: bytes, previous: bytes, value: bytes) -> None:
+    def add_key(self, key: bytes, previous: bytes) -> None:
         shared = shared_bytes(previous, key)
         write_varint(self.shares, shared)
         self.stream(KEYS, TEXT).extend(key[shared:] + END)
+
+    def add_value(self, value: bytes) -> None:
         shape, contents = take_apart(value)
         for (_, kind, column), content in zip(shape[0], contents, strict=True):
             self.stream(column, kind).extend(content)
         write_varint(self.numbers, self.shapes.setdefault(shape, len(self.shapes)))
+
+    def write(self, out: bytearray, *, keyed: bool) -> None:
+        """Append all that was added."""
+        order = {name: number for number, name in enumerate(sorted(self.streams))}
+        write_varint(out, len(self.shapes))
+        for slots, after in self.shapes:
+            write_varint(out, len(slots))
+            for before, kind, column in slots:
+                write_counted(out, before)
+                write_varint(out, order[self.grouping(column, kind)] * 3 + kind)
+            write_counted(out, after)
+        write_counted(out, bytes(self.numbers))
+        if keyed:
+            write_counted(out, bytes(self.shares))
+            write_varint(out, order[self.grouping(KEYS, TEXT)])
+        write_varint(out, len(order))
+        for name in order:
+            write_counted(out, bytes(self.streams[name]))
 
 
 def write_columns(records: Sequence[Record], grouping: Grouping) -> bytes:
@@ -140,43 +160,41 @@ def write_columns(records: Sequence[Record], grouping: Grouping) -> bytes:
         if collection not in counts:
             counts[collection], previous = 0, b""
         counts[collection] += 1
-        columns.add(key, previous, value)
+        columns.add_key(key, previous)
+        columns.add_value(value)
         previous = key
-    order = {name: number for number, name in enumerate(sorted(columns.streams))}
     out = bytearray()
     write_varint(out, len(counts))
     for collection, count in counts.items():
         write_counted(out, collection)
         write_varint(out, count)
-    write_varint(out, len(columns.shapes))
-    for slots, after in columns.shapes:
-        write_varint(out, len(slots))
-        for before, kind, column in slots:
-            write_counted(out, before)
-            write_varint(out, order[grouping(column, kind)] * 3 + kind)
-        write_counted(out, after)
-    write_counted(out, bytes(columns.numbers))
-    write_counted(out, bytes(columns.shares))
-    write_varint(out, order[grouping(KEYS, TEXT)])
-    write_varint(out, len(order))
-    for name in order:
-        write_counted(out, bytes(columns.streams[name]))
+    columns.write(out, keyed=True)
+    return bytes(out)
+
+
+def write_values(values: Iterable[bytes], grouping: Grouping) -> bytes:
+    """Values whose keys are known already, by columns."""
+    columns = Columns(grouping)
+    for value in values:
+        columns.add_value(value)
+    out = bytearray()
+    columns.write(out, keyed=False)
     return bytes(out)
 
 
 class ColumnReader:
     """A cursor over one stream. Raises WireError past its end."""
 
-    __slots__ = ("at", "data")
+    __slots__ = ("at", "data", "what")
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, data: bytes, what: str) -> None:
+        self.data, self.what = data, what
         self.at = 0
 
     def text(self) -> bytes:
         end = self.data.find(END, self.at)
         if end < 0:
-            raise WireError("decode snapshot part: a stream ends within a text; fetch it again")
+            raise WireError(f"decode {self.what}: a stream ends within a text; fetch it again")
         start, self.at = self.at, end + 1
         return self.data[start:end]
 
@@ -189,7 +207,7 @@ class ColumnReader:
             start = self.at
             self.at += 1 + cbor.ARGUMENT_BYTES.get(self.data[start] & 31, 0) if start < len(self.data) else 1
             if self.at > len(self.data):
-                raise WireError("decode snapshot part: a stream ends within a number; fetch it again")
+                raise WireError(f"decode {self.what}: a stream ends within a number; fetch it again")
             return self.data[start : self.at]
         found = []
         while self.data[self.at : self.at + 1] != LIST_END:
@@ -211,6 +229,57 @@ def read_form(octets: Octets) -> Form:
     return slots, octets.counted(limits.VALUE_BYTES, "bytes after the slots")
 
 
+class ColumnSource:
+    """What `Columns.write` wrote, taken in order. Raises WireError naming `what`."""
+
+    def __init__(self, octets: Octets, what: str, *, keyed: bool) -> None:
+        most = len(octets.data)
+        self.what = what
+        self.forms = [read_form(octets) for _ in range(octets.varint(most, "number of shapes"))]
+        self.numbers = Octets(octets.counted(most, "size of the shape numbers"), f"{what}, shape numbers")
+        self.shares = Octets(octets.counted(most, "size of the shared counts") if keyed else b"", f"{what}, shares")
+        of_keys = octets.varint(most, "stream of the keys") if keyed else 0
+        self.streams = [
+            ColumnReader(octets.counted(most, "size of a stream"), what)
+            for _ in range(octets.varint(most, "number of streams"))
+        ]
+        octets.end()
+        last = max((stream for slots, _ in self.forms for _, stream, _ in slots), default=-1)
+        last = max(last, of_keys) if keyed and len(self.shares.data) else last
+        if last >= len(self.streams):
+            raise WireError(f"decode {what}: stream {last} of {len(self.streams)} is named")
+        self.of_keys = self.streams[of_keys] if keyed and self.streams else None
+
+    def key(self, previous: bytes) -> bytes:
+        shared = self.shares.varint(len(previous), "shared bytes of a key")
+        if self.of_keys is None:
+            raise WireError(f"decode {self.what}: there is no stream of keys")
+        key = previous[:shared] + self.of_keys.text()
+        if key <= previous:
+            raise WireError(f"decode {self.what}: keys are not in order")
+        return key
+
+    def value(self, room: int) -> bytes:
+        """The next value, of at most `room` bytes."""
+        slots, after = self.forms[self.numbers.varint(len(self.forms) - 1, "number of a shape")]
+        pieces = []
+        for before, stream, kind in slots:
+            pieces.append(before)
+            pieces.append(self.streams[stream].item(kind))
+        pieces.append(after)
+        value = b"".join(pieces)
+        if len(value) > min(room, limits.VALUE_BYTES):
+            raise WireError(f"decode {self.what}: a value of {len(value)} bytes, or more than the allowed in all")
+        cbor.check_items(value, f"decode {self.what}: a value")
+        return value
+
+    def end(self) -> None:
+        self.numbers.end()
+        self.shares.end()
+        if any(stream.at != len(stream.data) for stream in self.streams):
+            raise WireError(f"decode {self.what}: a stream goes on after its last record; fetch it again")
+
+
 def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]]:
     """The (collection, key, value) of each record, in order, together at most `max_bytes`. Raises WireError."""
     octets = Octets(data, "snapshot part")
@@ -218,18 +287,7 @@ def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]
         (octets.counted(limits.NAME_CHARACTERS, "size of a collection's name"), octets.varint(len(data), "records"))
         for _ in range(octets.varint(len(data), "number of collections"))
     ]
-    forms = [read_form(octets) for _ in range(octets.varint(len(data), "number of shapes"))]
-    numbers = Octets(octets.counted(len(data), "size of the shape numbers"), "snapshot part, shape numbers")
-    shares = Octets(octets.counted(len(data), "size of the shared counts"), "snapshot part, shared counts")
-    of_keys = octets.varint(len(data), "stream of the keys")
-    streams = [
-        ColumnReader(octets.counted(len(data), "size of a stream"))
-        for _ in range(octets.varint(len(data), "number of streams"))
-    ]
-    octets.end()
-    last = max((stream for slots, _ in forms for _, stream, _ in slots), default=0)
-    if counts and max(last, of_keys) >= len(streams):
-        raise WireError(f"decode snapshot part: stream {max(last, of_keys)} of {len(streams)} is named")
+    source = ColumnSource(octets, "snapshot part", keyed=True)
     collection, room = b"", max_bytes
     for name, count in counts:
         if name <= collection:
@@ -237,27 +295,20 @@ def read_columns(data: bytes, max_bytes: int) -> Iterator[tuple[str, str, bytes]
         collection, previous = name, b""
         text = check_collection(decode_text(name, "snapshot part"))
         for _ in range(count):
-            key = previous[: shares.varint(len(previous), "shared bytes of a key")] + streams[of_keys].text()
-            if key <= previous:
-                raise WireError("decode snapshot part: keys are not in order")
-            value = read_value(forms[numbers.varint(len(forms) - 1, "number of a shape")], streams)
+            key = source.key(previous)
+            value = source.value(room - len(key))
             room -= len(key) + len(value)
-            if room < 0 or len(value) > limits.VALUE_BYTES:
-                raise WireError(f"decode snapshot part: a value of {len(value)} bytes, or more than {max_bytes} in all")
-            cbor.check_items(value, "decode snapshot part: a value")
             yield text, check_key(decode_text(key, "snapshot part")), value
             previous = key
-    numbers.end()
-    shares.end()
-    if any(stream.at != len(stream.data) for stream in streams):
-        raise WireError("decode snapshot part: a stream goes on after its last record; fetch it again")
+    source.end()
 
 
-def read_value(form: Form, streams: Sequence[ColumnReader]) -> bytes:
-    slots, after = form
-    pieces = []
-    for before, stream, kind in slots:
-        pieces.append(before)
-        pieces.append(streams[stream].item(kind))
-    pieces.append(after)
-    return b"".join(pieces)
+def read_values(data: bytes, count: int, max_bytes: int, what: str) -> Iterator[bytes]:
+    """The `count` values of `write_values`, in order, together at most `max_bytes`. Raises WireError naming `what`."""
+    source = ColumnSource(Octets(data, what), what, keyed=False)
+    room = max_bytes
+    for _ in range(count):
+        value = source.value(room)
+        room -= len(value)
+        yield value
+    source.end()

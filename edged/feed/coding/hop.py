@@ -17,17 +17,29 @@ from itertools import pairwise
 from edged.errors import ChainError, WireError
 from edged.feed import limits
 from edged.feed.coding.arithmetic import BITS_MOST, TooLong
-from edged.feed.coding.changes import Change, Lookup, sort_key
-from edged.feed.coding.modelledhop import CHANGES_MOST, NEW_BYTES, decode_modelled, encode_modelled
+from edged.feed.coding.changes import Change, Entry, Lookup, sort_key
+from edged.feed.coding.modelledhop import (
+    CHANGES_MOST,
+    NEW_BYTES,
+    decode_mass,
+    decode_modelled,
+    encode_mass,
+    encode_modelled,
+)
 from edged.feed.coding.wholehop import decode_whole, encode_whole
 from edged.feed.names import check_collection, check_key
 
-FORMAT = 1
+FORMAT = 2
 DICTIONARY_TAG_BYTES = 4
 HEADER_BYTES = 1 + DICTIONARY_TAG_BYTES
 NO_DICTIONARY_TAG = bytes(DICTIONARY_TAG_BYTES)
 WHOLE = 1  # form: whole records, see wholehop
-MODELLED = 3  # form: patches, see modelledhop
+MODELLED = 2  # form: patches, see modelledhop
+MASS = 3  # form: patches of many records, see modelledhop
+MASS_CHANGES = 64  # from so many on records are named by their places
+SURELY_LESS = (
+    100  # modelled bytes of which so many times are less than the content are not tried against the whole form
+)
 
 
 def tag_of(dictionary: bytes) -> bytes:
@@ -80,15 +92,26 @@ def encode_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes, bits: 
         check_key(change.key)
         if old.get(change.collection, change.key) != change.value:
             entries.append((change.collection, change.key, change.value))
-    whole = encode_whole(entries, old, dictionary)
-    if len(entries) <= CHANGES_MOST and sum(len(value or b"") for _, _, value in entries) <= NEW_BYTES:
-        try:
-            modelled = encode_modelled(entries, old, dictionary, bits)
-        except TooLong:  # more than a receiver should work through bit by bit
-            return bytes([WHOLE]) + whole
-        if len(modelled) <= len(whole):
-            return bytes([MODELLED]) + modelled
-    return bytes([WHOLE]) + whole
+    return smallest(entries, old, dictionary, bits)
+
+
+def smallest(entries: Sequence[Entry], old: Lookup, dictionary: bytes, bits: int) -> bytes:
+    """The smallest form of changes. What cannot come out smaller, or would be too much work, is not tried."""
+    modelled = b""
+    new_bytes = sum(len(value or b"") for _, _, value in entries)
+    if len(entries) <= CHANGES_MOST and new_bytes <= NEW_BYTES:
+        forms = (MASS,) if len(entries) >= MASS_CHANGES else (MODELLED, MASS)
+        for form in forms:
+            encode = encode_mass if form == MASS else encode_modelled
+            try:
+                modelled = bytes([form]) + encode(entries, old, dictionary, bits)
+                break
+            except TooLong:  # more than a receiver should work through bit by bit
+                continue
+    if modelled and len(modelled) * SURELY_LESS < new_bytes:
+        return modelled
+    whole = bytes([WHOLE]) + encode_whole(entries, old, dictionary)
+    return modelled if modelled and len(modelled) <= len(whole) else whole
 
 
 def decode_hop(data: bytes, old: Lookup, dictionary: bytes, *, max_bytes: int) -> list[Change]:
@@ -100,8 +123,10 @@ def decode_hop(data: bytes, old: Lookup, dictionary: bytes, *, max_bytes: int) -
     match data[:1]:
         case b"\x01":
             entries = decode_whole(data[1:], old, dictionary, max_bytes)
-        case b"\x03":
+        case b"\x02":
             entries = decode_modelled(data[1:], old, dictionary, max_bytes)
+        case b"\x03":
+            entries = decode_mass(data[1:], old, dictionary, max_bytes)
         case form:
             raise WireError(f"decode hop: format {form.hex() or 'none'} is not known here; update edged")
     return [Change(*entry) for entry in entries]

@@ -8,21 +8,29 @@ all old ones are at hand, then the values.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from edged.errors import WireError
 from edged.feed import cbor
-from edged.feed.coding.arithmetic import BITS_MOST, ArithmeticDecoder, ArithmeticEncoder, Coder, TooLong
+from edged.feed.coding.arithmetic import BITS_MOST, ArithmeticDecoder, ArithmeticEncoder, Coder
+from edged.feed.coding.aside import Aside, unpack_texts
 from edged.feed.coding.changes import Entry, Lookup
-from edged.feed.coding.treecoding import ABSENT, TreeCoder, knowledge_of
+from edged.feed.coding.octets import Octets, read_section, write_section
+from edged.feed.coding.treecoding import TreeCoder, knowledge_of
+from edged.feed.fieldpath import ABSENT
 from edged.feed.names import check_collection, check_key
 
 CHANGED, NEW, DELETED = range(3)
 DIGITS = 15  # of a key that is coded as a number
 LAST = "\U0010ffff"  # after any key that goes on otherwise
-CHANGES_MOST = 4096
-OLD_BYTES = 4 << 20  # of old values that a hop is coded against
-NEW_BYTES = 4 << 20  # of the values that it makes
+CHANGES_MOST = 1 << 16
+CHANGE_BITS = 32  # coded for each change on top of the hop's bits: it costs the receiver more than that in any case
+OLD_BYTES = 4 << 20  # of old values that are held and learnt from
+MASS_OLD_BYTES = 256 << 10  # likewise, where changes are many
+NEW_BYTES = 24 << 20  # of the values that it makes
+LEVEL = 19
+MASS_LEADING_BITS = 6
 
 Head = tuple[int, str, str]  # CHANGED, NEW or DELETED; collection, key
 
@@ -37,27 +45,57 @@ def entry_order(entry: Entry) -> tuple[bytes, bytes]:
 
 
 def encode_modelled(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
-    """bits: how many to code at most.
+    """The few changes of an ordinary hop. bits: how many to code at most, besides CHANGE_BITS a change.
 
     Raises TooLong where that is more work than a receiver should be given, WireError for values not decodable.
     """
-    ordered: list[Entry] = []
-    for collection in sorted({change[0] for change in changes}, key=str.encode):
-        mine = [change for change in changes if change[0] == collection]
-        numeric = all(is_number(change[1]) for change in mine)
-        ordered += sorted(mine, key=lambda change: int(change[1])) if numeric else sorted(mine, key=entry_order)
-    writer = ArithmeticEncoder(bits)
-    for _ in HopCoder(writer, old, dictionary, 1 << 62).run(ordered):
-        pass
-    return writer.finish()
+    encoder = ArithmeticEncoder(bits)
+    HopCoder(encoder, old, dictionary, 1 << 62).write(in_coding_order(changes, old, by_place=False))
+    return encoder.finish()
 
 
 def decode_modelled(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int) -> list[Entry]:
     """The changes in the order of collection and key. Raises WireError."""
-    reader = ArithmeticDecoder(data, "hop")
-    changes = list(HopCoder(reader, old, dictionary, min(max_bytes, NEW_BYTES)).run(()))
-    reader.finish()
+    decoder = ArithmeticDecoder(data, "hop")
+    changes = list(HopCoder(decoder, old, dictionary, min(max_bytes, NEW_BYTES)).run(()))
+    decoder.finish()
     return sorted(changes, key=entry_order)
+
+
+def encode_mass(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
+    """The same for many changes: records are named by their places, and long texts stand aside."""
+    encoder = ArithmeticEncoder(bits)
+    coder = HopCoder(encoder, old, dictionary, 1 << 62)
+    aside = Aside()
+    coder.be_mass(aside)
+    coder.write(in_coding_order(changes, old, by_place=True))
+    out = bytearray()
+    write_section(out, aside.pack(), dictionary, LEVEL)
+    return bytes(out) + encoder.finish()
+
+
+def decode_mass(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int) -> list[Entry]:
+    """The changes in the order of collection and key. Raises WireError."""
+    most = min(max_bytes, NEW_BYTES)
+    octets = Octets(data, "hop")
+    aside = Aside(unpack_texts(read_section(octets, dictionary, "texts", most)))
+    decoder = ArithmeticDecoder(octets.rest(), "hop")
+    coder = HopCoder(decoder, old, dictionary, most)
+    coder.be_mass(aside)
+    changes = list(coder.run(()))
+    decoder.finish()
+    aside.finish()
+    return sorted(changes, key=entry_order)
+
+
+def in_coding_order(changes: Sequence[Entry], old: Lookup, *, by_place: bool) -> list[Entry]:
+    """By collection, then by key: numbers in the order of numbers, unless records are named by their places."""
+    ordered: list[Entry] = []
+    for collection in sorted({change[0] for change in changes}, key=str.encode):
+        mine = [change for change in changes if change[0] == collection]
+        numeric = not by_place and all(is_number(change[1]) for change in mine)
+        ordered += sorted(mine, key=lambda change: int(change[1])) if numeric else sorted(mine, key=entry_order)
+    return ordered
 
 
 class HopCoder:
@@ -66,8 +104,20 @@ class HopCoder:
     def __init__(self, coder: Coder, old: Lookup, dictionary: bytes, max_bytes: int) -> None:
         self.tree = TreeCoder(coder, knowledge_of(dictionary), max_bytes)
         self.decisions = self.tree.decisions
-        self.old = old
+        self.coder, self.old = coder, old
         self.room = OLD_BYTES
+        self.places = False
+
+    def be_mass(self, aside: Aside) -> None:
+        """Name records by their places, and learn from fewer of them: there are many."""
+        self.tree.aside = aside
+        self.places = True
+        self.decisions.leading = MASS_LEADING_BITS
+        self.room = MASS_OLD_BYTES
+
+    def write(self, changes: Sequence[Entry]) -> None:
+        for _ in self.run(changes):
+            pass
 
     def run(self, changes: Sequence[Entry]) -> Iterator[Entry]:
         heads = list(self.heads(changes))
@@ -82,7 +132,9 @@ class HopCoder:
             self.tree.key, self.tree.fresh = key, kind == NEW
             base = latest.get(collection, ABSENT) if kind == NEW else ABSENT
             if base is ABSENT:
-                base = old_value(collection, bases[place])
+                held = bases[place]
+                base = old_value(collection, self.old.get(collection, key) if held == b"" else held)
+            self.tree.record = ABSENT if kind == NEW else base
             value = self.tree.value(new, base, collection)
             if kind == NEW:
                 latest[collection] = value
@@ -93,6 +145,7 @@ class HopCoder:
         flag = self.decisions.flag
         collection = previous = ""
         numeric, kind = False, CHANGED
+        walk: Iterator[str] = iter(())
         for place in range(self.count(len(changes))):
             name, key, value = changes[place] if changes else ("", "", None)
             if not place or flag(name != collection, "c"):
@@ -100,12 +153,18 @@ class HopCoder:
                 if place and following.encode() <= collection.encode():
                     raise WireError("decode hop: collections are not in order")
                 collection, previous = following, ""
-                numeric = self.is_numeric(changes, collection)
+                numeric = not self.places and self.is_numeric(changes, collection)
+                walk = self.old.keys(collection) if self.places else iter(())
             was, kind = kind, DELETED if value is None else CHANGED
             if kind == CHANGED and changes and self.old.get(name, key) is None:
                 kind = NEW
             kind = NEW if flag(kind == NEW, "kn", ("kn", was)) else DELETED * flag(kind == DELETED, "kd", ("kd", was))
-            if numeric:
+            if self.places and kind != NEW:
+                found = self.place_key(key, collection, walk)
+                if found.encode() <= previous.encode():
+                    raise WireError(f"decode hop: keys are not in order at {collection}/{found!r:.80}")
+                previous = found
+            elif numeric:
                 previous = self.number_key(key, previous, collection, (was, kind))
             else:
                 previous = self.text_key(key, previous, collection, kind)
@@ -114,6 +173,7 @@ class HopCoder:
 
     def count(self, count: int) -> int:
         found = self.decisions.number(count, "n")
+        self.coder.allow(min(found, CHANGES_MOST) * CHANGE_BITS)
         if found > CHANGES_MOST:
             raise WireError(f"decode hop: {found} changes, at most {CHANGES_MOST} are allowed in this form")
         return found
@@ -144,6 +204,22 @@ class HopCoder:
             else:
                 found = self.decisions.even(number, bits)
         return str(found)
+
+    def place_key(self, key: str, collection: str, walk: Iterator[str]) -> str:
+        """An old record by how many stand between it and the one before. walk: goes on from that one."""
+        gap = 0
+        if key:
+            for found in walk:
+                if found == key:
+                    break
+                gap += 1
+        coded = self.decisions.number(gap, "pl", ("pl", collection))
+        if not key:
+            found = next(islice(walk, coded, None), "")
+            if not found:
+                raise WireError("decode hop: names a record that is not here; it was made for another version")
+            return found
+        return key
 
     def text_key(self, key: str, previous: str, collection: str, kind: int) -> str:
         """A new key in full; of an old one so much as tells it from those that follow it."""
@@ -202,9 +278,10 @@ class HopCoder:
         return found
 
     def at_hand(self, collection: str, data: bytes) -> bytes:
+        """Old bytes to hold and learn from; b"" where there are too many, to be asked for again in their turn."""
         self.room -= len(data)
         if self.room < 0:
-            raise TooLong(f"code hop: against more than {OLD_BYTES} bytes of old records")
+            return b""
         self.tree.learn(old_value(collection, data), collection)
         return data
 

@@ -1,8 +1,13 @@
-"""Reading and writing the small things that the wire formats are made of: varints and counted bytes."""
+"""Reading and writing what the wire formats are made of: varints, counted bytes and sections.
+
+A section is a counted run of bytes, a magicless zstd frame or stored as it is. It begins with a varint,
+`content bytes * 2 + compressed`, and a compressed one goes on with the frame's length unless it is the last.
+"""
 
 from __future__ import annotations
 
 from edged.errors import WireError
+from edged.feed import zstd
 
 VARINT_BYTES = 10  # of a 64-bit number, 7 bits a byte
 
@@ -85,3 +90,27 @@ class Octets:
         """Raise WireError if anything is left."""
         if self.at != len(self.data):
             raise WireError(f"decode {self.what}: {len(self.data) - self.at} bytes follow the end at byte {self.at}")
+
+
+def write_section(out: bytearray, data: bytes, dictionary: bytes, level: int, *, last: bool = False) -> None:
+    """Append `data` as a section, compressed where that is smaller."""
+    form = zstd.FrameForm(level, magicless=True, window_log=zstd.window_log(len(data) + len(dictionary)))
+    frame = zstd.compress(data, form, dictionary)
+    if len(frame) < len(data):
+        write_varint(out, len(data) * 2 + 1)
+        if last:
+            out += frame
+        else:
+            write_counted(out, frame)
+    else:
+        write_varint(out, len(data) * 2)
+        out += data
+
+
+def read_section(octets: Octets, dictionary: bytes, name: str, most: int, *, last: bool = False) -> bytes:
+    """The section at the cursor, of at most `most` bytes of content. Raises WireError."""
+    size, compressed = divmod(octets.varint(most * 2 + 1, f"size of {name}"), 2)
+    if not compressed:
+        return octets.take(size)
+    frame = octets.rest() if last else octets.counted(len(octets.data), f"length of {name}")
+    return zstd.decompress_magicless(frame, dictionary, f"{octets.what}, {name}", size)

@@ -12,8 +12,7 @@ from edged.errors import WireError
 from edged.feed import cbor, limits, zstd
 from edged.feed.coding.columns import Record, apart, read_columns, together, write_columns
 from edged.feed.coding.knowledge import tables_size
-from edged.feed.coding.octets import Octets
-from edged.feed.coding.sections import read_section, write_section
+from edged.feed.coding.octets import Octets, read_section, write_section
 from edged.feed.names import check_collection, check_key
 
 PLAIN, WITH_DICTIONARY = 1, 2  # formats of a part

@@ -186,6 +186,7 @@ Counter = list[int]  # [probability of 1, of ONE; times seen]
 SEEN_MOST = 23
 STEP = [ONE * 2 // (2 * n + 3) for n in range(SEEN_MOST + 1)]  # how far a counter moves, by times seen
 TRUST = [ONE * n // (2 * n + 2) for n in range(SEEN_MOST + 1)]  # the weight of its vote
+LEADING_BITS = 3  # of a number that are predicted; more are worth it where there are many
 LENGTH_MOST = 66  # bits of a number: the difference of two 64-bit ones
 
 
@@ -193,7 +194,7 @@ class Decisions:
     """Codes yes-or-no decisions, each predicted from how it fell before in the same and in like contexts."""
 
     def __init__(self, coder: Coder, counters: dict[object, Counter]) -> None:
-        self.coder = coder
+        self.coder, self.leading = coder, LEADING_BITS
         self.counters = {context: list(counter) for context, counter in counters.items()}
 
     def flag(self, bit: int, *contexts: object) -> int:
@@ -220,7 +221,7 @@ class Decisions:
         return bit
 
     def number(self, number: int, *contexts: object) -> int:
-        """Code a whole number from 0: its length in bits, then two leading bits, by decisions; the rest evenly."""
+        """Code a whole number from 0: its length in bits and its leading bits by decisions; the rest evenly."""
         size = (number + 1).bit_length()
         length = 1
         while length < LENGTH_MOST and self.flag(length < size, *((context, length) for context in contexts)):
@@ -228,7 +229,7 @@ class Decisions:
         value = 1
         for place in range(length - 2, -1, -1):
             bit = (number + 1) >> place & 1
-            if length - place <= 3:
+            if length - place <= self.leading:
                 bit = self.flag(bit, *((context, length, value) for context in contexts))
             else:
                 bit = self.coder.code(bit, ONE // 2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import merge
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import limits
@@ -66,6 +67,19 @@ class OldSlice:
         if untouched is None or (touched is not None and touched[0].encode() > untouched[0].encode()):
             return touched
         return untouched
+
+    def keys(self, collection: str) -> Iterator[str]:
+        """All keys that the slice held, in order: those that the changes touched merged with the others."""
+        touched = (key.decode() for key in self.held.get(collection, ()))
+        return merge(touched, self.untouched(collection), key=str.encode)
+
+    def untouched(self, collection: str) -> Iterator[str]:
+        marks = ",".join("?" * len(self.memberships))
+        rows = self.state.rows(
+            f"SELECT key FROM records WHERE collection = ? AND membership IN ({marks}) ORDER BY key",  # noqa: S608
+            (collection, *self.memberships),
+        )
+        return (key for (key,) in rows if (collection, key) not in self.values)
 
     def untouched_before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         """The nearest record below `key` that the changes did not touch.

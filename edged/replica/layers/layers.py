@@ -34,7 +34,7 @@ class SortedRun(NamedTuple):
 
 
 class Layers:
-    """One version of one slice. Satisfies feed.coding.changes.Lookup with `get` and `before`."""
+    """One version of one slice. Satisfies feed.coding.changes.Lookup with `get`, `before` and `keys`."""
 
     def __init__(self, name: str, state: SliceState, pool: Pool, former: Layers | None = None) -> None:
         """former: the layers of an earlier version, from which unchanged parts are taken over."""
@@ -143,6 +143,10 @@ class Layers:
             if value is not None:
                 return below, value
             key = below
+
+    def keys(self, collection: str) -> Iterator[str]:
+        """The keys of all records of a collection, in order."""
+        return (found[0] for found in self.scan(collection))
 
     def entry_before(self, collection: str, key: str) -> str | None:
         """The greatest key below `key` in any layer, tombstones included."""

@@ -1,0 +1,302 @@
+"""Edits of one pattern to many records: each costs a fraction of a byte a record, and comes back byte for byte."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edged.errors import WireError
+from edged.feed import cbor
+from edged.feed.coding import arithmetic, hop, modelledhop, transforms
+from edged.feed.coding.arithmetic import ArithmeticDecoder, ArithmeticEncoder, TooLong
+from edged.feed.coding.changes import Change, sort_key
+from edged.feed.coding.differences import common_run, is_moved
+from edged.feed.coding.guessing import KEPT, LESSONS, PALETTE, Guesser
+from edged.feed.coding.hop import MASS, MASS_CHANGES, MODELLED, decode_hop, encode_hop
+from edged.feed.coding.modelledhop import CHANGE_BITS, decode_mass, encode_mass, encode_modelled
+from edged.feed.fieldpath import ABSENT
+from tests.feed.test_hop_forms import DICTIONARY, STATES, State, View, difference
+
+Fields = dict[str, Any]
+COUNT = 400
+TIERS = ("svod", "tvod", "avod", "est")
+
+
+def programme(number: int) -> Fields:
+    chance = random.Random(number)
+    return {
+        "title": f"{chance.choice(('The', 'A'))} {chance.choice(('Long', 'Dark', 'Quiet'))} Night {number}",
+        "year": 1950 + number % 70,
+        "start": 1_700_000_000 + chance.randrange(10_000) * 900,
+        "until": f"2026-{1 + number % 12:02}-{1 + number % 28:02}T{number % 24:02}:30:00Z",
+        "tier": chance.choice(TIERS),
+        "price": chance.choice((99, 199, 499)),
+        "score": round(chance.uniform(1, 10), 1),
+        "image": f"https://img.example.net/w342/{chance.getrandbits(64):016x}.jpg?v=12",
+        "langs": chance.sample(["pt", "en", "es", "fr", "de"], 3),
+        "rights": {"from": number, "hd": number % 3 == 0},
+    }
+
+
+def view_of(records: list[Fields]) -> View:
+    return View({("titles", f"k{number:04}"): cbor.encode(record) for number, record in enumerate(records)})
+
+
+OLD = [programme(number) for number in range(COUNT)]
+VIEW = view_of(OLD)
+
+
+def edited(edit: Callable[[Fields, int], None], step: int = 1) -> list[Change]:
+    changes = []
+    for number in range(0, COUNT, step):
+        fields = cbor.decode(cbor.encode(OLD[number]), "copy")
+        edit(fields, number)
+        if fields != OLD[number]:
+            changes.append(Change("titles", f"k{number:04}", cbor.encode_record(fields, "edited")))
+    return changes
+
+
+def sizes(changes: list[Change]) -> int:
+    data = encode_hop(changes, VIEW, b"")
+    assert decode_hop(data, VIEW, b"", max_bytes=1 << 22) == sorted(changes, key=sort_key)
+    return len(data)
+
+
+def shift_text(fields: Fields, number: int) -> None:
+    day, hour = fields["until"][8:10], int(fields["until"][11:13])
+    fields["until"] = f"{fields['until'][:8]}{day}T{hour:02}:45:00Z"
+
+
+PATTERNS: dict[str, Callable[[Fields, int], Any]] = {
+    "a constant": lambda fields, number: fields.update(source="feed-b"),
+    "a field dropped": lambda fields, number: fields.pop("tier"),
+    "a field renamed": lambda fields, number: fields.update(name=fields.pop("title")),
+    "a number rescaled": lambda fields, number: fields.update(score=round(fields["score"] * 10)),
+    "a number made a fraction": lambda fields, number: fields.update(price=fields["price"] / 100),
+    "times shifted": lambda fields, number: fields.update(start=fields["start"] + 3600),
+    "times in text shifted": shift_text,
+    "another host": lambda fields, number: fields.update(image=fields["image"].replace("img.", "cdn7.", 1)),
+    "a flag inside": lambda fields, number: fields["rights"].update(hd=not fields["rights"]["hd"]),
+    "made of the title": lambda fields, number: fields.update(path="/w/" + fields["title"].lower().replace(" ", "-")),
+    "made of the key": lambda fields, number: fields.update(ref=f"urn:x:k{number:04}"),
+    "a decade": lambda fields, number: fields.update(decade=fields["year"] // 10 * 10),
+    "a count": lambda fields, number: fields.update(many=len(fields["langs"])),
+    "a list turned": lambda fields, number: fields.update(langs=[fields["langs"][-1], *fields["langs"][:-1]]),
+    "a list sorted": lambda fields, number: fields.update(langs=sorted(fields["langs"])),
+    "an item added": lambda fields, number: fields["langs"].append("nl"),
+    "a text changed in two places": lambda fields, number: fields.update(
+        image=fields["image"].replace("w342", "w500").replace("v=12", "v=13")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_that_all_records_follow_costs_next_to_nothing(name: str) -> None:
+    changes = edited(PATTERNS[name])
+    assert sizes(changes) < 130  # of some 100,000 bytes of records
+
+
+@pytest.mark.parametrize("name", PATTERNS)
+def test_in_some_of_the_records_what_it_costs_is_to_say_which(name: str) -> None:
+    assert sizes(edited(PATTERNS[name], 3)) < 330
+
+
+def test_values_of_a_small_set_cost_about_their_entropy() -> None:
+    chance = random.Random(1)
+    changes = edited(lambda fields, number: fields.update(grade=chance.choice("ABCDEFGH")))
+    assert sizes(changes) < COUNT * 3 / 8 * 1.25 + 60
+
+
+@pytest.mark.parametrize("bits", [10, 32, 60])
+def test_random_numbers_cost_little_more_than_their_entropy(bits: int) -> None:
+    chance = random.Random(bits)
+    changes = edited(lambda fields, number: fields.update(start=chance.getrandbits(bits)))
+    assert sizes(changes) < COUNT * bits / 8 * 1.1 + 60
+
+
+def test_random_texts_cost_little_more_than_their_entropy() -> None:
+    chance = random.Random(3)
+    changes = edited(lambda fields, number: fields.update(token=f"{chance.getrandbits(96):024x}"))
+    assert sizes(changes) < COUNT * 96 / 8 * 1.1 + 60
+
+
+def test_one_long_text_among_many_edits_costs_itself_alone() -> None:
+    shifted = edited(PATTERNS["times shifted"])
+    alone = sizes(shifted)
+    text = " ".join(random.Random(4).choices(["amber", "night", "river", "stone", "glass"], k=1600))
+    fields = cbor.decode(shifted[7].value or b"", "one")
+    shifted[7] = Change("titles", "k0007", cbor.encode({**fields, "synopsis": text}))
+    assert sizes(shifted) < alone + len(text) / 4
+
+
+@settings(max_examples=40, deadline=None)
+@given(STATES, STATES)
+def test_any_change_of_any_state_comes_back_from_the_form_for_many(old: State, new: State) -> None:
+    view = View(old)
+    entries = [(change.collection, change.key, change.value) for change in difference(old, new)]
+    for dictionary in (b"", DICTIONARY):
+        data = encode_mass(entries, view, dictionary)
+        found = decode_mass(data, view, dictionary, 1 << 20)
+        assert [Change(*entry) for entry in found] == sorted(difference(old, new), key=sort_key)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 70) | st.floats(-2, 2) | st.text("ab -2026:T", max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(JSON, JSON), min_size=1, max_size=12), st.booleans())
+def test_guesses_are_the_same_on_both_sides(pairs: list[tuple[Any, Any]], many: bool) -> None:
+    old = [{"f": before, "g": after, "h": [before]} for before, after in pairs]
+    view = view_of(old)
+    changes = [
+        Change("titles", f"k{number:04}", cbor.encode_record({"f": after, "n": before}, "new"))
+        for number, (before, after) in enumerate(pairs)
+    ]
+    entries = [(change.collection, change.key, change.value) for change in changes]
+    encode, form = (encode_mass, MASS) if many else (encode_modelled, MODELLED)
+    data = bytes([form]) + encode(entries, view, b"")
+    assert decode_hop(data, view, b"", max_bytes=1 << 20) == changes
+
+
+@pytest.mark.parametrize("count", [MASS_CHANGES - 1, MASS_CHANGES])
+def test_the_form_for_many_is_taken_from_so_many_on(count: int) -> None:
+    changes = edited(PATTERNS["times shifted"])[:count]
+    assert encode_hop(changes, VIEW, b"")[0] == (MASS if count >= MASS_CHANGES else MODELLED)
+
+
+@pytest.mark.parametrize("over", [0, 1])
+def test_more_changes_than_allowed_are_refused_and_not_encoded_so(over: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = edited(PATTERNS["times shifted"])
+    data = encode_hop(changes, VIEW, b"")
+    monkeypatch.setattr(modelledhop, "CHANGES_MOST", COUNT - over)
+    monkeypatch.setattr(hop, "CHANGES_MOST", COUNT - over)
+    if over:
+        with pytest.raises(WireError, match=f"{COUNT} changes, at most {COUNT - 1}"):
+            decode_hop(data, VIEW, b"", max_bytes=1 << 22)
+        assert encode_hop(changes, VIEW, b"")[0] == hop.WHOLE
+    else:
+        assert decode_hop(data, VIEW, b"", max_bytes=1 << 22) == changes
+        assert encode_hop(changes, VIEW, b"") == data
+
+
+def test_bits_are_bounded_by_hop_and_by_change() -> None:
+    entries = [(c.collection, c.key, c.value) for c in edited(PATTERNS["times shifted"])]
+    encode_mass(entries, VIEW, b"", 1000)  # 32 a change are far more than a right guess takes
+    with pytest.raises(TooLong):
+        encode_mass(entries, VIEW, b"", -COUNT * CHANGE_BITS + 500)
+
+
+def test_what_is_allowed_is_counted_alike_by_both_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arithmetic, "BITS_MOST", 10)
+    encoder = ArithmeticEncoder(10)
+    encoder.allow(5)
+    for _ in range(15):
+        encoder.code(1, 1000)
+    with pytest.raises(TooLong, match="15"):
+        encoder.code(1, 1000)
+    decoder = ArithmeticDecoder(encoder.finish(), "test")
+    decoder.allow(5)
+    assert [decoder.code(0, 1000) for _ in range(15)] == [1] * 15
+    with pytest.raises(TooLong, match="15"):
+        decoder.code(0, 1000)
+
+
+def test_a_place_beyond_the_last_record_is_refused() -> None:
+    data = encode_hop(edited(PATTERNS["times shifted"]), VIEW, b"")
+    for short in (view_of(OLD[:-1]), View({})):
+        with pytest.raises(WireError, match="not here"):
+            decode_hop(data, short, b"", max_bytes=1 << 22)
+
+
+def test_texts_aside_that_are_missing_or_left_over_are_refused() -> None:
+    chance = random.Random(5)
+    changes = edited(lambda fields, number: fields.update(token=f"{chance.getrandbits(96):024x}"))
+    entries = [(change.collection, change.key, change.value) for change in changes]
+    data = encode_mass(entries, VIEW, b"")
+    assert encode_mass([], VIEW, b"")[:1] == b"\0"  # an empty section of texts
+    with pytest.raises(WireError):
+        decode_mass(b"\0" + data[3:], VIEW, b"", 1 << 22)
+
+
+# --- transforms -------------------------------------------------------------------------------------------------------
+
+PAIRS: list[tuple[Any, Any, Any, Any]] = [
+    # a pair, and what the same transform makes of another value
+    (10, 13, 7, 10),
+    ("2026-02-28T23:30:00Z", "2026-03-01T00:30:00Z", "1999-12-31T23:00:00+01:00", "2000-01-01T00:00:00+01:00"),
+    ("2024-02-28", "2024-02-29", "2023-02-28", "2023-03-01"),
+    ("https://a.b/c?v=1", "https://x.b/c?v=2", "https://a.b/d/a?v=1", "https://x.b/d/a?v=2"),
+    ("one", "one two", "one three", "one two three"),
+    (["a", "b", "c"], ["c", "a", "b"], ["x", "y"], ["y", "x"]),
+    (["b", "a"], ["a", "b"], ["z", "x", "y"], ["x", "y", "z"]),
+    (["a", "b"], ["a", "b", "new"], ["c"], ["c", "new"]),
+    (["a", "old", "b"], ["a", "b"], ["old"], []),
+    (3.5, 35, 1.2, 12),
+    (250, 2.5, 30, 0.3),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "other", "wanted"), PAIRS)
+def test_what_explains_one_pair_makes_the_next(old: Any, new: Any, other: Any, wanted: Any) -> None:
+    made = [one.apply(other) for one in transforms.explanations(old, new) if transforms.same(one.apply(old), new)]
+    assert any(transforms.same(value, wanted) for value in made), made
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 0, -5, 1 << 63, 1e308, -0.0, "", "2026-99-99", "9999-12-31", "a" * 5000, [], [1] * 99, {}]
+)
+def test_transforms_of_what_they_are_not_for_say_nothing_or_something_valid(value: Any) -> None:
+    pairs = [*[(old, new) for old, new, _, _ in PAIRS], (1, 1 << 62), (1.5, 1500.0), (7, 0)]
+    for old, new in pairs:
+        for one in transforms.explanations(old, new):
+            made = one.apply(value)
+            if made is not ABSENT and type(made) is not int:
+                cbor.encode_record(made, "made")
+
+
+def test_values_that_python_takes_for_equal_are_not_the_same() -> None:
+    assert transforms.same(1, 1)
+    assert not transforms.same(1, True)
+    assert not transforms.same(1, 1.0)
+    assert not transforms.same(0.0, -0.0)
+    assert not transforms.same([1], [True])
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
+def test_replaced_runs_make_the_new_of_the_old(old: list[str], new: list[str]) -> None:
+    made, at = [], 0
+    for low, high, below, above in transforms.replaced(old, new):
+        made += [*old[at:low], *new[below:above]]
+        at = high
+    assert made + old[at:] == new
+
+
+def test_a_guesser_keeps_and_learns_no_more_than_its_bounds() -> None:
+    guesser = Guesser(trusting=True)
+    learnt = [
+        guesser.learn({"a": number, "b": str(number)}, f"k{number}", number, number * 7 + 1) for number in range(99)
+    ]
+    assert learnt.count(True) == LESSONS
+    assert len(guesser.guesses) <= KEPT
+    assert len(guesser.palette) == PALETTE
+
+
+@pytest.mark.parametrize(("old", "new", "run"), [(b"xabcdey", b"zabcdew", (1, 5, 1)), (b"xabcdy", b"zabcdw", None)])
+def test_a_run_of_five_bytes_is_worth_saying_and_one_of_four_is_not(old: bytes, new: bytes, run: Any) -> None:
+    assert common_run(old, new) == run
+
+
+def test_items_are_moved_where_their_order_is_another() -> None:
+    assert is_moved(["a", "b"], ["b", "a"])
+    assert is_moved(["a", "b"], ["b", "x", "a"])
+    assert not is_moved(["a", "b"], ["a", "x", "b"])
+    assert not is_moved(["a", "b"], ["b"])

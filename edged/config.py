@@ -81,6 +81,13 @@ class DatasetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = field(default_factory=list)
 
 
+class CertificateConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A certificate for the names in it, and its key."""
+
+    cert: Annotated[File, Meta(min_length=1, description="PEM chain.")]
+    key: Annotated[File, Meta(min_length=1, description="PEM key, not readable by others.")]
+
+
 class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """What apps on the device connect to."""
 
@@ -90,6 +97,13 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     workers: Annotated[int, Meta(ge=1, le=64, description="Serving processes; 1 is right for a box.")] = 1
     tls_cert: Annotated[File, Meta(description="PEM chain; with tls_key: HTTPS with HTTP/2 and HTTP/1.1.")] = ""
     tls_key: Annotated[File, Meta(description="PEM key of tls_cert, not readable by others.")] = ""
+    certificates: Annotated[
+        list[CertificateConfig],
+        Meta(
+            max_length=256,
+            description='More, for other names (SNI): [{ cert = "a.pem", key = "a.key" }]; tls_cert is for the rest.',
+        ),
+    ] = field(default_factory=list)
     hosts: Annotated[
         list[str], Meta(min_length=1, max_length=64, description="Host values answered; any other is 421.")
     ] = field(default_factory=lambda: ["localhost", "127.0.0.1", "[::1]"])

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct
 
-from edged.config import Config, DatasetConfig, ProxyConfig, RouteConfig, ServeConfig
+from edged.config import CertificateConfig, Config, DatasetConfig, ProxyConfig, RouteConfig, ServeConfig
 from edged.errors import ConfigError
 from edged.toml import Check, Fault, Key, Table, read_toml
 from edged.units import size_bytes
@@ -101,6 +101,8 @@ def check_serve(serve: ServeConfig, table: Table, key: Key) -> list[Fault]:
     faults: list[Fault] = []
     if bool(serve.tls_cert) != bool(serve.tls_key):
         faults.append(table.fault((*key, "tls_cert"), "tls_cert and tls_key go together; set both or neither"))
+    if serve.certificates and not serve.tls_cert:
+        faults.append(table.fault((*key, "certificates"), "set tls_cert and tls_key too; they are for all other names"))
     faults += check_files(serve, ("tls_cert", "tls_key"), table, key)
     if serve.workers > 1 and any(bind.endswith(":0") for bind in serve.bind):
         faults.append(table.fault((*key, "bind"), "port 0 and several workers do not go together; name a port"))
@@ -182,6 +184,7 @@ def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
 
 
 CHECKS: Mapping[type, Check] = {
+    CertificateConfig: lambda found, table, key: check_files(found, ("cert", "key"), table, key),
     ServeConfig: check_serve,
     RouteConfig: check_route,
     ProxyConfig: check_proxy,
@@ -208,6 +211,8 @@ def warn_key(section: Struct, name: str, table: Table, key: Key) -> list[Fault]:
     file = getattr(section, name)
     try:
         mode = os.stat(file).st_mode if file else 0
+    except FileNotFoundError:
+        return []  # which keeps the daemon from running, and is said so
     except OSError as fault:
         return [table.fault((*key, name), f"{file!r}: {fault.strerror}")]
     if not mode & stat.S_IROTH:
@@ -219,6 +224,7 @@ def warn_key(section: Struct, name: str, table: Table, key: Key) -> list[Fault]:
 WARNINGS: Mapping[type, Check] = {
     DatasetConfig: warn_dataset,
     ServeConfig: lambda serve, table, key: warn_key(serve, "tls_key", table, key),
+    CertificateConfig: lambda found, table, key: warn_key(found, "key", table, key),
     RouteConfig: lambda route, table, key: warn_key(route, "key", table, key),
 }
 

@@ -28,6 +28,7 @@ from edged.http.addresses import refuse_taken
 from edged.http.limits import SWITCH_S, Limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
+from edged.http.tls.certificates import Certificates
 from edged.ops.admin import AdminApp
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
@@ -95,6 +96,7 @@ class Daemon:
         self.stations: dict[str, Station] = {}
         self.app_urls: list[str] = []
         self.admin_urls: list[str] = []
+        self.certificates: Certificates | None = None
         self.stopping = trio.Event()
         self.proxy = make_proxy(config, self.clock) if config.proxy.routes else None
 
@@ -155,6 +157,7 @@ class Daemon:
         if self.config.serve.workers > 1:
             refuse_taken(self.config.serve.bind)
         apps = AppServer(self.catalog, self.config.serve, self.clock, self.meter, self.news, on_damage=self.damaged)
+        self.certificates = apps.certificates
         if self.proxy is not None:
             apps.others = self.proxy
         self.app_urls = await servers.start(apps.run, self.stopping)
@@ -200,6 +203,11 @@ class Daemon:
         """Look over everything on disk now, and mend what is damaged."""
         for station in self.stations.values():
             station.control.audit()
+
+    def reload(self) -> None:
+        """Read certificates and their keys anew, also where no file seems to have changed."""
+        if self.certificates is not None and self.certificates.refresh(always=True):
+            self.certificates.warn(self.clock())
 
     async def ping_watchdog(self, every_s: float) -> None:
         """From the loop that also serves: a loop that hangs is restarted by systemd."""
@@ -303,8 +311,10 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApplication:
 
 
 async def run_until_signal(config: Config, config_path: Path, started: Callable[[Daemon], None]) -> None:
-    """`edged run`: the daemon until SIGTERM or SIGINT. SIGHUP has it audit what is on disk. started: called once it
-    answers."""
+    """`edged run`: the daemon until SIGTERM or SIGINT. SIGHUP has it read certificates anew and audit what is on disk.
+
+    started: called once it answers.
+    """
     sys.setswitchinterval(SWITCH_S)
     daemon = Daemon(config, config_path=config_path, notifier=Notifier.from_environment())
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -313,6 +323,7 @@ async def run_until_signal(config: Config, config_path: Path, started: Callable[
             async def stop_on_signal() -> None:
                 async for number in signals:
                     if number == signal.SIGHUP:
+                        daemon.reload()
                         daemon.audit()
                         continue
                     logger.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})

@@ -85,6 +85,21 @@ def test_the_same_dataset_twice_is_refused_at_the_second(tmp_path: Path) -> None
     assert faults_of(tmp_path, entry + entry) == ["line 6: datasets.name: dataset 'a' is there twice; remove one"]
 
 
+def test_further_certificates_need_a_first_one_and_their_files(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, '[serve]\ncertificates = [{ cert = "x" }]\n')
+    assert "the key 'key' is missing" in "\n".join(faults)
+    faults = faults_of(tmp_path, '[serve]\ncertificates = [{ cert = "/nonexistent/c", key = "/nonexistent/k" }]\n')
+    assert [fault.split(": ", 1)[1] for fault in faults] == [
+        "serve.certificates.cert: '/nonexistent/c' is not a file",
+        "serve.certificates.key: '/nonexistent/k' is not a file",
+    ]
+    for name in ("c", "k"):
+        (tmp_path / name).touch(mode=0o600)
+    pair = f'{{ cert = "{tmp_path}/c", key = "{tmp_path}/k" }}'
+    (fault,) = faults_of(tmp_path, f"[serve]\ncertificates = [{pair}]\n")
+    assert fault.startswith("line 2: serve.certificates: set tls_cert and tls_key too")
+
+
 def test_keys_that_go_together(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, '[serve]\nworkers = 2\nbind = ["127.0.0.1:0"]\ntls_key = "/nonexistent"\n')
     assert {fault.split(": ")[1] for fault in faults} == {"serve.tls_cert", "serve.bind", "serve.tls_key"}

@@ -30,7 +30,7 @@ from edged.http.lane.secure import SecureConnection
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.problem import make_problem
-from edged.http.tls.certificates import CertificateFiles, Certificates
+from edged.http.tls.certificates import DAY_S, Certificates
 from edged.http.tls.stream import TlsStream
 
 logger = logging.getLogger("edged.http")
@@ -61,6 +61,7 @@ FULL = b"%b%b\r\n%b" % (
 ACCEPT_PAUSE_S = 0.1
 ACCEPT_BATCH = 64
 WARN_S = 10.0
+CERTIFICATES_S = 5.0  # between looks at their files
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class Listening:
     """
 
     bind: tuple[str, ...]
-    certificates: tuple[CertificateFiles, ...] = ()
+    certificates: Certificates | None = None
     limits: Limits = field(default_factory=Limits)
     socket_mode: int = 0o600
     reuse_port: bool = False
@@ -81,7 +82,7 @@ class Listening:
 
 
 class Server:
-    """One set of listeners and its connections. Raises OSError, ValueError where the certificate cannot be used."""
+    """One set of listeners and its connections."""
 
     def __init__(
         self, application: Application, listening: Listening, clock: Callable[[], float], meter: Meter
@@ -91,7 +92,8 @@ class Server:
         self.gateway = HypercornGateway(application, clock, meter)
         config = make_config(limits)
         self.shared = SharedByConnections(self.gateway, config, limits)
-        self.certificates = Certificates(listening.certificates) if listening.certificates else None
+        self.certificates = listening.certificates
+        self.clock = clock
         self.lane = (
             Lane(application, clock, meter, limits, self.certificates) if listening.lane or self.certificates else None
         )
@@ -179,6 +181,8 @@ class Server:
             async with trio.open_nursery() as self.nursery:
                 if self.lane is not None:
                     await self.nursery.start(self.lane.run, self)
+                if self.certificates is not None:
+                    self.nursery.start_soon(keep_certificates, self.certificates, self.clock)
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
                         accepting.start_soon(self.accept_from, listener)
@@ -208,6 +212,18 @@ class Server:
     def abort(self) -> None:
         for connection in list(self.open):
             connection.abort()
+
+
+async def keep_certificates(certificates: Certificates, clock: Callable[[], float]) -> None:
+    """Read certificates anew when their files change, and warn of those that run out, once a day."""
+    warned_at = -DAY_S
+    while True:
+        if trio.current_time() - warned_at >= DAY_S:
+            warned_at = trio.current_time()
+            certificates.warn(clock())
+        await trio.sleep(CERTIFICATES_S)
+        if certificates.refresh():
+            certificates.warn(clock())
 
 
 def cap_key(peer: Peer) -> str:
@@ -257,12 +273,12 @@ async def serve(
     """Answer over HTTP/1.1 and HTTP/2 until `stop` is set (gracefully) or it is cancelled (at once).
 
     clock: seconds since 1970, for Date and ages. meter: counts into it. Reports the bound URLs by task_status.
-    Raises ConfigError where an address or the certificate cannot be used.
+    Raises ConfigError where an address cannot be used.
     """
     server = Server(application, listening, clock, Meter() if meter is None else meter)
     listeners = open_listeners(
         listening.bind,
-        tls=bool(listening.certificates),
+        tls=listening.certificates is not None,
         socket_mode=listening.socket_mode,
         reuse_port=listening.reuse_port,
         backlog=listening.limits.backlog,

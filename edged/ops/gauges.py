@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from edged.clock import Clock
 from edged.http.meter import Meter
+from edged.http.tls.certificates import Certificates
 from edged.ops import process
 from edged.ops.metrics import Gauge, Labels, Registry
 from edged.version import VERSION
@@ -41,6 +43,9 @@ STATES = ("empty", "fresh", "stale", "expired")
 class Counted(Protocol):
     """What the metrics are read from: the daemon."""
 
+    clock: Clock
+    certificates: Certificates | None
+
     def counted(self) -> Meter:
         """What all serving processes have counted."""
         ...
@@ -65,10 +70,25 @@ def daemon_registry(daemon: Counted) -> Registry:
         ),
         Gauge("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
         *(meter_gauge(daemon, *row) for row in PER_METER),
+        Gauge(
+            "edged_tls_certificate_expiry_timestamp_seconds",
+            "When a certificate of the app listener runs out, since 1970.",
+            lambda: [((("cert", path),), at) for path, at in expiries(daemon)],
+        ),
+        Gauge(
+            "edged_tls_certificates_expiring",
+            "Certificates that run out within 14 days, or have.",
+            lambda: [((), float(len(daemon.certificates.expiring(daemon.clock()))))] if daemon.certificates else [],
+        ),
         one("edged_memory_bytes", "Resident memory of all processes of the daemon.", daemon.memory_bytes),
         *process_gauges(),
     )
     return registry
+
+
+def expiries(daemon: Counted) -> list[tuple[str, float]]:
+    found = daemon.certificates.all if daemon.certificates is not None else ()
+    return [(certificate.files.cert, certificate.expires_at) for certificate in found]
 
 
 def process_gauges() -> list[Gauge]:

@@ -15,7 +15,7 @@ from edged.http.hosts import HostRule
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
-from edged.http.tls.certificates import CertificateFiles
+from edged.http.tls.certificates import CertificateFiles, Certificates
 from edged.serve.answers.render import Renderer
 from edged.serve.answers.respond import ACCEPTED, EXPOSED, Service
 from edged.serve.apps import Api, Apps
@@ -32,6 +32,8 @@ class AppServer:
     """datasets: by name. meter: counts into it. news: one to which commits in this process are told (`news.look()`), so
     that event streams follow at once; own polling otherwise. others: answers paths outside the API. on_damage: told, in
     this task's thread, of damage that an answer has met; what could not be read is 503 until the replica has it anew.
+
+    certificates: of TLS, where there are.
     """
 
     datasets: Mapping[str, Dataset]
@@ -41,6 +43,13 @@ class AppServer:
     news: News | None = None
     others: Application | None = None
     on_damage: OnDamage | None = None
+    certificates: Certificates | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError where a certificate or its key cannot be used."""
+        first = [CertificateFiles(self.config.tls_cert, self.config.tls_key)] if self.config.tls_cert else []
+        more = [CertificateFiles(found.cert, found.key) for found in self.config.certificates]
+        self.certificates = Certificates([*first, *more]) if first else None
 
     async def run(
         self, stop: trio.Event | None = None, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED
@@ -84,7 +93,7 @@ class AppServer:
         )
         return Listening(
             tuple(config.bind),
-            (CertificateFiles(config.tls_cert, config.tls_key),) if config.tls_cert else (),
+            self.certificates,
             limits,
             socket_mode=int(config.socket_mode, 8),
             reuse_port=config.workers > 1,

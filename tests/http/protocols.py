@@ -20,7 +20,7 @@ from edged.http.application import Application
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
-from edged.http.tls.certificates import CertificateFiles
+from edged.http.tls.certificates import CertificateFiles, Certificates
 from tests.http.tls.pem import trusting
 
 PATIENCE_S = 10
@@ -95,7 +95,7 @@ async def everywhere(
         async with trio.open_nursery() as nursery:
             bind = ("127.0.0.1:0",)
             run = partial(serve, application, Listening(bind, limits=limits), meter=plain, stop=stop)
-            tls = partial(serve, application, Listening(bind, (files,), limits), meter=secure, stop=stop)
+            tls = partial(serve, application, Listening(bind, Certificates([files]), limits), meter=secure, stop=stop)
             clear, safe = (await nursery.start(run))[0], (await nursery.start(tls))[0]
             assert safe.startswith("https://")
             urls = {"h1": clear, "h2c": clear, "h1-tls": safe, "h2": safe}

@@ -33,7 +33,7 @@ from edged.http.hypercorn.connection import Busy, HypercornConnection, checked_c
 from edged.http.lane import turns
 from edged.http.limits import PARKED_S, Limits
 from edged.http.server import Listening, Server, cap_key, serve
-from edged.http.tls.certificates import CertificateFiles
+from edged.http.tls.certificates import CertificateFiles, Certificates
 from tests.http.asgi import AsgiApp, AsgiApplication
 from tests.serve.lanes import Client, ask_once, client, connect, eventually, head, running_lanes
 
@@ -392,7 +392,7 @@ async def test_stopping_lets_the_fast_lane_finish_and_closes_the_idle() -> None:
 @pytest.mark.trio
 async def test_tls_speaks_http2_and_http1_by_alpn(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
-    async with running(certificates=(CertificateFiles(str(cert), str(key)),)) as (urls, _):
+    async with running(certificates=Certificates([CertificateFiles(str(cert), str(key))])) as (urls, _):
         assert urls[0].startswith("https://")
         for protocol in ("http/1.1", "h2"):
             context = ssl.create_default_context(cafile=str(cert))
@@ -409,12 +409,11 @@ async def test_tls_speaks_http2_and_http1_by_alpn(tmp_path: Path) -> None:
             await asker.end()
 
 
-@pytest.mark.trio
-async def test_a_key_that_is_no_key_is_named(tmp_path: Path) -> None:
+def test_a_key_that_is_no_key_is_named(tmp_path: Path) -> None:
     cert, key = make_certificate(tmp_path)
     key.write_text("nonsense")
     with pytest.raises(ConfigError, match="key"):
-        await serve(HELLO, Listening(("127.0.0.1:0",), (CertificateFiles(str(cert), str(key)),)))
+        Certificates([CertificateFiles(str(cert), str(key))])
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:

@@ -12,11 +12,13 @@ import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-
-from cryptography import x509
+from typing import TYPE_CHECKING
 
 from edged.errors import ConfigError
 from edged.files import FileStamp, stamp_of, told
+
+if TYPE_CHECKING:
+    from cryptography.x509 import Certificate as X509Certificate
 
 logger = logging.getLogger("edged.http")
 
@@ -128,6 +130,8 @@ def load(files: Sequence[CertificateFiles]) -> tuple[Certificate, ...]:
 
 
 def load_one(pair: CertificateFiles) -> Certificate:
+    from cryptography import x509  # here, so that a device without TLS does not load it
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS)
@@ -164,8 +168,10 @@ def refuse_encrypted() -> str:
     raise ValueError("the key is encrypted: give it without a password, readable by this user alone")
 
 
-def names_of(certificate: x509.Certificate) -> frozenset[str]:
+def names_of(certificate: X509Certificate) -> frozenset[str]:
     """The names that a certificate is for (RFC 6125): its alternative names, else the common name."""
+    from cryptography import x509
+
     try:
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edged.replica.reader import Replica
 
+__all__ = ["open"]
+
 
 def open(data_dir: str | os.PathLike[str]) -> Replica:
     """The replicas below `data_dir`, read in place: a context manager and a mapping of datasets by name.
@@ -30,3 +32,8 @@ def open(data_dir: str | os.PathLike[str]) -> Replica:
     from edged.replica.reader import Replica  # here, so that the commands that read nothing do not load the reader
 
     return Replica(data_dir)
+
+
+def __dir__() -> list[str]:
+    """What is public: docs/python.md describes it."""
+    return __all__

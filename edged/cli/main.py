@@ -23,6 +23,7 @@ GROUPS = {
     "edged.cli.bundle": ("bundle",),
     "edged.cli.cache": ("cache",),
     "edged.cli.origin": ("origin",),
+    "edged.cli.doctor": ("doctor",),
     "edged.cli.completion": ("completion",),
 }
 

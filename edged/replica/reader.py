@@ -34,6 +34,12 @@ RETRY_S, RETRY_MOST_S = 1.0, 60.0  # between attempts at a version that cannot b
 # Faults that pass: of a disk or a share, or for lack of memory or descriptors.
 PASSING = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EAGAIN, errno.ENOTCONN})
 
+# What dir() shows, and docs/python.md describes: the promise to programs that embed edged.
+OF_A_MAPPING = ["get", "items", "keys", "values"]
+PUBLIC_OF_REPLICA = ["at_version", "close", "data_dir", "follow", *OF_A_MAPPING]
+PUBLIC_OF_DATASET = ["changes", "fault", "name", "version", "view", *OF_A_MAPPING]
+PUBLIC_OF_COLLECTION = ["get_many", "get_raw", "name", "search", "where", *OF_A_MAPPING]
+
 
 class RetryWatch:
     """Stands in for the counter while the newest version cannot be read, which may pass: time moves it too."""
@@ -87,6 +93,9 @@ class Dataset(Mapping[str, "Collection"]):
             self.cell = RetryWatch(self.live, self.seen, self.pause_s)
         self.pool.relax()  # the kernel maps much around the few pages that opening reads
         self.named: dict[str, Collection] = {}
+
+    def __dir__(self) -> list[str]:
+        return PUBLIC_OF_DATASET
 
     def first_load(self) -> LoadedVersion:
         try:
@@ -209,6 +218,9 @@ class Collection(Mapping[str, Any]):
         self.name = name
         self.bind()
 
+    def __dir__(self) -> list[str]:
+        return PUBLIC_OF_COLLECTION
+
     def bind(self) -> None:
         """Take up the dataset's current version."""
         view, counter, seen = self.dataset.moment()
@@ -276,6 +288,9 @@ class Replica(Mapping[str, Dataset]):
         self.opened: dict[str, Dataset] = {}
         self.lock = threading.Lock()
         datasets(self.data_dir)
+
+    def __dir__(self) -> list[str]:
+        return PUBLIC_OF_REPLICA
 
     def __getitem__(self, name: str) -> Dataset:
         found = self.opened.get(name)

@@ -50,7 +50,7 @@ function _shtab_edged_using
   test "$_shtab_edged_cmdpath" = "$argv"
 end
 
-set -g _shtab_edged_commands demo run check sync status pin unpin get ls search verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin log' 'origin serve' completion
+set -g _shtab_edged_commands demo run check sync status pin unpin get ls search verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin serve' doctor completion
 set -g _shtab_edged_opts_with_value --admin-port --bind --collection --config --dataset --diff --dir --group --key --limit --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait
 
 complete -c edged -e
@@ -201,6 +201,24 @@ complete -c edged -n '_shtab_edged_using origin rotate-key' -l json -d 'print on
 complete -c edged -n '_shtab_edged_using origin rotate-key' -l root-keys-dir -xka "(__fish_complete_path (commandline -ct))" -d 'where the root keys are, if kept offline'
 complete -c edged -n '_shtab_edged_using origin rotate-key' -l new-root-keys -d 'make new root keys too, signed in by the old'
 complete -c edged -n '_shtab_edged_using origin rotate-key; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a datasets -d 'The datasets of a feed: version, when it was published, records.'
+complete -c edged -n '_shtab_edged_using origin datasets' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using origin datasets' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using origin datasets; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a drop -d 'Remove a dataset: everything public of it, and the publisher'"'"'s state. Devices go on with what they hold.'
+complete -c edged -n '_shtab_edged_using origin drop' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using origin drop' -l dataset -x -d D
+complete -c edged -n '_shtab_edged_using origin drop' -l wait -x -d 'wait so long for another publisher to finish'
+complete -c edged -n '_shtab_edged_using origin drop' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using origin drop' -l yes -d 'do not ask'
+complete -c edged -n '_shtab_edged_using origin drop; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a verify -d 'Read every blob that the heads and their chains lead to; exit 3 names what is missing or damaged. With --mend make it anew as far as that goes, also the publisher'"'"'s state of a dataset where that is gone.'
+complete -c edged -n '_shtab_edged_using origin verify' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using origin verify' -l wait -x -d 'wait so long for another publisher to finish'
+complete -c edged -n '_shtab_edged_using origin verify' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using origin verify' -l dataset -x -d 'only this one'
+complete -c edged -n '_shtab_edged_using origin verify' -l mend -d 'make anew what is missing or damaged'
+complete -c edged -n '_shtab_edged_using origin verify; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
 complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a log -d 'The versions of a dataset; with --diff what changed between two, and what each field cost in bytes.'
 complete -c edged -n '_shtab_edged_using origin log' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using origin log' -l dataset -x -d D
@@ -212,6 +230,10 @@ complete -c edged -n '_shtab_edged_using origin serve' -s h -l help -d 'show thi
 complete -c edged -n '_shtab_edged_using origin serve' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using origin serve' -l bind -x -d 'repeat for several addresses (default 127.0.0.1:8486)'
 complete -c edged -n '_shtab_edged_using origin serve; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a doctor -d 'Look at configuration, disk, clock, permissions, limits, trust files and every origin; say what is wrong and the mend. Nothing is changed. Exit code 1 if anything is wrong.'
+complete -c edged -n '_shtab_edged_using doctor' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using doctor' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'default /etc/edged/edged.toml'
+complete -c edged -n '_shtab_edged_using doctor' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a completion -d 'Print the completion script of a shell, as in: edged completion bash > /etc/bash_completion.d/edged'
 complete -c edged -n '_shtab_edged_using completion' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using completion' -l json -d 'print one JSON document instead of text'

@@ -15,6 +15,7 @@ _shtab_edged_commands() {
     check:'Name every fault in a configuration, its line and the fix; say what would run if there is none.'
     completion:'Print the completion script of a shell, as in: edged completion bash > /etc/bash_completion.d/edged'
     demo:'Publish a made-up catalogue, then an edit every few seconds; sync and serve it in the same process.'
+    doctor:'Look at configuration, disk, clock, permissions, limits, trust files and every origin; say what is wrong and the mend. Nothing is changed. Exit code 1 if anything is wrong.'
     get:'Print one record'"'"'s value as JSON.'
     ls:'List the datasets, the collections of one, or the keys of a collection.'
     origin:'make a feed, publish to it, serve it'
@@ -47,6 +48,8 @@ _shtab_edged_cache_commands() {
 
 _shtab_edged_origin_commands() {
   local _commands=(
+    datasets:'The datasets of a feed: version, when it was published, records.'
+    drop:'Remove a dataset: everything public of it, and the publisher'"'"'s state. Devices go on with what they hold.'
     init:'Make keys and an empty feed in FEED_DIR; print where the root of trust is that devices are given.'
     log:'The versions of a dataset; with --diff what changed between two, and what each field cost in bytes.'
     publish:'Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing.'
@@ -57,6 +60,7 @@ _shtab_edged_origin_commands() {
     serve:'Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh.'
     takedown:'Remove records at once, from every slice and from every version that a device may hold, until `restore`.'
     takedowns:'What is taken down in a dataset, and since when.'
+    verify:'Read every blob that the heads and their chains lead to; exit 3 names what is missing or damaged. With --mend make it anew as far as that goes, also the publisher'"'"'s state of a dataset where that is gone.'
   )
   _describe 'edged origin commands' _commands
 }
@@ -163,6 +167,15 @@ _shtab_edged_demo_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_demo_defaults_added=0
 
+_shtab_edged_doctor_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[default \/etc\/edged\/edged.toml]:FILE:_files"
+  "--json[print one JSON document instead of text]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_doctor_defaults_added=0
+
 _shtab_edged_get_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document instead of text]"
@@ -194,6 +207,27 @@ _shtab_edged_origin_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_origin_defaults_added=0
+
+_shtab_edged_origin_datasets_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document instead of text]"
+  ":FEED_DIR:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_origin_datasets_defaults_added=0
+
+_shtab_edged_origin_drop_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--dataset[D]:D:"
+  "--wait[wait so long for another publisher to finish]:SECONDS:"
+  "--json[print one JSON document instead of text]"
+  "--yes[do not ask]"
+  ":FEED_DIR:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_origin_drop_defaults_added=0
 
 _shtab_edged_origin_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -318,6 +352,18 @@ _shtab_edged_origin_takedowns_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_origin_takedowns_defaults_added=0
 
+_shtab_edged_origin_verify_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--wait[wait so long for another publisher to finish]:SECONDS:"
+  "--json[print one JSON document instead of text]"
+  "--dataset[only this one]:D:"
+  "--mend[make anew what is missing or damaged]"
+  ":FEED_DIR:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_origin_verify_defaults_added=0
+
 _shtab_edged_pin_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--config[default \/etc\/edged\/edged.toml, if it is there]:FILE:_files"
@@ -413,6 +459,7 @@ _shtab_edged() {
         check) _arguments -C -s $_shtab_edged_check_options ;;
         completion) _arguments -C -s $_shtab_edged_completion_options ;;
         demo) _arguments -C -s $_shtab_edged_demo_options ;;
+        doctor) _arguments -C -s $_shtab_edged_doctor_options ;;
         get) _arguments -C -s $_shtab_edged_get_options ;;
         ls) _arguments -C -s $_shtab_edged_ls_options ;;
         origin) _shtab_edged_origin ;;
@@ -493,6 +540,8 @@ _shtab_edged_origin() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_edged_origin-$line[1]:"
       case $line[1] in
+        datasets) _arguments -C -s $_shtab_edged_origin_datasets_options ;;
+        drop) _arguments -C -s $_shtab_edged_origin_drop_options ;;
         init) _arguments -C -s $_shtab_edged_origin_init_options ;;
         log) _arguments -C -s $_shtab_edged_origin_log_options ;;
         publish) _arguments -C -s $_shtab_edged_origin_publish_options ;;
@@ -503,6 +552,7 @@ _shtab_edged_origin() {
         serve) _arguments -C -s $_shtab_edged_origin_serve_options ;;
         takedown) _arguments -C -s $_shtab_edged_origin_takedown_options ;;
         takedowns) _arguments -C -s $_shtab_edged_origin_takedowns_options ;;
+        verify) _arguments -C -s $_shtab_edged_origin_verify_options ;;
       esac
   esac
 }

@@ -14,11 +14,14 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 class CollectionSchema(NamedTuple):
     """index: fields that `where.FIELD=` may ask for; text: fields that `q=` searches, most important first;
-    min_count: records that the collection has at least, over all slices."""
+    min_count: records that the collection has at least, over all slices; order: fields with an ordered index, for
+    ranges and sorting; interval: the fields with begin and end of what `at` and `from` and `to` ask for, or none."""
 
     index: tuple[str, ...] = ()  # type: ignore[assignment]  # hides tuple.index, which means nothing here
     text: tuple[str, ...] = ()
     min_count: int = 0
+    order: tuple[str, ...] = ()
+    interval: tuple[str, ...] = ()
 
 
 class ViewRule(NamedTuple):
@@ -63,7 +66,9 @@ class Schema(NamedTuple):
 
 def collection_to_cbor(item: CollectionSchema) -> dict[str, Any]:
     document: dict[str, Any] = {"index": list(item.index), "text": list(item.text)}
-    return document | ({"min_count": item.min_count} if item.min_count else {})
+    document |= {"min_count": item.min_count} if item.min_count else {}
+    document |= {"order": list(item.order)} if item.order else {}
+    return document | ({"interval": list(item.interval)} if item.interval else {})
 
 
 def view_to_cbor(rule: ViewRule) -> dict[str, Any]:
@@ -81,7 +86,11 @@ def collection_from_cbor(item: object) -> CollectionSchema:
             least = more.get("min_count", 0)
             if not isinstance(least, int) or least < 0:
                 raise WireError(f"decode schema: min_count {least!r:.40} is not a number of records")
-            return CollectionSchema(texts(index, "index"), texts(text, "text"), least)
+            interval = texts(more.get("interval", []), "interval")
+            if len(interval) not in (0, 2):
+                raise WireError(f"decode schema: interval names {len(interval)} fields, expected begin and end")
+            order = texts(more.get("order", []), "order")
+            return CollectionSchema(texts(index, "index"), texts(text, "text"), least, order, interval)
     raise WireError("decode schema: a collection is not {index, text}")
 
 

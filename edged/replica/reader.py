@@ -15,9 +15,10 @@ import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from math import floor
 from time import monotonic
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 
@@ -28,6 +29,13 @@ from edged.replica.layers.lookup import STILL, Following, Getter
 from edged.replica.layers.pool import Pool
 from edged.replica.loading import LoadedVersion, load, nothing
 from edged.replica.view import ChangedRecord, View
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from edged.replica.layers.question import Question
+
+    Time = int | float | datetime
 
 NO_COUNTER_CHECK, TRY_AGAIN = -1, -2
 RETRY_S, RETRY_MOST_S = 1.0, 60.0  # between attempts at a version that cannot be read; doubled each time
@@ -262,14 +270,44 @@ class Collection(Mapping[str, Any]):
         for key, data in self.dataset.view().scan(self.name, after=after, prefix=prefix, limit=limit):
             yield key, cbor2.loads(data)
 
-    def where(self, *, limit: int | None = None, **conditions: Any) -> Iterator[tuple[str, Any]]:
-        """(key, value) in key order of the records whose indexed fields equal or hold what is asked for.
+    def where(
+        self,
+        *,
+        order: str = "",
+        at: Time | None = None,
+        between: tuple[Time, Time] | None = None,
+        distinct: str = "",
+        limit: int | None = None,
+        **conditions: Any,
+    ) -> Iterator[tuple[str, Any]]:
+        """(key, value) of the records whose indexed fields equal or hold what is asked for, in key order.
 
-        A tuple asks for any of its values; a dotted field is given as `**{"a.b": value}`. Raises QueryError for a
-        field without an index.
+        A tuple asks for any of its values. A field with a declared order takes `year__gte=`, `__gt`, `__lte`, `__lt`,
+        and `order="year"`, or `"-year"` for the greatest first, those without it last. at: a time that the declared
+        interval holds, as seconds since 1970 or a datetime; between: two, with which it has a time in common; distinct:
+        an indexed field of which each value comes but once. A dotted field is given as `**{"a.b": value}`. Raises
+        QueryError for a field that is not declared so.
         """
-        for key, data in self.dataset.view().where(self.name, conditions, limit=limit):
-            yield key, cbor2.loads(data)
+        question = question_of(conditions, order=order, at=at, between=between, distinct=distinct)
+        for match in self.dataset.view().ask(self.name, question, limit=limit):
+            yield match.key, cbor2.loads(match.value)
+
+    def count(
+        self,
+        *,
+        by: str = "",
+        at: Time | None = None,
+        between: tuple[Time, Time] | None = None,
+        **conditions: Any,
+    ) -> Any:
+        """How many records meet conditions as in `where`; with `by`, an indexed field, a dict from value to number."""
+        question = question_of(conditions, at=at, between=between)
+        found = self.dataset.view().tally(self.name, question, (by,) if by else ())
+        if not by:
+            return found.total
+        from edged.replica.indexes.terms import value_of  # here, as only queries need it
+
+        return {value_of(term): number for term, number in found.facets[by].items()}
 
     def search(self, text: str, *, limit: int = 50) -> list[tuple[str, Any]]:
         """(key, value), the best first, of records that hold every word of `text`, or words that begin so."""
@@ -341,6 +379,36 @@ class Replica(Mapping[str, Dataset]):
 
     def __repr__(self) -> str:
         return f"<edged replica {self.data_dir!r}>"
+
+
+def question_of(
+    conditions: Mapping[str, Any],
+    *,
+    order: str = "",
+    at: Time | None = None,
+    between: tuple[Time, Time] | None = None,
+    distinct: str = "",
+) -> Question:
+    """What the keyword arguments of `where` ask for."""
+    from edged.replica.layers.question import OPERATORS, Question  # here, so that gets and lists do not load it
+
+    where: dict[str, Any] = {}
+    ranges: dict[str, dict[str, Any]] = {}
+    for name, value in conditions.items():
+        field, _, operator = name.rpartition("__")
+        if field and operator in OPERATORS:
+            ranges.setdefault(field, {})[operator] = value
+        else:
+            where[name] = value
+    during = None if at is None else (seconds(at), seconds(at) + 1)
+    if between is not None:
+        during = seconds(between[0]), seconds(between[1])
+    return Question(where, ranges, during, order, None, distinct)
+
+
+def seconds(time: Time) -> int:
+    """Whole seconds since 1970."""
+    return floor(time if isinstance(time, int | float) else time.timestamp())
 
 
 def may_pass(fault: BaseException | None) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import cbor2
+
 from edged.errors import ChainError, DamageError, QueryError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
@@ -16,6 +18,8 @@ from edged.replica.layers.lookup import Following, Getter, getter
 
 if TYPE_CHECKING:
     from edged.replica.layers import search
+    from edged.replica.layers.query import Tally
+    from edged.replica.layers.question import Cursor, Question
 
 
 class SliceInfo(NamedTuple):
@@ -35,6 +39,14 @@ class ChangedRecord(NamedTuple):
     key: str
     value: bytes | None
     version: int
+
+
+class Match(NamedTuple):
+    """A record that answers a question. cursor: from where the next page goes on."""
+
+    key: str
+    value: bytes
+    cursor: str
 
 
 class View:
@@ -184,32 +196,105 @@ class View:
         A field that holds a list meets a condition with any of its items; a tuple asks for any of its values. The text
         "1994" is not the number 1994. Raises QueryError for a field without an index.
         """
+        from edged.replica.layers.question import Question  # here, so that gets and lists do not load it
+
+        found = self.ask(collection, Question(where=conditions, after=after), limit=limit)
+        return ((one.key, one.value) for one in found)
+
+    def ask(self, collection: str, question: Question, *, limit: int | None = None) -> Iterator[Match]:
+        """The records that answer a question, in its order; see Question. Raises QueryError, DamageError."""
+        from edged.replica.layers import question as asking  # as above
+
         self.require_whole()  # first, as damage may be to the schema
-        declared = self.rules(collection).index
-        for name in conditions:
-            if name not in declared:
-                raise QueryError(
-                    f"where.{name}: {collection} has no index on it, only on {', '.join(declared) or 'nothing'}; "
-                    f"declare it in {self.dataset}.toml",
-                )
-        return islice(self.matches(collection, conditions, after), limit)
+        asking.check(question, self.rules(collection), collection, self.dataset)
+        cursor = asking.read_cursor(question.after, ordered=bool(question.order))
+        found = self.in_order(collection, question, cursor)
+        return islice(self.distinct(found, question.distinct) if question.distinct else found, limit)
 
-    def matches(self, collection: str, conditions: Mapping[str, Any], after: str | None) -> Iterator[tuple[str, bytes]]:
-        if not conditions:
-            yield from self.scan(collection, after=after)
+    def in_order(self, collection: str, question: Question, cursor: Cursor | None) -> Iterator[Match]:
+        if question.is_plain:
+            for key, value in self.scan(collection, after=cursor.key if cursor is not None else None):
+                yield Match(key, value, key)
             return
-        from edged.replica.layers import query  # here, so that gets and lists do not load it
+        from edged.replica.layers import query
+        from edged.replica.layers.question import Cursor, write_cursor
 
-        asked = query.Asked(self.schema, collection, query.choices_of(conditions), begin_of(after, ""))
-        streams = [query.where(layers, asked) for layers in self.layers]
-        merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
-        hidden, last = self.hidden.get(collection, set()), after
-        for key, _, pack, place in merged:
-            if key != last and key not in hidden:
-                last = key
-                value = pack.value(place)
-                if value is not None:
-                    yield key, value
+        hidden, seen = self.hidden.get(collection, set()), set()
+        slices = [query.sources_of(layers, self.schema, collection) for layers in self.layers]
+        ordered = bool(question.order)
+        if ordered:
+            merged = query.by_order([source for sources in slices for source in sources], question, cursor)
+        else:
+            begin = cursor.key if cursor is not None else ""
+            streams = [query.by_key(sources, question, begin) for sources in slices]
+            merged = ((None, one) for one in heapq.merge(*streams, key=key_of))
+        if cursor is not None and not ordered:
+            seen.add(cursor.key)
+        for term, (key, _, pack, place) in merged:
+            if key in hidden or key in seen:
+                continue
+            if len(slices) > 1:  # which may share a record
+                seen.add(key)
+            data = pack.value(place)
+            if data is not None:
+                yield Match(key, data, write_cursor(Cursor(term, key), ordered=ordered))
+
+    def distinct(self, found: Iterator[Match], field: str) -> Iterator[Match]:
+        """The first match of each value of a field; those without it all."""
+        from edged.replica.indexes import terms
+
+        seen: set[bytes] = set()
+        for match in found:
+            held = terms.record_terms(cbor2.loads(match.value), field)
+            if not held or not held <= seen:
+                seen |= held
+                yield match
+
+    def ask_by_group(
+        self, collection: str, question: Question, field: str, *, limit: int
+    ) -> Iterator[tuple[Any, list[Match]]]:
+        """(value, at most `limit` records) for each value of an indexed field: those asked for, or all, in order.
+
+        Raises QueryError for a field without an index.
+        """
+        from edged.replica.layers import query
+        from edged.replica.layers.question import Question, check
+
+        check(Question(where={field: ()}), self.rules(collection), collection, self.dataset)
+        asked = question.where.get(field)
+        if asked is None:
+            asked = query.all_values([query.sources_of(one, self.schema, collection) for one in self.layers], field)
+        for value in asked if isinstance(asked, tuple | list) else (asked,):
+            one = question._replace(where={**question.where, field: value}, after=None)
+            found = list(self.ask(collection, one, limit=limit))
+            if found:
+                yield value, found
+
+    def tally(self, collection: str, question: Question, facets: Sequence[str] = ()) -> Tally:
+        """How many records answer a question, and for each of the indexed fields `facets` how many hold each value.
+
+        Raises QueryError, DamageError.
+        """
+        from edged.replica.layers import query
+        from edged.replica.layers.question import Question, check
+
+        self.require_whole()
+        rules = self.rules(collection)
+        check(question, rules, collection, self.dataset)
+        check(Question(where=dict.fromkeys(facets, ())), rules, collection, self.dataset)
+        if question.is_plain and not facets:
+            return query.Tally(self.collections.get(collection, 0), {})
+        hidden, result = self.hidden.get(collection, set()), query.Tally(0, {field: {} for field in facets})
+        for number, layers in enumerate(self.layers):
+            before = self.layers[:number]
+
+            def counts(key: str, before: list[Layers] = before) -> bool:
+                return key not in hidden and all(one.get(collection, key) is None for one in before)
+
+            result = result.plus(
+                query.tally(query.sources_of(layers, self.schema, collection), question, facets, counts)
+            )
+        return result
 
     def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]:
         """At most `limit` (key, value) that hold every word of `text`, the best first; the words may be cut short.

@@ -105,6 +105,9 @@ def test_emergencies_are_not_held_up_by_validators(publisher: Publisher) -> None
         ("[slices.br]\n", "the key 'where' is missing"),
         ('[slices."../x"]\nwhere = { a = 1 }\n', "not a name"),
         ("[collections.changes]\nindex = []\n", "not a name"),
+        ('[collections.guide]\ninterval = ["start"]\n', "line 2: collections.guide.interval: expected two fields"),
+        ('[collections.guide]\ninterval = ["at", "at"]\n', "expected two fields"),
+        ('[collections.guide]\ninterval = ["a", "b", "c"]\n', "collections.guide.interval"),
         ('[validate.titles]\ntypes = { n = "float" }\n', "'float' is not of string number integer"),
         ("[validate.titles]\nmin_count = 5\nmax_count = 4\n", "line 3: validate.titles.max_count: is less than"),
         ('[validate.titles]\nmax_change = "lots"\n', "max_change"),
@@ -128,6 +131,8 @@ def test_the_file_of_the_contract_is_understood(publisher: Publisher) -> None:
 [collections.titles]
 index = ["year", "genres"]
 text = ["title", "cast"]
+order = ["year"]
+interval = ["start", "end"]
 [slices.region-br]
 where = { region = ["BR", "*"] }
 [views.stb-basic.titles]
@@ -143,6 +148,10 @@ max_change = "50%"
     assert rules.views["stb-basic"]["titles"].truncate == {"extract": 200}
     assert rules.slices["region-br"].where == {"region": ["BR", "*"]}
     assert rules.collections["titles"].index == ["year", "genres"]
+    publisher.publish("catalog", records(3))
+    device = Device(publisher.path, "catalog")
+    told = device.chain(device.head()).schema.collections["titles"]
+    assert (told.order, told.interval) == (("year",), ("start", "end"))
 
 
 def test_devices_are_told_the_least_number_of_records_but_no_more_than_there_are(publisher: Publisher) -> None:

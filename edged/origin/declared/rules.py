@@ -30,10 +30,15 @@ Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 
 
 class CollectionRules(Struct, frozen=True, forbid_unknown_fields=True):
-    """index: fields for `where.FIELD=`; text: fields for `?q=`, most important first."""
+    """index: fields for `where.FIELD=`; text: fields for `?q=`, most important first.
+
+    order: fields for ranges and `order=`; interval: the two fields with begin and end, for `at=`, `from=` and `to=`.
+    """
 
     index: list[Path_] = field(default_factory=list)
     text: list[Path_] = field(default_factory=list)
+    order: list[Path_] = field(default_factory=list)
+    interval: Annotated[list[Path_], Meta(max_length=2)] = field(default_factory=list)
 
 
 class SliceRules(Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +122,14 @@ def load_rules(path: Path) -> Rules:
     rules = None
     if table is not None:
         rules = table.convert(
-            Rules, faults, {Rules: check_rules, SliceRules: check_slice, ValidateRules: check_validate}
+            Rules,
+            faults,
+            {
+                Rules: check_rules,
+                CollectionRules: check_collection_rules,
+                SliceRules: check_slice,
+                ValidateRules: check_validate,
+            },
         )
     if faults or rules is None:
         lines = tuple(str(fault) for fault in sorted(faults, key=lambda fault: fault.place))
@@ -146,6 +158,12 @@ def check_rules(rules: Rules, table: Table, key: Key) -> list[Fault]:
     if duration_s(rules.freshness.fresh) > duration_s(rules.freshness.expires):
         faults.append(table.fault((*key, "freshness"), "expires comes before fresh ends; make it longer"))
     return faults
+
+
+def check_collection_rules(rules: CollectionRules, table: Table, key: Key) -> list[Fault]:
+    if len(rules.interval) in (0, 2) and len(set(rules.interval)) == len(rules.interval):
+        return []
+    return [table.fault((*key, "interval"), 'expected two fields, begin and end, as in ["start", "end"]')]
 
 
 def check_slice(rules: SliceRules, table: Table, key: Key) -> list[Fault]:
@@ -177,6 +195,8 @@ def schema_of(rules: Rules, counts: Mapping[str, int]) -> Schema:
                 tuple(rules.collections.get(name, plain).index),
                 tuple(rules.collections.get(name, plain).text),
                 least.get(name, 0),
+                tuple(rules.collections.get(name, plain).order),
+                tuple(rules.collections.get(name, plain).interval),
             )
             for name in sorted(declared)
         },

@@ -14,12 +14,14 @@ import cbor2
 
 from edged.feed.schema import Schema
 from edged.replica.indexes.index import HIGHEST, rules_of, terms_of, title_of
+from edged.replica.indexes.terms import span_of
 from edged.replica.packs.pack import Pack
 
 
 class FreshEntry(NamedTuple):
     """title: "" where the collection has no text fields."""
 
+    collection: str
     key: str
     pack: Pack
     place: int
@@ -35,6 +37,7 @@ class FreshIndex:
         self.known: set[int] = set()  # id() of the packs taken in, which `packs` keeps alive
         self.packs: list[Pack] = []
         self.entries: list[FreshEntry] = []
+        self.spans: dict[int, tuple[int, int]] = {}
         self.numbers: dict[tuple[str, str], dict[bytes, list[int]]] = {}
         self.sorted: dict[tuple[str, str], list[bytes]] = {}
 
@@ -58,7 +61,9 @@ class FreshIndex:
                 if value is not None:
                     record, number = cbor2.loads(value), len(self.entries)
                     title = title_of(record, rules) if rules.text else ""
-                    self.entries.append(FreshEntry(key.decode(), pack, place, title))
+                    self.entries.append(FreshEntry(collection, key.decode(), pack, place, title))
+                    if rules.interval and (found := span_of(record, rules.interval)) is not None:
+                        self.spans[number] = found
                     for group, item in set(terms_of(record, rules)):
                         self.numbers.setdefault((collection, group), {}).setdefault(item, []).append(number)
 
@@ -66,6 +71,17 @@ class FreshIndex:
         """Numbers of the entries that hold a term."""
         with self.lock:
             return list(self.numbers.get((collection, group), {}).get(wanted, ()))
+
+    def between(self, collection: str, group: str, low: bytes, high: bytes) -> list[tuple[bytes, list[int]]]:
+        """(term, numbers of its entries) from term `low` to before `high`, rising."""
+        with self.lock:
+            held = self.numbers.get((collection, group), {})
+            ordered = self.sorted.get((collection, group))
+            if ordered is None:
+                ordered = self.sorted[collection, group] = sorted(held)
+            return [
+                (item, list(held[item])) for item in ordered[bisect_left(ordered, low) : bisect_left(ordered, high)]
+            ]
 
     def places_from(self, collection: str, group: str, beginning: bytes) -> list[int]:
         """Numbers of the entries that hold a term with that beginning, some of them more than once."""

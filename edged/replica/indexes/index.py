@@ -1,10 +1,10 @@
 """Indexes of one pack: for each term of a declared field the places of the entries that hold it, in rising order.
 
-Terms are kept in groups: `=FIELD` for a declared field, and for text `^` (the first word of the title, which is the
-first text field), `0` (all words of the title) and `1` (those of the other text fields). The terms of a group are
-sorted and their postings lie one after the other, so that all words with one beginning are one run. Postings of words
-do not name places but ranks, the records being ranked by title: so the first of many are found without looking at
-the records. The group `#` has the place of each rank. Specification: docs/replica.md.
+Terms are kept in groups: `=FIELD` for a declared field, `<FIELD` for one with a declared order, and for text `^` (the
+first word of the title, which is the first text field), `0` (all its words) and `1` (those of the others). The terms
+of a group are sorted and their postings lie one after the other, so that all words with one beginning are one run.
+Postings of words do not name places but ranks, the records being ranked by title: so the first of many are found
+without looking at the records. The group `#` has the place of each rank. Specification: docs/replica.md.
 """
 
 from __future__ import annotations
@@ -22,11 +22,13 @@ from edged.errors import DamageError, WireError
 from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.indexes import terms
+from edged.replica.indexes.columns import ORDER, ColumnWriter, IntervalColumn, OrderColumn, read_columns
 from edged.replica.packs.pack import Buffer, Pack
 
 MAGIC = b"\x89EDGIX\r\n"
-FORMAT = 2
-HEADER = struct.Struct("<8sHHIIIII")  # magic, format, bytes a posting, bytes of: meta, terms, positions; postings; crc
+FORMAT = 3
+# magic, format, bytes a posting, bytes of: meta, terms, positions, postings, columns; CRC-32 of all that follows
+HEADER = struct.Struct("<8sHHIIIIII")
 CRC = struct.Struct("<I")
 FIRST_WORD, TITLE, OTHERS, RANKED = "^", "0", "1", "#"
 ALL = b""  # the one term of the group `#`
@@ -45,6 +47,10 @@ def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]
     for name in rules.index:
         for item in terms.record_terms(record, name):
             yield "=" + name, item
+    for name in rules.order:
+        placed = terms.order_term_of(record, name)
+        if placed is not None:
+            yield ORDER + name, placed
     for number, name in enumerate(rules.text):
         found = terms.record_words(record, name)
         if not number and found:
@@ -56,28 +62,44 @@ def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]
 def rules_of(schema: Schema, names: Iterable[str]) -> dict[str, CollectionSchema]:
     """The rules of those of the collections that have any."""
     known = {name: schema.collections.get(name, CollectionSchema()) for name in names}
-    return {name: rules for name, rules in known.items() if rules.index or rules.text}
+    return {
+        name: rules._replace(min_count=0)  # which says nothing of indexes
+        for name, rules in known.items()
+        if rules.index or rules.text or rules.order or rules.interval
+    }
 
 
 def build_index(pack: Pack, schema: Schema) -> bytes | None:
     """The index file of a pack, None where the schema declares nothing for it. Raises DamageError."""
     groups: Groups = {}
+    columns = ColumnWriter()
     rules = rules_of(schema, pack.meta.spans)
     for collection, rule in rules.items():
         span = pack.span(collection)
         titles: list[tuple[str, int]] = []
+        spans: list[tuple[int, int] | None] = [None] * (span.high - span.low)
         for place in range(span.low, span.high):
             value = pack.value(place)
             if value is None:
                 continue
             record = cbor2.loads(value)
+            if rule.interval:
+                spans[place - span.low] = terms.span_of(record, rule.interval)
             for group, item in set(terms_of(record, rule)):
                 groups.setdefault((collection, group), {}).setdefault(item, array("I")).append(place)
             if rule.text:
                 titles.append((title_of(record, rule), place))
         if titles:
             rank_by_title(groups, collection, [place for _, place in sorted(titles)])
-    return encode_index(groups, len(pack), rules) if rules else None
+        for name in rule.order:
+            ranks = [0] * (span.high - span.low)
+            for number, (_, places) in enumerate(sorted(groups.get((collection, ORDER + name), {}).items()), 1):
+                for place in places:
+                    ranks[place - span.low] = number
+            columns.add_order(collection, name, span.low, ranks)
+        if rule.interval:
+            columns.add_interval(collection, span.low, spans)
+    return encode_index(groups, len(pack), rules, columns) if rules else None
 
 
 def rank_by_title(groups: Groups, collection: str, ordered: list[int]) -> None:
@@ -91,7 +113,10 @@ def rank_by_title(groups: Groups, collection: str, ordered: list[int]) -> None:
 
 
 def encode_index(
-    groups: Mapping[tuple[str, str], Mapping[bytes, array[int]]], count: int, rules: Mapping[str, CollectionSchema]
+    groups: Mapping[tuple[str, str], Mapping[bytes, array[int]]],
+    count: int,
+    rules: Mapping[str, CollectionSchema],
+    columns: ColumnWriter,
 ) -> bytes:
     """The file. count: of the pack's entries; rules: those it was built by."""
     width = 2 if count <= 1 << 16 else 4
@@ -108,12 +133,14 @@ def encode_index(
         table.append([collection, group, first, len(starts)])
     starts.append(len(words))
     runs.append(len(postings))
-    meta = padded([table, {name: [list(rule.index), list(rule.text)] for name, rule in rules.items()}])
+    declared = {
+        name: [list(rule.index), list(rule.text), list(rule.order), list(rule.interval)] for name, rule in rules.items()
+    }
+    meta = padded([table, declared, columns.table])
     words += bytes(-len(words) % 4)
-    body = b"".join((meta, words, starts.tobytes(), runs.tobytes(), postings.tobytes()))
-    head = HEADER.pack(
-        MAGIC, FORMAT, width, len(meta), len(words), 4 * len(starts), width * len(postings), zlib.crc32(body)
-    )
+    body = b"".join((meta, words, starts.tobytes(), runs.tobytes(), postings.tobytes(), columns.data))
+    sizes = (len(meta), len(words), 4 * len(starts), width * len(postings), len(columns.data))
+    head = HEADER.pack(MAGIC, FORMAT, width, *sizes, zlib.crc32(body))
     return head + CRC.pack(zlib.crc32(head)) + body
 
 
@@ -130,30 +157,38 @@ class Index:
         head = buffer[: HEADER.size + CRC.size]
         if len(head) < HEADER.size + CRC.size or zlib.crc32(head[: HEADER.size]) != CRC.unpack(head[HEADER.size :])[0]:
             raise DamageError(f"read {file}: the index's header is damaged; it is made anew")
-        magic, form, width, meta_bytes, words_bytes, positions, postings, crc = HEADER.unpack(head[: HEADER.size])
+        magic, form, width, meta_bytes, words_bytes, positions, postings, columns, crc = HEADER.unpack(
+            head[: HEADER.size]
+        )
         whole = memoryview(cast(bytes, buffer))[len(head) :]
         if magic != MAGIC or form != FORMAT or width not in (2, 4):
             raise DamageError(f"read {file}: not an index of format {FORMAT}; it is made anew")
-        if len(whole) != meta_bytes + words_bytes + 2 * positions + postings or zlib.crc32(whole) != crc:
+        if len(whole) != meta_bytes + words_bytes + 2 * positions + postings + columns or zlib.crc32(whole) != crc:
             raise DamageError(f"read {file}: the index's checksum does not hold; it is made anew")
         ends = [meta_bytes, meta_bytes + words_bytes]
-        ends += [ends[-1] + positions, ends[-1] + 2 * positions]
+        ends += [ends[-1] + positions, ends[-1] + 2 * positions, ends[-1] + 2 * positions + postings]
         self.base = len(head) + meta_bytes
         self.buffer = buffer
         self.starts: Sequence[int] = whole[ends[1] : ends[2]].cast("I")
         self.runs: Sequence[int] = whole[ends[2] : ends[3]].cast("I")
-        self.postings: memoryview[int] = whole[ends[3] :].cast("H" if width == 2 else "I")
+        self.postings: memoryview[int] = whole[ends[3] : ends[4]].cast("H" if width == 2 else "I")
         self.groups: dict[tuple[str, str], tuple[int, int]] = {}
         self.rules: dict[str, CollectionSchema] = {}
-        self.read_meta(bytes(whole[:meta_bytes]), file)
+        self.orders: dict[tuple[str, str], OrderColumn] = {}
+        self.intervals: dict[str, IntervalColumn] = {}
+        self.read_meta(bytes(whole[:meta_bytes]), whole[ends[4] :], file)
 
-    def read_meta(self, data: bytes, file: str) -> None:
+    def read_meta(self, data: bytes, columns: memoryview[int], file: str) -> None:
         try:
-            table, rules, *_ = cbor.decode(data, f"index {file}", depth=6)
+            table, rules, described, *_ = cbor.decode(data, f"index {file}", depth=6)
+            self.orders, self.intervals = read_columns(described, columns)
         except (WireError, ValueError, TypeError) as fault:
             raise DamageError(f"read {file}: the index's description cannot be decoded; it is made anew") from fault
         self.groups = {(collection, group): (first, end) for collection, group, first, end in table}
-        self.rules = {name: CollectionSchema(tuple(index), tuple(text)) for name, (index, text) in rules.items()}
+        self.rules = {
+            name: CollectionSchema(tuple(index), tuple(text), order=tuple(order), interval=tuple(interval))
+            for name, (index, text, order, interval) in rules.items()
+        }
 
     def term(self, number: int) -> bytes:
         return self.buffer[self.base + self.starts[number] : self.base + self.starts[number + 1]]

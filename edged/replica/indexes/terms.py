@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
+import struct
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Any
 
 from edged.feed.fieldpath import ABSENT, reach
@@ -17,6 +21,14 @@ PLAIN = str.maketrans(
 WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
 UNSPACED = re.compile(r"([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 INNER = str.maketrans("", "", "'’‘ʼ`.")  # "O'Brien" and "OBrien", "S.W.A.T." and "SWAT" are one word
+
+
+SIGN, ALL_BITS = 1 << 63, (1 << 64) - 1
+EXACT = 1 << 53  # from here on a double leaves integers out
+NEVER = 1 << 62  # seconds
+LONG_AGO = 1 << 60
+# RFC 3339 section 5.6; without an offset it would be a time of nowhere
+TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)")
 
 
 def fold(text: str) -> str:
@@ -60,6 +72,63 @@ def term(value: Any) -> bytes | None:
     if isinstance(value, int | float):
         return b"n" + repr(value).encode()
     return b"s" + value.encode("utf-8", "surrogatepass") if isinstance(value, str) else None
+
+
+def value_of(item: bytes) -> Any:
+    """The scalar of which `term` makes `item`."""
+    return item[1:].decode("utf-8", "surrogatepass") if item[:1] == b"s" else json.loads(item[1:])
+
+
+def order_term(value: Any) -> bytes | None:
+    """A scalar so that bytes sort as values do: null, false, true, numbers, texts by code point. None for no scalar."""
+    if value is None:
+        return b"a"
+    if value is True or value is False:
+        return b"b1" if value else b"b0"
+    if isinstance(value, str):
+        return b"s" + value.encode("utf-8", "surrogatepass")
+    if not isinstance(value, int | float) or value != value:
+        return None
+    bits = int.from_bytes(struct.pack(">d", value), "big")
+    bits ^= SIGN if not bits & SIGN else ALL_BITS
+    if value == 0:
+        bits = SIGN  # 0.0 and -0.0 are one number
+    exact = b"" if abs(value) < EXACT else struct.pack(">H", int(value) - int(float(value)) + (1 << 15))
+    return b"n" + bits.to_bytes(8, "big") + exact
+
+
+def kind_end(bound: bytes) -> bytes:
+    """The first bytes after all terms of the same kind as `bound`: a range holds no values of other kinds."""
+    return bytes([bound[0] + 1])
+
+
+def order_term_of(record: Any, path: str) -> bytes | None:
+    """By which an ordered index holds a record: of a list the least item; None without the field."""
+    found = [item for item in map(order_term, field_values(record, path)) if item is not None]
+    return min(found, default=None)
+
+
+def time_of(value: Any) -> int | None:
+    """Whole seconds since 1970 of a number or a text of RFC 3339; None for what is no time."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value if -LONG_AGO < value < LONG_AGO else None
+    if isinstance(value, float):
+        return math.floor(value) if -LONG_AGO < value < LONG_AGO else None
+    if isinstance(value, str) and TIME.fullmatch(value):
+        try:
+            return math.floor(datetime.fromisoformat(value.upper()).timestamp())
+        except (ValueError, OverflowError):
+            return None
+    return None
+
+
+def span_of(record: Any, paths: Sequence[str]) -> tuple[int, int] | None:
+    """Begin and end of an interval in seconds; no end is NEVER. None without a begin, or with none before the end."""
+    begin, end = (next(field_values(record, path), None) for path in paths)
+    first, last = time_of(begin), NEVER if end is None else time_of(end)
+    return (first, last) if first is not None and last is not None and first < last else None
 
 
 def wanted_terms(value: Any) -> tuple[bytes, ...]:

@@ -1,96 +1,332 @@
-"""Conditions on declared fields over the layers of a slice, by their indexes."""
+"""Answers to questions over the layers of a slice, by their indexes: in the order of keys or in a declared one.
+
+Each pack and the fresh packs together are a source, which numbers its records. A condition is a run of numbers and a
+test: the shortest run is gone through, the other conditions are tested.
+"""
 
 from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
 
 from edged.feed.schema import Schema
 from edged.replica.indexes import terms
-from edged.replica.indexes.freshindex import FreshEntry
+from edged.replica.indexes.freshindex import FreshIndex
 from edged.replica.indexes.index import Index, holds
-from edged.replica.layers.layers import BASE_RANK, Found, Layers
+from edged.replica.layers.layers import BASE_RANK, Found, Layers, Place
+from edged.replica.layers.question import (
+    EQUAL,
+    HIGHEST,
+    LOWEST,
+    Cursor,
+    Question,
+    Span,
+    groups_of,
+    order_group,
+    spans_of,
+)
 from edged.replica.packs.pack import Pack
 
-Choice = tuple[str, tuple[bytes, ...]]  # a group, and the terms of which an entry must hold one
-MANY = 2048  # places from which sets are quicker than bisecting
+FEW = 4096  # records that are sorted rather than found by walking through a whole order
+MANY = 2048  # numbers from which sets are quicker than bisecting
 
 
-class Asked(NamedTuple):
-    """The live records of a collection that meet all `choices`, from key `begin` on."""
+class Condition(NamedTuple):
+    """size: of the run, or about that."""
 
-    schema: Schema
-    collection: str
-    choices: Sequence[Choice]
-    begin: str
-
-
-def choices_of(conditions: Mapping[str, Any]) -> list[Choice]:
-    return [("=" + name, terms.wanted_terms(value)) for name, value in conditions.items()]
+    size: int
+    run: Callable[[], Sequence[int]]
+    test: Callable[[int], bool]
 
 
-def where(layers: Layers, asked: Asked) -> Iterator[Found]:
-    """The records of a slice that are asked for, in key order."""
-    streams = [fresh_matches(layers, asked)]
-    for rank, pack in enumerate(layers.middle, 1):
-        streams.append(pack_matches(layers, asked, pack, rank))
-    if asked.collection in layers.chains:
-        streams.append(base_matches(layers, asked))
-    return heapq.merge(*streams)
+class Records(Protocol):
+    """Records with rising numbers."""
+
+    def all(self) -> Sequence[int]: ...
+    def equal(self, group: str, wanted: Sequence[bytes]) -> Condition: ...
+    def between(self, field: str, span: Span) -> Condition: ...
+    def during(self, begin: int, end: int) -> Condition: ...
+    def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
+    def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
+    def has(self, field: str) -> Callable[[int], bool]: ...
+    def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]: ...
+    def entry(self, number: int) -> Found | None: ...
+    def in_key_order(self, numbers: Sequence[int], begin: str, /) -> Iterator[Found]: ...
 
 
-def fresh_matches(layers: Layers, asked: Asked) -> Iterator[Found]:
-    if not layers.overlay.get(asked.collection):
-        return
-    index = layers.fresh_index(asked.schema)
-    numbers = [
-        set().union(*(index.places(asked.collection, group, item) for item in wanted))
-        for group, wanted in asked.choices
-    ]
-    entries = layers.overlay[asked.collection]
-    for entry in sorted((index.entries[number] for number in set.intersection(*numbers)), key=key_of):
-        if entry.key >= asked.begin and entries.get(entry.key) == (entry.pack, entry.place):
-            yield entry.key, 0, entry.pack, entry.place
+class PackRecords:
+    """A base or middle pack; numbers are places. rank: of its layer, as newer ones replace its entries."""
+
+    def __init__(self, layers: Layers, collection: str, pack: Pack, rank: int, index: Index) -> None:
+        self.layers, self.collection, self.pack, self.rank, self.index = layers, collection, pack, rank, index
+        self.span = pack.span(collection)
+
+    def all(self) -> Sequence[int]:
+        return range(self.span.low, self.span.high)
+
+    def equal(self, group: str, wanted: Sequence[bytes]) -> Condition:
+        runs = [run for run in (self.index.places(self.collection, group, item) for item in wanted) if len(run)]
+        run = runs[0] if len(runs) == 1 else sorted(set().union(*runs))
+        return Condition(len(run), lambda: run, lambda place: holds(run, place))
+
+    def between(self, field: str, span: Span) -> Condition:
+        first, low, high = self.terms(field, span)
+        runs, postings = self.index.runs, self.index.postings
+        column = self.index.orders[self.collection, field]
+        least, most = low - first + 1, high - first
+        return Condition(
+            runs[high] - runs[low],
+            lambda: sorted(postings[runs[low] : runs[high]]),
+            lambda place: least <= column.rank(place) <= most,
+        )
+
+    def terms(self, field: str, span: Span) -> tuple[int, int, int]:
+        """Numbers of terms: the first of the field's group, and those from and before which the span holds them."""
+        first, end = self.index.groups.get((self.collection, order_group(field)), (0, 0))
+        low = self.index.bisect(first, end, span.low)
+        return first, low, self.index.bisect(low, end, span.high)
+
+    def during(self, begin: int, end: int) -> Condition:
+        column = self.index.intervals[self.collection]
+        return Condition(
+            len(column.order) // 8,  # about what going over its blocks costs
+            lambda: column.overlapping(begin, end),
+            lambda place: column.overlaps(place, begin, end),
+        )
+
+    def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
+        _, low, high = self.terms(field, span)
+        index = self.index
+        for number in range(high - 1, low - 1, -1) if falling else range(low, high):
+            yield index.term(number), index.postings[index.runs[number] : index.runs[number + 1]]
+
+    def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
+        column = self.index.orders[self.collection, field]
+        first, _ = self.index.groups.get((self.collection, order_group(field)), (0, 0))
+        pairs = [(column.rank(place), place) for place in numbers]
+        pairs.sort(key=lambda pair: pair[0], reverse=falling)
+        for rank, same in groupby(pairs, key=lambda pair: pair[0]):
+            if rank:
+                yield self.index.term(first + rank - 1), [place for _, place in same]
+
+    def has(self, field: str) -> Callable[[int], bool]:
+        column = self.index.orders[self.collection, field]
+        return lambda place: column.rank(place) > 0
+
+    def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]:
+        index = self.index
+        for number in range(*index.groups.get((self.collection, group), (0, 0))):
+            yield index.term(number), index.postings[index.runs[number] : index.runs[number + 1]]
+
+    def entry(self, number: int) -> Found | None:
+        if not self.pack.frame(number):
+            return None
+        key = self.pack.key(number).decode()
+        if self.layers.is_replaced(self.collection, key, self.rank):
+            return None
+        return key, self.rank, self.pack, number
+
+    def in_key_order(self, numbers: Sequence[int], begin: str, /) -> Iterator[Found]:
+        low = self.pack.bisect(self.collection, begin.encode()) if begin else 0
+        for at in range(bisect_left(numbers, low), len(numbers)):
+            found = self.entry(numbers[at])
+            if found is not None:
+                yield found
 
 
-def key_of(entry: FreshEntry) -> str:
-    return entry.key
+class FreshRecords:
+    """The fresh packs; numbers are those of their index's entries, of which the newest of each key count."""
+
+    def __init__(self, index: FreshIndex, collection: str, newest: dict[str, Place]) -> None:
+        self.index, self.collection, self.newest = index, collection, newest
+
+    def all(self) -> Sequence[int]:
+        return range(len(self.index.entries))
+
+    def equal(self, group: str, wanted: Sequence[bytes]) -> Condition:
+        return self.condition(number for item in wanted for number in self.index.places(self.collection, group, item))
+
+    def condition(self, numbers: Iterable[int]) -> Condition:
+        held = set(numbers)
+        return Condition(len(held), lambda: sorted(held), held.__contains__)
+
+    def between(self, field: str, span: Span) -> Condition:
+        runs = self.index.between(self.collection, order_group(field), *span)
+        return self.condition(number for _, run in runs for number in run)
+
+    def during(self, begin: int, end: int) -> Condition:
+        spans = list(self.index.spans.items())
+        return self.condition(number for number, (first, last) in spans if first < end and last > begin)
+
+    def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
+        runs = self.index.between(self.collection, order_group(field), *span)
+        return iter(runs[::-1] if falling else runs)
+
+    def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
+        wanted = set(numbers)
+        for term, run in self.walk(field, Span(LOWEST, HIGHEST), falling):
+            found = [number for number in run if number in wanted]
+            if found:
+                yield term, found
+
+    def has(self, field: str) -> Callable[[int], bool]:
+        return self.between(field, Span(LOWEST, HIGHEST)).test
+
+    def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]:
+        return iter(self.index.between(self.collection, group, LOWEST, HIGHEST))
+
+    def entry(self, number: int) -> Found | None:
+        entry = self.index.entries[number]
+        if entry.collection != self.collection or self.newest.get(entry.key) != (entry.pack, entry.place):
+            return None
+        return entry.key, 0, entry.pack, entry.place
+
+    def in_key_order(self, numbers: Sequence[int], begin: str, /) -> Iterator[Found]:
+        found = [item for item in map(self.entry, numbers) if item is not None and item[0] >= begin]
+        return iter(sorted(found, key=key_of))
 
 
-def base_matches(layers: Layers, asked: Asked) -> Iterator[Found]:
-    chain = layers.chains[asked.collection]
-    number = max(bisect_left(chain.firsts, asked.begin) - 1, 0)
-    for pack in chain.packs[number:]:
-        yield from pack_matches(layers, asked, pack, BASE_RANK)
+def key_of(found: Found) -> str:
+    return found[0]
 
 
-def pack_matches(layers: Layers, asked: Asked, pack: Pack, rank: int) -> Iterator[Found]:
-    """The entries of one pack that meet all conditions and that no newer layer replaces."""
-    index = layers.index(pack, asked.schema)
-    if index is None or asked.collection not in pack.meta.spans:
-        return
-    low = pack.bisect(asked.collection, asked.begin.encode()) if asked.begin else 0
-    for place in matching_places(index, asked.collection, asked.choices, low):
-        key = pack.key(place).decode()
-        if not layers.is_replaced(asked.collection, key, rank):
-            yield key, rank, pack, place
+def sources_of(layers: Layers, schema: Schema, collection: str) -> list[Records]:
+    """Everything in a slice that holds records of a collection for which something is declared."""
+    sources: list[Records] = []
+    if layers.overlay.get(collection):
+        sources.append(FreshRecords(layers.fresh_index(schema), collection, layers.overlay[collection]))
+    for rank, pack in (*enumerate(layers.middle, 1), *((BASE_RANK, pack) for pack in layers.base)):
+        if collection in pack.meta.spans and (index := layers.index(pack, schema)) is not None:
+            sources.append(PackRecords(layers, collection, pack, rank, index))
+    return sources
 
 
-def matching_places(index: Index, collection: str, choices: Sequence[Choice], low: int) -> Iterator[int]:
-    """Places from `low` on that hold a wanted term of every group, rising."""
-    runs = [one_run(index, collection, group, wanted) for group, wanted in choices]
-    runs.sort(key=len)
-    least, others = runs[0], runs[1:]
-    if others and len(least) > MANY:
-        least, others = sorted(set(least).intersection(*others)), []
-    for at in range(bisect_left(least, low), len(least)):
-        place = least[at]
-        if all(holds(run, place) for run in others):
-            yield place
+def conditions_of(source: Records, question: Question) -> list[Condition]:
+    """Each of the question's conditions in a source, that with the shortest run first."""
+    found = [source.equal(group, wanted) for group, wanted in groups_of(question)]
+    found += [source.between(field, span) for field, span in spans_of(question)]
+    if question.during is not None:
+        found.append(source.during(*question.during))
+    return sorted(found, key=lambda condition: condition.size)
 
 
-def one_run(index: Index, collection: str, group: str, wanted: Sequence[bytes]) -> Sequence[int]:
-    runs = [run for run in (index.places(collection, group, item) for item in wanted) if len(run)]
-    return runs[0] if len(runs) == 1 else sorted(set().union(*runs))
+def numbers_of(source: Records, conditions: Sequence[Condition]) -> Sequence[int]:
+    """The records of a source that meet all conditions, rising."""
+    if not conditions:
+        return source.all()
+    run, others = conditions[0].run(), conditions[1:]
+    if len(run) > MANY:
+        for other in others:
+            if other.size <= 8 * len(run):
+                run = sorted(set(other.run()).intersection(run))
+                others = [one for one in others if one is not other]
+    tests = [other.test for other in others]
+    return [number for number in run if all(test(number) for test in tests)] if tests else run
+
+
+def by_key(sources: Sequence[Records], question: Question, begin: str) -> Iterator[Found]:
+    """The live records that a slice answers with, from key `begin` on, in the order of keys."""
+    streams = [source.in_key_order(numbers_of(source, conditions_of(source, question)), begin) for source in sources]
+    return heapq.merge(*streams, key=key_of) if len(streams) > 1 else iter(streams[0] if streams else ())
+
+
+def by_order(
+    sources: Sequence[Records], question: Question, cursor: Cursor | None
+) -> Iterator[tuple[bytes | None, Found]]:
+    """(term, record) in the question's order, ties by key, those without the field last; from `cursor` on."""
+    field, falling = question.order_field, question.falling
+    done = Span(LOWEST, HIGHEST)
+    if cursor is not None and cursor.term is not None:
+        done = Span(LOWEST, cursor.term + b"\0") if falling else Span(cursor.term, HIGHEST)
+    if cursor is None or cursor.term is not None:
+        runs = [ordered_runs(source, question, done) for source in sources]
+        for term, found in merged_runs(runs, falling):
+            for one in found:
+                if cursor is None or term != cursor.term or one[0] > cursor.key:
+                    yield term, one
+    begin = cursor.key if cursor is not None and cursor.term is None else ""
+    streams = []
+    for source in sources:
+        has = source.has(field)
+        numbers = [number for number in numbers_of(source, conditions_of(source, question)) if not has(number)]
+        streams.append(source.in_key_order(numbers, begin))
+    for one in heapq.merge(*streams, key=key_of):
+        if not begin or one[0] > begin:
+            yield None, one
+
+
+def ordered_runs(source: Records, question: Question, within: Span) -> Iterator[tuple[bytes, list[Found]]]:
+    """(term, live records) of a source in the question's order, of terms `within`."""
+    field, falling = question.order_field, question.falling
+    conditions = conditions_of(source, question)
+    if conditions and conditions[0].size <= FEW:
+        runs = source.ranked(field, numbers_of(source, conditions), falling)
+        tests: list[Callable[[int], bool]] = []
+    else:
+        for name, span in spans_of(question):  # a range of the very field is where the walk goes
+            if name == field:
+                within = Span(max(within.low, span.low), min(within.high, span.high))
+        if within.low >= within.high:
+            return
+        runs = source.walk(field, within, falling)
+        tests = [condition.test for condition in conditions]
+    for term, numbers in runs:
+        if within.low <= term < within.high:
+            found = (source.entry(number) for number in numbers if all(test(number) for test in tests))
+            yield term, [one for one in found if one is not None]
+
+
+def merged_runs(
+    runs: Sequence[Iterator[tuple[bytes, list[Found]]]], falling: bool
+) -> Iterator[tuple[bytes, list[Found]]]:
+    """One term after the other, with its records from all runs in the order of keys."""
+    heads = [(head, run) for run in runs if (head := next(run, None)) is not None]
+    while heads:
+        term = (max if falling else min)(head[0] for head, _ in heads)
+        same = [head[1] for head, _ in heads if head[0] == term]
+        yield term, same[0] if len(same) == 1 else sorted((one for found in same for one in found), key=key_of)
+        heads = [
+            (following, run)
+            for head, run in heads
+            if (following := next(run, None) if head[0] == term else head) is not None
+        ]
+
+
+class Tally(NamedTuple):
+    """total: of the records; facets: by field, each value's term with how many of the records hold it."""
+
+    total: int
+    facets: dict[str, dict[bytes, int]]
+
+    def plus(self, other: Tally) -> Tally:
+        facets = {field: dict(counts) for field, counts in self.facets.items()}
+        for field, counts in other.facets.items():
+            known = facets.setdefault(field, {})
+            for term, count in counts.items():
+                known[term] = known.get(term, 0) + count
+        return Tally(self.total + other.total, facets)
+
+
+def tally(
+    sources: Sequence[Records], question: Question, fields: Sequence[str], counts: Callable[[str], bool]
+) -> Tally:
+    """How many records a slice answers with, and of which values. counts: whether a key is to be counted here."""
+    result = Tally(0, {field: {} for field in fields})
+    for source in sources:
+        numbers = numbers_of(source, conditions_of(source, question))
+        live = {number for number in numbers if (found := source.entry(number)) is not None and counts(found[0])}
+        facets = {}
+        for field in fields:
+            held = ((term, len(live.intersection(run))) for term, run in source.values(EQUAL + field))
+            facets[field] = {term: count for term, count in held if count}
+        result = result.plus(Tally(len(live), facets))
+    return result
+
+
+def all_values(slices: Sequence[Sequence[Records]], field: str) -> list[Any]:
+    """Every value of an indexed field, in the order of values."""
+    found = {term for sources in slices for source in sources for term, _ in source.values(EQUAL + field)}
+    return sorted(map(terms.value_of, found), key=lambda value: terms.order_term(value) or b"")

@@ -1,0 +1,123 @@
+"""Columns of one pack's index: of each record its rank in a declared order, and begin and end of its interval.
+
+Terms and postings tell which records hold a value; columns tell which value a record holds, so that few records are
+sorted, and conditions tested, without looking at them. Specification: docs/replica.md.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+from edged.replica.indexes.terms import NEVER
+
+BLOCK = 64  # records of an interval column that share one greatest end
+ORDER, INTERVAL = "<", "~"  # kinds of columns; ORDER is that of the group of terms too
+WIDE = "q"
+UNENDING = (1 << 32) - 1  # NEVER in a column of 32 bits
+
+
+class ColumnWriter:
+    """data: the columns one after the other, each at a multiple of 8; table: what they are, for `read_columns`."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.table: list[list[Any]] = []
+
+    def append(self, values: array[int]) -> list[Any]:
+        self.data += bytes(-len(self.data) % 8)
+        place = [values.typecode, len(self.data), len(values)]
+        self.data += values.tobytes()
+        return place
+
+    def add_order(self, collection: str, field: str, low: int, ranks: Sequence[int]) -> None:
+        """ranks: of each entry from place `low` on the number of its term in the group plus 1, or 0."""
+        values = array("H" if max(ranks, default=0) < 1 << 16 else "I", ranks)
+        self.table.append([collection, ORDER, field, low, self.append(values)])
+
+    def add_interval(self, collection: str, low: int, spans: Sequence[tuple[int, int] | None]) -> None:
+        """spans: of each entry from place `low` on its (begin, end)."""
+        held = sorted((span[0], number) for number, span in enumerate(spans) if span is not None)
+        base = held[0][0] if held else 0
+        known = [span for span in spans if span is not None]
+        most = max((end if end != NEVER else begin for begin, end in known), default=base) - base
+        wide = most >= UNENDING
+        begins, ends = array(WIDE if wide else "I"), array(WIDE if wide else "I")
+        unending = NEVER if wide else UNENDING
+        for span in spans:
+            begin, end = span if span is not None else (base + 1, base)  # holds no time
+            begins.append(begin - base)
+            ends.append(unending if end == NEVER else end - base)
+        order = array("H" if len(spans) <= 1 << 16 else "I", [number for _, number in held])
+        tops = array(begins.typecode)
+        for start in range(0, len(order), BLOCK):
+            tops.append(max(ends[number] for number in order[start : start + BLOCK]))
+        columns = [self.append(column) for column in (begins, ends, order, tops)]
+        self.table.append([collection, INTERVAL, "", low, base, columns])
+
+
+class OrderColumn:
+    """ranks: by place, counted from `low`; 0 where a record lacks the field."""
+
+    def __init__(self, low: int, ranks: Sequence[int]) -> None:
+        self.low, self.ranks = low, ranks
+
+    def rank(self, place: int) -> int:
+        return self.ranks[place - self.low]
+
+
+class IntervalColumn:
+    """Times are seconds since 1970; an interval holds its begin and not its end."""
+
+    def __init__(self, low: int, base: int, columns: Sequence[Sequence[int]]) -> None:
+        self.low, self.base = low, base
+        self.begins, self.ends, self.order, self.tops = columns
+        self.most = (
+            UNENDING - 1 if not (isinstance(self.begins, memoryview) and self.begins.format == WIDE) else NEVER - 1
+        )
+
+    def relative(self, time: int) -> int:
+        return max(-1, min(time - self.base, self.most))
+
+    def overlaps(self, place: int, begin: int, end: int) -> bool:
+        """Whether a record's interval has a time in common with that from `begin` to before `end`."""
+        number = place - self.low
+        return self.begins[number] < self.relative(end) and self.ends[number] > max(
+            self.relative(begin), self.begins[number]
+        )
+
+    def overlapping(self, begin: int, end: int) -> list[int]:
+        """The places of all such records, rising."""
+        first, last = self.relative(begin), self.relative(end)
+        order, ends, low = self.order, self.ends, self.low
+        stop = bisect_left(order, last, key=self.begins.__getitem__)
+        found: list[int] = []
+        for block, top in enumerate(self.tops[: -(-stop // BLOCK)]):
+            if top > first:
+                run = order[block * BLOCK : min(stop, (block + 1) * BLOCK)]
+                found += [number + low for number in run if ends[number] > first]
+        found.sort()
+        return found
+
+
+def read_columns(
+    table: Sequence[Any], data: memoryview[int]
+) -> tuple[dict[tuple[str, str], OrderColumn], dict[str, IntervalColumn]]:
+    """The order columns by collection and field, and the interval columns by collection. Raises ValueError."""
+
+    def column(place: Sequence[Any]) -> memoryview[int]:
+        code, start, count = place
+        if code not in ("H", "I", WIDE) or start + array(code).itemsize * count > len(data):
+            raise ValueError("a column lies outside")
+        return data[start : start + array(code).itemsize * count].cast(code)
+
+    orders: dict[tuple[str, str], OrderColumn] = {}
+    intervals: dict[str, IntervalColumn] = {}
+    for collection, kind, field, low, *rest in table:
+        if kind == ORDER:
+            orders[collection, field] = OrderColumn(low, column(rest[0]))
+        else:
+            intervals[collection] = IntervalColumn(low, rest[0], [column(place) for place in rest[1]])
+    return orders, intervals

@@ -256,6 +256,10 @@ def test_terms_sort_as_values_do_and_cursors_come_back() -> None:
     assert found == sorted(found, key=lambda item: item or b"")
     assert len(set(found)) == len(found)
     assert terms.order_term(-1e300) < terms.order_term(-(1 << 63)) < terms.order_term(-2.5)  # type: ignore[operator]
+    for value in (None, True, False, 0, -7, 2.5, 1e300, 2**63, "", "true", "7", "é"):
+        term = terms.term(value)
+        assert term is not None
+        assert (terms.value_of(term), type(terms.value_of(term))) == (value, type(value))
     assert terms.order_term(2.0) == terms.order_term(2)
     assert terms.order_term(0.0) == terms.order_term(-0.0) == terms.order_term(0)
     assert terms.order_term([]) is terms.order_term({}) is terms.order_term(float("nan")) is None

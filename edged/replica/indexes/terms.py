@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import struct
@@ -76,7 +75,12 @@ def term(value: Any) -> bytes | None:
 
 def value_of(item: bytes) -> Any:
     """The scalar of which `term` makes `item`."""
-    return item[1:].decode("utf-8", "surrogatepass") if item[:1] == b"s" else json.loads(item[1:])
+    if item[:1] == b"s":
+        return item[1:].decode("utf-8", "surrogatepass")
+    if item[:1] == b"n":
+        text = item[1:].decode()
+        return int(text) if text.lstrip("-").isdigit() else float(text)
+    return {b"btrue": True, b"bfalse": False}.get(item)
 
 
 def order_term(value: Any) -> bytes | None:

@@ -222,7 +222,9 @@ class Client(Protocol):
         """The request's body as it comes; nothing where it has none. Raises Disconnected where it breaks off."""
 
     def when_gone(self, act: Callable[[], None] | None) -> None:
-        """What to do when the client will send no more or has gone; at once if so. None: nothing any more."""
+        """What to do when the connection has broken; at once if it has. A client that will send no more may still
+        read. None: nothing any more.
+        """
 
     async def interim(self, status: int, fields: Fields) -> None:
         """A 1xx before the answer."""
@@ -294,5 +296,10 @@ def contained(make: Callable[[], Answer], request: Request) -> Answer:
     try:
         return make()
     except Exception:
-        logger.exception("answer %s %r", request.method, request.target[:500])
-        return problem(500, "a fault of edged, which its log describes")
+        return failed(request)
+
+
+def failed(request: Request) -> Response:
+    """The answer to a request at which the application has failed. For an `except` clause: it logs the exception."""
+    logger.exception("answer %s %r", request.method, request.target[:500])
+    return problem(500, "a fault of edged, which its log describes")

@@ -22,7 +22,7 @@ class Api(Application):
 
     def generation(self) -> int:
         self.news.look()
-        return self.news.generation
+        return self.news.moved.generation
 
     def answer(self, request: Request) -> Answer:
         service = self.service
@@ -38,9 +38,7 @@ class Apps(Application):
         self.api = api
         self.others = others
         self.hosts, self.cors = api.service.hosts, api.service.cors
-
-    def generation(self) -> int:
-        return self.api.generation()
+        self.generation = api.generation  # type: ignore[method-assign]  # asked all the time
 
     def answer(self, request: Request) -> Answer:
         foreign = self.foreign(request)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.access.identity import LOCAL, Peer
-from edged.http.application import DATE, NOTHING_SHARED, Response, Shared
+from edged.http.application import DATE, Response, Shared
 from edged.http.head import HeadError, RequestHead, head_end, read_head
 from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.connection import LaneConnection
@@ -33,8 +33,12 @@ def make_answers() -> LaneAnswers:
 
 
 def make_connection(answers: LaneAnswers) -> LaneConnection:
-    peer = Peer(False, "127.0.0.1:1")
-    return LaneConnection(NoSocket(), peer, LOCAL, answers.memory.partition_of(LOCAL, False), 0.0)  # type: ignore[arg-type]
+    return connected(answers.memory)
+
+
+def connected(memory: AnswerMemory, unix: bool = False) -> LaneConnection:
+    peer = Peer(unix, "127.0.0.1:1")
+    return LaneConnection(NoSocket(), peer, LOCAL, memory.partition_of(LOCAL, unix), 0.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value_bytes", [0, 100, 800, 20_000])
@@ -170,7 +174,7 @@ def test_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_more_openings_than_a_byte_can_name_are_forgotten_with_what_was_remembered() -> None:
-    memory = AnswerMemory(1 << 20)
+    memory = AnswerMemory(1 << 20, Meter())
     memory.renew(1, NOW)
     for number in range(1000):
         shared = Shared((), b"X-Kind: %d\r\n" % number)
@@ -196,32 +200,32 @@ RAW = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 def test_a_leased_answer_is_given_while_its_lease_holds_and_then_forgotten() -> None:
-    memory, lease = AnswerMemory(1 << 20), Lent()
+    memory, lease = AnswerMemory(1 << 20, Meter()), Lent()
     memory.renew(1, NOW)
-    partition = memory.partition_of(LOCAL, False)
-    sent = memory.whole(partition, HEAD, RAW, Response(200, (), b"body", keep=True, lease=lease))
+    connection = connected(memory)
+    sent = memory.whole(connection.partition, HEAD, RAW, Response(200, (), b"body", keep=True, lease=lease))
     for _ in range(2):
-        assert memory.recall(partition, RAW) == ((200, DATE, NOTHING_SHARED, False), sent)
+        assert memory.recall(connection, RAW) == sent
     lease.good = False
-    assert memory.recall(partition, RAW) is None
+    assert memory.recall(connection, RAW) is None
     assert len(memory.answers.entries) == memory.answers.used_bytes == 0
     lease.good = True
-    assert memory.recall(partition, RAW) is None
+    assert memory.recall(connection, RAW) is None
 
 
 def test_what_is_not_to_be_kept_and_what_a_generation_gone_by_said_is_not_recalled() -> None:
-    memory = AnswerMemory(1 << 20)
+    memory = AnswerMemory(1 << 20, Meter())
     memory.renew(1, NOW)
-    partition = memory.partition_of(LOCAL, False)
-    memory.whole(partition, HEAD, RAW, Response(200, (), b"not kept"))
-    memory.whole(partition, HEAD, b"", Response(200, (), b"of a version gone by", keep=True))
-    assert memory.recall(partition, RAW) is None
-    memory.whole(partition, HEAD, RAW, Response(200, (), b"kept", keep=True))
-    assert memory.recall(memory.partition_of(LOCAL, True), RAW) is None
+    connection = connected(memory)
+    memory.whole(connection.partition, HEAD, RAW, Response(200, (), b"not kept"))
+    memory.whole(connection.partition, HEAD, b"", Response(200, (), b"of a version gone by", keep=True))
+    assert memory.recall(connection, RAW) is None
+    memory.whole(connection.partition, HEAD, RAW, Response(200, (), b"kept", keep=True))
+    assert memory.recall(connected(memory, True), RAW) is None
     memory.renew(1, NOW + 1)
-    assert memory.recall(partition, RAW) is not None
+    assert memory.recall(connection, RAW) is not None
     memory.renew(2, NOW + 1)
-    assert memory.recall(partition, RAW) is None
+    assert memory.recall(connection, RAW) is None
 
 
 def test_a_lease_counts_as_more_than_its_bytes() -> None:

@@ -48,6 +48,7 @@ RECEIVE_BYTES = 64 << 10
 SEND_BYTES = 64 << 10
 FAULT_LENGTH = 300
 METHOD, BODY = "method", "body"
+ENDED = "edged.ended"  # a message of our own: the client will send no more
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
@@ -68,19 +69,26 @@ class Inbox:
         self.sender, self.receiver = trio.open_memory_channel[Any](limit)
         self.body_s = body_s
         self.complete = False
+        self.ended = False  # the client will send no more, and may still read
         self.gone = False
         self.act: Callable[[], None] | None = None
+        self.act_at_end = False
 
-    def when_gone(self, act: Callable[[], None] | None) -> None:
-        """What to do when the client has gone; at once if it has. None: nothing any more."""
-        self.act = act
-        if act is not None and self.gone:
+    def when_gone(self, act: Callable[[], None] | None, *, or_ended: bool = False) -> None:
+        """What to do when the client has gone, or will send no more; at once if so. None: nothing any more."""
+        self.act, self.act_at_end = act, or_ended
+        if act is not None and (self.gone or (or_ended and self.ended)):
             act()
 
     async def put(self, message: Any) -> None:
+        if message["type"] == ENDED:
+            self.ended = True
+            if self.act is not None and self.act_at_end:
+                self.act()
+            return
         if message["type"] == "http.disconnect":
             self.sender.close()
-            self.gone = True
+            self.ended = self.gone = True
             if self.act is not None:
                 self.act()
             return
@@ -203,7 +211,7 @@ class StrictH11(H11Protocol):
         """
         stream = self.stream
         if isinstance(stream, HTTPStream) and self.connection.their_state in (h11.DONE, h11.MUST_CLOSE):
-            await stream.app_put({"type": "http.disconnect"})
+            await stream.app_put(cast(Any, {"type": ENDED}))
             await self.answered.wait()
 
     async def _close_stream(self) -> None:

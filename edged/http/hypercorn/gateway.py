@@ -117,13 +117,13 @@ class HypercornGateway:
         waiter = Waiter()
         waits = signal.follow(waiter, generation) and self.stopping.follow(waiter, 0)
         if waits:
-            inbox.when_gone(waiter.wake)
+            inbox.when_gone(waiter.wake, or_ended=True)
             with trio.move_on_at(until):
                 await waiter.event.wait()
             inbox.when_gone(None)
         signal.leave(waiter)
         self.stopping.leave(waiter)
-        return signal.generation != generation and not inbox.gone and not self.stopping.generation
+        return signal.generation != generation and not inbox.ended and not self.stopping.generation
 
     async def pour(self, stream: Stream, inbox: Inbox, send: Send) -> None:
         """All pieces; then, for a stream that follows, those of each move until either side ends."""
@@ -137,7 +137,7 @@ class HypercornGateway:
         await send({"type": "http.response.body", "body": b""})
 
     async def follow(self, stream: Stream, signal: Signal, more: Callable[[], Any], inbox: Inbox, send: Send) -> None:
-        while not inbox.gone and not self.stopping.generation:
+        while not inbox.ended and not self.stopping.generation:
             generation = signal.generation
             await send_pieces(more(), send)
             until = trio.current_time() + stream.keep_alive_s

@@ -62,6 +62,7 @@ BATCH = 64
 BLOCK_S = 0.001  # how long it waits for the next request within that
 BLOCKS_SHIFT = 4  # a sixteenth as much memory is for field blocks of HTTP/2
 CLOCK_S = 0.02  # how late Age and Date may be
+READABLE, WRITABLE = int(Event.READABLE), int(Event.WRITABLE)
 
 
 class Lane(Turns):
@@ -78,12 +79,13 @@ class Lane(Turns):
         super().__init__()
         self.application = application
         self.answers = LaneAnswers(application, clock, meter, limits)
-        self.recall = self.answers.recall
+        self.recall = self.answers.memory.recall
         self.frames = RememberedFrames(self.answers.memory.answers)
         self.decoder = BlockDecoder(limits.memory_bytes >> BLOCKS_SHIFT, limits.head_bytes, MAX_FIELDS)
         self.certificates = certificates
         self.handshakes = Handshakes()
         self.asked_at = 0.0  # when somebody has asked last over TLS
+        self.look = application.generation
         self.meter = meter
         self.limits = limits
         self.generation = -1
@@ -124,8 +126,12 @@ class Lane(Turns):
             self.tick()
             for fd, mask in events:
                 connection = connections.get(fd)
-                if connection is not None:
-                    self.handle(connection, Event.WRITABLE if mask & WRITE else Event.READABLE)
+                if connection is None:
+                    continue
+                try:  # as `handle` does, which would cost each request one more call
+                    HANDLERS[connection.state][WRITABLE if mask & WRITE else READABLE](self, connection)
+                except Exception:
+                    self.contain(connection)
             if unread:
                 self.read_on()
             if waiting:
@@ -140,14 +146,18 @@ class Lane(Turns):
         """What TRANSITIONS says; a fault of ours costs the connection."""
         try:
             HANDLERS[connection.state][event](self, connection)
-        except Exception:  # a stream that fails half-way must not end the others
-            logger.exception("connection from %s: contained", connection.peer.address)
-            self.sockets.close(connection)
+        except Exception:
+            self.contain(connection)
+
+    def contain(self, connection: LaneConnection) -> None:
+        """A stream that fails half-way must not end the others."""
+        logger.exception("connection from %s: contained", connection.peer.address)
+        self.sockets.close(connection)
 
     def tick(self) -> None:
         """Look whether anything has moved, and now and then at the clock: nothing remembered outlives what it is of."""
         self.sockets.now = monotonic()
-        generation = self.application.generation()
+        generation = self.look()
         if self.sockets.now >= self.clock_at or generation != self.generation:
             self.clock_at = self.sockets.now + CLOCK_S
             self.generation = generation
@@ -189,8 +199,9 @@ class Lane(Turns):
             self.go_on(connection)
 
     def read_ahead(self, connection: LaneConnection) -> None:
-        """While one request is being answered: the next ones wait. A peer that ends still gets what it has asked;
-        what follows without end, ends.
+        """While one request is being answered: the next ones wait. A peer that ends (RFC 9112 section 9.6) still gets
+        what it has asked; only what would follow something for ever, ends. Nobody is told that it has gone before its
+        connection breaks: a client that has closed both ways cannot be told from one that still reads.
         """
         data = self.sockets.receive(connection)
         if data:
@@ -203,8 +214,6 @@ class Lane(Turns):
                 return
             connection.ended = True
             self.sockets.watch(connection, READ)
-            if isinstance(connection.doing, LaneClient):
-                connection.doing.leave()
             self.go_on(connection)
 
     def start(self, run: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
@@ -318,8 +327,6 @@ class Lane(Turns):
             client.started = True
             self.tasks += 1
             self.progress_s = monotonic()
-            if connection.ended:
-                client.leave()
             self.nursery.start_soon(self.run_task, connection, client)
         return None
 

@@ -14,7 +14,9 @@ from edged.access.identity import Identity
 from edged.http.application import Lease, Response, Shared, TimedFields
 from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.head import RequestHead
+from edged.http.lane.connection import LaneConnection
 from edged.http.memory import OBJECT_BYTES, Memo
+from edged.http.meter import Meter
 
 # The fields of a request, judged once: a name for them, the fields, whether the connection goes on after the answer.
 FieldSection = tuple[bytes, list[tuple[bytes, bytes]], bool]
@@ -38,9 +40,10 @@ class LeasedAnswer:
 
 
 class AnswerMemory:
-    """At most `memory_bytes`. status: of the answer that `recall` gave last; closes: whether the connection ends."""
+    """At most `memory_bytes`. meter: counts what is recalled."""
 
-    def __init__(self, memory_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, meter: Meter) -> None:
+        self.meter = meter
         sections_bytes = memory_bytes >> SECTIONS_SHIFT
         self.sections: Memo[bytes, FieldSection] = Memo(sections_bytes, size_of_section)
         self.last_name = 0
@@ -74,10 +77,10 @@ class AnswerMemory:
             self.second = int(now)
             self.opening_bytes = [bytes_of(opening, now) for opening in self.openings]
 
-    def recall(self, partition: bytes, raw: bytes) -> tuple[Opening, bytes] | None:
-        """The remembered answer to `raw`, and how it opens, if that is a whole request that was answered before."""
+    def recall(self, connection: LaneConnection, raw: bytes) -> bytes | None:
+        """The remembered answer to `raw`, if that is a whole request that was answered before."""
         cut = raw.find(b"\r\n")
-        section = self.sections.entries.get(partition + raw[cut:])
+        section = self.sections.entries.get(connection.partition + raw[cut:])
         if section is None:
             return None
         key = section[0] + raw[:cut]
@@ -90,7 +93,10 @@ class AnswerMemory:
                 return None
             known = known.data
         number = known[0]
-        return self.openings[number], self.opening_bytes[number] + known[1:]
+        status, _, _, connection.closing = self.openings[number]
+        self.meter.fast_answers[status] += 1
+        self.meter.remembered += 1
+        return self.opening_bytes[number] + known[1:]
 
     def familiar(self, partition: bytes, raw: bytes, limit: int) -> RequestHead | None:
         """What `raw` says, if it is a whole request of at most `limit` bytes with fields that were accepted before."""

@@ -162,6 +162,7 @@ class Sockets:
         """The lane has no more to do with this socket."""
         connection.become(LaneState.CLOSED)
         connection.outbox = None
+        connection.woken = False
         del self.connections[connection.fd]
         self.meter.fast_connections = len(self.connections)
         self.epoll.unregister(connection.fd)
@@ -179,6 +180,7 @@ class Sockets:
         elif isinstance(doing, FileUnderWay):
             os.close(doing.response.handle)
         elif isinstance(doing, LaneClient):
+            doing.leave()
             doing.scope.cancel()
             doing.room.unpark_all()
         elif doing is not None and not isinstance(doing, ThreadWork):

@@ -9,7 +9,7 @@ from typing import Literal
 import trio
 
 from edged.errors import RequestError
-from edged.http.application import Response, Shared
+from edged.http.application import DATE, Response, Shared, TimedFields
 from edged.http.cors import CorsRule
 from edged.http.dates import write_date
 from edged.http.fields import Fields
@@ -59,9 +59,11 @@ class DataAge:
         return ((b"Date", write_date(now)), (b"Edged-State", state), (b"Age", b"%d" % self.age_s(now)))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Service:
-    """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told."""
+    """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told; vary:
+    the fields that decide every answer.
+    """
 
     catalog: Catalog
     news: News
@@ -73,10 +75,10 @@ class Service:
     damage: DamageReports = field(default_factory=DamageReports)
     dictionaries: Dictionaries = field(default_factory=Dictionaries)
     ages: dict[str, tuple[View, DataAge]] = field(default_factory=dict)
+    vary: bytes = field(init=False)
 
-    @property
-    def vary(self) -> bytes:
-        return b"Accept, Accept-Encoding, Origin" if self.cors.origins else b"Accept, Accept-Encoding"
+    def __post_init__(self) -> None:
+        self.vary = b"Accept, Accept-Encoding, Origin" if self.cors.origins else b"Accept, Accept-Encoding"
 
     def age_of(self, view: View) -> DataAge:
         """The same object for the same view."""
@@ -124,8 +126,9 @@ def respond(
     accepted = request.get(b"accept-encoding")
     vary, cors = service.vary, service.cors.fields(request)
     version, trained = None, None
+    timed: TimedFields = DATE
     if view is not None:
-        version = view.version
+        version, timed = view.version, service.age_of(view)
         if offers_dcz(accepted) and form is not DICTIONARY:
             trained = service.dictionaries.of(view)
             vary += b", Available-Dictionary"
@@ -142,19 +145,12 @@ def respond(
     known = request.values.get(b"if-none-match")
     if known is not None and names_tag(known, tag.encode()):
         shared = shared_fields(None, coding, version, vary, cors, kept.cache)
-        return timed(inquiry, Response(304, own, keep=kept.keep, shared=shared))
+        return Response(304, own, b"", timed, kept.keep, shared)
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
     shared = shared_fields(form, coding, version, vary, cors, kept.cache)
-    return timed(inquiry, Response(200, own, body, keep=kept.keep, shared=shared))
-
-
-def timed(inquiry: Inquiry, response: Response) -> Response:
-    """With the age of the data that it is made from."""
-    if inquiry.view is not None:
-        response.timed = inquiry.service.age_of(inquiry.view)
-    return response
+    return Response(200, own, body, timed, kept.keep, shared)
 
 
 @lru_cache(maxsize=128)
@@ -184,6 +180,7 @@ def problem(inquiry: Inquiry, fault: RequestError) -> Response:
         *((name.encode(), value.encode()) for name, value in fault.headers),
         *service.cors.fields(inquiry.request),
     ]
-    if view is not None:
-        fields.append((b"Edged-Version", b"%d" % view.version))
-    return timed(inquiry, Response(fault.status, tuple(fields), body))
+    if view is None:
+        return Response(fault.status, tuple(fields), body)
+    fields.append((b"Edged-Version", b"%d" % view.version))
+    return Response(fault.status, tuple(fields), body, service.age_of(view))

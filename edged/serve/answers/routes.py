@@ -93,7 +93,8 @@ def find(inquiry: Inquiry) -> Answer:
         parse_query(query, NO_PARAMETERS)
         return answer_datasets(inquiry)
     dataset = inquiry.dataset = find_dataset(service, decode(segments[0], "dataset"))
-    inquiry.generation = service.news.signal(dataset.name).generation  # before the view: no move is lost between them
+    if segments[-1] == b"changes":  # which may be waited for: read before the view, so that no move is lost between
+        inquiry.generation = service.news.signal(dataset.name).generation
     view = inquiry.view = open_view(dataset)
     found = route(inquiry, view, segments[1:], query)
     return service.damage.watched(dataset.name, found) if isinstance(found, Stream) else found

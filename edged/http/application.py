@@ -31,6 +31,11 @@ class Disconnected(Exception):
     """The client has gone before its request was whole."""
 
 
+def is_endless(fields: Fields) -> bool:
+    """Whether an answer ends only with its client: an event stream (HTML standard, section 9.2)."""
+    return any(name.lower() == b"content-type" and value.startswith(b"text/event-stream") for name, value in fields)
+
+
 class TimedFields(Protocol):
     """The fields of an answer that change with the time alone. Hashable; equal ones write the same at any time."""
 
@@ -223,7 +228,7 @@ class Client(Protocol):
 
     def when_gone(self, act: Callable[[], None] | None) -> None:
         """What to do when the connection has broken; at once if it has. A client that will send no more may still
-        read. None: nothing any more.
+        read: it has gone only from an answer without end. None: nothing any more.
         """
 
     async def interim(self, status: int, fields: Fields) -> None:

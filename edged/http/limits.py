@@ -15,8 +15,8 @@ class Limits:
     """connections: at once, over all addresses; per_peer: at once for one uid (Unix socket) or one address (TCP, but
     loopback is everybody's and has no such cap); head_s: from the first byte of a request's head to its last; body_s:
     between two pieces of a request's body; write_s: without progress while a client does not read; idle_s: between
-    requests; handshake_s: for TLS; graceful_s: for answers under way when the server stops; head_bytes: a whole head;
-    memory_bytes: for remembered answers.
+    requests; ended_s: for an answer to a client that has ended and may have gone; handshake_s: for TLS; graceful_s: for
+    answers under way when the server stops; head_bytes: a whole head; memory_bytes: for remembered answers.
     """
 
     connections: int = 1024
@@ -25,6 +25,7 @@ class Limits:
     body_s: float = 15.0
     write_s: float = 20.0
     idle_s: float = 75.0
+    ended_s: float = 30.0
     handshake_s: float = 10.0
     graceful_s: float = 5.0
     head_bytes: int = 32 << 10  # room for 500 keys of 60 characters

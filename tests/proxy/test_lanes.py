@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +19,7 @@ from edged.clock import Clock
 from edged.config import ServeConfig
 from edged.http.lane.lane import Lane
 from edged.http.lane.turns import PARKED_SLICE_S
+from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
 from edged.proxy.application import ProxyApplication
@@ -215,11 +217,46 @@ async def test_pipelined_requests_behind_a_miss_wait_for_it() -> None:
         assert meter.fast_connections == 1
 
 
+def has_asked(origin: Origin, count: int) -> bool:
+    return len(origin.asked) == count
+
+
+def reset_at_close(asker: Client) -> None:
+    """As one that goes with bytes unread: a mere FIN says only that it sends no more."""
+    assert isinstance(asker.stream, trio.SocketStream)
+    asker.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def test_a_client_that_ends_gets_its_answer_from_upstream_in_both_lanes() -> None:
+    release = trio.Event()
+    says = Says(before=release.wait)
+    async with both(says) as (fast, slow, origin, *_), client(fast) as one, client(slow) as other:
+        for number, asker in enumerate((one, other), 1):
+            await asker.send(head("GET", "/a"))
+            await asker.stream.send_eof()
+            await eventually(partial(has_asked, origin, number))
+        release.set()
+        for asker in (one, other):
+            assert (await asker.end()).endswith(b"hello")
+
+
+async def test_a_client_that_has_ended_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edged.serve.app_server.Limits", partial(Limits, ended_s=0.1))
+    monkeypatch.setattr("edged.http.lane.turns.SWEEP_S", 0.02)
+    async with both(Says(before=trio.sleep_forever)) as (fast, _, _origin, _meter, app):
+        async with client(fast) as asker:
+            await asker.send(head("GET", "/a"))
+            await asker.stream.send_eof()
+            assert await asker.end() == b""
+        await eventually(lambda: not app.gateway.upstreams[0].pool.connections)
+
+
 async def test_a_client_that_leaves_frees_its_upstream_connection() -> None:
     async with both(Says(before=trio.sleep_forever)) as (fast, _, origin, meter, app):
         async with client(fast) as asker:
             await asker.send(head("GET", "/a"))
             await eventually(lambda: len(origin.asked) == 1)
+            reset_at_close(asker)
         await eventually(lambda: not app.gateway.upstreams[0].pool.connections)
         await eventually(lambda: meter.fast_connections == 0)
 

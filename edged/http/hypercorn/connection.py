@@ -189,9 +189,9 @@ class StrictH11(H11Protocol):
 
     head_since = inf
 
-    def __init__(self, websockets: bool, *args: Any) -> None:
+    def __init__(self, limits: Limits, *args: Any) -> None:
         super().__init__(*args)
-        self.websockets = websockets
+        self.limits = limits
         self.connection = StrictConnection(h11.SERVER, max_incomplete_event_size=self.config.h11_max_incomplete_size)
         self.answered = trio.Event()
 
@@ -207,12 +207,13 @@ class StrictH11(H11Protocol):
 
     async def finish(self) -> None:
         """The peer will send no more. A request that came whole gets its answer all the same (RFC 9112 section 9.6);
-        the application is told, so that an answer without end ends.
+        what would follow something for ever is told and ends. Nobody waits for longer than ended_s: it may have gone.
         """
         stream = self.stream
         if isinstance(stream, HTTPStream) and self.connection.their_state in (h11.DONE, h11.MUST_CLOSE):
             await stream.app_put(cast(Any, {"type": ENDED}))
-            await self.answered.wait()
+            with trio.move_on_after(self.limits.ended_s):
+                await self.answered.wait()
 
     async def _close_stream(self) -> None:
         await super()._close_stream()
@@ -239,7 +240,7 @@ class StrictH11(H11Protocol):
         )
         self.connection_state = with_request(self.connection_state, request.method, body=body)
         wanted = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
-        if self.websockets and wanted == [b"websocket"] and request.method == b"GET":
+        if self.limits.websockets and wanted == [b"websocket"] and request.method == b"GET":
             await super()._create_stream(request)
             return
         fields = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
@@ -318,7 +319,7 @@ class StrictProtocol(ProtocolWrapper):
         if isinstance(self.protocol, H2Protocol):
             self.protocol = StrictH2(limits, *self.arguments)
         else:
-            self.protocol = StrictH11(limits.websockets, *self.arguments)
+            self.protocol = StrictH11(limits, *self.arguments)
 
     async def handle(self, event: Event) -> None:
         try:

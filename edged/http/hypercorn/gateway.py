@@ -26,6 +26,7 @@ from edged.http.application import (
     Stream,
     Waiter,
     contained,
+    is_endless,
 )
 from edged.http.fields import Fields
 from edged.http.hypercorn.connection import BODY, Inbox
@@ -153,6 +154,8 @@ class HypercornClient:
         self.inbox = inbox
         self.send = send
         self.meter = meter
+        self.act: Callable[[], None] | None = None
+        self.endless = False  # the answer has no end of its own
 
     async def body(self) -> AsyncGenerator[bytes, None]:
         while True:
@@ -165,13 +168,16 @@ class HypercornClient:
                 return
 
     def when_gone(self, act: Callable[[], None] | None) -> None:
-        self.inbox.when_gone(act)
+        self.act = act
+        self.inbox.when_gone(act, or_ended=self.endless)
 
     async def interim(self, status: int, fields: Fields) -> None:
         """Hypercorn passes no 1xx on."""
 
     async def start(self, status: int, fields: Fields) -> None:
         self.meter.slow_answers[status] += 1
+        self.endless = is_endless(fields)
+        self.when_gone(self.act)
         await self.send({"type": "http.response.start", "status": status, "headers": list(fields)})
 
     async def write(self, data: bytes) -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import trio
 
-from edged.http.application import ByTask
+from edged.http.application import ByTask, is_endless
 from edged.http.fields import Fields
 from edged.http.framing import CLOSE, LAST_CHUNK, chunk, join_fields, status_line
 from edged.http.head import RequestHead
@@ -31,7 +31,9 @@ class LaneClient:
         self.answers = answers
         self.send: Callable[[bytes], Awaitable[None]]
         self.scope = trio.CancelScope()  # cancelled when the connection is closed
-        self.gone = False  # the client will send no more
+        self.ended = False  # the client will send no more
+        self.endless = False  # the answer has no end of its own
+        self.gone = False
         self.act: Callable[[], None] | None = None
         self.room = trio.lowlevel.ParkingLot()  # unparked when the kernel has taken everything
         self.started = False
@@ -64,6 +66,12 @@ class LaneClient:
         if act is not None and self.gone:
             act()
 
+    def end_input(self) -> None:
+        """The client will send no more; an answer without end ends with that."""
+        self.ended = True
+        if self.endless:
+            self.leave()
+
     def leave(self) -> None:
         """The client has gone."""
         self.gone = True
@@ -81,6 +89,9 @@ class LaneClient:
         """
         self.status = status
         self.answers[status] += 1
+        self.endless = is_endless(fields)
+        if self.ended:
+            self.end_input()
         lengths = [value for name, value in fields if name.lower() == b"content-length"]
         self.bodiless = self.head_only or status in (204, 304)
         if status not in (204, 304):

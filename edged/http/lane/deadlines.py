@@ -43,6 +43,12 @@ class Deadlines:
     def sweep_writing(self, connection: LaneConnection) -> None:
         self.is_stalled(connection)
 
+    def sweep_task(self, connection: LaneConnection) -> None:
+        """A client that has ended is owed its answer, but not for ever: it may have gone for good."""
+        silent_s = self.sockets.now - connection.progress_at
+        if not self.is_stalled(connection) and connection.ended and silent_s > self.limits.ended_s:
+            self.sockets.close(connection)
+
     def sweep_held(self, connection: LaneConnection) -> None:
         held = connection.doing
         assert isinstance(held, HeldRequest)

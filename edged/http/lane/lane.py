@@ -214,6 +214,8 @@ class Lane(Turns):
                 return
             connection.ended = True
             self.sockets.watch(connection, READ)
+            if isinstance(connection.doing, LaneClient):
+                connection.doing.end_input()
             self.go_on(connection)
 
     def start(self, run: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
@@ -442,7 +444,7 @@ TRANSITIONS: dict[tuple[LaneState, Event], Callable[[Lane, LaneConnection], None
     (LaneState.BY_TASK, Event.READABLE): Lane.read_ahead,
     (LaneState.BY_TASK, Event.WRITABLE): Lane.flush,
     (LaneState.BY_TASK, Event.ANSWERED): Lane.end_task,
-    (LaneState.BY_TASK, Event.SWEPT): Lane.sweep_writing,
+    (LaneState.BY_TASK, Event.SWEPT): Lane.sweep_task,
     (LaneState.BY_TASK, Event.DRAINED): Lane.nothing,
     (LaneState.HANDING_OVER, Event.READABLE): Lane.read_ahead,
     (LaneState.HANDING_OVER, Event.WRITABLE): Lane.flush,

@@ -79,6 +79,18 @@ class DatasetConfig(Struct, frozen=True, forbid_unknown_fields=True):
         list[Name],
         Meta(max_length=64, description="Collections without which a version is refused and the last one served on."),
     ] = field(default_factory=list)
+    ca: Annotated[
+        File, Meta(description="PEM of the only authorities trusted for the origins; empty: the system's.")
+    ] = ""
+    cert: Annotated[File, Meta(description="PEM of a client certificate, shown to the origins, with key.")] = ""
+    key: Annotated[File, Meta(description="PEM key of cert.")] = ""
+    headers: Annotated[
+        dict[str, str],
+        Meta(description='Sent to the origins and nobody else; "env:NAME" is taken from the environment.'),
+    ] = field(default_factory=dict)
+    proxy: Annotated[
+        str, Meta(description="URL of an HTTP proxy on the way to the origins; empty: the environment's, if any.")
+    ] = ""
 
 
 class CertificateConfig(Struct, frozen=True, forbid_unknown_fields=True):

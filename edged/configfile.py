@@ -18,12 +18,16 @@ from msgspec import Struct
 
 from edged.config import CertificateConfig, Config, DatasetConfig, ProxyConfig, RouteConfig, ServeConfig
 from edged.errors import ConfigError
+from edged.http.fields import BAD_VALUE, TOKEN
+from edged.http.urls import sound_url
 from edged.toml import Check, Fault, Key, Table, read_toml
 from edged.units import size_bytes
 
 DEFAULT_PATH = Path("/etc/edged/edged.toml")
 DROP_INS = "edged.d"  # beside the configuration; its files are read after it
 SMALLEST_QUOTA = 4 << 20  # bytes: the proxy's database with its log
+FROM_ENVIRONMENT = "env:"
+OWN_FIELDS = {"host", "connection", "content-length", "transfer-encoding", "te", "upgrade", "range", "if-none-match"}
 WILDCARDS = {"0.0.0.0", "[::]"}  # noqa: S104 - compared with, not bound to
 LOOPBACK = {"localhost": "127.0.0.1"}
 
@@ -159,6 +163,43 @@ def is_sound_url(url: str) -> bool:
         return False
 
 
+def check_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
+    """URLs that can be used, keys that go together, header fields that are some and no secrets that are not there."""
+    faults: list[Fault] = []
+    for index, url in enumerate(dataset.origin):
+        if not url.startswith("file:"):
+            faults += check_url(url, table, (*key, "origin", index))
+    if dataset.proxy:
+        scheme, _, rest = dataset.proxy.partition("://")
+        faults += check_url(f"{scheme}://{rest.rpartition('@')[2]}", table, (*key, "proxy"))
+    if bool(dataset.cert) != bool(dataset.key):
+        faults.append(table.fault((*key, "cert"), "cert and key go together; set both or neither"))
+    for name, value in dataset.headers.items():
+        place = (*key, "headers", name)
+        if not TOKEN.fullmatch(name.encode()) or name.lower() in OWN_FIELDS:
+            faults.append(table.fault(place, f"{name!r} is no header field that can be set; name another"))
+        elif value.startswith(FROM_ENVIRONMENT) and value.removeprefix(FROM_ENVIRONMENT) not in os.environ:
+            what = f"{value!r}: there is no such variable in the environment; set it where edged is started"
+            faults.append(table.fault(place, what))
+        elif BAD_VALUE.search(header_value(value).encode()) or not header_value(value).isascii():
+            faults.append(table.fault(place, "its value holds a control character or one beyond ASCII; correct it"))
+    return faults + check_files(dataset, ("ca", "cert", "key"), table, key)
+
+
+def check_url(url: str, table: Table, key: Key) -> list[Fault]:
+    try:
+        sound_url(url)
+    except ValueError as fault:
+        return [table.fault(key, f"{url!r}: {fault}; expected https://host[:port]/path")]
+    return []
+
+
+def header_value(value: str) -> str:
+    """A configured value, or that of the environment which it names."""
+    name = value.removeprefix(FROM_ENVIRONMENT)
+    return value if name == value else os.environ[name].strip()
+
+
 def check_route(route: RouteConfig, table: Table, key: Key) -> list[Fault]:
     """Keys that go together, and files that must be there."""
     faults: list[Fault] = []
@@ -185,6 +226,7 @@ def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
 
 CHECKS: Mapping[type, Check] = {
     CertificateConfig: lambda found, table, key: check_files(found, ("cert", "key"), table, key),
+    DatasetConfig: check_dataset,
     ServeConfig: check_serve,
     RouteConfig: check_route,
     ProxyConfig: check_proxy,
@@ -203,7 +245,7 @@ def warn_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
     if dataset.seed and not Path(dataset.seed).is_file():
         what = f'{dataset.seed!r} is not a file; make one with `edged bundle export`, or set ""'
         faults.append(table.fault((*key, "seed"), what))
-    return faults
+    return faults + warn_key(dataset, "key", table, key)
 
 
 def warn_key(section: Struct, name: str, table: Table, key: Key) -> list[Fault]:
@@ -283,6 +325,8 @@ def comment(text: str) -> list[str]:
 def toml_value(value: object) -> str:
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {toml_value(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(toml_value(item) for item in value) + "]"
     return str(value).lower() if isinstance(value, bool) else str(value)

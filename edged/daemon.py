@@ -23,6 +23,7 @@ import trio
 import edged
 from edged.clock import Clock, freshness
 from edged.config import Config, DatasetConfig
+from edged.configfile import header_value
 from edged.errors import DamageError, EdgedError, RequestError, StoreError
 from edged.http.addresses import refuse_taken
 from edged.http.limits import SWITCH_S, Limits
@@ -46,7 +47,7 @@ from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
 from edged.sync.follower import Follower
 from edged.sync.status import DatasetStatus
-from edged.sync.subscription import Subscription, device_id
+from edged.sync.subscription import OriginAccess, Subscription, device_id
 from edged.units import size_bytes
 from edged.version import VERSION
 
@@ -288,7 +289,13 @@ def subscription_of(dataset: DatasetConfig, config: Config) -> Subscription:
         dataset.poll_s,
         tuple(dataset.require),
         device_id(config.daemon.device_id),
+        access_of(dataset),
     )
+
+
+def access_of(dataset: DatasetConfig) -> OriginAccess:
+    headers = tuple((name, header_value(value)) for name, value in dataset.headers.items())
+    return OriginAccess(dataset.ca, dataset.cert, dataset.key, headers, dataset.proxy)
 
 
 def close_writer(station: Station) -> None:

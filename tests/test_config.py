@@ -9,6 +9,7 @@ import pytest
 
 from edged.config import Config
 from edged.configfile import all_faults, load, load_with_warnings, render_default
+from edged.daemon import access_of
 from edged.errors import ConfigError
 from edged.replica.files.disk import DEFAULT_DATA_DIR
 
@@ -281,3 +282,42 @@ def test_routes_of_the_proxy(tmp_path: Path) -> None:
 
 def test_readers_know_where_replicas_are_without_reading_a_configuration() -> None:
     assert Config().daemon.data_dir == DEFAULT_DATA_DIR
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ('origin = ["http://[bad/"]', "the host is no name or address"),
+        ('origin = ["file:///x", "http://h:99999/"]', "the port is not a number up to 65535"),
+        ('origin = ["http://a..b/"]', "no part of a host name"),
+        ('origin = ["https://xn--a\u200d.example/"]', "no international host name"),
+        ('origin = ["file:///x"]\nproxy = "ftp://h"', "does not begin with https:// or http://"),
+        ('origin = ["file:///x"]\nproxy = "http://ann:s3cret@h:0"', "the port is 0"),
+        ('origin = ["file:///x"]\ncert = "c"', "cert and key go together"),
+        ('origin = ["file:///x"]\nca = "/nonexistent"', "is not a file"),
+        ('origin = ["file:///x"]\nheaders = {"a b" = "x"}', "no header field that can be set"),
+        ('origin = ["file:///x"]\nheaders = {Host = "x"}', "no header field that can be set"),
+        ('origin = ["file:///x"]\nheaders = {A = "env:NO_SUCH_VARIABLE"}', "no such variable in the environment"),
+        ('origin = ["file:///x"]\nheaders = {A = "s3cret\\n"}', "a control character or one beyond ASCII"),
+    ],
+)
+def test_origins_that_cannot_be_reached_as_written(tmp_path: Path, lines: str, said: str) -> None:
+    (tmp_path / "trust").write_bytes(b"")
+    text = f'[[datasets]]\nname = "a"\ntrust = "{tmp_path}/trust"\n{lines}\n'
+    faults = faults_of(tmp_path, text)
+    assert [said in fault for fault in faults].count(True) == 1
+    assert "s3cret" not in "".join(faults)
+
+
+def test_origins_as_people_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trust").write_bytes(b"")
+    monkeypatch.setenv("ORIGIN_TOKEN", "Bearer s3cret\n")
+    path = tmp_path / "edged.toml"
+    path.write_text(
+        f'[[datasets]]\nname = "a"\ntrust = "{tmp_path}/trust"\norigin = ["https://b\u00fccher.example:8443/a"]\n'
+        'proxy = "http://ann:pass@10.0.0.1:3128"\nheaders = {Authorization = "env:ORIGIN_TOKEN", X-Device = "box"}\n'
+    )
+    access = access_of(load(path).datasets[0])
+    assert access.headers == (("Authorization", "Bearer s3cret"), ("X-Device", "box"))
+    assert "s3cret" not in repr(access)
+    assert "pass" not in repr(access)

@@ -25,7 +25,7 @@ from edged.units import span_text
 
 log = logging.getLogger("edged.sync")
 
-TRUST_FILE_S = 300.0  # between attempts to use a trust file that cannot be used
+TRUST_FILE_S = 300.0  # between attempts to use a trust file, or certificates, that cannot be used
 ONCE_RESTS = 2  # how often `sync_once` waits and tries again when nothing can be reached
 STATE_S = 600.0  # the state is looked at so often at least: the clock may be set meanwhile
 
@@ -50,21 +50,22 @@ async def run(
 ) -> None:
     """Keep the replica at the live version for ever. Started when what is held is known.
 
-    origins: instead of those of the subscription. Where the trust file cannot be used, nothing is fetched and the
-    status says why, until it can: what is held is still served. Raises ConfigError for an origin's URL, and whatever
+    origins: instead of those of the subscription. Where the trust file, an origin's URL or its certificates cannot be
+    used, nothing is fetched and the status says why, until they can: what is held is still served. Raises only what
     is unexpected.
     """
     subscription, status, control = follower.subscription, follower.status, follower.control
-    async with origins or Origins.of(subscription, status.traffic) as found, trio.open_nursery() as nursery:
+    async with trio.open_nursery() as nursery:
         follower.note_held(await follower.write(follower.writer.status))
         control.keep_pin = follower.pin
         task_status.started()
         nursery.start_soon(log_states, follower)
         while True:
             try:
-                with Shell(settings_of(subscription, found), found, follower) as shell:
-                    await shell.run()
-            except (ConfigError, WireError, TrustError) as fault:
+                async with origins or Origins.of(subscription, status.traffic) as found:
+                    with Shell(settings_of(subscription, found), found, follower) as shell:
+                        await shell.run()
+            except (ConfigError, TransportError, WireError, TrustError) as fault:
                 if status.last_error != one_line(fault):
                     log.error("%s: %s", subscription.dataset, one_line(fault))
                 status.last_error = one_line(fault)

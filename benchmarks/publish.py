@@ -21,7 +21,7 @@ from pathlib import Path
 import zstandard
 
 from edged.demo.catalogue import catalogue
-from edged.origin.input.reading import read_lines
+from edged.origin.input.lines import read_lines
 
 EDITS = 90
 

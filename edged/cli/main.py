@@ -125,14 +125,21 @@ def discard_output() -> None:
 
 
 def report(fault: EdgedError, *, as_json: bool) -> int:
-    """The error's line on standard error (with --json also a document on standard output); its exit code."""
+    """The error's line on standard error, a line for each of several faults; its exit code.
+
+    With --json also a document on standard output.
+    """
+    faults: tuple[str, ...] = getattr(fault, "faults", ())
     line = " ".join(str(fault).split())
     if as_json:
         document: dict[str, object] = {"error": line, "kind": type(fault).__name__}
-        if faults := getattr(fault, "faults", ()):
+        if faults:
             document["faults"] = list(faults)
         print(json.dumps(document, ensure_ascii=False))
-    print(f"edged: {line}", file=sys.stderr)
+    summary = getattr(fault, "summary", "")
+    lines = [*faults, *([summary] if summary else [])] if len(faults) > 1 else [line]
+    for one in lines:
+        print(f"edged: {' '.join(one.split())}", file=sys.stderr)
     return fault.exit_code
 
 

@@ -130,6 +130,11 @@ def test_exit_codes_tell_who_has_to_act(feed: Path, tmp_path: Path, capsys: pyte
     bad = ndjson(tmp_path / "bad", [LINES[0], {"collection": "titles"}])
     assert failed(capsys, "origin", "publish", *on, bad)[0] == 3
     assert f"{bad}:2: " in failed(capsys, "origin", "publish", *on, bad)[1]
+    worse = ndjson(tmp_path / "worse", [{"collection": "titles"}, LINES[0], {"key": "k"}])
+    assert main(["origin", "publish", *on, worse]) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in said[:2]] == [f"{worse}:1", f"{worse}:3"]
+    assert said[2:] == ["edged: 2 faults; nothing was published: correct the input"]
     assert failed(capsys, "origin", "publish", *on, "/nowhere.ndjson")[0] == 1
     assert failed(capsys, "origin", "publish", *on, good, "--key", "id")[0] == 2
     assert failed(capsys, "origin", "publish", str(tmp_path), "--dataset", "catalog", good)[0] == 1

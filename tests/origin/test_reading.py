@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ import pytest
 import zstandard
 
 from edged.errors import OriginError, WireError
-from edged.origin.input import reading
-from edged.origin.input.reading import InputError, Inputs
+from edged.origin.input import lines
+from edged.origin.input.lines import InputError
+from edged.origin.input.reading import Inputs
 
 
 def line(key: str, value: Any = None, **more: Any) -> str:
@@ -66,8 +70,11 @@ def test_several_inputs_and_standard_input(tmp_path: Path, monkeypatch: pytest.M
     ("bad", "complaint"),
     [
         ('{"collection": "titles", "key": "x"}', "expected `value`"),
-        ('{"collection": "titles", "key": 7, "value": 1}', "Expected `str`, got `int` - at `$.key`"),
-        ('{"collection": "titles", "key": "x", "valeu": 1}', "unknown field `valeu`"),
+        ('{"collection": "titles", "key": 7, "value": 1}', "key: expected text, got int"),
+        (
+            '{"collection": "titles", "key": "x", "valeu": 1}',
+            "unknown name 'valeu'; expected collection",
+        ),
         ('{"collection": "titles", "key": "x", "deleted": true}', "give --changes"),
         ('{"collection": "changes", "key": "x", "value": 1}', "reserved"),
         ('{"collection": "../x", "key": "x", "value": 1}', "collection name"),
@@ -75,17 +82,44 @@ def test_several_inputs_and_standard_input(tmp_path: Path, monkeypatch: pytest.M
         (line("x" * 513, 1), "1 to 512 bytes"),
         ('{"collection": "titles", "key": "a\\u0000b", "value": 1}', "without NUL"),
         ('{"collection": "titles", "key": "x", "value": 12345678901234567890123}', "does not fit in 64 bits"),
-        ('{"collection": "titles", "key": "x", "value": 1e999}', "out of range"),
-        ('{"collection": "titles", "key": "x", "value": NaN}', "malformed"),
+        ('{"collection": "titles", "key": "x", "value": 1e999}', "not a JSON number"),
+        ('{"collection": "titles", "key": "x", "value": NaN}', "NaN is not a JSON number"),
         ('{"collection": "titles", "key": "x", "value": ' + "[" * 80 + "]" * 80 + "}", "nested deeper than 64"),
-        ('{"collection": "titles", "key": "x", "value": ' + "[" * 9000 + "]" * 9000 + "}", "recursion"),
-        ('["titles", "x", 1]', "Expected `object`, got `array`"),
-        ('{"collection": "titles"', "truncated"),
-        ('{"commit": 3, "date": "2023-09-16"}', "unknown field `commit`"),
+        (
+            '{"collection": "titles", "key": "x", "value": ' + "[" * 9000 + "]" * 9000 + "}",
+            "nested deeper than 64 levels",
+        ),
+        ('"titles"', "expected an object, got text"),
+        ('{"collection": "titles"', "not JSON at character 24: expecting ',' delimiter"),
+        (b'{"collection": "titles", "key": "x", "value": "\xff"}', "not UTF-8 at byte 48 of the line"),
+        (
+            '{"collection": "titles", "key": "x", "value": {"a": 1, "a": 1}}',
+            "the name 'a' is there twice in one object",
+        ),
+        ('{"collection": "titles", "key": "x", "key": "y", "value": 1}', "the name 'key' is there twice"),
+        ('{"collection": "titles", "key": "x", "value": [{"b": {"c": 1, "c": 2}}]}', "the name 'c' is there twice"),
+        ('{"collection": "titles", "key": "x", "value": "\\ud800"}', "surrogate"),
+        ('{"collection": "titles", "key": "\\udc00", "value": 1}', "surrogate"),
+        ('{"collection": "titles", "key": "x", "value": {"\\ud800": 1}}', "surrogate"),
+        ('{"collection": "titles", "key": "x", "value": ' + "7" * 5000 + "}", "does not fit in 64 bits"),
+        ('{"collection": "titles", "key": "x", "value": ' + "[" * 1000 + "]" * 1000 + "}", "nested deeper than 64"),
+        ('{"collection": "titles", "key": "x", "value": ' + '{"a":' * 1000 + "1" + "}" * 1000 + "}", "nested deeper"),
+        ('{"collection": "titles", "key": "x", "value": -Infinity}', "-Infinity is not a JSON number"),
+        ('{"collection": "titles", "value": 1}', "the name 'key' is missing"),
+        ('{"key": "x", "value": 1}', "the name 'collection' is missing"),
+        ('{"collection": "titles", "key": "x", "deleted": "yes"}', "`deleted`: expected true or false, got text"),
+        ('{"collection": "titles", "key": "x", "value": 1} {}', "not JSON at character 50: extra data"),
+        ("\ufeff" + '{"collection": "titles", "key": "x", "value": 1}', "not JSON at character 1"),
+        ("null", "expected an object, got null"),
+        (
+            '{"commit": 3, "date": "2023-09-16"}',
+            "(plain objects need --collection and --key)",
+        ),
     ],
 )
-def test_a_bad_line_is_named_with_its_place_and_what_was_got(bad: str, complaint: str, tmp_path: Path) -> None:
-    name = written(tmp_path / "input.ndjson", (line("a", 1) + bad.strip() + "\n" + line("b", 1)).encode())
+def test_a_bad_line_is_named_with_its_place_and_what_was_got(bad: str | bytes, complaint: str, tmp_path: Path) -> None:
+    middle = bad.strip().encode() if isinstance(bad, str) else bad
+    name = written(tmp_path / "input.ndjson", line("a", 1).encode() + middle + b"\n" + line("b", 1).encode())
     with pytest.raises(InputError) as caught:
         keys(Inputs([name]))
     assert str(caught.value).startswith(f"{name}:2: ")
@@ -97,7 +131,7 @@ def test_all_bad_lines_are_counted_and_the_first_are_named(tmp_path: Path) -> No
     name = written(tmp_path / "input", (line("a", 1) + "?\n" * 300).encode())
     with pytest.raises(InputError, match=r":2: .* and 290 more; nothing was published") as caught:
         keys(Inputs([name]))
-    assert len(caught.value.faults) == reading.FAULTS_KEPT
+    assert len(caught.value.faults) == lines.FAULTS_KEPT
 
 
 @pytest.mark.parametrize("cut", [1, 9, 4000])
@@ -117,8 +151,8 @@ def test_damage_and_what_follows_a_frame_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_line_without_end_is_refused_before_it_fills_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "LINE_BYTES", 1 << 16)
-    bomb = zstandard.ZstdCompressor().compress(b"[" * (50 << 20))
+    monkeypatch.setattr(lines, "LINE_BYTES", 1 << 16)
+    bomb = zstandard.ZstdCompressor().compress(b'{"a":"' + b"[" * (50 << 20))
     with pytest.raises(InputError, match="a line of more than 65536 bytes"):
         keys(Inputs([written(tmp_path / "bomb.zst", bomb)]))
 
@@ -154,3 +188,64 @@ def test_edits_remove_records_in_both_forms(tmp_path: Path) -> None:
     both = written(tmp_path / "both", b'{"collection":"titles","key":"a","deleted":true,"value":1}\n')
     with pytest.raises(InputError, match="got both"):
         keys(Inputs([both], edits=True))
+
+
+WHOLE = line("a", 1).encode()
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (lzma.compress(WHOLE), "is xz-compressed; expected NDJSON, plain or compressed with zstd or gzip"),
+        (bz2.compress(WHOLE), "is bzip2-compressed"),
+        (b"\x04\x22\x4d\x18rest", "is lz4-compressed"),
+        (b"PK\x03\x04rest", "is a zip archive"),
+        (b"7z\xbc\xaf\x27\x1crest", "is a 7z archive"),
+        (b"x" * 257 + b"ustar\x0000" + bytes(200), "is a tar archive"),
+        (b"PAR1rest", "is a Parquet file"),
+        (b"SQLite format 3\0rest", "is an SQLite database"),
+        (b"edged bundle\n\0\0", "is a bundle of edged"),
+        (WHOLE.decode().encode("utf-16"), "is UTF-16; save it as UTF-8"),
+        (WHOLE.decode().encode("utf-16-le"), "is UTF-16 or no text at all"),
+        (WHOLE.decode().encode("utf-16-be"), "is UTF-16 or no text at all"),
+        (WHOLE.decode().encode("utf-32"), "is UTF-32"),
+        (b"\xef\xbb\xbf" + WHOLE, "is UTF-8 with a byte order mark"),
+        (b"[\n" + WHOLE + b"]", "is a JSON array; expected one object a line"),
+        (json.dumps([{"id": 1}]).encode(), "is a JSON array"),
+        (json.dumps({"id": 1}, indent=2).encode(), "is one JSON document over several lines"),
+        (b"<!doctype html><title>x</title>", "is HTML or XML"),
+        (b"id,title\n1,One\n", "is CSV or the like"),
+        (b"id;title\n1;One\n", "is CSV or the like"),
+        (gzip.compress(lzma.compress(WHOLE)), "is xz-compressed"),
+        (zstandard.ZstdCompressor().compress(b"\xef\xbb\xbf" + WHOLE), "is UTF-8 with a byte order mark"),
+    ],
+)
+def test_what_is_no_ndjson_is_called_what_it_is(data: bytes, complaint: str, tmp_path: Path) -> None:
+    name = written(tmp_path / "input", data)
+    with pytest.raises(InputError) as caught:
+        keys(Inputs([name]))
+    assert str(caught.value).startswith(f"{name}:1: {complaint}")
+    assert caught.value.exit_code == 3
+
+
+def test_a_zstd_file_may_begin_with_a_skippable_frame(tmp_path: Path) -> None:
+    frame = zstandard.ZstdCompressor().compress(TEXT)
+    for number in (0, 15):
+        skippable = bytes([0x50 + number, 0x2A, 0x4D, 0x18]) + (4).to_bytes(4, "little") + b"skip"
+        assert len(keys(Inputs([written(tmp_path / "input", skippable + frame)]))) == 5000
+        assert len(keys(Inputs([written(tmp_path / "input", frame + skippable)]))) == 5000
+
+
+def test_a_name_that_no_file_can_have_and_one_that_is_not_utf8_are_said_so(tmp_path: Path) -> None:
+    with pytest.raises(OriginError, match="nothing was published"):
+        keys(Inputs(["a\0b"]))
+    with pytest.raises(OriginError, match="Is a directory"):
+        keys(Inputs([str(tmp_path)]))
+    name = os.fsdecode(bytes(tmp_path / "input") + b"\xff")
+    with pytest.raises(OriginError) as caught:
+        keys(Inputs([name]))
+    assert "input\\xff: No such file" in str(caught.value)
+    Path(name).write_text("?")
+    with pytest.raises(InputError) as refused:
+        keys(Inputs([name]))
+    str(refused.value).encode()

@@ -12,7 +12,7 @@ from edged.feed import cbor
 from edged.feed.fieldpath import ABSENT, reach
 from edged.origin.applying import Applied
 from edged.origin.declared.rules import Rules, ValidateRules, fingerprint
-from edged.origin.input.reading import Faults
+from edged.origin.input.lines import Faults
 from edged.origin.state import HIDDEN, State
 
 TESTS: Mapping[str, Callable[[Any], bool]] = {

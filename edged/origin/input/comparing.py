@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, Protocol
 
-from edged.origin.input.reading import Faults, InputEntry
+from edged.origin.input.lines import Faults
+from edged.origin.input.reading import InputEntry
 from edged.origin.state import State, guarded
 
 SAME, SET, GONE = 0, 1, 2

@@ -1,32 +1,20 @@
-"""Input: NDJSON files, plain, zstd or gzip, line by line into records, every bad line named.
-
-Nothing is held but one line and one decompressed piece, whatever the size of the file.
-"""
+"""Input lines into records, every bad line named with its file and number."""
 
 from __future__ import annotations
 
-import gzip
-import sys
-import zlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import msgspec
-
-from edged.errors import EdgedError, OriginError, ValidationError, WireError
-from edged.feed import cbor, limits, zstd
+from edged.errors import ValidationError, WireError
+from edged.feed import cbor, limits
 from edged.feed.names import check_collection, check_key
+from edged.origin.input.lines import Faults, read_lines, shown
 
-PIECE_BYTES = 256 << 10
-ZSTD_PIECE_BYTES = 512  # of input at a time: a frame of empty-looking blocks grows to 16 MB from it, not to gigabytes
-LINE_BYTES = 4 * limits.VALUE_BYTES
-FAULTS_KEPT = 100
-GZIP_MAGIC = b"\x1f\x8b"
-INPUT_WINDOW_BYTES = 1 << 27  # what `zstd --long` makes at its default
 PLACE_LINES = 1 << 40  # a place is input number * PLACE_LINES + line number
+MEMBERS = ("collection", "key", "value", "deleted")  # of a line
+KINDS = {dict: "an object", list: "an array", str: "text", bool: "true or false", int: "a number", float: "a number"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,41 +27,45 @@ class InputEntry:
     place: int
 
 
-class InputError(ValidationError):
-    """Lines that cannot be published. `faults` names each (the first 100)."""
-
-    def __init__(self, message: str, faults: tuple[str, ...]) -> None:
-        super().__init__(message)
-        self.faults = faults
-
-
-class Faults:
-    """Gathers what is wrong with the input, to name every bad line in one run."""
-
-    def __init__(self) -> None:
-        self.kept: list[str] = []
-        self.count = 0
-
-    def add(self, text: str) -> None:
-        self.count += 1
-        if len(self.kept) < FAULTS_KEPT:
-            self.kept.append(text)
-
-    def raise_any(self) -> None:
-        """Raise InputError if there was any."""
-        if self.count:
-            shown = "; ".join(self.kept[:10])
-            more = f"; and {self.count - 10} more" if self.count > 10 else ""
-            raise InputError(f"{shown}{more}; nothing was published: correct the input", tuple(self.kept))
+def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object's members. Raises ValidationError where a name is there twice: readers would differ on it."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValidationError(f"the name {twice!r:.80} is there twice in one object; expected each once")
+    return members
 
 
-class EditLine(msgspec.Struct, forbid_unknown_fields=True):
-    """`{"collection": C, "key": K, "value": {...}}` or `{"collection": C, "key": K, "deleted": true}`."""
+def no_number(text: str) -> None:
+    raise ValidationError(f"{text} is not a JSON number; publish null or text instead")
 
-    collection: str
-    key: str
-    value: Any = msgspec.UNSET
-    deleted: bool = False
+
+DECODER = json.JSONDecoder(object_pairs_hook=once_each, parse_constant=no_number)
+
+
+def decode_object(line: bytes) -> dict[str, Any]:
+    """The JSON object that a line is. Raises ValidationError saying what it is instead."""
+    try:
+        found = DECODER.decode(line.decode())
+    except UnicodeDecodeError as fault:
+        raise ValidationError(f"not UTF-8 at byte {fault.start + 1} of the line; save the input as UTF-8") from fault
+    except json.JSONDecodeError as fault:
+        raise ValidationError(
+            f"not JSON at character {fault.pos + 1}: {fault.msg[0].lower()}{fault.msg[1:]}"
+        ) from fault
+    except RecursionError as fault:
+        raise ValidationError(f"nested deeper than {limits.DEPTH} levels") from fault
+    except ValueError as fault:  # Python reads no whole number of thousands of digits
+        raise ValidationError("a number does not fit in 64 bits; publish it as text") from fault
+    if not isinstance(found, dict):
+        raise ValidationError(f"expected an object, got {kind_of(found)}")
+    return found
+
+
+def kind_of(value: Any) -> str:
+    """What a value is called in JSON."""
+    return "null" if value is None else KINDS[type(value)]
 
 
 class Inputs:
@@ -85,17 +77,14 @@ class Inputs:
         self.names = list(names)
         self.edits = edits
         self.faults = Faults()
-        self.parse: Callable[[bytes, int, str], InputEntry] = self.parse_line
+        self.parse: Callable[[dict[str, Any], int], InputEntry] = self.parse_line
         if collection is not None and key_field is not None:
             self.collection, self.key_field = check_collection(collection), key_field
             self.parse = self.parse_plain
-        self.lines_decoder = msgspec.json.Decoder(EditLine)
-        self.plain_decoder = msgspec.json.Decoder(dict[str, Any])
 
     def name_of(self, place: int) -> str:
         number, line = divmod(place, PLACE_LINES)
-        name = self.names[number]
-        return f"{'standard input' if name == '-' else name}:{line}"
+        return f"{shown(self.names[number])}:{line}"
 
     def entries(self) -> Iterator[InputEntry]:
         """Every record or edit in the order of the input. Bad lines go to `faults`. Raises OriginError, InputError."""
@@ -105,28 +94,40 @@ class Inputs:
                     continue
                 place = number * PLACE_LINES + line_number
                 try:
-                    yield self.parse(line, place, name)
-                except (msgspec.DecodeError, WireError, ValidationError, RecursionError) as fault:
+                    yield self.parse(decode_object(line), place)
+                except (WireError, ValidationError) as fault:
                     self.faults.add(f"{self.name_of(place)}: {fault}; got {excerpt(line)}")
 
-    def parse_line(self, line: bytes, place: int, name: str) -> InputEntry:
-        item = self.lines_decoder.decode(line)
-        collection, key = check_collection(item.collection), check_key(item.key)
-        if item.deleted:
+    def parse_line(self, item: dict[str, Any], place: int) -> InputEntry:
+        """`{"collection": C, "key": K, "value": {...}}` or `{"collection": C, "key": K, "deleted": true}`."""
+        for name in item:
+            if name not in MEMBERS:
+                plain = " (plain objects need --collection and --key)" if "collection" not in item else ""
+                raise ValidationError(f"unknown name {name!r:.80}; expected collection, key and value{plain}")
+        for name in ("collection", "key"):
+            if name not in item:
+                raise ValidationError(f"the name {name!r} is missing")
+        collection, key = check_collection(item["collection"]), check_key(item["key"])
+        deleted = item.get("deleted", False)
+        if not isinstance(deleted, bool):
+            raise ValidationError(f"`deleted`: expected true or false, got {kind_of(deleted)}")
+        if deleted:
             if not self.edits:
                 raise ValidationError("`deleted` is an edit; expected a record, or give --changes")
-            if item.value is not msgspec.UNSET:
+            if "value" in item:
                 raise ValidationError("expected either `value` or `deleted`, got both")
             return InputEntry(collection, key, None, place)
-        if item.value is msgspec.UNSET:
+        if "value" not in item:
             raise ValidationError("expected `value`" + (" or `deleted`" if self.edits else ""))
-        return InputEntry(collection, key, cbor.encode_record(item.value, f"{collection}/{key}"), place)
+        return InputEntry(collection, key, cbor.encode_record(item["value"], f"{collection}/{key}"), place)
 
-    def parse_plain(self, line: bytes, place: int, name: str) -> InputEntry:
-        item = self.plain_decoder.decode(line)
+    def parse_plain(self, item: dict[str, Any], place: int) -> InputEntry:
         found = item.get(self.key_field)
         if isinstance(found, int) and not isinstance(found, bool):
             found = str(found)
+        if not isinstance(found, str):
+            got = kind_of(found) if self.key_field in item else "none"
+            raise ValidationError(f"key field {self.key_field!r}: expected text or a whole number, got {got}")
         key = check_key(found, f"key field {self.key_field!r}")
         if self.edits and item.get("deleted") is True and set(item) == {self.key_field, "deleted"}:
             return InputEntry(self.collection, key, None, place)
@@ -159,92 +160,3 @@ class Values:
 def excerpt(line: bytes) -> str:
     text = line[:60].decode(errors="replace").strip()
     return repr(text + ("…" if len(line) > 60 else ""))
-
-
-def read_lines(name: str) -> Iterator[bytes]:
-    """The lines of a file (`-`: standard input), decompressed. Raises OriginError, InputError."""
-    with ExitStack() as stack:
-        if name == "-":
-            file: BinaryIO = sys.stdin.buffer
-        else:
-            try:
-                file = stack.enter_context(Path(name).open("rb"))
-            except OSError as fault:
-                raise OriginError(f"read {name}: {fault.strerror}; nothing was published") from fault
-        try:
-            yield from split_lines(pieces(file, name), name)
-        except OSError as fault:
-            raise OriginError(f"read {name}: {fault.strerror or fault}; nothing was published") from fault
-
-
-def split_lines(source: Iterable[bytes], name: str) -> Iterator[bytes]:
-    rest = b""
-    for piece in source:
-        lines = (rest + piece).split(b"\n")
-        rest = lines.pop()
-        yield from lines
-        if len(rest) > LINE_BYTES:
-            raise refused(f"{name}: a line of more than {LINE_BYTES} bytes; expected one record a line")
-    if rest:
-        yield rest
-
-
-def refused(text: str) -> EdgedError:
-    return InputError(f"{text}; nothing was published", (text,))
-
-
-def pieces(file: BinaryIO, name: str) -> Iterator[bytes]:
-    """The decompressed content, a piece at a time. What it is coded with is told by its first bytes."""
-    start = file.read(PIECE_BYTES)
-    if start.startswith(zstd.MAGIC):
-        yield from zstd_pieces(start, file, name)
-    elif start.startswith(GZIP_MAGIC):
-        yield from gzip_pieces(start, file, name)
-    else:
-        while start:
-            yield start
-            start = file.read(PIECE_BYTES)
-
-
-def zstd_pieces(start: bytes, file: BinaryIO, name: str) -> Iterator[bytes]:
-    engine = None
-    while start:
-        at = 0
-        while at < len(start):
-            if engine is None:
-                engine = zstd.decompressor(window=INPUT_WINDOW_BYTES).decompressobj()
-            try:
-                piece = engine.decompress(start[at : at + ZSTD_PIECE_BYTES])
-            except zstd.DamagedFrame as fault:
-                raise refused(f"{name}: damaged zstd frame: {fault}") from fault
-            at += ZSTD_PIECE_BYTES
-            if engine.eof:
-                at = min(at, len(start)) - len(engine.unused_data)
-                engine = None
-            if piece:
-                yield piece
-        start = file.read(PIECE_BYTES)
-    if engine is not None:
-        raise refused(f"{name}: the zstd frame is cut short")
-
-
-class Joined:
-    """`start` and then what is left in `file`, for reading by gzip, which wants a file."""
-
-    def __init__(self, start: bytes, file: BinaryIO) -> None:
-        self.start, self.file = start, file
-
-    def read(self, size: int = -1) -> bytes:
-        if self.start:
-            found, self.start = self.start[:size], self.start[size:]
-            return found
-        return self.file.read(size)
-
-
-def gzip_pieces(start: bytes, file: BinaryIO, name: str) -> Iterator[bytes]:
-    try:
-        with gzip.GzipFile(fileobj=Joined(start, file)) as reader:  # type: ignore[call-overload]
-            while piece := reader.read(PIECE_BYTES):
-                yield piece
-    except (EOFError, zlib.error, gzip.BadGzipFile) as fault:
-        raise refused(f"{name}: damaged gzip stream: {fault}") from fault

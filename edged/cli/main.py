@@ -137,7 +137,7 @@ def report(fault: EdgedError, *, as_json: bool) -> int:
             document["faults"] = list(faults)
         print(json.dumps(document, ensure_ascii=False))
     summary = getattr(fault, "summary", "")
-    lines = [*faults, *([summary] if summary else [])] if len(faults) > 1 else [line]
+    lines = [*faults, summary] if summary and len(faults) > 1 else [line]
     for one in lines:
         print(f"edged: {' '.join(one.split())}", file=sys.stderr)
     return fault.exit_code

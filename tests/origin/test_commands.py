@@ -148,6 +148,9 @@ def test_exit_codes_tell_who_has_to_act(feed: Path, tmp_path: Path, capsys: pyte
     (feed / "catalog.toml").write_text("[slices.core]\nwhere = { a = 1 }\n")
     code, text = failed(capsys, "origin", "publish", *on, good)
     assert (code, "line 1" in text) == (2, True)
+    (feed / "catalog.toml").write_text("[slice]\n[inline]\nmax = -1\n")
+    assert main(["origin", "publish", *on, good]) == 2
+    assert [line.split(": ")[2] for line in capsys.readouterr().err.splitlines()[:2]] == ["line 1", "line 3"]
     (feed / "catalog.toml").unlink()
     assert main(["origin", "publish", *on, good]) == 0
     capsys.readouterr()

@@ -106,6 +106,14 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True):
     inline: Inline = field(default_factory=Inline)
 
 
+class DatasetFileError(ConfigError):
+    """`<dataset>.toml` is wrong; `faults` names each line."""
+
+    @property
+    def summary(self) -> str:
+        return f"{len(self.faults)} faults; correct the file and publish again"
+
+
 def duration_s(text: str) -> int:
     """ "7d" in seconds."""
     match = DURATION.fullmatch(text)
@@ -134,7 +142,7 @@ def load_rules(path: Path) -> Rules:
     if faults or rules is None:
         lines = tuple(str(fault) for fault in sorted(faults, key=lambda fault: fault.place))
         more = f" (and {len(lines) - 1} more)" if len(lines) > 1 else ""
-        raise ConfigError(f"{lines[0]}{more}; correct it and publish again", lines)
+        raise DatasetFileError(f"{lines[0]}{more}; correct it and publish again", lines)
     return rules
 
 

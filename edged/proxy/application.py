@@ -16,6 +16,7 @@ from edged.proxy.exchange.context import Context, make_context
 from edged.proxy.exchange.counters import Counters
 from edged.proxy.exchange.fetch import covers
 from edged.proxy.exchange.sending import make_refusal
+from edged.proxy.exchange.websocket import bridge, refuse
 from edged.proxy.gateway import Gateway
 from edged.proxy.rules.answer import StoredAnswer, answer_from, hit_status
 from edged.proxy.rules.circuit import Circuit
@@ -23,7 +24,6 @@ from edged.proxy.rules.decisions import Ask, Serve, decide
 from edged.proxy.rules.forward import Refused
 from edged.proxy.rules.status import CacheStatus
 from edged.proxy.store.memory import StoredResponse
-from edged.proxy.upstream.websocket import bridge, refuse
 
 
 class ProxyApplication(Application):

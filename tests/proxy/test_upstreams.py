@@ -27,8 +27,8 @@ from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping
 from edged.config import ProxyConfig, RouteConfig
 from edged.errors import ConfigError
 from edged.proxy.application import ProxyApplication
+from edged.proxy.exchange.websocket import ACCEPT_SALT
 from edged.proxy.gateway import Gateway
-from edged.proxy.upstream.websocket import ACCEPT_SALT
 from tests.proxy.driving import Origin, Says, call, make_request, running
 
 pytestmark = pytest.mark.trio

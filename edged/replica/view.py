@@ -18,7 +18,7 @@ from edged.replica.layers.lookup import Following, Getter, getter
 
 if TYPE_CHECKING:
     from edged.replica.layers import search
-    from edged.replica.layers.query import Tally
+    from edged.replica.layers.query import Records, Tally
     from edged.replica.layers.question import Cursor, Question
 
 
@@ -211,7 +211,16 @@ class View:
         found = self.in_order(collection, question, cursor)
         return islice(self.distinct(found, question.distinct) if question.distinct else found, limit)
 
-    def in_order(self, collection: str, question: Question, cursor: Cursor | None) -> Iterator[Match]:
+    def sources(self, collection: str) -> list[list[Records]]:
+        """What answers questions about a collection, by slice."""
+        from edged.replica.layers import query
+
+        return [query.sources_of(layers, self.schema, collection) for layers in self.layers]
+
+    def in_order(
+        self, collection: str, question: Question, cursor: Cursor | None, slices: Sequence[Sequence[Records]] = ()
+    ) -> Iterator[Match]:
+        """slices: the sources, if they are known."""
         if question.is_plain:
             for key, value in self.scan(collection, after=cursor.key if cursor is not None else None):
                 yield Match(key, value, key)
@@ -220,7 +229,7 @@ class View:
         from edged.replica.layers.question import Cursor, write_cursor
 
         hidden, seen = self.hidden.get(collection, set()), set()
-        slices = [query.sources_of(layers, self.schema, collection) for layers in self.layers]
+        slices = slices or self.sources(collection)
         ordered = bool(question.order)
         if ordered:
             merged = query.by_order([source for sources in slices for source in sources], question, cursor)
@@ -261,12 +270,14 @@ class View:
         from edged.replica.layers.question import Question, check
 
         check(Question(where={field: ()}), self.rules(collection), collection, self.dataset)
-        asked = question.where.get(field)
+        check(question, self.rules(collection), collection, self.dataset)
+        asked, slices = question.where.get(field), self.sources(collection)
         if asked is None:
-            asked = query.all_values([query.sources_of(one, self.schema, collection) for one in self.layers], field)
+            asked = query.all_values(slices, field)
         for value in asked if isinstance(asked, tuple | list) else (asked,):
             one = question._replace(where={**question.where, field: value}, after=None)
-            found = list(self.ask(collection, one, limit=limit))
+            matches = self.in_order(collection, one, None, slices)
+            found = list(islice(self.distinct(matches, question.distinct) if question.distinct else matches, limit))
             if found:
                 yield value, found
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from edged.replica.indexes.terms import NEVER
@@ -47,9 +47,12 @@ class ColumnWriter:
         begins, ends = array(WIDE if wide else "I"), array(WIDE if wide else "I")
         unending = NEVER if wide else UNENDING
         for span in spans:
-            begin, end = span if span is not None else (base + 1, base)  # holds no time
-            begins.append(begin - base)
-            ends.append(unending if end == NEVER else end - base)
+            if span is None:  # holds no time: it begins after all others
+                begins.append(unending)
+                ends.append(0)
+            else:
+                begins.append(span[0] - base)
+                ends.append(unending if span[1] == NEVER else span[1] - base)
         order = array("H" if len(spans) <= 1 << 16 else "I", [number for _, number in held])
         tops = array(begins.typecode)
         for start in range(0, len(order), BLOCK):
@@ -67,6 +70,11 @@ class OrderColumn:
     def rank(self, place: int) -> int:
         return self.ranks[place - self.low]
 
+    def narrow(self, places: Iterable[int], least: int, most: int) -> list[int]:
+        """Those of `places` whose rank lies from `least` to `most`."""
+        ranks, low = self.ranks, self.low
+        return [place for place in places if least <= ranks[place - low] <= most]
+
 
 class IntervalColumn:
     """Times are seconds since 1970; an interval holds its begin and not its end."""
@@ -81,15 +89,14 @@ class IntervalColumn:
     def relative(self, time: int) -> int:
         return max(-1, min(time - self.base, self.most))
 
-    def overlaps(self, place: int, begin: int, end: int) -> bool:
-        """Whether a record's interval has a time in common with that from `begin` to before `end`."""
-        number = place - self.low
-        return self.begins[number] < self.relative(end) and self.ends[number] > max(
-            self.relative(begin), self.begins[number]
-        )
+    def narrow(self, places: Iterable[int], begin: int, end: int) -> list[int]:
+        """Those of `places` whose interval has a time in common with that from `begin` to before `end`."""
+        begins, ends, low = self.begins, self.ends, self.low
+        first, last = self.relative(begin), self.relative(end)
+        return [place for place in places if begins[place - low] < last and ends[place - low] > first]
 
     def overlapping(self, begin: int, end: int) -> list[int]:
-        """The places of all such records, rising."""
+        """The places of all records that `narrow` would leave, rising."""
         first, last = self.relative(begin), self.relative(end)
         order, ends, low = self.order, self.ends, self.low
         stop = bisect_left(order, last, key=self.begins.__getitem__)

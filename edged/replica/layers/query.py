@@ -1,7 +1,7 @@
 """Answers to questions over the layers of a slice, by their indexes: in the order of keys or in a declared one.
 
-Each pack and the fresh packs together are a source, which numbers its records. A condition is a run of numbers and a
-test: the shortest run is gone through, the other conditions are tested.
+Each pack and the fresh packs together are a source, which numbers its records. A condition has a run of numbers: the
+shortest run is gone through, and narrowed down by the other conditions.
 """
 
 from __future__ import annotations
@@ -34,12 +34,16 @@ FEW = 4096  # records that are sorted rather than found by walking through a who
 MANY = 2048  # numbers from which sets are quicker than bisecting
 
 
+Run = tuple[bytes, tuple["Records", Sequence[int]]]  # a term, and the records of a source that are ordered by it
+
+
 class Condition(NamedTuple):
-    """size: of the run, or about that."""
+    """size: of the run, or about that; narrow: leaves those of some numbers that meet it; field: of a range."""
 
     size: int
     run: Callable[[], Sequence[int]]
-    test: Callable[[int], bool]
+    narrow: Callable[[Sequence[int]], list[int]]
+    field: str = ""
 
 
 class Records(Protocol):
@@ -51,7 +55,7 @@ class Records(Protocol):
     def during(self, begin: int, end: int) -> Condition: ...
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
     def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
-    def has(self, field: str) -> Callable[[int], bool]: ...
+    def lacking(self, field: str, numbers: Iterable[int], /) -> list[int]: ...
     def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]: ...
     def entry(self, number: int) -> Found | None: ...
     def in_key_order(self, numbers: Sequence[int], begin: str, /) -> Iterator[Found]: ...
@@ -70,7 +74,7 @@ class PackRecords:
     def equal(self, group: str, wanted: Sequence[bytes]) -> Condition:
         runs = [run for run in (self.index.places(self.collection, group, item) for item in wanted) if len(run)]
         run = runs[0] if len(runs) == 1 else sorted(set().union(*runs))
-        return Condition(len(run), lambda: run, lambda place: holds(run, place))
+        return Condition(len(run), lambda: run, lambda places: common(places, run))
 
     def between(self, field: str, span: Span) -> Condition:
         first, low, high = self.terms(field, span)
@@ -80,7 +84,8 @@ class PackRecords:
         return Condition(
             runs[high] - runs[low],
             lambda: sorted(postings[runs[low] : runs[high]]),
-            lambda place: least <= column.rank(place) <= most,
+            lambda places: column.narrow(places, least, most),
+            field,
         )
 
     def terms(self, field: str, span: Span) -> tuple[int, int, int]:
@@ -92,9 +97,9 @@ class PackRecords:
     def during(self, begin: int, end: int) -> Condition:
         column = self.index.intervals[self.collection]
         return Condition(
-            len(column.order) // 8,  # about what going over its blocks costs
+            1 + len(column.order) // 8,  # about what going over its blocks costs
             lambda: column.overlapping(begin, end),
-            lambda place: column.overlaps(place, begin, end),
+            lambda places: column.narrow(places, begin, end),
         )
 
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
@@ -112,9 +117,8 @@ class PackRecords:
             if rank:
                 yield self.index.term(first + rank - 1), [place for _, place in same]
 
-    def has(self, field: str) -> Callable[[int], bool]:
-        column = self.index.orders[self.collection, field]
-        return lambda place: column.rank(place) > 0
+    def lacking(self, field: str, numbers: Iterable[int], /) -> list[int]:
+        return self.index.orders[self.collection, field].narrow(numbers, 0, 0)
 
     def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]:
         index = self.index
@@ -122,9 +126,10 @@ class PackRecords:
             yield index.term(number), index.postings[index.runs[number] : index.runs[number + 1]]
 
     def entry(self, number: int) -> Found | None:
-        if not self.pack.frame(number):
+        name, middle, end = self.pack.entry(number)
+        if middle == end:  # a tombstone
             return None
-        key = self.pack.key(number).decode()
+        key = name.decode()
         if self.layers.is_replaced(self.collection, key, self.rank):
             return None
         return key, self.rank, self.pack, number
@@ -151,11 +156,11 @@ class FreshRecords:
 
     def condition(self, numbers: Iterable[int]) -> Condition:
         held = set(numbers)
-        return Condition(len(held), lambda: sorted(held), held.__contains__)
+        return Condition(len(held), lambda: sorted(held), lambda some: [number for number in some if number in held])
 
     def between(self, field: str, span: Span) -> Condition:
         runs = self.index.between(self.collection, order_group(field), *span)
-        return self.condition(number for _, run in runs for number in run)
+        return self.condition(number for _, run in runs for number in run)._replace(field=field)
 
     def during(self, begin: int, end: int) -> Condition:
         spans = list(self.index.spans.items())
@@ -172,8 +177,9 @@ class FreshRecords:
             if found:
                 yield term, found
 
-    def has(self, field: str) -> Callable[[int], bool]:
-        return self.between(field, Span(LOWEST, HIGHEST)).test
+    def lacking(self, field: str, numbers: Iterable[int], /) -> list[int]:
+        having = set(self.between(field, Span(LOWEST, HIGHEST)).run())
+        return [number for number in numbers if number not in having]
 
     def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]:
         return iter(self.index.between(self.collection, group, LOWEST, HIGHEST))
@@ -187,6 +193,14 @@ class FreshRecords:
     def in_key_order(self, numbers: Sequence[int], begin: str, /) -> Iterator[Found]:
         found = [item for item in map(self.entry, numbers) if item is not None and item[0] >= begin]
         return iter(sorted(found, key=key_of))
+
+
+def common(numbers: Sequence[int], run: Sequence[int]) -> list[int]:
+    """Those of `numbers` that a rising run holds."""
+    if len(run) > 8 * len(numbers):  # bisecting is quicker than making a set
+        return [number for number in numbers if holds(run, number)]
+    held = set(run)
+    return [number for number in numbers if number in held]
 
 
 def key_of(found: Found) -> str:
@@ -217,20 +231,24 @@ def numbers_of(source: Records, conditions: Sequence[Condition]) -> Sequence[int
     """The records of a source that meet all conditions, rising."""
     if not conditions:
         return source.all()
-    run, others = conditions[0].run(), conditions[1:]
-    if len(run) > MANY:
-        for other in others:
-            if other.size <= 8 * len(run):
-                run = sorted(set(other.run()).intersection(run))
-                others = [one for one in others if one is not other]
-    tests = [other.test for other in others]
-    return [number for number in run if all(test(number) for test in tests)] if tests else run
+    run = conditions[0].run()
+    for other in conditions[1:]:
+        if len(run) > MANY and other.size <= 8 * len(run):
+            run = sorted(set(other.run()).intersection(run))
+        else:
+            run = other.narrow(run)
+    return run
 
 
 def by_key(sources: Sequence[Records], question: Question, begin: str) -> Iterator[Found]:
     """The live records that a slice answers with, from key `begin` on, in the order of keys."""
-    streams = [source.in_key_order(numbers_of(source, conditions_of(source, question)), begin) for source in sources]
-    return heapq.merge(*streams, key=key_of) if len(streams) > 1 else iter(streams[0] if streams else ())
+    return in_key_order([(one, numbers_of(one, conditions_of(one, question))) for one in sources], begin)
+
+
+def in_key_order(some: Iterable[tuple[Records, Sequence[int]]], begin: str) -> Iterator[Found]:
+    """The live ones of some records, from key `begin` on, in the order of keys."""
+    streams = [source.in_key_order(numbers, begin) for source, numbers in some if len(numbers)]
+    return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
 
 
 def by_order(
@@ -243,28 +261,31 @@ def by_order(
         done = Span(LOWEST, cursor.term + b"\0") if falling else Span(cursor.term, HIGHEST)
     if cursor is None or cursor.term is not None:
         runs = [ordered_runs(source, question, done) for source in sources]
-        for term, found in merged_runs(runs, falling):
-            for one in found:
-                if cursor is None or term != cursor.term or one[0] > cursor.key:
+        for term, streams in merged_runs(runs, falling):
+            begin = cursor.key if cursor is not None and term == cursor.term else ""
+            for one in in_key_order(streams, begin):
+                if not begin or one[0] > begin:
                     yield term, one
     begin = cursor.key if cursor is not None and cursor.term is None else ""
-    streams = []
+    left = []
     for source in sources:
-        has = source.has(field)
-        numbers = [number for number in numbers_of(source, conditions_of(source, question)) if not has(number)]
-        streams.append(source.in_key_order(numbers, begin))
-    for one in heapq.merge(*streams, key=key_of):
+        numbers = source.lacking(field, numbers_of(source, conditions_of(source, question)))
+        left.append((source, numbers))
+    for one in in_key_order(left, begin):
         if not begin or one[0] > begin:
             yield None, one
 
 
-def ordered_runs(source: Records, question: Question, within: Span) -> Iterator[tuple[bytes, list[Found]]]:
-    """(term, live records) of a source in the question's order, of terms `within`."""
+def ordered_runs(source: Records, question: Question, within: Span) -> Iterator[Run]:
+    """The runs of a source in the question's order, of terms `within`."""
     field, falling = question.order_field, question.falling
     conditions = conditions_of(source, question)
-    if conditions and conditions[0].size <= FEW:
+    if conditions and not conditions[0].size:
+        return
+    others = [condition for condition in conditions if condition.field != field]
+    if others and others[0].size <= FEW:
         runs = source.ranked(field, numbers_of(source, conditions), falling)
-        tests: list[Callable[[int], bool]] = []
+        others = []
     else:
         for name, span in spans_of(question):  # a range of the very field is where the walk goes
             if name == field:
@@ -272,22 +293,21 @@ def ordered_runs(source: Records, question: Question, within: Span) -> Iterator[
         if within.low >= within.high:
             return
         runs = source.walk(field, within, falling)
-        tests = [condition.test for condition in conditions]
     for term, numbers in runs:
         if within.low <= term < within.high:
-            found = (source.entry(number) for number in numbers if all(test(number) for test in tests))
-            yield term, [one for one in found if one is not None]
+            for condition in others:
+                numbers = condition.narrow(numbers)
+            yield term, (source, numbers)
 
 
 def merged_runs(
-    runs: Sequence[Iterator[tuple[bytes, list[Found]]]], falling: bool
-) -> Iterator[tuple[bytes, list[Found]]]:
-    """One term after the other, with its records from all runs in the order of keys."""
+    runs: Sequence[Iterator[Run]], falling: bool
+) -> Iterator[tuple[bytes, list[tuple[Records, Sequence[int]]]]]:
+    """One term after the other, with its records in all sources."""
     heads = [(head, run) for run in runs if (head := next(run, None)) is not None]
     while heads:
         term = (max if falling else min)(head[0] for head, _ in heads)
-        same = [head[1] for head, _ in heads if head[0] == term]
-        yield term, same[0] if len(same) == 1 else sorted((one for found in same for one in found), key=key_of)
+        yield term, [head[1] for head, _ in heads if head[0] == term]
         heads = [
             (following, run)
             for head, run in heads

@@ -28,6 +28,31 @@ def service(dataset: MemoryDataset) -> Service:
     return make_service({"catalog": dataset, "empty": MemoryDataset("empty")})
 
 
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2",  # Java's HttpURLConnection
+        "text/html, *; q=.2",
+        "text/html, */*;q=.001",
+        "*",
+    ],
+)
+def test_the_accept_of_old_clients_is_understood(service: Service, accept: str) -> None:
+    found = ask(service, f"{TITLES}/1997/Film_0007", {"Accept": accept})
+    assert (found.status, field_of(found, "content-type")) == (200, "application/json")
+
+
+@pytest.mark.parametrize("accept", ["*;q=.0", "*/*;q=0.", "*;q=.", "*;q=.2000", "*/*;q=1.5"])
+def test_what_weighs_nothing_or_is_no_weight_takes_nothing(service: Service, accept: str) -> None:
+    assert ask(service, f"{TITLES}/1997/Film_0007", {"Accept": accept}).status == 406
+
+
+@pytest.mark.parametrize("place", ["/1997/Film_0007?_=1732540800", "?limit=2&_=1", "?_=1&_=2"])
+def test_a_number_against_caches_changes_nothing(service: Service, place: str) -> None:
+    plain = place.replace("_=1732540800", "").replace("&_=1", "").replace("_=1&_=2", "").rstrip("?")
+    assert ask(service, TITLES + place).body == ask(service, TITLES + plain).body
+
+
 def test_a_record_is_its_value_alone_as_json_and_as_the_published_cbor(
     service: Service, dataset: MemoryDataset
 ) -> None:

@@ -26,6 +26,7 @@ WHOLE_CHANGES = 1000  # as many are answered in one body; more are streamed
 WHOLE_BYTES = 8 << 20
 PIECE_BYTES = 64 << 10
 RETRY_MS = 1000
+NOWHERE = -1  # before every version
 KEEP_ALIVE = b": still here\n\n"  # a comment, which clients pass over
 
 
@@ -66,13 +67,18 @@ class Wanted:
 
 
 def since_of(request: Request, query: Query) -> int | None:
-    """The version that the asker has: Last-Event-ID, which a browser sends when it reconnects, before `since`."""
-    last = request.get(b"last-event-id")
-    if last is None or last == "":
+    """The version that the client has: Last-Event-ID, which a browser sends when it reconnects, goes before
+    lastEventId, which stand-ins for EventSource send, and that before `since`.
+
+    A browser sends the same id for ever: one that is none of ours must not lock it out. Where it says nothing else, it
+    is told to read everything again.
+    """
+    last = request.get(b"last-event-id") or query.last_event_id
+    if not last:
         return query.since
-    if not last.isascii() or not last.isdigit() or len(last) > 19:
-        raise RequestError(400, f"Last-Event-ID {last[:80]!r}: expected the version that an event stream gave as id")
-    return int(last)
+    if last.isascii() and last.isdigit() and len(last) <= 19:
+        return int(last)
+    return NOWHERE if query.since is None else query.since
 
 
 def answer_changes(

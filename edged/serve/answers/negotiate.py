@@ -29,7 +29,7 @@ CHANGE_FORMATS = (NDJSON, EVENTS, CBOR_SEQ, JSON, CBOR)
 
 CODINGS = ("dcz", "zstd", "gzip", "identity")  # in order of preference where the asker has none
 LONG = 500  # characters; longer values of Accept are not worth remembering
-QUALITY = re.compile(r"(?:0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
+QUALITY = re.compile(r"(?:0?\.[0-9]{1,3}|0\.?|1(?:\.0{0,3})?)")  # ".2" is what old Java sends
 
 
 def weigh(value: str) -> list[tuple[str, float]]:
@@ -67,7 +67,7 @@ def choose_coding(accept_encoding: str | None, with_dictionary: bool = False) ->
 def find_format(accept: str | None, offered: tuple[Format, ...]) -> Format:
     if accept is None or not accept.strip():
         return offered[0]
-    members = weigh(accept)
+    members = [("*/*" if name == "*" else name, quality) for name, quality in weigh(accept)]  # "*": old Java
     best, best_quality = None, 0.0
     for choice in offered:
         quality = quality_of(choice.media, members)

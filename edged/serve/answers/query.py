@@ -24,7 +24,7 @@ MAX_WAIT_S = 60
 DATASET_PARAMETERS = frozenset({"dictionary"})
 RECORD_PARAMETERS = frozenset({"fields", "view"})
 LIST_PARAMETERS = frozenset({"keys", "after", "prefix", "limit", "q", "fields", "view"})
-CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view"})
+CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view", "lastEventId"})
 
 
 @dataclass(slots=True)
@@ -40,6 +40,7 @@ class Query:
     fields: tuple[str, ...] = ()
     view: str = ""
     since: int | None = None
+    last_event_id: str = ""
     wait_s: int = 0
     collections: tuple[str, ...] = ()
     dictionary: str | None = None
@@ -47,6 +48,7 @@ class Query:
 
 
 NOTHING = Query()
+CACHE_BUSTER = "_"  # what jQuery adds with a number, so that no cache answers
 
 
 def parse_query(query: bytes, allowed: frozenset[str]) -> Query:
@@ -54,6 +56,8 @@ def parse_query(query: bytes, allowed: frozenset[str]) -> Query:
     result = Query()
     given: set[str] = set()
     for name, value in split_query(query):
+        if name == CACHE_BUSTER:
+            continue
         if name in given:
             raise RequestError(400, f"query parameter {name!r:.80} is given twice")
         given.add(name)
@@ -160,6 +164,10 @@ def set_since(query: Query, value: bytes) -> None:
     query.since = whole_number(value, "since", 0, (1 << 63) - 1)
 
 
+def set_last_event_id(query: Query, value: bytes) -> None:
+    query.last_event_id = decode(value, "lastEventId")
+
+
 def set_wait(query: Query, value: bytes) -> None:
     query.wait_s = whole_number(value, "wait", 0, MAX_WAIT_S)
 
@@ -177,6 +185,7 @@ PARSERS = {
     "fields": set_fields,
     "view": set_view,
     "since": set_since,
+    "lastEventId": set_last_event_id,
     "wait": set_wait,
     "collection": set_collections,
     "dictionary": set_dictionary,

@@ -33,7 +33,7 @@ from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, K
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import Dataset, View
 
-QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view"})
+QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view", b"_"})
 NO_RULE = ViewRule()
 NO_PARAMETERS: frozenset[str] = frozenset()
 

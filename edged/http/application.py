@@ -16,8 +16,7 @@ from typing import Any, Literal, Protocol
 import trio
 
 from edged.access.identity import Identity, Peer, identify
-from edged.http.dates import write_date
-from edged.http.fields import Fields
+from edged.http.fields import Fields, write_date
 from edged.http.framing import join_fields
 from edged.http.problem import NO_STORE, make_problem
 from edged.http.request import Request

@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from edged.http.dates import date_of, read_date
-from edged.http.fields import Fields, split_list, value_of
+from edged.http.fields import Fields, date_of, read_date, split_list, value_of
 
 CONDITIONS = frozenset((b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range"))
 

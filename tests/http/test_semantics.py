@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.http.dates import date_of, read_date, write_date
-from edged.http.fields import Fields, members_of, names_of, split_list, value_of
+from edged.http.fields import Fields, date_of, members_of, names_of, read_date, split_list, value_of, write_date
 from edged.http.framing import chunk, reason_of, status_line
 from edged.http.problem import make_problem
 from edged.http.ranges import ByteRange, RangeNotSatisfiable, content_range, partial_fields, wanted_range

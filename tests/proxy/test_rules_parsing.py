@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.http.dates import read_date, write_date
-from edged.http.fields import Fields, split_list, value_of
+from edged.http.fields import Fields, read_date, split_list, value_of, write_date
 from edged.proxy.rules.digest import DigestCheck
 from edged.proxy.rules.directives import FOREVER_S, read_directives, read_seconds
 from edged.proxy.rules.forward import Refused, answer_fields, check_fields, check_target, under_prefix, upstream_fields

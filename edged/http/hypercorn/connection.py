@@ -34,8 +34,7 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from edged.access.identity import Peer
 from edged.errors import ConfigError
-from edged.http.dates import write_date
-from edged.http.fields import TOKEN
+from edged.http.fields import TOKEN, write_date
 from edged.http.framing import CLOSE
 from edged.http.head import HeadError, head_end, read_head
 from edged.http.limits import PARKED_S, Limits

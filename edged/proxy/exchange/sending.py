@@ -11,8 +11,7 @@ import trio
 
 from edged.errors import DamageError, TransportError
 from edged.http.application import Client
-from edged.http.dates import write_date
-from edged.http.fields import Fields
+from edged.http.fields import Fields, write_date
 from edged.http.problem import make_problem
 from edged.http.ranges import ByteRange
 from edged.proxy.exchange.flight import Flight

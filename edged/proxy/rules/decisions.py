@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edged.http.dates import date_of, write_date
-from edged.http.fields import Fields, value_of
+from edged.http.fields import Fields, date_of, value_of, write_date
 from edged.http.validators import precondition_failed
 from edged.proxy.rules.directives import FOREVER_S, Directives, directives_of
 from edged.proxy.rules.freshness import HEURISTIC_STATUSES, CachePolicy, initial_age_s, lifetime_s, read_policy

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from edged.http.dates import date_of, read_date
-from edged.http.fields import Fields, members_of, values_of
+from edged.http.fields import Fields, date_of, members_of, read_date, values_of
 from edged.proxy.rules.directives import FOREVER_S, Directives, directives_of, read_seconds
 from edged.proxy.rules.structured import read_targeted
 

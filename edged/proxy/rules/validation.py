@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from edged.http.dates import date_of, read_date
-from edged.http.fields import Fields, names_of, value_of, values_of
+from edged.http.fields import Fields, date_of, names_of, read_date, value_of, values_of
 from edged.http.validators import weak_equal
 
 # Fields of a connection and not of a response (RFC 9110 section 7.6.1, RFC 9111 section 3.1).

@@ -11,8 +11,7 @@ import trio
 from edged.errors import RequestError
 from edged.http.application import DATE, Response, Shared, TimedFields
 from edged.http.cors import CorsRule
-from edged.http.dates import write_date
-from edged.http.fields import Fields
+from edged.http.fields import Fields, write_date
 from edged.http.hosts import HostRule
 from edged.http.problem import make_problem
 from edged.http.request import Request

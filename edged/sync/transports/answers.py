@@ -11,7 +11,7 @@ import httpcore2
 import trio
 
 from edged.errors import MissingError, TransportError, WireError
-from edged.http.dates import date_of
+from edged.http.fields import date_of
 from edged.sync.transports.network import BODY_PIECE, Network, transport_faults
 from edged.sync.transports.transport import BusyOriginError
 from edged.units import span_text

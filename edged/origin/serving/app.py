@@ -148,7 +148,7 @@ class FeedApp(Application):
         fields = (
             (b"ETag", b'%b-%d"' % (found.etag[:-1], number)),
             (b"Cache-Control", BRIEF),
-            (b"Edged-HeldPoll", b"%d" % number),
+            (b"Edged-Poll", b"%d" % number),
         )
         if poll.tags is not None and is_named(poll.tags, found):
             return Response(304, fields)

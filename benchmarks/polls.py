@@ -1,0 +1,132 @@
+"""Ten thousand held polls at one origin: what they take, and when the last one has the new head.
+
+    python -m benchmarks.polls [--polls 10000] [--rounds 3]
+
+The origin runs in a process of its own, as `edged origin serve`; everything listens on loopback. Asked: 80 MB of resident
+memory and 2 s from publishing until the last device has the head. Needs twice as many descriptors as polls.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import resource
+import select
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from edged.origin.publisher import Publisher
+
+TIMEOUT_S = 60.0
+
+
+def edits(number: int) -> list[str]:
+    return [json.dumps({"collection": "titles", "key": "a", "value": {"edit": number}})]
+
+
+def publish(feed: Path, number: int) -> None:
+    """As its own process: what it costs is not the origin's."""
+    command = [sys.executable, "-m", "edged", "origin", "publish", str(feed), "--dataset", "catalog", "-"]
+    subprocess.run(command, input="\n".join(edits(number)) + "\n", text=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def resident_mb(pid: int) -> float:
+    text = Path(f"/proc/{pid}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", text)
+    assert found is not None
+    return int(found[1]) / 1000
+
+
+def connect(port: int, count: int) -> list[socket.socket]:
+    opened = []
+    for number in range(count):
+        # several addresses of loopback, for one has 28,000 ports at the most
+        sock = socket.create_connection(
+            ("127.0.0.1", port), TIMEOUT_S, source_address=(f"127.0.0.{2 + number % 50}", 0)
+        )
+        sock.setblocking(False)
+        opened.append(sock)
+    return opened
+
+
+def ask(sockets: list[socket.socket], version: int, tag: str, number: int) -> None:
+    target = f"/catalog/head?after={version}&wait=300&poll={number}"
+    request = f"GET {target} HTTP/1.1\r\nHost: feed\r\nIf-None-Match: {tag}\r\n\r\n"
+    for sock in sockets:
+        sock.send(request.encode())
+
+
+def answers(sockets: list[socket.socket]) -> tuple[list[float], bytes]:
+    """When each answer came (time.time), and one of them."""
+    epoll, at, one = select.epoll(), [], b""
+    for sock in sockets:
+        epoll.register(sock, select.EPOLLIN)
+    known, deadline = {sock.fileno(): sock for sock in sockets}, time.time() + TIMEOUT_S
+    while known and time.time() < deadline:
+        for fd, _ in epoll.poll(1.0):
+            one = known.pop(fd).recv(65536)
+            at.append(time.time())
+            epoll.unregister(fd)
+    epoll.close()
+    assert not known, f"{len(known)} polls were not answered"
+    return at, one
+
+
+def field_of(answer: bytes, name: str) -> str:
+    found = re.search(rf"^{name}: (.*)\r$", answer.decode("latin-1"), re.MULTILINE | re.IGNORECASE)
+    assert found is not None, name
+    return found[1]
+
+
+def measure(feed: Path, polls: int, rounds: int) -> None:
+    command = [sys.executable, "-m", "edged", "origin", "serve", str(feed), "--bind", "127.0.0.1:0", "--json"]
+    origin = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+    try:
+        assert origin.stdout is not None
+        text = ""
+        while (found := re.search(r":(\d+)\"", text)) is None:
+            text += origin.stdout.readline()
+        before_mb = resident_mb(origin.pid)
+        sockets = connect(int(found[1]), polls)
+        ask(sockets, 0, '"none"', 0)
+        _, answer = answers(sockets)
+        took = []
+        for number in range(rounds):
+            ask(sockets, number + 1, field_of(answer, "etag"), int(field_of(answer, "edged-poll")))
+            time.sleep(2)
+            held_mb = resident_mb(origin.pid)
+            publish(feed, number + 2)
+            published = (feed / "public/catalog/head").stat().st_mtime
+            at, answer = answers(sockets)
+            took.append((max(at) - published, statistics.median(at) - published))
+        last_s, half_s = (statistics.median(column) for column in zip(*took, strict=True))
+        print(f"{polls:,} held polls: {held_mb:.0f} MB resident ({before_mb:.0f} MB before them), asked 80")
+        print(f"from the new head to the last device {last_s:.2f} s, asked 2; to the median one {half_s:.2f} s")
+    finally:
+        origin.terminate()
+        origin.wait(20)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--polls", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    options.polls = min(options.polls, (hard - 400) // 2)  # the origin keeps a descriptor for each answer as well
+    with tempfile.TemporaryDirectory() as directory:
+        feed = Path(directory) / "feed"
+        Publisher.init(feed)
+        publish(feed, 1)
+        measure(feed, options.polls, options.rounds)
+
+
+if __name__ == "__main__":
+    main()

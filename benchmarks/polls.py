@@ -2,8 +2,8 @@
 
     python -m benchmarks.polls [--polls 10000] [--rounds 3]
 
-The origin runs in a process of its own, as `edged origin serve`; everything listens on loopback. Asked: 80 MB of resident
-memory and 2 s from publishing until the last device has the head. Needs twice as many descriptors as polls.
+The origin runs in a process of its own, as `edged origin serve`; everything listens on loopback. Asked: 80 MB resident
+and 2 s from publishing until the last device has the head. Needs twice as many descriptors as polls.
 """
 
 from __future__ import annotations

@@ -126,6 +126,10 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     max_connections: Annotated[int, Meta(ge=8, le=65_536, description="Connections at once, over all addresses.")] = (
         1024
     )
+    unread: Annotated[
+        Size,
+        Meta(description="For answers that clients have not read yet, all together; beyond, the slowest is cut off."),
+    ] = "64MiB"
     memory: Annotated[
         Size, Meta(description="For remembered answers; where it holds all hot ones, they cost least.")
     ] = "32MiB"

@@ -83,8 +83,9 @@ def read_head(head: bytes) -> RequestHead:
         got = shown(head.lstrip(b"\r\n").partition(b"\r\n")[0])
         wanted = "expected METHOD SP target SP HTTP/1.1, the target of visible ASCII without a fragment"
         raise HeadError(400, f"request line: {wanted}; got {got}")
-    if line[3] not in (b"1.1", b"1.0"):
+    if line[3][:2] != b"1.":
         raise HeadError(505, f"request line: expected HTTP/1.1 or HTTP/1.0, got HTTP/{line[3].decode()}")
+    version = "1.0" if line[3] == b"1.0" else "1.1"  # a later minor version is answered as ours (RFC 9110 section 2.5)
     if b"\r\n " in head or b"\r\n\t" in head:
         raise HeadError(400, "head: a field folded over two lines; send it on one")
     collector = Collector()
@@ -92,14 +93,14 @@ def read_head(head: bytes) -> RequestHead:
     # llhttp takes only methods that it knows, we take any token (RFC 9110 section 9.1): it reads the rest.
     known = line[1] if line[1] == b"CONNECT" and line[2][:1] != b"/" else b"GET"
     try:
-        parser.feed_data(known + head[line.end(1) :])
+        parser.feed_data(b"%b %b HTTP/%b\r\n%b" % (known, line[2], version.encode(), head[line.end() :]))
     except httptools.HttpParserUpgrade:
         pass  # we never switch: the request counts as what it says without Upgrade (RFC 9110 section 7.8)
     except httptools.HttpParserError as fault:
         raise HeadError(400, f"head: not HTTP/1.1: {fault}") from fault
-    if collector.target != line[2] or parser.get_http_version() != line[3].decode():
+    if collector.target != line[2] or parser.get_http_version() != version:
         raise HeadError(400, "request line: two readers of it disagree")
-    return judge(line[1], line[2], line[3].decode(), collector.fields)
+    return judge(line[1], line[2], version, collector.fields)
 
 
 def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> RequestHead:

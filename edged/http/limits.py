@@ -16,7 +16,9 @@ class Limits:
     loopback is everybody's and has no such cap); head_s: from the first byte of a request's head to its last; body_s:
     between two pieces of a request's body; write_s: without progress while a client does not read; idle_s: between
     requests; ended_s: for an answer to a client that has ended and may have gone; handshake_s: for TLS; graceful_s: for
-    answers under way when the server stops; head_bytes: a whole head; memory_bytes: for remembered answers.
+    answers under way when the server stops; head_bytes: a whole head; memory_bytes: for remembered answers;
+    unread_bytes: of answers that clients have not read, all together; read_bytes_per_s: what a client has to read of
+    its answer at the least.
     """
 
     connections: int = 1024
@@ -30,6 +32,8 @@ class Limits:
     graceful_s: float = 5.0
     head_bytes: int = 32 << 10  # room for 500 keys of 60 characters
     memory_bytes: int = 1 << 20
+    unread_bytes: int = 64 << 20
+    read_bytes_per_s: int = 1024
     streams: int = 100  # HTTP/2 streams at once on one connection
     resets: int = 200  # streams that one HTTP/2 connection may reset (CVE-2023-44487)
     backlog: int = 1024

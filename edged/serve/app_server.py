@@ -89,6 +89,7 @@ class AppServer:
         limits = Limits(
             connections=config.max_connections,
             memory_bytes=size_bytes(config.memory),
+            unread_bytes=size_bytes(config.unread),
             websockets=self.others is not None,
         )
         return Listening(

@@ -118,6 +118,19 @@ async def test_a_large_body_goes_both_ways() -> None:
     assert answer.partition(b"\r\n\r\n")[2] == body
 
 
+async def test_every_proxied_answer_is_counted_in_both_lanes() -> None:
+    async with (
+        served(Says(fields=FRESH)) as (_, _origin, port, meter),
+        await trio.open_tcp_stream("127.0.0.1", port) as stream,
+    ):
+        for _ in range(20):  # a miss, then hits: from the cache, and remembered
+            await ask(stream, GET, b"hello")
+        assert (meter.requests, meter.fast_answers[200]) == (20, 20)
+        for _ in range(3):
+            await ask(stream, GET.replace(b"GET", b"DELETE"), b"hello")
+        assert (meter.requests, meter.slow_answers[200]) == (23, 3)
+
+
 async def test_a_client_that_leaves_an_event_stream_frees_its_connection() -> None:
     beat = trio.Event()
 

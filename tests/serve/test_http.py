@@ -14,7 +14,7 @@ import trio.testing
 
 from edged.http.head import HeadError, head_end, read_head
 from edged.http.limits import Limits
-from tests.serve.lanes import Client, client, head, running_lanes
+from tests.serve.lanes import Client, ask_once, client, head, running_lanes
 
 HEAD_BYTES = Limits().head_bytes
 GET = head("GET", "/v1/catalog/titles/1997/Film_0007")
@@ -59,7 +59,6 @@ REFUSED = {
     "chunked in HTTP/1.0": (b"POST /v1 HTTP/1.0\r\nHost: localhost\r\n" + CHUNKED + b"\r\n0\r\n\r\n", 400),
     "no Host": (b"GET /v1 HTTP/1.1\r\n\r\n", 400),
     "two Hosts": (START + b"Host: evil.example\r\n\r\n", 400),
-    "HTTP/1.2": (b"GET /v1 HTTP/1.2\r\nHost: localhost\r\n\r\n", 505),
     "HTTP/9.9": (b"GET /v1 HTTP/9.9\r\nHost: localhost\r\n\r\n", 505),
     "HTTP/2.0 on a GET": (b"GET /v1 HTTP/2.0\r\nHost: localhost\r\n\r\n", 505),
     "no version (HTTP/0.9)": (b"GET /v1\r\n\r\n", 400),
@@ -330,3 +329,12 @@ async def ask_http2(asker: Client, target: str, method: str = "GET") -> tuple[in
                     body += event.data
                 elif isinstance(event, h2.events.StreamEnded | h2.events.StreamReset):
                     return int(fields.pop(":status", "0")), fields, body
+
+
+@pytest.mark.trio
+async def test_a_later_minor_version_is_answered_as_ours_in_both_lanes() -> None:
+    async with running_lanes() as lanes:
+        for version in ("1.2", "1.9"):
+            for url in (lanes.fast, lanes.slow):
+                reply = await ask_once(url, head("GET", "/v1/catalog", version=version))
+                assert (reply.status, reply.raw[:9]) == (200, b"HTTP/1.1 ")

@@ -103,11 +103,14 @@ Doing = StreamUnderWay | HeldRequest | ThreadWork | FileUnderWay | LaneClient | 
 
 class LaneConnection:
     """partition: four bytes before each of its requests in the memory, the same only for the same identity by the
-    same kind of listener. doing: the details of its state. outbox: bytes that the kernel did not take. progress_at:
+    same kind of listener. doing: the details of its state. outbox: bytes that the kernel did not take, of
+    outbox_bytes that are held; blocked_at: since when, blocked_read: how many went out since. progress_at:
     when it last got on (the lane's clock); head_since: when the first byte of a head came that is not whole yet, or 0.
     """
 
     __slots__ = (
+        "blocked_at",
+        "blocked_read",
         "closing",
         "doing",
         "ended",
@@ -117,6 +120,7 @@ class LaneConnection:
         "more",
         "on_woken",
         "outbox",
+        "outbox_bytes",
         "partition",
         "peer",
         "progress_at",
@@ -137,6 +141,9 @@ class LaneConnection:
         self.doing: Doing | None = None
         self.inbox = b""
         self.outbox: memoryview | None = None
+        self.outbox_bytes = 0
+        self.blocked_at = 0.0
+        self.blocked_read = 0
         self.records: memoryview | None = None  # encrypted, and not taken by the kernel
         self.more = False  # was read from the socket, and others got their turn before it was looked at
         self.closing = False  # after what is in the outbox

@@ -22,11 +22,16 @@ class Deadlines:
         raise NotImplementedError
 
     def is_stalled(self, connection: LaneConnection) -> bool:
-        """Whether its peer does not read what was answered; it is closed then."""
+        """Whether it waits for its peer to read what was answered. One that reads nothing for write_s, or less than
+        read_bytes_per_s all that time, is closed.
+        """
+        limits, now = self.limits, self.sockets.now
         blocked = connection.outbox is not None or connection.state is LaneState.SENDING_FILE
-        if blocked and self.sockets.now - connection.progress_at > self.limits.write_s:
+        late = blocked and now - connection.progress_at > limits.write_s
+        if connection.outbox_bytes and now - connection.blocked_at > limits.write_s:
+            late = late or connection.blocked_read < (now - connection.blocked_at) * limits.read_bytes_per_s
+        if late:
             self.sockets.close(connection)
-            return True
         return blocked
 
     def sweep_reading(self, connection: LaneConnection) -> None:

@@ -89,7 +89,7 @@ class Lane(Turns):
         self.meter = meter
         self.limits = limits
         self.generation = -1
-        self.sockets = Sockets(meter)
+        self.sockets = Sockets(meter, limits)
         self.clock_at = 0.0  # when to look at it again
         self.draining = False
         self.nursery: trio.Nursery

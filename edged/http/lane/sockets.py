@@ -19,6 +19,7 @@ from edged.http.lane.connection import (
     StreamUnderWay,
     ThreadWork,
 )
+from edged.http.limits import Limits
 from edged.http.meter import Meter
 
 logger = logging.getLogger("edged.http")
@@ -43,10 +44,14 @@ class Server(Protocol):
 
 
 class Sockets:
-    """now: the lane's clock (time.monotonic), as of the batch of events that is being handled."""
+    """now: the lane's clock (time.monotonic), as of the batch of events that is being handled; unread_bytes: of answers
+    that are held because their clients have not read them, at most limits.unread_bytes.
+    """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, limits: Limits) -> None:
         self.meter = meter
+        self.limits = limits
+        self.unread_bytes = 0
         self.server: Server
         self.now = monotonic()
         self.connections: dict[int, LaneConnection] = {}
@@ -88,8 +93,28 @@ class Sockets:
             return
         self.meter.sent_bytes += sent
         if sent != len(data) or connection.records is not None:
-            connection.outbox = memoryview(data)[sent:]
-            self.epoll.modify(connection.fd, WRITE)
+            self.hold(connection, data, sent)
+
+    def hold(self, connection: LaneConnection, data: bytes, sent: int) -> None:
+        """Keep what the kernel has not taken; where that is too much of all connections together, whoever reads slowest
+        is cut off.
+        """
+        connection.outbox = memoryview(data)[sent:]
+        connection.outbox_bytes = len(data)  # of which the view keeps every one
+        connection.blocked_at, connection.blocked_read = self.now, 0
+        self.unread_bytes += len(data)
+        self.epoll.modify(connection.fd, WRITE)
+        while self.unread_bytes > self.limits.unread_bytes:
+            blocked = [other for other in self.connections.values() if other.outbox_bytes]
+            slowest = min(blocked, key=lambda other: other.blocked_at)
+            logger.warning("connection from %s: closed, it does not read its answer", slowest.peer.address)
+            self.close(slowest)
+
+    def release_outbox(self, connection: LaneConnection) -> None:
+        """Nothing of it is held any more."""
+        connection.outbox = None
+        self.unread_bytes -= connection.outbox_bytes
+        connection.outbox_bytes = 0
 
     def keep_records(self, connection: LaneConnection) -> None:
         """Where a TLS session had more to say than the kernel takes, that goes out first."""
@@ -110,9 +135,11 @@ class Sockets:
                 self.close(connection)
                 return False
             self.meter.sent_bytes += sent
-            connection.outbox = outbox[sent:] if sent < len(outbox) or connection.records is not None else None
-            if connection.outbox is not None:
+            connection.blocked_read += sent
+            if sent < len(outbox) or connection.records is not None:
+                connection.outbox = outbox[sent:]
                 return False
+            self.release_outbox(connection)
         if connection.more:
             self.unread.append(connection)
         self.watch(connection, READ)
@@ -161,7 +188,7 @@ class Sockets:
     def forget(self, connection: LaneConnection) -> None:
         """The lane has no more to do with this socket."""
         connection.become(LaneState.CLOSED)
-        connection.outbox = None
+        self.release_outbox(connection)
         connection.woken = False
         del self.connections[connection.fd]
         self.meter.fast_connections = len(self.connections)

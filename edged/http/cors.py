@@ -30,7 +30,7 @@ class CorsRule:
 
     def fields(self, request: Request) -> Fields:
         """What lets a page of an allowed origin read the answer; nothing for any other."""
-        origin = self.allowed_origin(request)
+        origin = self.allowed_origin(request) if self.origins else None
         if origin is None:
             return ()
         return ((b"Access-Control-Allow-Origin", origin), (b"Access-Control-Expose-Headers", self.exposed))

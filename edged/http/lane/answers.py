@@ -138,11 +138,10 @@ class LaneAnswers:
         """
         if isinstance(answer, Response):
             self.meter.fast_answers[answer.status] += 1
-            connection.become(LaneState.READING)
+            if connection.state is not LaneState.READING:
+                connection.become(LaneState.READING)
             connection.closing = not head.keep_alive
-            data = self.memory.whole(connection.partition, head, raw, answer)
-            self.meter.memo_bytes = self.memory.used_bytes
-            return data
+            return self.memory.whole(connection.partition, head, raw, answer)
         if isinstance(answer, Held):
             head.fields = []  # a held request takes as little room as it can
             connection.become(LaneState.HELD, HeldRequest(answer, head, now + answer.wait_s))

@@ -116,6 +116,7 @@ class AnswerMemory:
             key = self.name_of(partition, head, raw) + raw[: raw.find(b"\r\n")]
             data = b"%c%b" % (number, rest)
             self.answers.put(key, data if found.lease is None else LeasedAnswer(found.lease, data))
+            self.meter.memo_bytes = self.used_bytes
         return self.opening_bytes[number] + rest
 
     def name_of(self, partition: bytes, head: RequestHead, raw: bytes) -> bytes:

@@ -82,6 +82,11 @@ def add_publish(kinds: Any) -> None:
     publish.add_argument(
         "--rollout", type=share, metavar="SHARE", help="offer the version to such a share of the devices, as in 5%%"
     )
+    publish.add_argument(
+        "--allow-removals", action="store_true", help="most of a collection, or a whole slice, is meant to go"
+    )
+    publish.add_argument("--dry-run", action="store_true", help="say what would change and what it would cost")
+    publish.add_argument("--message", default="", metavar="TEXT", help="why, kept in the log")
     publish.add_argument("--allow-empty", action="store_true", help="an input without records removes all of them")
 
 
@@ -165,6 +170,9 @@ def publish_command(args: argparse.Namespace) -> int:
         permille=args.rollout if args.rollout != EVERYBODY else None,
         force_change=args.force_change,
         allow_empty=args.allow_empty,
+        allow_removals=args.allow_removals,
+        message=args.message,
+        dry_run=args.dry_run,
     )
     publisher = open_feed(args)
     with progress(args) as watch:
@@ -243,7 +251,11 @@ def show(args: argparse.Namespace, publisher: Publisher, result: PublishResult) 
     if (warning := publisher.warning()) is not None:
         print(f"edged: warning: {warning}", file=sys.stderr)
     data = asdict(result) | {"hop_bytes": result.hop_bytes, "snapshot_bytes": result.snapshot_bytes}
-    if result.unchanged:
+    for hint in result.hints:
+        print(f"edged: note: {hint}", file=sys.stderr)
+    if result.rehearsed:
+        text = rehearsed_text(result)
+    elif result.unchanged:
         text = f"{result.dataset}: nothing changed; version {result.version} was signed anew"
     else:
         lines = [
@@ -259,6 +271,17 @@ def show(args: argparse.Namespace, publisher: Publisher, result: PublishResult) 
         text = "\n".join(lines)
     emit(args, data, text)
     return 0
+
+
+def rehearsed_text(result: PublishResult) -> str:
+    """What a dry run found out."""
+    if result.unchanged:
+        return f"{result.dataset}: nothing would change; version {result.version} would be signed anew"
+    return (
+        f"{result.dataset}: would become version {result.version}: {result.added} added, {result.changed} changed, "
+        f"{result.removed} removed; head {size_text(result.head_bytes)}, hops {size_text(result.hop_bytes)}; "
+        "nothing was written"
+    )
 
 
 def rotate_command(args: argparse.Namespace) -> int:
@@ -289,10 +312,11 @@ def log_command(args: argparse.Namespace) -> int:
             *(str(item[name]) for name in ("added", "changed", "removed")),
             size_text(sum(entry["hop_bytes"] or 0 for entry in item["slices"].values())),
             size_text(sum(entry["snapshot_bytes"] for entry in item["slices"].values())),
+            item["message"],
         )
         for item in versions
     ]
-    header = ("version", "time", "kind", "added", "changed", "removed", "hop", "snapshot")
+    header = ("version", "time", "kind", "added", "changed", "removed", "hop", "snapshot", "message")
     emit(args, {"dataset": args.dataset, "versions": versions}, table(rows, header))
     return 0
 

@@ -34,6 +34,7 @@ class Applied:
     changed: int = 0
     removed: int = 0
     by_collection: dict[str, int] = field(default_factory=dict)
+    removed_by: dict[str, int] = field(default_factory=dict)  # collection to records removed
     touched: dict[str, SliceVersion] = field(default_factory=dict)  # slice to its state before
     rows: int = 0
 
@@ -111,6 +112,8 @@ class Applier:
         done.added += before is None
         done.removed += after is None
         done.changed += before is not None and after is not None
+        if after is None:
+            done.removed_by[collection] = done.removed_by.get(collection, 0) + 1
         done.by_collection[collection] = done.by_collection.get(collection, 0) + 1
         total = done.counts.get(collection, 0) + (before is None) - (after is None)
         if total:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 
-from edged.errors import EdgedError, OriginError
+from edged.errors import EdgedError, OriginError, ValidationError
 from edged.feed import cbor
 from edged.origin import takedowns
 from edged.origin.applying import Applied, Applier, Row
@@ -15,10 +15,11 @@ from edged.origin.blobs.dictionaries import TrainedDictionary, dictionary_in_use
 from edged.origin.blobs.hops import HopMaker
 from edged.origin.blobs.renewal import Renewal, Spoilt
 from edged.origin.blobs.snapshots import SnapshotMaker, is_due, newest_snapshot, snapshot_bytes
+from edged.origin.declared.hints import fields_of_nothing, new_names
 from edged.origin.declared.rules import fingerprint, schema_of
 from edged.origin.declared.slicing import CORE, Slicer
-from edged.origin.declared.validate import Validator
-from edged.origin.release import Rollout, Workplace, releasing
+from edged.origin.declared.validate import Permitted, Validator
+from edged.origin.release import Rollout, Workplace, releasing, signed_head
 from edged.origin.results import PublishResult, slice_result
 from edged.origin.state import HIDDEN, SliceVersion, State, VersionRow
 from edged.origin.takedowns import RecordName
@@ -26,6 +27,10 @@ from edged.progress import Steps, Watch, unwatched
 
 SALT_BYTES = 8  # of a rollout
 SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
+
+
+class Rehearsed(Exception):
+    """Ends a transaction of which nothing is to stay."""
 
 
 class Edition:
@@ -40,25 +45,43 @@ class Edition:
         self.slicer = Slicer(place.rules.slices)
         self.before = self.state.version_row(self.state.live)
         self.message = ""
+        self.hints: list[str] = []
         self.numbered_anyway = kind == "withdraw"
         # What can wait until the version is live: slices that are due a snapshot, and those due long skip hops.
         self.due_snapshot: list[str] = []
         self.due_skips: list[str] = []
 
     def release(
-        self, rows: Callable[[], Iterable[Row]], *, validated: bool, force_change: bool = False
+        self, rows: Callable[[], Iterable[Row]], permitted: Permitted | None = None, *, rehearsed: bool = False
     ) -> PublishResult:
         """Publish the changes; without any, sign the head anew. Raises EdgedError, and then nothing has changed.
 
-        rows: the changes to make, asked for inside the transaction.
+        rows: the changes to make, asked for inside the transaction; permitted: what validators let pass, None: they are
+        not asked; rehearsed: only find out what would come of it.
         """
         what = f"{self.kind} dataset {self.place.dataset}"
+        if rehearsed:
+            return self.rehearse(what, rows, permitted)
         with releasing(self.place, what):
-            applied, made = self.prepare(rows, validated, force_change)
+            applied, made = self.prepare(rows, permitted)
             if made:
                 self.place_rollout(what)
         self.catch_up()
         return self.result(applied, made)
+
+    def rehearse(self, what: str, rows: Callable[[], Iterable[Row]], permitted: Permitted | None) -> PublishResult:
+        """As `release` up to the signed head, of which nothing stays."""
+        self.place.blobs.rehearse()
+        try:
+            with self.state.transaction(what):
+                applied, made = self.prepare(rows, permitted)
+                if made:
+                    self.place_rollout(what)
+                _, head, _ = signed_head(self.place, what)
+                result = self.result(applied, made, head_bytes=len(head.data))
+                raise Rehearsed
+        except Rehearsed:
+            return result
 
     def release_to_both(self, hide: Callable[[], Iterable[Row]], names: Collection[RecordName]) -> PublishResult:
         """A takedown during a rollout: the stable content without `names` as a new stable version, and the offered
@@ -69,12 +92,10 @@ class Edition:
             raise OriginError(f"{what}: no rollout is under way")
         stable, self.numbered_anyway = rollout.stable, True
         with releasing(place, what):
-            applied, _ = self.prepare(
-                lambda: chain(hide(), older_rows(self.state, stable, self.slicer, without=names)), False, False
-            )
+            applied, _ = self.prepare(lambda: chain(hide(), older_rows(self.state, stable, self.slicer, without=names)))
             place.rollout = replace(rollout, stable=self.state.newest())
             self.retire_taken_down()
-            self.prepare(lambda: older_rows(self.state, offered, self.slicer, without=names), False, False)
+            self.prepare(lambda: older_rows(self.state, offered, self.slicer, without=names))
         self.catch_up()
         return self.result(applied, True)
 
@@ -93,7 +114,7 @@ class Edition:
                 raise OriginError(f"{what}: the first version cannot be offered to a share; publish it to all")
             place.rollout = Rollout(self.before.version, secrets.token_bytes(SALT_BYTES), self.permille)
 
-    def prepare(self, rows: Callable[[], Iterable[Row]], validated: bool, force_change: bool) -> tuple[Applied, bool]:
+    def prepare(self, rows: Callable[[], Iterable[Row]], permitted: Permitted | None = None) -> tuple[Applied, bool]:
         """Everything of the next version but its head. Whether there is a next version is the second value."""
         self.before = self.state.version_row(self.state.newest())
         version = self.state.newest() + 1
@@ -107,10 +128,12 @@ class Edition:
         if self.before is not None and self.state.meta("rules_slices") != marks["slices"]:
             applier.apply(self.resliced(), Steps(self.watch, "slicing anew", sum(counts.values())).advance)
         applied = applier.finish()
-        if validated:
+        if self.kind in ("publish", "rollback") and not (permitted is not None and permitted.slices):
+            self.keep_slices()
+        if permitted is not None:
             if self.before is not None and self.state.meta("rules_validate") != marks["validate"]:
                 validator.check_all()
-            validator.finish(applied, force_change=force_change)
+            validator.finish(applied, permitted)
             self.state.set_meta("rules_validate", marks["validate"])
         else:
             validator.claim()
@@ -121,8 +144,28 @@ class Edition:
         if nothing and not self.numbered_anyway:
             return applied, False
         self.state.add_version(row)
+        self.find_slips(row)
         self.code(applied, row)
         return applied, True
+
+    def keep_slices(self) -> None:
+        """Raise ValidationError where a slice is declared no more: every device that carries it would be emptied."""
+        before = () if self.before is None else self.before.declared
+        gone = sorted(set(before) - {CORE, *self.place.rules.slices})
+        if gone:
+            raise ValidationError(
+                f"{self.kind} dataset {self.place.dataset}: {self.place.dataset}.toml declares no slice "
+                f"{', '.join(gone)} any more, and devices that carry it would lose its records; put it back, or "
+                "publish with --allow-removals if this is meant"
+            )
+
+    def find_slips(self, row: VersionRow) -> None:
+        """Note what is new and what is declared of nothing, in case it is misspelt."""
+        before = self.before
+        if self.kind == "publish":
+            self.hints = new_names(self.place.dataset, None if before is None else before.counts, row.counts)
+            if before is None or before.schema != row.schema or before.declared != row.declared or self.hints:
+                self.hints += fields_of_nothing(self.state, self.place.rules)
 
     def version_row(self, version: int, applied: Applied) -> VersionRow:
         schema = cbor.encode(schema_of(self.place.rules, applied.counts).to_cbor())
@@ -247,16 +290,26 @@ class Edition:
                 "devices come by other ways, and the next publish makes the snapshot"
             ) from fault
 
-    def result(self, applied: Applied, made: bool) -> PublishResult:
-        state, live = self.state, self.state.live
+    def result(self, applied: Applied, made: bool, *, head_bytes: int | None = None) -> PublishResult:
+        """head_bytes: of a head that was only rehearsed."""
+        state = self.state
+        live = state.live if head_bytes is None else state.newest()
         row = state.version_row(live)
         names = () if row is None else row.declared
         slices = {name: slice_result(state, name, live) for name in names}
         counts = (applied.added, applied.changed, applied.removed)
-        size = self.place.head_path.stat().st_size
+        size = self.place.head_path.stat().st_size if head_bytes is None else head_bytes
         permille = None if self.place.rollout is None else self.place.rollout.permille
         return PublishResult(
-            self.place.dataset, live, not made, *counts, head_bytes=size, permille=permille, slices=slices
+            self.place.dataset,
+            live,
+            not made,
+            *counts,
+            head_bytes=size,
+            permille=permille,
+            slices=slices,
+            hints=tuple(self.hints),
+            rehearsed=head_bytes is not None,
         )
 
 

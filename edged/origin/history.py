@@ -53,6 +53,7 @@ def versions(state: State) -> list[dict[str, Any]]:
             "version": row.version,
             "time": instant(row.time),
             "kind": row.kind,
+            "message": row.message,
             "added": row.added,
             "changed": row.changed,
             "removed": row.removed,

@@ -18,6 +18,7 @@ from edged.files import locked, make_directory, read_bounded, sync_directory, wr
 from edged.origin import takedowns
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
+from edged.origin.declared.validate import Permitted
 from edged.origin.edition import Edition, older_rows, visible_rows
 from edged.origin.history import instant
 from edged.origin.input import comparing
@@ -52,12 +53,17 @@ EARLIEST_S = 1_577_836_800  # 2020-01-01: a clock that says less was never set
 class PublishOptions:
     """permille: offer the version to such a share of the devices, 1 to 999, instead of making it live for all.
 
-    force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant.
+    force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant, and
+    allow_removals one that lacks most of a collection, or a slice; message: kept in the log; dry_run: nothing is
+    written, the result says what would come of it.
     """
 
     permille: int | None = None
     force_change: bool = False
     allow_empty: bool = False
+    allow_removals: bool = False
+    message: str = ""
+    dry_run: bool = False
 
 
 DEFAULTS = PublishOptions()
@@ -143,6 +149,8 @@ class Publisher:
         """
         with self.at_work(dataset, create=True) as place:
             edition = Edition(place, "publish", watch, permille=options.permille)
+            edition.message = options.message
+            lenient = options.allow_removals or options.allow_empty
             comparing.attach_scratch(place.state)
 
             def rows() -> Iterable[Row]:
@@ -157,7 +165,8 @@ class Publisher:
                 takedowns.hold_back(place.state)
                 return visible_rows(place.state, comparing.differing(place.state), edition.slicer)
 
-            return edition.release(rows, validated=True, force_change=options.force_change)
+            permitted = Permitted(options.force_change, removals=lenient or source.edits, slices=lenient)
+            return edition.release(rows, permitted, rehearsed=options.dry_run)
 
     def rollback(self, dataset: str, to: int, *, watch: Watch = unwatched) -> PublishResult:
         """Publish the content of version `to` again as a new version. What is taken down stays out."""
@@ -170,7 +179,7 @@ class Publisher:
                     f"roll back dataset {dataset} to version {to}: versions {oldest} to {state.live} are retained"
                 )
             edition = Edition(place, "rollback", watch)
-            return edition.release(lambda: older_rows(state, to, edition.slicer), validated=False)
+            return edition.release(lambda: older_rows(state, to, edition.slicer))
 
     def rollout(self, dataset: str, permille: int | None = None) -> Rollout | None:
         """The rollout under way, None if there is none. permille: raise its share; 1000 makes its version live."""
@@ -198,7 +207,7 @@ class Publisher:
         with self.at_work(dataset) as place:
             stable = standing(place, "withdraw").stable
             edition = Edition(place, "withdraw", watch)
-            return edition.release(lambda: older_rows(place.state, stable, edition.slicer), validated=False)
+            return edition.release(lambda: older_rows(place.state, stable, edition.slicer))
 
     def takedown(
         self, dataset: str, collection: str, keys: Sequence[str], *, watch: Watch = unwatched
@@ -216,7 +225,7 @@ class Publisher:
             edition = Edition(place, "takedown", watch)
             if place.rollout is not None and not set(names) <= set(place.state.hidden()):
                 return edition.release_to_both(rows, names)
-            return edition.release(rows, validated=False)
+            return edition.release(rows)
 
     def verify(self, dataset: str, *, mend: bool = False, watch: Watch = unwatched) -> FeedReport:
         """Look at every blob that the head and its chain name; with `mend` make anew what is missing or damaged.
@@ -280,7 +289,7 @@ class Publisher:
                     value = (place.state.record(*name) or (HIDDEN, None))[1]
                     yield from visible_rows(place.state, [(*name, value)], edition.slicer)
 
-            return edition.release(rows, validated=False)
+            return edition.release(rows)
 
     def resign(self, dataset: str) -> int:
         """Sign the live head anew, so that it stays fresh. Returns its version."""

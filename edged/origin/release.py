@@ -243,8 +243,7 @@ def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None
         if hop.blob.size > room:
             break
         room -= hop.blob.size
-        data = read_bounded(place.blobs.directory / hop.blob.name, hop.blob.size)
-        carried = HopRef(hop.from_version, hop.to_version, hop.blob, hop.blob.check(data, f"hop of slice {name}"))
+        carried = HopRef(hop.from_version, hop.to_version, hop.blob, place.blobs.read(hop.blob))
         item = slices[name]
         hops = tuple(carried if entry == hop else entry for entry in item.hops)
         slices[name] = SliceHead(item.version, item.digest, item.records, hops)
@@ -259,15 +258,10 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
     try:
         with place.state.transaction(what):
             yield
-            row = place.state.version_row(place.state.newest())
-            if row is None:
-                raise OriginError(f"{what}: the dataset has no version yet; publish to it first")
-            head, chains = compose_head(place, row)
-            data = trust.sign_head(head, place.roots.head_key())
-            signed = trust.verify_head(data, place.root, place.dataset)
+            head, signed, chains = signed_head(place, what)
             place.state.set_meta("signed_at", head.signed_at)
             place.blobs.sync()
-            temporary = prepare(place.head_path, (data,))
+            temporary = prepare(place.head_path, (signed.data,))
             place.blobs.fresh.append(temporary)
     except BaseException:
         place.blobs.take_back()
@@ -281,6 +275,16 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
     place.public = signed
     place.blobs.fresh.clear()
     settle(place, head, chains, what)
+
+
+def signed_head(place: Workplace, what: str) -> tuple[Head, trust.VerifiedHead, list[Chain]]:
+    """The head of the newest version in the state, as it is and signed, and its chains. Raises EdgedError."""
+    row = place.state.version_row(place.state.newest())
+    if row is None:
+        raise OriginError(f"{what}: the dataset has no version yet; publish to it first")
+    head, chains = compose_head(place, row)
+    data = trust.sign_head(head, place.roots.head_key())
+    return head, trust.verify_head(data, place.root, place.dataset), chains
 
 
 def public_chains(place: Workplace, head: Head) -> list[Chain]:

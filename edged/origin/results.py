@@ -24,7 +24,8 @@ class SliceResult:
 class PublishResult:
     """What an operation made live. unchanged: the version is the one before, only its head was signed anew.
 
-    permille: the share of devices that the version is offered to; None: all.
+    permille: the share of devices that the version is offered to; None: all; hints: what may be a slip; rehearsed:
+    nothing was written, this is what would have come of it.
     """
 
     dataset: str
@@ -36,6 +37,8 @@ class PublishResult:
     head_bytes: int = 0
     permille: int | None = None
     slices: dict[str, SliceResult] = field(default_factory=dict)
+    hints: tuple[str, ...] = ()
+    rehearsed: bool = False
 
     @property
     def hop_bytes(self) -> int:

@@ -175,6 +175,29 @@ def test_a_takedown_of_what_is_not_there_is_done_and_warned_of(
         assert ("no record titles/k1x" in said, "titles/k1;" in said) == (warned, False)
 
 
+def test_edits_taken_for_a_whole_state_are_refused_and_a_dry_run_tells(
+    feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = [str(feed), "--dataset", "catalog"]
+    whole = ndjson(tmp_path / "whole", LINES)
+    assert main(["origin", "publish", *on, whole, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    assert "would become version 1: 50 added" in said.out
+    assert "note: catalog is a new dataset, of titles" in said.err
+    assert not (feed / "public" / "catalog").exists()
+    run(capsys, "origin", "publish", *on, whole, "--message", "to begin with")
+    edits = ndjson(tmp_path / "edits", [LINES[3] | {"value": {"title": "new"}}])
+    code, text = failed(capsys, "origin", "publish", *on, edits)
+    assert (code, "49 of 50 records would be removed" in text, "--changes" in text) == (3, True, True)
+    tried = run(capsys, "origin", "publish", *on, edits, "--changes", "--dry-run")
+    assert (tried["version"], tried["changed"], tried["rehearsed"]) == (2, 1, True)
+    assert run(capsys, "origin", "publish", *on, edits, "--allow-removals", "--dry-run")["removed"] == 49
+    log = run(capsys, "origin", "log", *on)["versions"]
+    assert [item["message"] for item in log] == ["to begin with"]
+    main(["origin", "log", *on])
+    assert "to begin with" in capsys.readouterr().out
+
+
 def test_what_is_taken_down_is_listed(feed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     on = [str(feed), "--dataset", "catalog"]
     run(capsys, "origin", "publish", *on, ndjson(tmp_path / "good", LINES))

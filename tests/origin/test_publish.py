@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +151,7 @@ def test_changed_slice_rules_move_records_without_an_input_that_changes_them(pub
     device.sync()
     assert (len(device.keys("core")), len(device.keys("br"))) == (20, 10)
     (publisher.path / "catalog.toml").unlink()
-    publisher.publish("catalog", records)
+    publisher.publish("catalog", records, PublishOptions(allow_removals=True))
     device.slices = ("core",)
     assert set(device.sync().slices) == {"core"}
     assert len(device.keys()) == 30
@@ -197,7 +199,7 @@ def test_a_takedown_stays_through_publishes_and_rollbacks_until_restore(publishe
     publisher.takedown("catalog", "titles", ["t00003", "never-was"])
     device.sync()
     assert device.taken_down == {("titles", "t00003"), ("titles", "never-was")}
-    publisher.publish("catalog", [*films(3), edit(3, take=2)])
+    publisher.publish("catalog", [*films(3), edit(3, take=2)], PublishOptions(allow_removals=True))
     publisher.rollback("catalog", 1)
     device.sync()
     assert ("titles", "t00003") in device.taken_down
@@ -260,8 +262,120 @@ def test_a_record_that_occurs_twice_with_different_contents_is_refused(publisher
     with pytest.raises(ValidationError, match=r"record 3: titles/a is there twice .* first at record 1"):
         publisher.publish("catalog", [("titles", "a", {"n": 1}), ("titles", "b", {}), ("titles", "a", {"n": 2})])
     assert publisher.publish("catalog", [("titles", "a", {"n": 1}), ("titles", "a", {"n": 1})]).added == 1
-    with pytest.raises(ValidationError, match="twice"):
-        publisher.publish_changes("catalog", [("titles", "a", None), ("titles", "a", {"n": 1})])
+
+
+def test_of_several_edits_of_one_record_the_last_counts(publisher: Publisher) -> None:
+    publisher.publish("catalog", [("titles", key, {"n": 0}) for key in "abcd"])
+    edits: list[tuple[str, str, Any]] = [
+        *(("titles", key, {"n": number}) for number in range(1, 700) for key in "ab"),
+        ("titles", "a", None),
+        ("titles", "c", None),
+        ("titles", "c", {"n": 5}),
+        ("titles", "d", {"n": 9}),
+        ("titles", "d", {"n": 0}),
+    ]
+    result = publisher.publish_changes("catalog", edits)
+    assert (result.added, result.changed, result.removed) == (0, 2, 1)
+    device = Device(publisher.path, "catalog")
+    device.sync()
+    assert [device.value("titles", key) for key in "abcd"] == [None, {"n": 699}, {"n": 5}, {"n": 0}]
+
+
+def test_a_whole_state_without_most_of_a_collection_is_refused_unless_meant(publisher: Publisher) -> None:
+    people = [("people", f"p{number}", {"n": number}) for number in range(4)]
+    publisher.publish("catalog", [*films(10), *people])
+    assert publisher.publish("catalog", [*films(5), *people]).removed == 5  # half is not more than half
+    with pytest.raises(ValidationError, match=r"titles: 3 of 5 .* --changes .* --allow-removals") as caught:
+        publisher.publish("catalog", [*films(2), *people])
+    assert caught.value.exit_code == 3
+    with pytest.raises(ValidationError, match="people: 4 of 4"):
+        publisher.publish("catalog", films(300))  # however many come beside them
+    assert publisher.publish("catalog", [*films(2), *people], PublishOptions(allow_removals=True)).removed == 3
+    # Edits say themselves what goes.
+    assert publisher.publish_changes("catalog", [("people", f"p{n}", None) for n in range(4)]).removed == 4
+
+
+def test_a_slice_that_would_vanish_is_refused_unless_meant(publisher: Publisher) -> None:
+    toml = publisher.path / "catalog.toml"
+    toml.write_text('[slices.br]\nwhere = { region = "BR" }\n')
+    publisher.publish("catalog", [*films(4), ("titles", "b", {"region": "BR"})])
+    publisher.publish_changes("catalog", [edit(1)])
+    toml.unlink()
+    operations: list[Callable[[], object]] = [
+        lambda: publisher.publish_changes("catalog", [edit(2)]),
+        lambda: publisher.publish("catalog", films(5)),
+        lambda: publisher.rollback("catalog", 1),
+    ]
+    for operation in operations:
+        with pytest.raises(ValidationError, match=r"no slice br any more.*--allow-removals"):
+            operation()
+    publisher.takedown("catalog", "titles", ["t00003"])  # is not held up
+    assert "br" not in Device(publisher.path, "catalog").head().slices
+    assert publisher.publish_changes("catalog", [edit(2)], PublishOptions(allow_removals=True)).version == 4
+
+
+def test_a_dry_run_says_what_would_come_of_it_and_writes_nothing(publisher: Publisher) -> None:
+    def picture() -> dict[str, bytes]:
+        files = (path for path in publisher.path.rglob("*") if path.is_file() and not path.name.endswith("lock"))
+        return {str(path): path.read_bytes() for path in files if "state" not in path.parts[-2:]}
+
+    before = picture()
+    first = publisher.publish("catalog", films(60), PublishOptions(dry_run=True))
+    assert (first.version, first.added, first.rehearsed) == (1, 60, True)
+    assert first.snapshot_bytes > 1000
+    assert publisher.datasets() == []
+    assert picture() == before
+    publisher.publish("catalog", films(60))
+    with publisher.reading("catalog") as state:
+        contents = list(state.db.iterdump())
+    before = picture()
+    rehearsed = publisher.publish_changes("catalog", [edit(3), edit(70)], PublishOptions(dry_run=True))
+    assert picture() == before
+    with publisher.reading("catalog") as state:
+        assert list(state.db.iterdump()) == contents
+    real = publisher.publish_changes("catalog", [edit(3), edit(70)])
+    assert dataclasses.replace(rehearsed, rehearsed=False) == real
+    assert publisher.publish_changes("catalog", [edit(3)], PublishOptions(dry_run=True)).unchanged
+    with pytest.raises(ValidationError, match="--allow-removals"):
+        publisher.publish("catalog", films(3), PublishOptions(dry_run=True))
+
+
+def test_what_is_new_and_what_is_declared_of_nothing_is_said(publisher: Publisher) -> None:
+    toml = publisher.path / "catalog.toml"
+    toml.write_text('[collections.titles]\nindex = ["year", "yeer"]\n[slices.br]\nwhere = { "region.code" = "BR" }\n')
+    first = publisher.publish("catalog", films(3))
+    assert first.hints == (
+        "catalog is a new dataset, of titles",
+        "collections.titles: no record has the field 'yeer'",
+        "slices.br: no record has the field 'region.code'",
+    )
+    assert publisher.publish_changes("catalog", [edit(1)]).hints == ()
+    assert publisher.publish_changes("catalog", [("titels", "x", {})]).hints[0] == (
+        "collection titels is new in catalog: 1 record"
+    )
+    publisher.publish_changes("catalog", [("titles", "x", {"yeer": None, "region": {"code": 1}})])
+    toml.write_text(toml.read_text().replace("yeer", "text"))
+    assert publisher.publish_changes("catalog", []).hints == ()
+
+
+def test_a_message_is_kept_in_the_log(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(3), PublishOptions(message="the first of many: ü"))
+    publisher.publish_changes("catalog", [edit(1)])
+    with publisher.reading("catalog") as state:
+        assert [item["message"] for item in history.versions(state)] == ["the first of many: ü", ""]
+
+
+def test_a_dataset_that_has_shrunk_gets_a_snapshot_where_that_is_cheaper(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(400))
+
+    def snapshot() -> int:
+        device = Device(publisher.path, "catalog")
+        return device.chain(device.head()).slices["core"].snapshots[0].version
+
+    publisher.publish_changes("catalog", [("titles", f"t{number:05d}", None) for number in range(60)])
+    assert snapshot() == 1  # a sixth less to fetch is not worth a new one
+    publisher.publish_changes("catalog", [("titles", f"t{number:05d}", None) for number in range(60, 300)])
+    assert snapshot() == 3
 
 
 def test_a_state_older_than_the_public_head_is_refused(publisher: Publisher, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def test_nothing_else_is_published_during_a_rollout(feed: Publisher) -> None:
     for operation in (
         lambda: feed.publish_changes("catalog", titles(a=4)),
         lambda: feed.publish_changes("catalog", titles(a=4), PublishOptions(permille=10)),
-        lambda: feed.publish("catalog", titles(a=4)),
+        lambda: feed.publish("catalog", titles(a=4), PublishOptions(allow_removals=True)),
         lambda: feed.rollback("catalog", 1),
         lambda: feed.rollout("catalog", 40),
     ):

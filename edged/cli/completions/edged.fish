@@ -51,7 +51,7 @@ function _shtab_edged_using
 end
 
 set -g _shtab_edged_commands demo run check sync status pin unpin get ls search verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin serve' doctor completion
-set -g _shtab_edged_opts_with_value --admin-port --bind --collection --config --dataset --diff --dir --group --key --limit --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait
+set -g _shtab_edged_opts_with_value --admin-port --bind --collection --config --dataset --diff --dir --group --key --limit --message --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait
 
 complete -c edged -e
 complete -c edged -f
@@ -160,6 +160,9 @@ complete -c edged -n '_shtab_edged_using origin publish' -l key -x -d 'the field
 complete -c edged -n '_shtab_edged_using origin publish' -l changes -d 'lines are edits; what they do not name stays'
 complete -c edged -n '_shtab_edged_using origin publish' -l force-change -d 'validate.max_change does not hold this time'
 complete -c edged -n '_shtab_edged_using origin publish' -l rollout -x -d 'offer the version to such a share of the devices, as in 5%'
+complete -c edged -n '_shtab_edged_using origin publish' -l allow-removals -d 'most of a collection, or a whole slice, is meant to go'
+complete -c edged -n '_shtab_edged_using origin publish' -l dry-run -d 'say what would change and what it would cost'
+complete -c edged -n '_shtab_edged_using origin publish' -l message -x -d 'why, kept in the log'
 complete -c edged -n '_shtab_edged_using origin publish' -l allow-empty -d 'an input without records removes all of them'
 complete -c edged -n '_shtab_edged_using origin publish; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
 complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a rollout -d 'Without an option say what is under way. A raised share keeps the devices that have the version already.'

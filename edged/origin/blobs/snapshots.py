@@ -214,4 +214,8 @@ def is_due(state: State, name: str, versions: int) -> bool:
     if path_bytes(state, HopSpan(name, since, item)) is None:
         return True  # no hops lead on from the last one
     steps = item.counter - since.counter
-    return bool(weight > HOP_SHARE * snapshot_bytes(state, name, last) or steps * 2 > versions)
+    size = snapshot_bytes(state, name, last)
+    # Of a slice that has shrunk a new snapshot is smaller than the last one, which a new device has to fetch whole.
+    shrunk = since.content_bytes and size * item.content_bytes / since.content_bytes
+    cheaper = item.content_bytes < since.content_bytes and (1 + HOP_SHARE) * shrunk < size + weight
+    return bool(weight > HOP_SHARE * size or cheaper or steps * 2 > versions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import cbor2
@@ -14,6 +15,16 @@ from edged.origin.applying import Applied
 from edged.origin.declared.rules import Rules, ValidateRules, fingerprint
 from edged.origin.input.lines import Faults
 from edged.origin.state import HIDDEN, State
+
+
+@dataclass(frozen=True, slots=True)
+class Permitted:
+    """What is let pass this once. change: more than max_change; removals: most of a collection; slices: a whole one."""
+
+    change: bool = False
+    removals: bool = False
+    slices: bool = False
+
 
 TESTS: Mapping[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),
@@ -93,18 +104,30 @@ class Validator:
             for key, value in rows:
                 self.check_record(f"{collection}/{key}", cbor2.loads(value), rules)
 
-    def finish(self, applied: Applied, *, force_change: bool = False) -> None:
-        """Judge the collections as a whole. force_change: max_change does not hold this time. Raises InputError."""
+    def finish(self, applied: Applied, permitted: Permitted) -> None:
+        """Judge the collections as a whole. Raises InputError."""
         self.claim()
+        if not permitted.removals:
+            self.check_removals(applied)
         for collection, rules in self.rules.validate.items():
             count = applied.counts.get(collection, 0)
             if count < rules.min_count:
                 self.faults.add(f"{collection}: expected at least {rules.min_count} records, got {count}")
             if rules.max_count is not None and count > rules.max_count:
                 self.faults.add(f"{collection}: expected at most {rules.max_count} records, got {count}")
-            if not force_change:
+            if not permitted.change:
                 self.check_change(collection, rules, applied)
         self.faults.raise_any()
+
+    def check_removals(self, applied: Applied) -> None:
+        """More than half of a collection goes when edits are taken for a whole state, or an export was cut short."""
+        for collection, removed in sorted(applied.removed_by.items()):
+            before = applied.before.get(collection, 0)
+            if removed * 2 > before:
+                self.faults.add(
+                    f"{collection}: {removed} of {before} records would be removed, as the input is the whole new "
+                    "state; give --changes if it holds edits only, or --allow-removals if this is meant"
+                )
 
     def check_change(self, collection: str, rules: ValidateRules, applied: Applied) -> None:
         before, touched = applied.before.get(collection, 0), applied.by_collection.get(collection, 0)

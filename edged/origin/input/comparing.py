@@ -48,16 +48,18 @@ def attach_scratch(state: State) -> None:
 def gather(state: State, source: RecordSource, advance: Callable[[int], None]) -> int:
     """Read the whole source into the scratch. Returns the number of entries. Raises InputError naming bad lines.
 
-    A record that occurs twice is refused, unless both are the same.
+    Of several edits of one record the last counts. In a whole state a record that occurs twice is refused, unless both
+    are the same.
     """
+    how = "REPLACE" if source.edits else "IGNORE"
     total = 0
     entries = source.entries()
     while batch := list(islice(entries, BATCH)):
         total += len(batch)
         rows = [(item.collection, item.key, *kind_of(state, item), item.place) for item in batch]
         before = state.db.total_changes
-        state.run_many("INSERT OR IGNORE INTO scratch.incoming VALUES(?,?,?,?,?)", rows)
-        if state.db.total_changes - before != len(rows):
+        state.run_many(f"INSERT OR {how} INTO scratch.incoming VALUES(?,?,?,?,?)", rows)
+        if not source.edits and state.db.total_changes - before != len(rows):
             refuse_twice(state, source, rows)
         advance(len(batch))
     source.faults.raise_any()

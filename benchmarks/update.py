@@ -24,7 +24,7 @@ from edged.clock import Clock
 from edged.origin.publisher import Publisher
 from edged.origin.serving.server import serve_feed
 from edged.replica.writer import Writer
-from edged.sync.follower import Follower
+from edged.sync.replication import Replication
 from edged.sync.status import DatasetStatus, LastUpdate
 from edged.sync.subscription import Subscription
 from edged.sync.task import run
@@ -48,7 +48,7 @@ async def measure(
         with Writer.open(folder / "data", "catalog") as writer:
 
             async def follow(*, task_status: trio.TaskStatus[None]) -> None:
-                await run(Follower(source, writer, status, Clock()), task_status=task_status)
+                await run(Replication(source, writer, status, Clock()), task_status=task_status)
 
             async with trio.open_nursery() as device:
                 await device.start(follow)

@@ -45,7 +45,7 @@ from edged.sync import task
 from edged.sync.audits import keep_auditing
 from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
-from edged.sync.follower import Follower
+from edged.sync.replication import Replication
 from edged.sync.status import DatasetStatus
 from edged.sync.subscription import OriginAccess, Subscription, device_id
 from edged.units import size_bytes
@@ -172,7 +172,7 @@ class Daemon:
 
     async def begin_sync(self, syncs: trio.Nursery, station: Station, writer: Writer) -> None:
         """Start what keeps a dataset at the live version and whole; returns when it is known what is held."""
-        follower = Follower(
+        replication = Replication(
             subscription_of(station.config, self.config),
             writer,
             station.status,
@@ -181,7 +181,7 @@ class Daemon:
             self.wear,
             self.news.look,
         )
-        await syncs.start(task.run, follower)
+        await syncs.start(task.run, replication)
         audit_s = float(self.config.daemon.audit_s)
         syncs.start_soon(keep_auditing, station.config.name, writer, station.control, audit_s)
 
@@ -356,8 +356,8 @@ async def sync_datasets(config: Config, watch: Watch = unwatched) -> tuple[dict[
         status = DatasetStatus(dataset.name, watch=watch)
         try:
             with Writer.open(config.daemon.data_dir, dataset.name) as writer:
-                follower = Follower(subscription_of(dataset, config), writer, status, clock)
-                outcome = await task.sync_once(follower)
+                replication = Replication(subscription_of(dataset, config), writer, status, clock)
+                outcome = await task.sync_once(replication)
             fault = outcome.error
         except EdgedError as caught:  # the other datasets are synced all the same
             fault = caught

@@ -17,7 +17,7 @@ from edged.sync.core import events
 from edged.sync.core.events import Effect, Event, Instant, MachineSettings
 from edged.sync.core.judge import check_content
 from edged.sync.core.machine import Machine
-from edged.sync.follower import Follower, one_line
+from edged.sync.replication import Replication, one_line
 from edged.sync.status import LastUpdate
 from edged.sync.store import Staging, held_state
 from edged.sync.transports.origins import Origins
@@ -36,13 +36,13 @@ class Shell:
         self,
         settings: MachineSettings,
         origins: Origins,
-        follower: Follower,
+        replication: Replication,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.machine = Machine(settings, chance)
-        self.origins, self.follower = origins, follower
-        self.writer, self.status, self.clock = follower.writer, follower.status, follower.clock
-        self.control, self.wear, self.write = follower.control, follower.wear, follower.write
+        self.origins, self.replication = origins, replication
+        self.writer, self.status, self.clock = replication.writer, replication.status, replication.clock
+        self.control, self.wear, self.write = replication.control, replication.wear, replication.write
         self.broken: frozenset[str] = frozenset()  # slices that were damaged when last looked at
         self.staging: Staging | None = None
         self.before: int | None = None  # the version that was held at first
@@ -194,11 +194,11 @@ class Shell:
         """What is held; before that, damage that was found is acted upon, as no other write is open here."""
         await self.mend()
         held = await self.write(self.writer.status)
-        self.follower.note_held(held)
+        self.replication.note_held(held)
         broken = frozenset(name for name, item in held.slices.items() if item.damaged is not None)
         self.status.repairs += len((self.broken - broken) & held.slices.keys())
         self.broken = broken
-        self.follower.on_version()
+        self.replication.on_version()
         if self.before is None:
             self.before = held.version
         return events.HeldLoaded(held_state(held))

@@ -15,7 +15,7 @@ from edged.feed import limits
 from edged.replica.writer import Writer
 from edged.sync.audits import audit
 from edged.sync.core.events import MachineSettings
-from edged.sync.follower import Follower, one_line
+from edged.sync.replication import Replication, one_line
 from edged.sync.shell import Shell
 from edged.sync.status import DatasetStatus
 from edged.sync.subscription import Subscription
@@ -43,7 +43,7 @@ class SyncOutcome:
 
 
 async def run(
-    follower: Follower,
+    replication: Replication,
     origins: Origins | None = None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -54,16 +54,16 @@ async def run(
     used, nothing is fetched and the status says why, until they can: what is held is still served. Raises only what
     is unexpected.
     """
-    subscription, status, control = follower.subscription, follower.status, follower.control
+    subscription, status, control = replication.subscription, replication.status, replication.control
     async with trio.open_nursery() as nursery:
-        follower.note_held(await follower.write(follower.writer.status))
-        control.keep_pin = follower.pin
+        replication.note_held(await replication.write(replication.writer.status))
+        control.keep_pin = replication.pin
         task_status.started()
-        nursery.start_soon(log_states, follower)
+        nursery.start_soon(log_states, replication)
         while True:
             try:
                 async with origins or Origins.of(subscription, status.traffic) as found:
-                    with Shell(settings_of(subscription, found), found, follower) as shell:
+                    with Shell(settings_of(subscription, found), found, replication) as shell:
                         await shell.run()
             except (ConfigError, TransportError, WireError, TrustError) as fault:
                 if status.last_error != one_line(fault):
@@ -74,11 +74,11 @@ async def run(
             control.taken()
 
 
-async def log_states(follower: Follower) -> None:
+async def log_states(replication: Replication) -> None:
     """Say it once when what is held turns stale, expires, or is fresh again."""
-    status, before = follower.status, ""
+    status, before = replication.status, ""
     while True:
-        now_s = follower.clock()
+        now_s = replication.clock()
         state, age = status.state(now_s), span_text(max(now_s - status.as_of, 0))
         if state in ("stale", "expired") and state != before:
             log.warning("%s: %s: the newest head was signed %s ago; it is served on", status.dataset, state, age)
@@ -90,17 +90,19 @@ async def log_states(follower: Follower) -> None:
             await status.wait_changed()
 
 
-async def sync_once(follower: Follower, origins: Origins | None = None, *, rests: int = ONCE_RESTS) -> SyncOutcome:
+async def sync_once(
+    replication: Replication, origins: Origins | None = None, *, rests: int = ONCE_RESTS
+) -> SyncOutcome:
     """Bring the replica to the live version once, after an audit of what it holds: damage is fetched again too.
 
     All origins are asked. origins: instead of those of the subscription, for a bundle; rests: how often to wait and
     try again where nothing can be had. Raises as `run` does; what the origin or its data are to blame for is in the
     outcome, and so is that nothing was had at all.
     """
-    subscription, status = follower.subscription, follower.status
-    follower.control.faults = (await audit(follower.writer)).faults
+    subscription, status = replication.subscription, replication.status
+    replication.control.faults = (await audit(replication.writer)).faults
     async with origins or Origins.of(subscription, status.traffic) as found:
-        with Shell(settings_of(subscription, found, thorough=True), found, follower) as shell:
+        with Shell(settings_of(subscription, found, thorough=True), found, replication) as shell:
             error = await shell.until_settled(rests)
     if error is None and not status.version:
         error = TransportError(
@@ -126,7 +128,7 @@ async def import_bundle(data_dir: Path, bundle: Path, trust_file: Path) -> SyncO
     with Writer.open(data_dir, described.dataset) as writer:
         carried = described.slices | writer.status().slices.keys()
         subscription = Subscription(described.dataset, (), str(trust_file), tuple(sorted(carried)))
-        return await sync_once(Follower(subscription, writer, status, Clock()), Origins([transport]), rests=0)
+        return await sync_once(Replication(subscription, writer, status, Clock()), Origins([transport]), rests=0)
 
 
 def settings_of(subscription: Subscription, origins: Origins, *, thorough: bool = False) -> MachineSettings:

@@ -22,7 +22,7 @@ NOT_CONTENT = {"lock", "counter"}  # the counter moves whenever a writer opens
 async def sync(device: Device, *origins: Transport, seed: Transport | None = None, device_id: str = "") -> SyncOutcome:
     status = DatasetStatus(device.name)
     with Writer.open(device.directory, device.name) as writer:
-        return await sync_once(device.follower(writer, status, device_id=device_id), Origins(origins, seed))
+        return await sync_once(device.replication(writer, status, device_id=device_id), Origins(origins, seed))
 
 
 async def first_sync(device: Device, feed: Feed) -> Origin:
@@ -90,8 +90,8 @@ async def running(
         async with trio.open_nursery() as nursery:
 
             async def start(task_status: trio.TaskStatus[None]) -> None:
-                follower = device.follower(writer, status, control, device_id)
-                await run(follower, Origins(origins, seed), task_status=task_status)
+                replication = device.replication(writer, status, control, device_id)
+                await run(replication, Origins(origins, seed), task_status=task_status)
 
             await nursery.start(start)
             yield Running(status, control, nursery.cancel_scope)

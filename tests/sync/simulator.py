@@ -28,7 +28,7 @@ from edged.feed.trust import cose
 from edged.feed.trust import root as trust
 from edged.replica.writer import Writer
 from edged.sync.control import Control
-from edged.sync.follower import Follower
+from edged.sync.replication import Replication
 from edged.sync.status import DatasetStatus
 from edged.sync.subscription import Subscription
 from edged.sync.transports.transport import HeadReply
@@ -295,13 +295,13 @@ class Device:
     def clock(self) -> Clock:
         return Clock(lambda: self.clock_s)
 
-    def follower(
+    def replication(
         self, writer: Writer, status: DatasetStatus, control: Control | None = None, device_id: str = ""
-    ) -> Follower:
+    ) -> Replication:
         subscription = Subscription(
             self.name, self.origin, self.trust, self.slices, self.seed, self.poll_s, self.require, device_id
         )
-        return Follower(subscription, writer, status, self.clock(), control or Control())
+        return Replication(subscription, writer, status, self.clock(), control or Control())
 
 
 def failing(kind: str, error: Callable[[], EdgedError], times: int = 1 << 30) -> Callable[..., bytes | None]:

@@ -86,7 +86,7 @@ async def test_edits_arrive_by_the_held_poll_within_their_bytes(tmp_path: Path, 
 async def start(
     device: Device, writer: Writer, status: DatasetStatus, control: Control, *, task_status: trio.TaskStatus[None]
 ) -> None:
-    await run(device.follower(writer, status, control), task_status=task_status)
+    await run(device.replication(writer, status, control), task_status=task_status)
 
 
 async def until(status: DatasetStatus, version: int) -> None:
@@ -118,7 +118,7 @@ async def test_far_behind_by_hops_and_a_whole_new_state_by_snapshot(
 async def once(device: Device) -> DatasetStatus:
     status = DatasetStatus("catalog")
     with Writer.open(device.directory, "catalog") as writer:
-        outcome = await sync_once(device.follower(writer, status))
+        outcome = await sync_once(device.replication(writer, status))
     assert outcome.error is None
     return status
 
@@ -167,6 +167,6 @@ async def test_directory_that_is_not_a_feed(tmp_path: Path, publisher: Publisher
     device = device_of(tmp_path, (tmp_path / "nowhere").as_uri())
     status = DatasetStatus("catalog")
     with Writer.open(device.directory, "catalog") as writer:
-        outcome = await sync_once(device.follower(writer, status), rests=0)
+        outcome = await sync_once(device.replication(writer, status), rests=0)
     assert outcome.error is not None
     assert "is this the feed's directory" in str(outcome.error)

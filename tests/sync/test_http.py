@@ -396,18 +396,35 @@ def test_how_long_a_blob_may_take(size: int, seconds: float) -> None:
     assert answers.blob_seconds(size) == pytest.approx(seconds)
 
 
-async def test_every_held_poll_names_the_number_of_the_answer_before() -> None:
+async def test_a_poll_that_a_cache_answers_is_made_again_with_its_number() -> None:
+    """Once: a host that numbers its answers and holds nothing is not asked in a circle."""
+
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.send(b"HTTP/1.1 204 No Content\r\nEdged-Poll: 5\r\n\r\n")
+
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(script, nursery)
+        assert await transport.head(7, 240, None) is None
+        assert [b"poll=5" in head for head in peer.requests] == [False, True]
+        assert await transport.head(7, 240, None) is None
+        assert len(peer.requests) == 3
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_every_held_poll_names_the_number_of_the_answer_before(autojump_clock: Any) -> None:
     numbers = iter(["5", "17", "x", "18446744073709551616", "-1"])
 
     async def script(peer: Peer, head: bytes) -> None:
+        await trio.sleep(3)
         await peer.send(f"HTTP/1.1 204 No Content\r\nEdged-Poll: {next(numbers)}\r\n\r\n".encode())
 
     async with trio.open_nursery() as nursery:
         transport, peer, _ = transport_to(script, nursery)
         for _ in range(5):
             assert await transport.head(7, 240, None) is None
-        asked = [head.partition(b"poll=")[2].partition(b" ")[0] for head in peer.requests]
-        assert asked == [b"0", b"5", b"17", b"17", b"17"]
+        asked = [head.partition(b"wait=240")[2].partition(b" ")[0] for head in peer.requests]
+        assert asked == [b"", b"&poll=5", b"&poll=17", b"&poll=17", b"&poll=17"]
         await transport.aclose()
         nursery.cancel_scope.cancel()
 
@@ -478,7 +495,7 @@ async def test_a_poll_is_held_longer_than_any_other_deadline(autojump_clock: Any
     reply, peer = await head_from(script, 7, 240, '"old"')
     assert (reply.data, reply.etag) == (b"a head", '"abc"')
     assert peer.requests[0].splitlines() == [
-        b"GET /catalog/head?after=7&wait=240&poll=0 HTTP/1.1",
+        b"GET /catalog/head?after=7&wait=240 HTTP/1.1",
         b"Host: origin.test",
         b"User-Agent: edged",
         b"Accept-Encoding: identity",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+from edged.clock import Clock
 from edged.errors import DamageError, MissingError, StoreError, TransportError
 from edged.replica.audit import verify
 from edged.replica.files.disk import Disk
 from edged.replica.writer import Writer
 from edged.sync.core.polling import CAP_S
 from edged.sync.status import DatasetStatus
-from edged.sync.task import sync_once
+from edged.sync.subscription import OriginAccess
+from edged.sync.task import run, sync_once
 from edged.sync.transports.origins import Origins
 from edged.sync.transports.transport import BusyOriginError
 from tests.sync.driving import first_sync, held, on_disk, running, sync
@@ -281,6 +285,84 @@ async def test_trust_file_that_cannot_be_used_stops_no_serving(tmp_path: Path, f
         await sync_task.until(2, within_s=301)
 
 
+@pytest.mark.parametrize(
+    ("access", "words"),
+    [
+        (OriginAccess(ca="/nonexistent"), "read ca /nonexistent: no such file"),
+        (OriginAccess(cert="/nonexistent", key="/nonexistent"), "read cert /nonexistent with key"),
+        (OriginAccess(proxy="http://h:0"), "the port is 0"),
+    ],
+)
+async def test_what_an_origin_cannot_be_spoken_to_with_stops_no_serving(
+    tmp_path: Path, feed: Feed, access: OriginAccess, words: str, jumping: Any
+) -> None:
+    device = Device.of(tmp_path, feed)
+    await first_sync(device, feed)
+    status = DatasetStatus(device.name)
+    with Writer.open(device.directory, device.name) as writer:
+        replication = device.replication(writer, status)
+        replication.subscription = replace(
+            replication.subscription, origins=("https://origin.example/catalog",), access=access
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(run, replication)
+            await trio.sleep(1000)
+            assert words in (status.last_error or "").lower()
+            assert status.version == 1
+            nursery.cancel_scope.cancel()
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records]
+
+
+async def test_changes_of_state_are_logged_once_each(
+    tmp_path: Path, feed: Feed, jumping: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "edged.sync")
+    device = Device.of(tmp_path, feed)
+    began = trio.current_time()
+    clock_s, device.clock = device.clock_s, lambda: Clock(lambda: clock_s + trio.current_time() - began)  # type: ignore[method-assign]
+    origin = Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(1)
+        origin.fault = failing("head", down)
+        await trio.sleep(feed.expires_s + 3600)
+        lines = said(caplog)
+        assert [" stale: " in line for line in lines].count(True) == 1
+        assert [" expired: " in line for line in lines].count(True) == 1
+        assert ["is lost" in line for line in lines].count(True) == 1
+        origin.fault = None
+        feed.resign(feed.expires_s + 3600)
+        await trio.sleep(1000)
+        lines = said(caplog)
+        assert ["fresh again" in line for line in lines].count(True) == 1
+        assert ["answers again" in line for line in lines].count(True) == 1
+        await sync_task.control.pin(1)
+        await sync_task.control.pin(1)
+        await sync_task.control.pin(None)
+        await trio.sleep(10)
+        lines = said(caplog)
+        assert ["pinned at version 1" in line for line in lines].count(True) == 1
+        assert ["follows the live version again" in line for line in lines].count(True) == 1
+
+
+async def test_a_directory_removed_under_the_task_is_made_anew(tmp_path: Path, feed: Feed, jumping: Any) -> None:
+    """And what was known binds: what comes to fill it is not older than what was there."""
+    device = Device.of(tmp_path, feed)
+    origin = Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(1)
+        shutil.rmtree(device.directory)
+        await trio.sleep(1200)
+        feed.publish(EDIT)
+        origin.announce()
+        await sync_task.until(2)
+        await trio.sleep(600)
+        assert sync_task.status.last_error is None
+    assert held(device) == feed.slices["core"].records
+
+
 def swap_trust(device: Device, data: bytes) -> bytes:
     path = Path(device.trust)
     before = path.read_bytes()
@@ -331,7 +413,7 @@ async def test_a_snapshot_of_many_parts_says_how_far_it_has_come(tmp_path: Path)
     told: list[tuple[int, int]] = []
     status = DatasetStatus(device.name, watch=lambda what, done, steps: told.append((done, steps)))
     with Writer.open(device.directory, device.name) as writer:
-        outcome = await sync_once(device.follower(writer, status), Origins([Origin(feed)]))
+        outcome = await sync_once(device.replication(writer, status), Origins([Origin(feed)]))
     assert outcome.error is None
     done = [at for at, steps in told if steps]
     assert done == sorted(done)
@@ -401,7 +483,7 @@ async def test_damaged_slice_is_fetched_anew_without_the_other_slices(tmp_path: 
         damage(device, f"packs/{dictionary.hex()}.dict")
         writer.mark_damaged("core", "read a record: its dictionary is damaged")
         status = DatasetStatus(device.name)
-        outcome = await sync_once(device.follower(writer, status), Origins([origin]))
+        outcome = await sync_once(device.replication(writer, status), Origins([origin]))
         assert outcome.error is None
         assert writer.status().slices["core"].damaged is None
     assert status.last_update is not None

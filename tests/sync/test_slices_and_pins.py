@@ -7,12 +7,15 @@ from typing import Any
 
 import pytest
 import trio
+import trio.lowlevel
 
-from edged.errors import ChainError, ConfigError, StoreError
+from edged.errors import ChainError, ConfigError, RequestError, StoreError
+from edged.feed.blob import BlobRef
 from edged.feed.schema import CollectionSchema, Schema
 from edged.origin.bundling import write_bundle
 from edged.replica.audit import verify
 from edged.replica.writer import HeldVersion, Writer
+from edged.sync.control import Control
 from edged.sync.transports.bundle import BundleTransport
 from edged.sync.transports.transport import Traffic
 from tests.sync.driving import first_sync, held, running, sync
@@ -293,3 +296,52 @@ async def test_seed_that_is_cut_short_is_passed_over(tmp_path: Path, feed: Feed,
     outcome = await sync(device, Origin(feed), seed=seed)
     assert outcome.error is None
     assert outcome.version == 2
+
+
+async def test_a_pin_is_kept_at_once_while_an_update_is_under_way_and_ends_it(
+    tmp_path: Path, feed: Feed, jumping: Any
+) -> None:
+    class SlowBlobs(Origin):
+        async def blob(self, ref: BlobRef, what: str) -> bytes:
+            asked.set()
+            await trio.sleep(500)
+            return await super().blob(ref, what)
+
+    asked = trio.Event()
+    device = Device.of(tmp_path, feed)
+    feed.inline_bytes = 0
+    await first_sync(device, feed)
+    feed.publish(EDIT)
+    async with running(device, SlowBlobs(feed)) as sync_task:
+        with trio.fail_after(100):
+            await asked.wait()
+            await sync_task.control.pin(2)
+            assert sync_task.status.pinned == 2
+        await trio.sleep(2000)
+        assert (sync_task.status.version, sync_task.status.last_error) == (2, None)
+        await sync_task.control.pin(None)
+        await sync_task.until(3, within_s=2000)
+
+
+async def test_a_pin_is_kept_at_once_where_the_trust_file_cannot_be_used(
+    tmp_path: Path, feed: Feed, jumping: Any
+) -> None:
+    device = Device.of(tmp_path, feed)
+    await first_sync(device, feed)
+    remove(device.trust)
+    async with running(device, Origin(feed)) as sync_task:
+        await sync_task.until_error("read the trust file")
+        with trio.fail_after(1):
+            await sync_task.control.pin(2)
+        assert sync_task.status.pinned == 2
+        with pytest.raises(RequestError, match="no such version yet"):
+            await sync_task.control.pin(99)
+
+
+def remove(path: str) -> None:
+    Path(path).unlink()
+
+
+async def test_pin_before_anything_is_known(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="try again in a moment"):
+        await Control().pin(2)

@@ -16,13 +16,14 @@ from edged.sync.transports.network import BODY_PIECE, Network, transport_faults
 from edged.sync.transports.transport import BusyOriginError
 from edged.units import span_text
 
+AT_ONCE_S = 2.0  # who answers a held poll sooner has not held it
 STALL_S = 30.0  # without a byte
 DOCUMENT_S = 60.0  # for a head or a root of trust, from the request on (and a poll, from when it need not be held)
 TRICKLE_RATE = 200  # bytes a second, once STALL_S are over: slower, and another origin is tried at once
 LEAST_RATES = 500, 4000  # bytes a second over a whole blob: for a small one, and for those that would take long at that
 BLOB_S = 600.0  # a blob is asked for at a rate that would bring it within so long, between those two
 RETRY_AFTER_CAP_S = 3600.0
-ETAG_CHARACTERS, POLL_DIGITS = 200, 19
+ETAG_CHARACTERS, POLL_DIGITS = 200, 18
 CHUNK_PIECE = 4 << 10  # read at once of a body in chunks: each may hold a thousand of them
 PIECES, BYTES_A_PIECE = 4000, 64  # a body in more pieces than the first has to bring so many bytes a piece
 REFUSED = (404, 410, 403)  # object stores that hide what they hold answer 403 for what is not there
@@ -111,7 +112,7 @@ def decoder_of(response: httpcore2.Response, where: str) -> zlib._Decompress | N
 
 
 @dataclass(slots=True)
-class Body:
+class ReceivedBody:
     """A body on its way. data: what has come of it, decoded; most: how long it may become; where: for messages."""
 
     response: httpcore2.Response

@@ -19,10 +19,11 @@ from edged.feed.blob import BlobRef
 from edged.http.urls import is_public, sound_url
 from edged.sync.subscription import OriginAccess
 from edged.sync.transports.answers import (
+    AT_ONCE_S,
     DOCUMENT_S,
     REFUSED,
     STALL_S,
-    Body,
+    ReceivedBody,
     blob_seconds,
     content_range_start,
     etag_of,
@@ -79,24 +80,32 @@ class HttpTransport:
             network_backend=self.network,
         )
         self.partial: Partial | None = None
-        self.poll = "0"  # what the newest answer of a held poll was numbered
+        self.poll: str | None = None  # what the newest answer of a held poll was numbered
 
     @property
     def name(self) -> str:
         return self.base
 
     async def head(self, after: int | None, wait_s: int, etag: str | None) -> HeadReply | None:
-        held = bool(wait_s) and after is not None
-        url = f"{self.base}/head" + (f"?after={after}&wait={wait_s}&poll={self.poll}" if held else "")
+        if not wait_s or after is None:
+            return await self.head_once(f"{self.base}/head", 0, etag)
+        began, first, url = trio.current_time(), self.poll is None, f"{self.base}/head?after={after}&wait={wait_s}"
+        reply = await self.head_once(url + ("" if first else f"&poll={self.poll}"), wait_s, etag)
+        if reply is None and first and self.poll is not None and trio.current_time() - began < AT_ONCE_S:
+            # A cache on the way had the answer to a poll gone by; what is numbered it cannot have.
+            return await self.head_once(f"{url}&poll={self.poll}", wait_s, etag)
+        return reply
+
+    async def head_once(self, url: str, hold_s: int, etag: str | None) -> HeadReply | None:
+        held = bool(hold_s)
         conditions = [(b"If-None-Match", etag.encode())] if etag else []
         unchanged = (204,) * held + (304,) * (held or bool(etag))  # to what was not asked for, they are a fault
-        hold_s = wait_s if held else 0
         async with self.get(url, conditions, hold_s + DOCUMENT_S, hold_s) as (response, pace):
             self.poll = poll_number(response) or self.poll
             if response.status in unchanged:
                 return None
             expect(response, f"GET {url}", 200)
-            body = Body(response, bytearray(), limits.HEAD_BYTES, f"GET {url}")
+            body = ReceivedBody(response, bytearray(), limits.HEAD_BYTES, f"GET {url}")
             data = await body.whole(self.network, pace, min(pace.deadline, trio.current_time() + DOCUMENT_S))
             return HeadReply(data, etag_of(response))
 
@@ -106,14 +115,14 @@ class HttpTransport:
             if response.status in REFUSED:
                 return None
             expect(response, f"GET {url}", 200)
-            body = Body(response, bytearray(), limits.TRUST_BYTES, f"GET {url}")
+            body = ReceivedBody(response, bytearray(), limits.TRUST_BYTES, f"GET {url}")
             return await body.whole(self.network, pace, pace.deadline)
 
     async def blob(self, ref: BlobRef, what: str) -> bytes:
         partial, self.partial = self.partial, None
         begun = partial.data if partial is not None and partial.sha256 == ref.sha256 else bytearray()
         url = f"{self.base}/blobs/{ref.name}"
-        body = Body(httpcore2.Response(200), begun, ref.size, f"fetch {what}: GET {url}")
+        body = ReceivedBody(httpcore2.Response(200), begun, ref.size, f"fetch {what}: GET {url}")
         try:
             await self.receive_blob(body, url)
         except TransportError:
@@ -124,7 +133,7 @@ class HttpTransport:
             raise HashError(f"{body.where}: expected {ref.size} bytes, got {len(body.data)}")
         return bytes(body.data)
 
-    async def receive_blob(self, body: Body, url: str) -> None:
+    async def receive_blob(self, body: ReceivedBody, url: str) -> None:
         """The blob, or what is missing of it, into `body`. Raises HashError for more than its size."""
         begun = len(body.data)
         range_wanted = [(b"Range", b"bytes=%d-" % begun)] if begun else []

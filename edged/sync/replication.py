@@ -25,7 +25,7 @@ log = logging.getLogger("edged.sync")
 
 
 @dataclass(slots=True, eq=False)
-class Follower:
+class Replication:
     """A subscription at work. wear: what merging may write; on_version: called when there may be a new one to read.
 
     lane: the writer is not made for two threads at once.

@@ -199,6 +199,8 @@ class Shell:
         self.status.repairs += len((self.broken - broken) & held.slices.keys())
         self.broken = broken
         self.replication.on_version()
+        if "core" in held.slices:
+            self.origins.say_held(held.version, held.slices["core"].digest)
         if self.before is None:
             self.before = held.version
         return events.HeldLoaded(held_state(held))

@@ -14,7 +14,9 @@ from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.sync.subscription import OriginAccess
 from edged.sync.transports import answers, network
+from edged.sync.transports.origins import Origins
 from edged.sync.transports.transport import BusyOriginError
+from edged.version import VERSION
 from tests.sync.wire import Peer, Script, transport_to
 
 DATA = bytes(range(256)) * 2000
@@ -51,8 +53,8 @@ async def test_a_blob() -> None:
     assert peer.requests[0].splitlines() == [
         b"GET /catalog/blobs/" + REF.name.encode() + b" HTTP/1.1",
         b"Host: origin.test",
-        b"User-Agent: edged",
         b"Accept-Encoding: identity",
+        b"User-Agent: edged",
     ]
 
 
@@ -497,10 +499,21 @@ async def test_a_poll_is_held_longer_than_any_other_deadline(autojump_clock: Any
     assert peer.requests[0].splitlines() == [
         b"GET /catalog/head?after=7&wait=240 HTTP/1.1",
         b"Host: origin.test",
-        b"User-Agent: edged",
         b"Accept-Encoding: identity",
+        b"User-Agent: edged",
         b'If-None-Match: "old"',
     ]
+
+
+async def test_polls_say_what_is_held_where_every_access_log_keeps_it() -> None:
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(answering("304 Not Modified"), nursery)
+        Origins([transport]).say_held(12, bytes.fromhex("1a2b3c4d5e6f"))
+        assert await transport.head(12, 0, '"a"') is None
+        assert f"User-Agent: edged/{VERSION} (12 1a2b3c4d)".encode() in peer.requests[0].splitlines()
+        assert peer.requests[0].count(b"User-Agent") == 1
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_poll_that_is_held_for_ever_is_given_up(autojump_clock: Any) -> None:

@@ -35,6 +35,7 @@ from edged.sync.transports.network import CONNECT_S, Network, transport_faults
 from edged.sync.transports.tls import client_context, proxy_of
 from edged.sync.transports.transport import HeadReply, Traffic
 from edged.units import span_text
+from edged.version import VERSION
 
 GRACE_S = 10.0  # to let go of a connection
 REDIRECTS = 3
@@ -80,6 +81,7 @@ class HttpTransport:
             network_backend=self.network,
         )
         self.partial: Partial | None = None
+        self.held = ""  # what to say of the replica in each poll
         self.poll: str | None = None  # what the newest answer of a held poll was numbered
 
     @property
@@ -98,7 +100,8 @@ class HttpTransport:
 
     async def head_once(self, url: str, hold_s: int, etag: str | None) -> HeadReply | None:
         held = bool(hold_s)
-        conditions = [(b"If-None-Match", etag.encode())] if etag else []
+        agent = f"edged/{VERSION} ({self.held})".encode() if self.held else USER_AGENT
+        conditions = [(b"User-Agent", agent), *([(b"If-None-Match", etag.encode())] if etag else [])]
         unchanged = (204,) * held + (304,) * (held or bool(etag))  # to what was not asked for, they are a fault
         async with self.get(url, conditions, hold_s + DOCUMENT_S, hold_s) as (response, pace):
             self.poll = poll_number(response) or self.poll
@@ -223,7 +226,9 @@ class HttpTransport:
 
     async def send_once(self, url: str, headers: Headers, hold_s: float) -> httpcore2.Response:
         place = urlsplit(url).netloc
-        ours = [(b"Host", place.encode()), (b"User-Agent", USER_AGENT), (b"Accept-Encoding", b"identity")]
+        ours = [(b"Host", place.encode()), (b"Accept-Encoding", b"identity")]
+        if not any(name == b"User-Agent" for name, _ in headers):
+            ours.append((b"User-Agent", USER_AGENT))
         request = httpcore2.Request(
             "GET",
             url,

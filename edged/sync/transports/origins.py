@@ -18,6 +18,8 @@ from edged.sync.transports.file import FileTransport
 from edged.sync.transports.http import HttpTransport
 from edged.sync.transports.transport import Traffic, Transport
 
+DIGEST_SHOWN = 4  # bytes of the digest of the slice core
+
 
 def transport_of(url: str, traffic: Traffic, access: OriginAccess | None = None) -> Transport:
     """Raises ConfigError for a scheme that is not https, http or file, TransportError for an unusable URL."""
@@ -41,6 +43,14 @@ class Origins:
         seed = subscription.seed
         transports = [transport_of(url, traffic, subscription.access) for url in subscription.origins]
         return cls(transports, BundleTransport(Path(seed), traffic) if seed else None)
+
+    def say_held(self, version: int, digest: bytes) -> None:
+        """What each poll over HTTP says of this replica, in the User-Agent, which every access log keeps: so that a
+        publisher can count how many devices hold which version, and see a state that should not be. It tells nothing of
+        who the device is."""
+        for transport in self.transports:
+            if isinstance(transport, HttpTransport):
+                transport.held = f"{version} {digest[:DIGEST_SHOWN].hex()}"
 
     def at(self, origin: int) -> Transport:
         if origin != SEED:

@@ -50,7 +50,10 @@ def verify1(data: bytes, keys: Mapping[KeyId, bytes], aad: bytes, what: str) -> 
     protected, payload, signature = open_sign1(data, what)
     signer = signer_of(protected, what)
     if signer not in keys:
-        raise UnknownKeyError(f"{what}: signed by key {signer.hex()}, which the root of trust does not name")
+        raise UnknownKeyError(
+            f"{what}: signed by key {signer.hex()}, which the root of trust does not name: the trust file "
+            "is another publisher's, or an old key was used"
+        )
     check_signature(keys[signer], signature, ["Signature1", protected, aad, payload], what)
     return payload
 

@@ -157,7 +157,8 @@ def verify_head(data: bytes, root: Root, dataset: str) -> VerifiedHead:
     document = head.decode_head(payload)
     if document.dataset != dataset:
         raise TrustError(
-            f"{what}: is signed for dataset {document.dataset!r}; it was put in the wrong place or replayed"
+            f"{what}: is signed for dataset {document.dataset!r}; correct `[[datasets]] name` or `origin`, unless "
+            "it was put in the wrong place, or replayed"
         )
     if document.root > root.number:
         # The later root may have taken away the key that signed it.

@@ -4,7 +4,7 @@
 
 Each server runs on one core and wrk on another (taskset); all are warm; the servers take turns within each round, and
 the table gives the median of the rounds. Needs wrk; peers that are not installed are left out. Everything listens on
-loopback, on ports that were free. Without --data the records are made up.
+loopback, on ports that were free. Without --data the records are made up. TLS and HTTP/2: benchmarks/secure.py.
 """
 
 from __future__ import annotations
@@ -377,14 +377,17 @@ def http2_rate(url: str, paths: Path, seconds: int) -> float:
     return done / seconds
 
 
-async def serve_replica(data_dir: Path, hops: bool) -> None:
+async def serve_replica(data_dir: Path, hops: bool, tls: Path | None) -> None:
     """The server under measurement: what `edged run` serves with, and, with hops, what sync does to the replica."""
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     sys.setswitchinterval(SWITCH_S)
+    cert, key = (str(tls / "cert.pem"), str(tls / "key.pem")) if tls is not None else ("", "")
     with edged.open(data_dir / "edged") as replica:
         catalog = {"catalog": replica.follow("catalog")}
         news = News(catalog)
-        config = ServeConfig(bind=["127.0.0.1:0"], max_connections=4096, hosts=["localhost", "127.0.0.1"])
+        config = ServeConfig(
+            bind=["127.0.0.1:0"], max_connections=4096, hosts=["localhost", "127.0.0.1"], tls_cert=cert, tls_key=key
+        )
         async with trio.open_nursery() as nursery:
             apps = AppServer(catalog, config, time.time, news=news)
             hopping = Hopping(data_dir, news) if hops else None  # its records are in memory before anybody asks
@@ -421,9 +424,10 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--hops", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--tls", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        trio.run(serve_replica, options.serve, options.hops)
+        trio.run(serve_replica, options.serve, options.hops, options.tls)
         return
     if options.quick:
         options.seconds, options.rounds = 1, 1
@@ -443,7 +447,7 @@ def main() -> None:
         compare(urls, loads, paths, options)
         os.sched_setaffinity(0, {int(CLIENT_CORE)})
         rate = http2_rate(urls["edged"], paths["hot"], options.seconds)
-        print(f"\nHTTP/2 over Hypercorn, one connection, 50 streams: {rate:,.0f} requests/s")
+        print(f"\nHTTP/2 in clear text, one connection, 50 streams: {rate:,.0f} requests/s")
         stack.close()
         alone(scratch / "data", paths, options)
         crowds(scratch / "data", paths, options)

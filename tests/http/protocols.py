@@ -51,6 +51,7 @@ class Ask:
     method: str = "GET"
     fields: Pairs = ()
     body: Sequence[bytes] | None = None
+    host: str = "localhost"
 
 
 @dataclass
@@ -107,14 +108,17 @@ async def everywhere(
 async def ask_line(stream: trio.abc.HalfCloseableStream, asked: Ask) -> Got:
     """By HTTP/1.1. A connection that ends within an answer counts as reset."""
     client, got = h11.Connection(h11.CLIENT), Got()
-    fields = [("Host", "localhost"), *asked.fields]
-    if asked.body is not None and not any(name.lower() == "content-length" for name, _ in asked.fields):
+    client.send(h11.Request(method=asked.method, target="/", headers=[("Host", "x")]))
+    client.send(h11.EndOfMessage())
+    fields = [("Host", asked.host), *asked.fields]
+    chunked = asked.body is not None and not any(name.lower() == "content-length" for name, _ in asked.fields)
+    if chunked:
         fields.append(("Transfer-Encoding", "chunked"))
-    sent = client.send(h11.Request(method=asked.method, target=asked.target, headers=fields))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields)
+    sent = f"{asked.method} {asked.target} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
     for piece in asked.body or ():
-        sent += client.send(h11.Data(data=piece)) or b""
-    sent += client.send(h11.EndOfMessage()) or b""
-    await stream.send_all(sent)
+        sent += b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece
+    await stream.send_all(sent + b"0\r\n\r\n" if chunked else sent)
     while True:
         event = client.next_event()
         if event is h11.NEED_DATA:
@@ -146,8 +150,9 @@ async def ask_streams(stream: trio.abc.HalfCloseableStream, asked: Sequence[Ask]
     got: dict[int, Got] = {}
     for one in asked:
         number = client.get_next_available_stream_id()
-        head = [(":method", one.method), (":scheme", "http"), (":path", one.target), (":authority", "localhost")]
-        client.send_headers(number, [*head, *one.fields], end_stream=one.body is None)
+        head = [(":method", one.method), (":scheme", "http"), (":path", one.target), (":authority", one.host)]
+        fields = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in (*head, *one.fields)]
+        client.send_headers(number, fields, end_stream=one.body is None)
         for n, piece in enumerate(one.body or ()):
             client.send_data(number, piece, end_stream=n + 1 == len(one.body or ()))
         got[number] = Got()

@@ -40,6 +40,7 @@ BODY_FOLLOWS, NO_BODY = HEADERS << 8 | END_HEADERS, HEADERS << 8 | WHOLE
 DATA_PREFIX = 5  # bytes of a frame's header before the stream's number
 FIELDS = b"\xff" * 8  # no state of a table has this name
 UNEXPECTED = frozenset({FrameType.PUSH_PROMISE, FrameType.CONTINUATION})
+BLOCK_HEADS = 2  # times `head_bytes`: a field block that is decoded, so that what is a little too large is answered 431
 FRAMES_A_TURN = 128  # then others get their turn
 SKIPPED = 16  # ranges of numbers that the peer has passed over, the newest
 
@@ -258,7 +259,7 @@ class H2Connection(ControlFrames):
             raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "CONTINUATION: of another stream than its field block")
         block.pieces.append(payload)
         block.size += len(payload)
-        if len(block.pieces) > CONTINUATIONS or block.size > self.limits.head_bytes:
+        if len(block.pieces) > CONTINUATIONS or block.size > BLOCK_HEADS * self.limits.head_bytes:
             raise ConnectionFault(ErrorCode.ENHANCE_YOUR_CALM, "a field block that is too long, or in too many frames")
         if flags & END_HEADERS:
             self.close_block(block)

@@ -110,7 +110,7 @@ def test_a_field_block_comes_in_few_frames(pieces: int, ends: bool) -> None:
 @pytest.mark.parametrize(("more", "ends"), [(0, False), (1, True)])
 def test_a_field_block_is_bounded_before_it_is_decoded(more: int, ends: bool) -> None:
     peer = Peer(head_bytes=1000)
-    peer.send(raw(1, 1, 1, bytes(600)), raw(9, 0, 1, bytes(400 + more)))
+    peer.send(raw(1, 1, 1, bytes(1600)), raw(9, 0, 1, bytes(400 + more)))
     assert peer.ended() == (CALM if ends else None)
 
 

@@ -207,6 +207,14 @@ def warm(peer: Peer, paths: Sequence[str]) -> None:
                 left -= len(one.recv(65536))
 
 
+def warm_streams(peer: Peer, paths: Sequence[str], scratch: Path) -> None:
+    """Each path once, by HTTP/2."""
+    place = scratch / "warm"
+    place.write_text("".join(f"{peer.url}{path}\n" for path in paths))
+    command = ["h2load", "-t1", "-c1", f"-m{STREAMS}", "-n", str(len(paths)), "-i", str(place)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="NDJSON, zstd-compressed, as edged origin publish takes it")
@@ -245,6 +253,9 @@ def main() -> None:
             ("the same, resumed", ">= 0.8", lambda p: by_handshakes(p, seconds, cert, resumed=True)),
         ]
         for title, asked, measure in rows:
+            if "at random" in title:
+                for peer in peers:
+                    warm_streams(peer, every, scratch)
             runs: dict[str, list[Figures]] = {peer.name: [] for peer in peers}
             for _ in range(options.rounds):
                 for peer in peers:

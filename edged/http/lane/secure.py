@@ -64,7 +64,7 @@ class SecureConnection(LaneConnection):
         """Raises BlockingIOError where there is nothing yet, OSError where the session or the socket has broken."""
         session = self.session
         try:
-            if not session.has_more():
+            if not session.more and not session.incoming.pending:
                 session.feed(self.sock.recv(size))
             data = session.read()
             if session.outgoing.pending:
@@ -73,7 +73,7 @@ class SecureConnection(LaneConnection):
             with suppress(OSError):
                 self.send_records()
             raise ConnectionError(f"TLS: {fault}") from fault
-        self.more = session.has_more()
+        self.more = session.more
         if data or session.ended:
             return data
         raise BlockingIOError

@@ -17,9 +17,11 @@ class TlsFault(Exception):
 
 
 class TlsSession:
-    """established: the handshake is over; ended: the peer has said that it sends no more."""
+    """established: the handshake is over; ended: the peer has said that it sends no more; more: `read` has left
+    something behind.
+    """
 
-    __slots__ = ("ended", "established", "incoming", "outgoing", "read_bytes", "small", "tls")
+    __slots__ = ("ended", "established", "incoming", "more", "outgoing", "read_bytes", "small", "tls")
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self.incoming = ssl.MemoryBIO()
@@ -27,6 +29,7 @@ class TlsSession:
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_side=True)
         self.established = False
         self.ended = False
+        self.more = False
         self.read_bytes = 0
         self.small = 0
 
@@ -49,14 +52,16 @@ class TlsSession:
         return True
 
     def read(self) -> bytes:
-        """What was sent, of so many records at most: `has_more` says whether to ask again. Raises TlsFault.
+        """What was sent, of so many records at most: `more` says whether to ask again. Raises TlsFault.
 
         A peer that cuts its bytes into records of one is ended before that costs more than the bytes are worth.
         """
         pieces = []
+        incoming, tls = self.incoming, self.tls
+        self.more = False
         try:
             for _ in range(READS_A_TURN):
-                data = self.tls.read(PIECE_BYTES)
+                data = tls.read(PIECE_BYTES)
                 if not data:
                     self.ended = True
                     break
@@ -64,8 +69,10 @@ class TlsSession:
                 self.read_bytes += len(data)
                 if len(data) <= SMALL_BYTES:
                     self.count_small()
-                if not self.incoming.pending and not self.tls.pending():
+                if not incoming.pending and not tls.pending():
                     break
+            else:
+                self.more = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
@@ -81,10 +88,6 @@ class TlsSession:
         self.small += 1
         if self.small > SMALL_RECORDS + self.read_bytes // SMALL_SHARE:
             raise TlsFault("too many records of a few bytes")
-
-    def has_more(self) -> bool:
-        """Whether `read` has left something behind."""
-        return not self.ended and (self.incoming.pending > 0 or self.tls.pending() > 0)
 
     def write(self, data: bytes | memoryview) -> bytes:
         """`data` as records for the socket. Raises TlsFault."""

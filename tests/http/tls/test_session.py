@@ -183,7 +183,7 @@ def test_records_of_one_byte_are_bounded(certificates: Certificates, records: in
         with pytest.raises(TlsFault, match="too many records"):
             server.read()
     else:
-        assert not server.has_more()
+        assert not server.more
 
 
 def test_small_records_among_large_ones_are_no_flood(certificates: Certificates) -> None:

@@ -47,7 +47,7 @@ def cancelled(number: int) -> bytes:
 
 FRAMES: dict[str, tuple[bytes, Callable[[int], bytes]]] = {
     "PING": (b"", one(frame(FrameType.PING, 0, 0, bytes(8)))),
-    "SETTINGS": (b"", one(frame(FrameType.SETTINGS, 0, 0, b"\0\x04\0\0\xff\xff" * 60))),
+    "SETTINGS": (b"", one(frame(FrameType.SETTINGS, 0, 0, b"\0\x04\0\0\xff\xff" * 16))),
     "WINDOW_UPDATE": (b"", one(frame(FrameType.WINDOW_UPDATE, 0, 0, b"\0\0\0\1"))),
     "PRIORITY": (b"", one(frame(FrameType.PRIORITY, 0, 1, bytes(5)))),
     "empty DATA": (frame(FrameType.HEADERS, 4, 1, GET), one(frame(FrameType.DATA, 0, 1))),
@@ -139,6 +139,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=3, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")
+    parser.add_argument("--only", nargs="*", help="these kinds of flood")
     parser.add_argument("--flood", help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -156,7 +157,7 @@ def main() -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         print(f"{'':28}{'quiet µs':>10}{'beside µs':>11}{'ratio':>8}   (asked: at most 2)")
-        for kind in (*FRAMES, *OVER_TLS):
+        for kind in options.only or (*FRAMES, *OVER_TLS):
             port = int((safe if kind in OVER_TLS else clear).rpartition(":")[2])
             with_tls = context if kind in OVER_TLS else None
             quiet, beside = [], []

@@ -42,6 +42,7 @@ FIELDS = b"\xff" * 8  # no state of a table has this name
 UNEXPECTED = frozenset({FrameType.PUSH_PROMISE, FrameType.CONTINUATION})
 BLOCK_HEADS = 2  # times `head_bytes`: a field block that is decoded, so that what is a little too large is answered 431
 FRAMES_A_TURN = 128  # then others get their turn
+LONG_WAY = 3  # frames that one counts for besides, where memory does not answer it
 SKIPPED = 16  # ranges of numbers that the peer has passed over, the newest
 
 
@@ -150,7 +151,7 @@ class H2Connection(ControlFrames):
             at = len(PREFACE)
         size, flow, unpack = len(inbox), self.flow, HEADER.unpack_from
         try:
-            while size - at >= HEADER_BYTES and left and flow.out_bytes < OUT_BYTES:
+            while size - at >= HEADER_BYTES and left > 0 and flow.out_bytes < OUT_BYTES:
                 high, low, kind, flags, stream_id = unpack(inbox, at)
                 length = high << 8 | low
                 if length > MAX_FRAME_BYTES:
@@ -163,6 +164,7 @@ class H2Connection(ControlFrames):
                 at = end
                 left -= 1
                 if kind != HEADERS or flags != WHOLE or not self.recall(stream_id, payload):
+                    left -= LONG_WAY
                     self.dispatch(kind, flags, stream_id & STREAM_BITS, payload)
         finally:
             self.inbox = inbox[at:]

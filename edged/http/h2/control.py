@@ -32,7 +32,7 @@ CONTROL_EARNED = 4  # for each answer
 RESET_BURST, RESET_PER_S = 1000, 33.0  # streams that a peer cancels, or makes us reset
 RESET_EARNED = 1
 CONTINUATIONS = 32  # frames in one field block
-MOST_SETTINGS = 64  # in one frame
+MOST_SETTINGS = 16  # in one frame
 CODES = frozenset(ErrorCode)
 NO_TABLE = b"\x20"  # a table size update to nothing
 

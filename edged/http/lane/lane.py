@@ -84,7 +84,8 @@ class Lane(Turns):
         self.decoder = BlockDecoder(limits.memory_bytes >> BLOCKS_SHIFT, limits.head_bytes, MAX_FIELDS)
         self.certificates = certificates
         self.handshakes = Handshakes()
-        self.asked_at = 0.0  # when somebody has asked last over TLS
+        self.asked_at = 0.0  # when somebody has asked last whose handshake is over
+        self.told_at = 0.0  # when the log was told last of a peer that breaks rules
         self.look = application.generation
         self.meter = meter
         self.limits = limits
@@ -192,7 +193,7 @@ class Lane(Turns):
         except OSError:
             sockets.close(connection)
             return
-        connection.progress_at = sockets.now
+        connection.progress_at = self.asked_at = sockets.now
         if connection.more:
             sockets.unread.append(connection)
         known = None if connection.inbox else self.recall(connection, data)

@@ -32,6 +32,7 @@ from edged.http.request import Request
 
 logger = logging.getLogger("edged.http")
 
+TELL_S = 1.0  # between two lines in the log about peers that break rules
 TURN_BYTES = 1 << 20  # to one peer, before the others get their turn
 
 
@@ -48,6 +49,7 @@ class MultiplexingLane(Protocol):
     tasks: int
     progress_s: float
     asked_at: float
+    told_at: float
 
     def start(self, run: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
         """A task of its own, ended with the lane."""
@@ -73,6 +75,7 @@ class Multiplexed:
         self.woken: list[H2Exchange] = []
         self.stalls: dict[int, tuple[int, float]] = {}
         self.partial_since = lane.sockets.now
+        self.flooded = False
 
     @property
     def now(self) -> float:
@@ -131,7 +134,7 @@ class Multiplexed:
         self.partial_since = (self.partial_since or self.now) if core.is_partial() else 0.0
         if core.is_finished() or (connection.ended and not core.streams):
             self.abandon()
-            self.sockets.linger(connection)
+            (self.sockets.hold_off if self.flooded else self.sockets.linger)(connection)
 
     def on_end(self) -> None:
         """The peer sends no more, and may still read what it has asked."""
@@ -161,12 +164,20 @@ class Multiplexed:
             block = self.frames.block_of(refused, None, head_only=False)
             self.core.answer(event.stream_id, block, refused.body)
         elif isinstance(event, ConnectionEnded):
-            level = logging.DEBUG if event.code is ErrorCode.NO_ERROR else logging.INFO
-            logger.log(level, "connection from %s ended: %s", self.connection.peer.address, event.detail)
+            self.flooded = event.code is ErrorCode.ENHANCE_YOUR_CALM
+            self.tell(event)
         else:
             exchange = self.exchanges.get(event.stream_id)
             if exchange is not None:
                 self.pass_on(event, exchange)
+
+    def tell(self, event: ConnectionEnded) -> None:
+        """A line in the log, but not a flood of lines for a flood of connections."""
+        quiet = event.code is ErrorCode.NO_ERROR or self.now - self.lane.told_at < TELL_S
+        if not quiet:
+            self.lane.told_at = self.now
+        level = logging.DEBUG if quiet else logging.INFO
+        logger.log(level, "connection from %s ended: %s", self.connection.peer.address, event.detail)
 
     def pass_on(self, event: BodyReceived | BodyEnded | StreamReset | Drained, exchange: H2Exchange) -> None:
         if isinstance(event, BodyReceived):

@@ -20,7 +20,7 @@ logger = logging.getLogger("edged.http")
 PIECE_BYTES = 64 << 10  # encrypted at once, so that little waits for a kernel that takes no more
 HANDSHAKE_BYTES = 128 << 10
 TURN_S = 0.001  # of handshakes, before the others get their turn: one at least
-SHARE = 1.5  # seconds that are others' for each of handshakes, while others are asking
+SHARE = 3.0  # seconds that are others' for each of handshakes, while others are asking
 ASKING_S = 0.05  # since when somebody has asked last
 
 
@@ -131,7 +131,7 @@ class HandshakingLane(MultiplexingLane, Protocol):
 
 
 class Handshakes:
-    """Those that have something to do. One costs as much as ten to fifty answers, so that they take two fifths of the
+    """Those that have something to do. One costs as much as ten to fifty answers, so that they take a quarter of the
     time at most while others are asking.
     """
 

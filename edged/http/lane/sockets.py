@@ -185,6 +185,14 @@ class Sockets:
         except OSError:
             self.close(connection)
 
+    def hold_off(self, connection: LaneConnection) -> None:
+        """Close a flooder for writing and read no more of it: it waits until the lane lets go of the connection, and
+        cannot come back at once.
+        """
+        self.linger(connection)
+        if connection.state is LaneState.LINGERING:
+            self.epoll.modify(connection.fd, 0)
+
     def forget(self, connection: LaneConnection) -> None:
         """The lane has no more to do with this socket."""
         connection.become(LaneState.CLOSED)

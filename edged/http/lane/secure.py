@@ -64,9 +64,10 @@ class SecureConnection(LaneConnection):
         """Raises BlockingIOError where there is nothing yet, OSError where the session or the socket has broken."""
         session = self.session
         try:
-            if not session.more and not session.incoming.pending:
-                session.feed(self.sock.recv(size))
-            data = session.read()
+            if session.more or session.incoming.pending:
+                data = session.read()
+            else:
+                data = session.decrypt(self.sock.recv(size))
             if session.outgoing.pending:
                 self.send_records()  # alerts, new keys
         except TlsFault as fault:
@@ -82,15 +83,21 @@ class SecureConnection(LaneConnection):
         """How much of it was encrypted; `records` is what of that the kernel has not taken."""
         if self.records is not None and not self.send_records():
             raise BlockingIOError
+        if len(data) <= PIECE_BYTES:
+            self.encrypt(data)
+            return len(data)
         done = 0
         while done < len(data) and self.records is None:
-            piece = data if len(data) <= PIECE_BYTES else memoryview(data)[done : done + PIECE_BYTES]
-            try:
-                self.put_records(self.session.write(piece))
-            except TlsFault as fault:
-                raise ConnectionError(f"TLS: {fault}") from fault
+            piece = memoryview(data)[done : done + PIECE_BYTES]
+            self.encrypt(piece)
             done += len(piece)
         return done
+
+    def encrypt(self, data: bytes | memoryview) -> None:
+        try:
+            self.put_records(self.session.write(data))
+        except TlsFault as fault:
+            raise ConnectionError(f"TLS: {fault}") from fault
 
     def put_records(self, records: bytes) -> None:
         try:

@@ -40,6 +40,22 @@ class TlsSession:
         else:
             self.incoming.write_eof()
 
+    def decrypt(self, data: bytes) -> bytes:
+        """`feed`, then `read`, in the few steps that a request in one record takes. Raises TlsFault."""
+        incoming, tls = self.incoming, self.tls
+        if not data:
+            incoming.write_eof()
+            return self.read()
+        incoming.write(data)
+        try:
+            first = tls.read(PIECE_BYTES)
+        except (ssl.SSLError, OSError):
+            return self.read()  # meets it again, and says what it means
+        if incoming.pending or tls.pending() or len(first) <= SMALL_BYTES:
+            return self.read(first)
+        self.read_bytes += len(first)
+        return first
+
     def handshake(self) -> bool:
         """One step, some hundred microseconds of arithmetic; whether it is over. Raises TlsFault."""
         try:
@@ -51,12 +67,15 @@ class TlsSession:
         self.established = True
         return True
 
-    def read(self) -> bytes:
+    def read(self, first: bytes = b"") -> bytes:
         """What was sent, of so many records at most: `more` says whether to ask again. Raises TlsFault.
 
-        A peer that cuts its bytes into records of one is ended before that costs more than the bytes are worth.
+        first: what was read before, of one record. A peer that cuts its bytes into records of one is ended before that
+        costs more than the bytes are worth.
         """
-        pieces = []
+        pieces = [first] if first else []
+        if first:
+            self.count(first)
         incoming, tls = self.incoming, self.tls
         self.more = False
         try:
@@ -66,9 +85,7 @@ class TlsSession:
                     self.ended = True
                     break
                 pieces.append(data)
-                self.read_bytes += len(data)
-                if len(data) <= SMALL_BYTES:
-                    self.count_small()
+                self.count(data)
                 if not incoming.pending and not tls.pending():
                     break
             else:
@@ -84,8 +101,9 @@ class TlsSession:
             raise TlsFault(reason_of(fault)) from fault
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def count_small(self) -> None:
-        self.small += 1
+    def count(self, data: bytes) -> None:
+        self.read_bytes += len(data)
+        self.small += len(data) <= SMALL_BYTES
         if self.small > SMALL_RECORDS + self.read_bytes // SMALL_SHARE:
             raise TlsFault("too many records of a few bytes")
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from edged.http.application import Answer, Response
+from edged.http.request import Request
 from tests.http.lane.answers import LARGE, Answers
 from tests.http.protocols import Everywhere, everywhere
 from tests.http.tls.pem import make
@@ -33,6 +35,29 @@ for (let n = 0; n < 40; n++) {
 """
 
 
+PAGE = b"""<!doctype html><meta charset=utf-8><pre id=said>nothing</pre><script>
+const targets = [...Array(60).keys()].map((n) => n % 3 ? '/kept' : '/large?' + n);
+const asked = targets.map((target) => fetch(target).then((found) => found.arrayBuffer()));
+Promise.all(asked).then((found) => {
+  const protocols = new Set(performance.getEntriesByType('resource').map((entry) => entry.nextHopProtocol));
+  const bytes = found.reduce((sum, one) => sum + one.byteLength, 0);
+  document.getElementById('said').textContent = [...protocols].join() + ' ' + bytes;
+});
+</script>"""
+
+
+class Page(Answers):
+    """With a page that asks for much at once."""
+
+    def answer(self, request: Request) -> Answer:
+        if request.target == b"/page":
+            fields = ((b"Content-Type", b"text/html"), (b"Content-Length", b"%d" % len(PAGE)))
+            return Response(200, fields, PAGE)
+        if request.target.startswith(b"/large?"):
+            return super().answer(Request("GET", b"/large", ()))
+        return super().answer(request)
+
+
 def needs(tool: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(shutil.which(tool) is None, reason=f"{tool} is not installed")
 
@@ -40,7 +65,7 @@ def needs(tool: str) -> pytest.MarkDecorator:
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[tuple[Everywhere, Path]]:
     (tmp_path / "file").write_bytes(b"abc" + LARGE)
-    async with everywhere(Answers(tmp_path / "file"), make(tmp_path, "localhost", "127.0.0.1")) as found:
+    async with everywhere(Page(tmp_path / "file"), make(tmp_path, "localhost", "127.0.0.1")) as found:
         yield found, tmp_path / "server.pem"
 
 
@@ -101,3 +126,15 @@ async def test_node_asks_much_at_once_on_one_connection(served: tuple[Everywhere
     script.write_text(NODE)
     said = await run("node", str(script), found.urls["h2"].replace("127.0.0.1", "localhost"), str(cert))
     assert int(said) == 20 * len(LARGE) + 10 * 100_000 + 10 * len(b"kept 0")
+
+
+@needs("chromium")
+async def test_chromium_loads_a_page_that_asks_for_much_at_once(
+    served: tuple[Everywhere, Path], tmp_path: Path
+) -> None:
+    found, _ = served
+    words = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic"]
+    words += ["--ignore-certificate-errors", "--no-first-run", "--disable-background-networking"]
+    words += [f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=20000", "--dump-dom"]
+    dom = await run(*words, found.urls["h2"].replace("127.0.0.1", "localhost") + "/page")
+    assert b">h2 %d<" % (20 * len(LARGE) + 40 * len(b"kept 0")) in dom

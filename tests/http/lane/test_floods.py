@@ -30,7 +30,7 @@ async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     monkeypatch.setattr(turns, "SWEEP_S", 0.02)
     (tmp_path / "file").write_bytes(b"abc" + LARGE)
     answers = Answers(tmp_path / "file")
-    limits = Limits(head_s=0.2, idle_s=0.4, write_s=0.2, body_s=0.2, handshake_s=0.3)
+    limits = Limits(head_s=1.0, idle_s=1.5, write_s=0.5, body_s=0.5, handshake_s=1.5)
     async with everywhere(answers, make(tmp_path, "localhost"), limits) as found:
         yield found, answers
 

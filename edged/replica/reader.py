@@ -46,7 +46,7 @@ PASSING = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.
 OF_A_MAPPING = ["get", "items", "keys", "values"]
 PUBLIC_OF_REPLICA = ["at_version", "close", "data_dir", "follow", *OF_A_MAPPING]
 PUBLIC_OF_DATASET = ["changes", "fault", "name", "version", "view", *OF_A_MAPPING]
-PUBLIC_OF_COLLECTION = ["get_many", "get_raw", "name", "search", "where", *OF_A_MAPPING]
+PUBLIC_OF_COLLECTION = ["count", "get_many", "get_raw", "name", "search", "where", *OF_A_MAPPING]
 
 
 class RetryWatch:
@@ -156,7 +156,10 @@ class Dataset(Mapping[str, "Collection"]):
     def view(self) -> View:
         """The newest version, as one that never changes. Costs one memory read where nothing is new."""
         if self.cell[0] != self.seen:
+            before = self.current
             self.refresh()
+            if self.current is not before:
+                self.rebind()  # so that no getter keeps files mapped, and the disk full, that are merged away
         return self.current
 
     def moment(self) -> tuple[View, Any, int]:

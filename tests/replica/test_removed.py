@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ import edged
 from edged.errors import BusyError
 from edged.replica.audit import verify
 from edged.replica.writer import Writer
+from edged.replica.writing.compaction import MergePolicy
 from tests.replica.feeds import Publisher, Records, made_up
 
 
@@ -86,3 +88,29 @@ def test_a_directory_that_another_writer_has_taken_is_left_to_it(tmp_path: Path)
                 writer.mend([])
             Publisher({"core": made_up(30)}).snapshot_into(other)
             assert other.status().version == 1
+
+
+def still_mapped(data_dir: Path) -> set[str]:
+    """Files below a directory that are unlinked and take up its disk all the same, as this process maps them."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line for line in lines if str(data_dir) in line and line.endswith("(deleted)") and "counter" not in line}
+
+
+def test_what_is_merged_away_is_let_go_of_when_a_reader_follows(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(300)})
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        publisher.snapshot_into(writer)
+        titles = replica["catalog"]["titles"]
+        key = max(publisher.slices["core"])[1]
+        for number in range(3):
+            publisher.hop_into(writer, 30, random.Random(number))
+            assert titles.get_raw(key) is not None
+            assert list(titles.where(year=1950))
+        writer.compact(policy=MergePolicy(fresh_packs=0, least_bytes=1, base_share=0.001))
+        publisher.hop_into(writer, 1, random.Random(9))
+        publisher.hop_into(writer, 1, random.Random(10))  # now neither manifest names the old packs
+        gc.collect()
+        before = still_mapped(tmp_path)
+        replica["catalog"].view()
+        gc.collect()
+        assert (bool(before), still_mapped(tmp_path)) == (True, set())

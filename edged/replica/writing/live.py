@@ -249,6 +249,9 @@ class Live:
         self.pool.keep(self.manifest)
         self.hold_files()
         self.held = {name: layers for name, layers in self.held.items() if name in manifest.slices}
+        for name in list(self.held):  # now rather than when they are next asked for: old ones keep files mapped
+            with contextlib.suppress(DamageError):
+                self.layers(name)
 
     def is_live(self, manifest: Manifest) -> bool:
         """Whether the swap has happened in spite of a fault after it (the directory's fsync, say)."""

@@ -42,11 +42,19 @@ class ChangedRecord(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A record that answers a question. cursor: from where the next page goes on."""
+    """A record that answers a question. term: by which it is ordered, None where it lacks the field or goes by key."""
 
     key: str
     value: bytes
-    cursor: str
+    term: bytes | None = None
+    ordered: bool = False
+
+    @property
+    def cursor(self) -> str:
+        """From where the next page goes on."""
+        from edged.replica.layers.question import Cursor, write_cursor  # here, so that gets and lists do not load it
+
+        return write_cursor(Cursor(self.term, self.key), ordered=self.ordered)
 
 
 class View:
@@ -223,10 +231,9 @@ class View:
         """slices: the sources, if they are known."""
         if question.is_plain:
             for key, value in self.scan(collection, after=cursor.key if cursor is not None else None):
-                yield Match(key, value, key)
+                yield Match(key, value)
             return
         from edged.replica.layers import query
-        from edged.replica.layers.question import Cursor, write_cursor
 
         hidden, seen = self.hidden.get(collection, set()), set()
         slices = slices or self.sources(collection)
@@ -246,7 +253,7 @@ class View:
                 seen.add(key)
             data = pack.value(place)
             if data is not None:
-                yield Match(key, data, write_cursor(Cursor(term, key), ordered=ordered))
+                yield Match(key, data, term, ordered)
 
     def distinct(self, found: Iterator[Match], field: str) -> Iterator[Match]:
         """The first match of each value of a field; those without it all."""

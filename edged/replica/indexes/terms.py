@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import re
 import struct
 import unicodedata
 from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import Any
 
 from edged.feed.fieldpath import ABSENT, reach
@@ -119,10 +117,12 @@ def time_of(value: Any) -> int | None:
     if isinstance(value, int):
         return value if -LONG_AGO < value < LONG_AGO else None
     if isinstance(value, float):
-        return math.floor(value) if -LONG_AGO < value < LONG_AGO else None
+        return int(value // 1) if -LONG_AGO < value < LONG_AGO else None
     if isinstance(value, str) and TIME.fullmatch(value):
+        from datetime import datetime  # here, as most times are numbers, and it takes half a megabyte
+
         try:
-            return math.floor(datetime.fromisoformat(value.upper()).timestamp())
+            return int(datetime.fromisoformat(value.upper()).timestamp() // 1)
         except (ValueError, OverflowError):
             return None
     return None

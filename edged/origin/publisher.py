@@ -394,7 +394,7 @@ class Publisher:
         with guarded(f"work on dataset {dataset}"):
             for directory in (base, base / "blobs"):
                 make_directory(directory)
-            state = State(self.state_path(dataset), dataset)
+            state = self.open_state(dataset)
             try:
                 blobs = BlobStore(base / "blobs", state)
                 place = Workplace(dataset, base, state, blobs, rules, self.roots, self.roots.newest, now)
@@ -407,6 +407,16 @@ class Publisher:
                 if empty:  # the first publish failed: no trace of the dataset stays
                     shutil.rmtree(base)
                     self.forget_state(dataset)
+
+    def open_state(self, dataset: str) -> State:
+        """The dataset's database, made where there is none; one that could not be made leaves nothing behind."""
+        made = not self.state_path(dataset).exists()
+        try:
+            return State(self.state_path(dataset), dataset)
+        except StoreError:
+            if made:
+                self.forget_state(dataset)
+            raise
 
     def refuse_lost(self, dataset: str) -> None:
         """Raise StoreError where the dataset is published and the publisher's state of it is not there."""

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from edged import files
-from edged.errors import EdgedError, OriginError
+from edged.errors import EdgedError, OriginError, StoreError
 from edged.feed.trust import root as trust
 from edged.origin.publisher import Publisher
+from edged.origin.state import State
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 from tests.origin.test_publish import edit, films, words
@@ -359,3 +360,22 @@ def test_a_rotation_cut_short_at_any_step_leaves_a_feed_that_everybody_can_verif
         assert old.root.number == roots.newest.number
         shutil.rmtree(feed, ignore_errors=True)
         shutil.rmtree(at_death)
+
+
+def test_a_database_that_cannot_be_made_leaves_no_trace(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = tmp_path / "feed"
+    shutil.copytree(published, feed)
+
+    def full(self: State) -> None:
+        self.db.execute("CREATE TABLE half(a)")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(State, "configure", full)
+        for name in ("fresh", "catalog"):
+            with pytest.raises(StoreError, match="disk is full"):
+                Publisher.open(feed, clock=Clock()).publish(name, films(20))
+    assert Publisher.open(feed).datasets() == ["catalog"]  # one that was there before stays
+    assert not (feed / "private" / "state" / "fresh.db").exists()

@@ -106,3 +106,23 @@ def test_a_page_whose_hops_lead_nowhere_is_left_for_another_way() -> None:
     chain = SliceChain((), (direct,), (), (ref,))
     assert plan(chain, 5, 8).pages == (ref,)
     assert plan(chain.with_page(ref, (HOP,)), 5, 8).hops == (direct,)
+
+
+def test_a_page_is_cut_off_exactly_when_enough_later_changes_are_in_the_chain(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.origin.blobs.pages.PAGE_CHANGES", 4)
+    monkeypatch.setattr("edged.origin.blobs.pages.RECENT_CHANGES", 2)
+    monkeypatch.setattr("edged.origin.retention.PAGE_CHANGES", 4)
+    publisher.publish("catalog", [("titles", f"t{number}", {"n": number}) for number in range(50)])
+    device, counts = Device(publisher.path, "catalog"), {}
+    for version in range(2, 13):
+        publisher.publish_changes("catalog", [("titles", "t1", {"n": version * 100})])
+        entry = device.chain(device.head()).slices["core"]
+        counts[version] = [(page.low, page.high) for page in entry.pages]
+        device.sync()
+    assert counts[5] == []
+    assert counts[6] == counts[9] == [(1, 4)]
+    assert counts[10] == [(1, 4), (4, 8)]
+    # A hop as long as a page leads from page to page, and stays in the chain.
+    assert (4, 8) in {(hop.from_version, hop.to_version) for hop in entry.hops}

@@ -70,7 +70,7 @@ def test_several_inputs_and_standard_input(tmp_path: Path, monkeypatch: pytest.M
     ("bad", "complaint"),
     [
         ('{"collection": "titles", "key": "x"}', "expected `value`"),
-        ('{"collection": "titles", "key": 7, "value": 1}', "key: expected text, got int"),
+        ('{"collection": "titles", "key": 7, "value": 1}', "`key`: expected text, got a number"),
         (
             '{"collection": "titles", "key": "x", "valeu": 1}',
             "unknown name 'valeu'; expected collection",
@@ -90,6 +90,10 @@ def test_several_inputs_and_standard_input(tmp_path: Path, monkeypatch: pytest.M
             "nested deeper than 64 levels",
         ),
         ('"titles"', "expected an object, got text"),
+        ('{"collection": null, "key": "x", "value": 1}', "`collection`: expected text, got null"),
+        ('{"collection": "titles", "key": ["x"], "value": 1}', "`key`: expected text, got an array"),
+        ('{"collection": "titles", "key": {}, "value": 1}', "`key`: expected text, got an object"),
+        ('{"collection": "titles", "key": true, "value": 1}', "`key`: expected text, got true or false"),
         ('{"collection": "titles"', "not JSON at character 24: expecting ',' delimiter"),
         (b'{"collection": "titles", "key": "x", "value": "\xff"}', "not UTF-8 at byte 48 of the line"),
         (

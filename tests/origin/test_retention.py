@@ -146,3 +146,35 @@ def test_files_that_a_killed_publisher_left_are_swept(publisher: Publisher, tmp_
         "catalog", [(*item[:2], item[2] | {"text": words(at + 5000)}) for at, item in enumerate(films(60))]
     )
     assert [path.exists() for path in (*strays, young)] == [False, False, True]
+
+
+def test_a_chain_and_other_blobs_go_exactly_when_their_grace_is_over(publisher: Publisher, clock: Clock) -> None:
+    (publisher.path / "catalog.toml").write_text(RULES)
+    publisher.publish("catalog", films(40))
+    device = Device(publisher.path, "catalog")
+    head = device.head()
+    chain, part = head.chain.name, device.chain(head).slices["core"].snapshots[0].parts[0].name
+    began = clock.now
+    publisher.publish("catalog", [(*item[:2], {"text": words(at + 900)}) for at, item in enumerate(films(40))])
+    # The snapshot before is listed until it is older than the grace period itself; from then on its parts have theirs.
+    there: dict[str, float] = {}
+    for after in (599, 600, 3600, 3601, 7200, 7201):
+        clock.now = began + after
+        publisher.resign("catalog")
+        there |= {name: after for name in (chain, part) if name in blobs(publisher)}
+    assert there == {chain: 599, part: 7200}
+
+
+def test_as_many_versions_as_are_retained_can_be_gone_back_to(publisher: Publisher) -> None:
+    (publisher.path / "catalog.toml").write_text("[retention]\nversions = 3\n")
+    publisher.publish("catalog", films(10))
+    for number in range(5):
+        publisher.publish_changes("catalog", [edit(number)])
+    with pytest.raises(OriginError, match="versions 3 to 6 are retained"):
+        publisher.rollback("catalog", 2)
+    with publisher.reading("catalog") as state:
+        assert [row.version for row in state.version_rows()] == [3, 4, 5, 6]
+        assert [row[0] for row in state.rows("SELECT DISTINCT version FROM journal ORDER BY 1")] == [4, 5, 6]
+        kept = list(state.rows("SELECT version FROM slices WHERE state NOT NULL"))
+    assert kept == [(6,)]  # one LtHash sum, from which all others can be proved
+    assert publisher.rollback("catalog", 3).changed == 3

@@ -107,6 +107,8 @@ class Inputs:
         for name in ("collection", "key"):
             if name not in item:
                 raise ValidationError(f"the name {name!r} is missing")
+            if not isinstance(item[name], str):
+                raise ValidationError(f"`{name}`: expected text, got {kind_of(item[name])}")
         collection, key = check_collection(item["collection"]), check_key(item["key"])
         deleted = item.get("deleted", False)
         if not isinstance(deleted, bool):

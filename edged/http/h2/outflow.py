@@ -100,6 +100,7 @@ class Outflow:
         if size < len(piece):
             stream.queue.appendleft(piece[size:])
         stream.window -= size
+        stream.sent_bytes += size
         self.window -= size
         stream.queued_bytes -= size
         self.queued_bytes -= size

@@ -49,8 +49,8 @@ class H2Stream:
     """window: what may be sent by the peer's leave; room: what the peer may send by ours.
 
     unread: of the body, not taken by whoever answers; taken: by them, and not given back to `room` yet; body_left: of
-    an announced body. queue: of the answer, not sent yet; begun: whether its head was sent; ending: whether it ends
-    behind the queue.
+    an announced body. queue: of the answer, not sent yet; sent_bytes: of its body; begun: whether its head was sent;
+    ending: whether it ends behind the queue.
     """
 
     __slots__ = (
@@ -61,6 +61,7 @@ class H2Stream:
         "queue",
         "queued_bytes",
         "room",
+        "sent_bytes",
         "state",
         "stream_id",
         "taken",
@@ -79,6 +80,7 @@ class H2Stream:
         self.body_left = body_left
         self.queue: deque[memoryview] = deque()
         self.queued_bytes = 0
+        self.sent_bytes = 0
         self.begun = False
         self.ending = False
         self.urgency, self.incremental = URGENCY, False

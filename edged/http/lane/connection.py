@@ -124,6 +124,7 @@ class LaneConnection:
         "partition",
         "peer",
         "progress_at",
+        "queued_bytes",
         "records",
         "sock",
         "state",
@@ -142,6 +143,7 @@ class LaneConnection:
         self.inbox = b""
         self.outbox: memoryview | None = None
         self.outbox_bytes = 0
+        self.queued_bytes = 0  # in the streams of HTTP/2
         self.blocked_at = 0.0
         self.blocked_read = 0
         self.records: memoryview | None = None  # encrypted, and not taken by the kernel

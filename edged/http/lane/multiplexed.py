@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -36,6 +37,16 @@ TELL_S = 1.0  # between two lines in the log about peers that break rules
 TURN_BYTES = 1 << 20  # to one peer, before the others get their turn
 
 
+@dataclass(slots=True)
+class Stall:
+    """An answer that waits for its peer: how much of it was sent, and when that was seen, at first and at last."""
+
+    begun_bytes: int
+    begun_at: float
+    sent_bytes: int
+    at: float
+
+
 class MultiplexingLane(Protocol):
     """What a connection of HTTP/2 asks of its lane."""
 
@@ -60,7 +71,7 @@ class MultiplexingLane(Protocol):
 
 class Multiplexed:
     """exchanges: requests under way, by stream; woken: those whose turn it is; stalls: of answers that the peer does
-    not take, what is left and since when; partial_since: when a frame came that is not whole yet, or 0.
+    not take; partial_since: when a frame came that is not whole yet, or 0.
     """
 
     def __init__(self, lane: MultiplexingLane, connection: LaneConnection) -> None:
@@ -73,7 +84,7 @@ class Multiplexed:
         self.core = H2Connection(lane.decoder, lane.frames, limits, connection.partition, lane.sockets.now)
         self.exchanges: dict[int, H2Exchange] = {}
         self.woken: list[H2Exchange] = []
-        self.stalls: dict[int, tuple[int, float]] = {}
+        self.stalls: dict[int, Stall] = {}
         self.partial_since = lane.sockets.now
         self.flooded = False
 
@@ -116,6 +127,7 @@ class Multiplexed:
             for event in core.take_events():
                 self.on_event(event)
             if connection.outbox is not None:
+                self.note_queue()
                 return
             if turn < 0:
                 self.sockets.watch(connection, WRITE)  # comes back at once, behind the others
@@ -131,10 +143,16 @@ class Multiplexed:
         if core.has_more():
             connection.more = True
             self.sockets.unread.append(connection)
+        self.note_queue()
         self.partial_since = (self.partial_since or self.now) if core.is_partial() else 0.0
         if core.is_finished() or (connection.ended and not core.streams):
             self.abandon()
             (self.sockets.hold_off if self.flooded else self.sockets.linger)(connection)
+
+    def note_queue(self) -> None:
+        queued_bytes = self.core.flow.queued_bytes
+        if queued_bytes != self.connection.queued_bytes and self.connection.state is LaneState.MULTIPLEXED:
+            self.sockets.note_queue(self.connection, queued_bytes)
 
     def on_end(self) -> None:
         """The peer sends no more, and may still read what it has asked."""
@@ -257,27 +275,34 @@ class Multiplexed:
             return
         for exchange in list(self.exchanges.values()):
             exchange.sweep(limits.body_s)
-        self.cut_stalled(limits.write_s)
+        self.cut_stalled(limits)
         if self.partial_since and self.now - self.partial_since > limits.head_s:
             core.end(ErrorCode.PROTOCOL_ERROR, f"a frame or a field block that was not whole after {limits.head_s:g} s")
         elif not core.streams and self.now - connection.progress_at > limits.idle_s:
             core.shut_down()
         self.settle()
 
-    def cut_stalled(self, write_s: float) -> None:
-        """A peer that does not open its window would hold its answers for ever."""
+    def cut_stalled(self, limits: Limits) -> None:
+        """A peer that does not open its window, or opens it by a few bytes at a time, would hold its answers for ever:
+        what waits is to get on within write_s, and by read_bytes_per_s in all that time.
+        """
         before, self.stalls = self.stalls, {}
         for stream_id, stream in list(self.core.flow.waiting.items()):
-            left, since = before.get(stream_id, (-1, 0.0))
-            if left != stream.queued_bytes:
-                left, since = stream.queued_bytes, self.now
-            if self.now - since > write_s:
+            stall = before.get(stream_id)
+            if stall is None:
+                stall = Stall(stream.sent_bytes, self.now, stream.sent_bytes, self.now)
+            if stall.sent_bytes != stream.sent_bytes:
+                stall.sent_bytes, stall.at = stream.sent_bytes, self.now
+            waited_s = self.now - stall.begun_at
+            least = waited_s * limits.read_bytes_per_s
+            slow = waited_s > limits.write_s and stream.sent_bytes - stall.begun_bytes < least
+            if slow or self.now - stall.at > limits.write_s:
                 self.core.reset(stream_id, ErrorCode.CANCEL)
                 exchange = self.exchanges.get(stream_id)
                 if exchange is not None:
                     self.end(exchange)
             else:
-                self.stalls[stream_id] = (left, since)
+                self.stalls[stream_id] = stall
 
     def drain(self) -> None:
         """The server stops: what waits is answered, and what is under way; nothing new is taken. The farewell comes

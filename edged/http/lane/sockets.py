@@ -104,8 +104,19 @@ class Sockets:
         connection.blocked_at, connection.blocked_read = self.now, 0
         self.unread_bytes += len(data)
         self.epoll.modify(connection.fd, WRITE)
+        self.bound_unread()
+
+    def note_queue(self, connection: LaneConnection, queued_bytes: int) -> None:
+        """What of answers waits in a connection's streams for windows that its peer has not opened."""
+        if queued_bytes and not connection.queued_bytes and not connection.outbox_bytes:
+            connection.blocked_at = self.now
+        self.unread_bytes += queued_bytes - connection.queued_bytes
+        connection.queued_bytes = queued_bytes
+        self.bound_unread()
+
+    def bound_unread(self) -> None:
         while self.unread_bytes > self.limits.unread_bytes:
-            blocked = [other for other in self.connections.values() if other.outbox_bytes]
+            blocked = [other for other in self.connections.values() if other.outbox_bytes or other.queued_bytes]
             slowest = min(blocked, key=lambda other: other.blocked_at)
             logger.warning("connection from %s: closed, it does not read its answer", slowest.peer.address)
             self.close(slowest)
@@ -197,6 +208,7 @@ class Sockets:
         """The lane has no more to do with this socket."""
         connection.become(LaneState.CLOSED)
         self.release_outbox(connection)
+        self.note_queue(connection, 0)
         connection.woken = False
         del self.connections[connection.fd]
         self.meter.fast_connections = len(self.connections)

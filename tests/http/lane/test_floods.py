@@ -16,7 +16,7 @@ from edged.http.lane.connection import LaneState
 from edged.http.lane.secure import ASKING_S, SHARE, TURN_S, Handshakes, SecureConnection
 from edged.http.limits import Limits
 from tests.http.h2.peer import Frame, headers, parse, raw
-from tests.http.h2.test_rules import settings
+from tests.http.h2.test_rules import settings, window_update
 from tests.http.lane.answers import LARGE, Answers
 from tests.http.protocols import Ask, Everywhere, everywhere
 from tests.http.tls.pem import make
@@ -171,3 +171,42 @@ def whole(data: bytes) -> bytes:
             break
         at = end
     return data[:at]
+
+
+async def test_a_window_that_is_opened_by_a_few_bytes_at_a_time_ends_its_stream(
+    served: tuple[Everywhere, Answers],
+) -> None:
+    found, _ = served
+    stream = await found.open("h2c")
+    await stream.send_all(PREFACE + settings((4, 10)) + headers(1, fields_of("/large")))
+    data, resets = b"", list[Frame]()
+
+    async def trickle() -> None:
+        while True:
+            await stream.send_all(window_update(1, 1))
+            await trio.sleep(0.05)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trickle)
+        while not resets:
+            data += await stream.receive_some(65536)
+            resets = [frame for frame in parse(whole(data)) if frame.kind == FrameType.RST_STREAM]
+        nursery.cancel_scope.cancel()
+    assert (resets[0].stream_id, resets[0].code) == (1, ErrorCode.CANCEL)
+    await stream.aclose()
+
+
+async def test_what_streams_hold_is_bounded_over_all_connections(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"abc" + LARGE)
+    limits = Limits(unread_bytes=5 * len(LARGE) // 2)
+    async with everywhere(Answers(tmp_path / "file"), make(tmp_path, "localhost"), limits) as found:
+        held = [await found.open("h2c") for _ in range(3)]
+        for number, stream in enumerate(held):
+            await stream.send_all(PREFACE + settings((4, 10)) + headers(1, fields_of("/large")))
+            await eventually(lambda: found.meter.fast_answers[200] == number + 1)  # noqa: B023  awaited here
+        assert b"".join([await read_all(held[0])])  # the one that has waited longest is cut off
+        (got,) = await found.ask("h2c", Ask("/whole"))
+        assert got.status == 200
+        await eventually(lambda: found.meter.fast_connections == 2)
+        for stream in held:
+            await stream.aclose()

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,8 @@ import trio
 import edged
 from edged.clock import Clock, freshness
 from edged.config import Config, DatasetConfig
-from edged.configfile import header_value
-from edged.errors import DamageError, EdgedError, RequestError, StoreError
+from edged.configfile import header_value, load_with_warnings
+from edged.errors import ConfigError, DamageError, EdgedError, RequestError, StoreError
 from edged.http.addresses import refuse_taken
 from edged.http.limits import SWITCH_S, Limits
 from edged.http.meter import Meter
@@ -34,10 +34,11 @@ from edged.ops.admin import AdminApp
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
 from edged.ops.process import resident_bytes
+from edged.ops.reload import ConfigChanges, applied_to, changes_between
 from edged.processes.workers import Workers
 from edged.progress import Watch, unwatched
 from edged.replica.files.disk import holds_version
-from edged.replica.reader import Dataset
+from edged.replica.reader import Dataset, Replica
 from edged.replica.writer import Writer
 from edged.serve.app_server import AppServer
 from edged.serve.news import News
@@ -58,17 +59,23 @@ logger = logging.getLogger("edged.daemon")
 
 ADMIN_CONNECTIONS = 64
 REOPEN_S = 30.0  # between attempts to write where the disk is read-only
+OF_EVERY_DATASET = {"daemon.audit_s", "daemon.flash_budget"}
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(slots=True)
 class Station:
-    """One dataset on its way in. writer: None as long as the disk is read-only: then it is served, and not synced."""
+    """One dataset on its way in. writer: None as long as the disk is read-only: then it is served, and not synced.
+
+    scope, ended: of the tasks that keep it synced.
+    """
 
     config: DatasetConfig
     writer: Writer | None
     status: DatasetStatus
     control: Control
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
 
 
 class Daemon:
@@ -99,6 +106,8 @@ class Daemon:
         self.admin_urls: list[str] = []
         self.certificates: Certificates | None = None
         self.stopping = trio.Event()
+        self.replica: Replica | None = None
+        self.syncs: trio.Nursery
         self.proxy = make_proxy(config, self.clock) if config.proxy.routes else None
 
     def stop(self) -> None:
@@ -121,37 +130,46 @@ class Daemon:
         logger.info("stopped")
 
     async def sync_until_stopped(self, task_status: trio.TaskStatus[None]) -> None:
-        async with trio.open_nursery() as syncs:
+        async with trio.open_nursery() as self.syncs:
             for station in self.stations.values():
-                if station.writer is None:
-                    syncs.start_soon(self.sync_when_writable, syncs, station)
-                else:
-                    await self.begin_sync(syncs, station, station.writer)
+                await self.begin_sync(station)
             if self.notifier.watchdog_s is not None:
-                syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
+                self.syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
             self.notifier.ready(f"serving {len(self.catalog)} datasets at {' '.join(self.app_urls)}")
             task_status.started()
             await self.stopping.wait()
             self.notifier.stopping()
-            syncs.cancel_scope.cancel()
+            self.syncs.cancel_scope.cancel()
 
     def open_replicas(self, stack: ExitStack) -> dict[str, Dataset]:
         """The writer first, which makes the directory; then the reader that serving uses."""
-        data_dir = Path(self.config.daemon.data_dir)
+        stack.callback(self.close_replicas)
         for config in self.config.datasets:
-            station = Station(config, None, DatasetStatus(config.name), Control())
-            self.stations[config.name] = station
-            stack.callback(close_writer, station)
-            try:
-                station.writer = Writer.open(data_dir, config.name)
-            except StoreError as fault:
-                if getattr(fault.__cause__, "errno", 0) not in READ_ONLY or not holds_version(data_dir / config.name):
-                    raise
-                note_read_only(station, fault)
-        if not self.stations:
-            return {}
-        replica = stack.enter_context(edged.open(data_dir))
-        return {name: replica.follow(name) for name in self.stations}
+            self.stations[config.name] = self.open_station(config)
+        return {name: self.open_reader(name) for name in self.stations}
+
+    def open_station(self, config: DatasetConfig) -> Station:
+        """Raises StoreError where it can be neither written nor served."""
+        data_dir = Path(self.config.daemon.data_dir)
+        station = Station(config, None, DatasetStatus(config.name), Control())
+        try:
+            station.writer = Writer.open(data_dir, config.name)
+        except StoreError as fault:
+            if getattr(fault.__cause__, "errno", 0) not in READ_ONLY or not holds_version(data_dir / config.name):
+                raise
+            note_read_only(station, fault)
+        return station
+
+    def open_reader(self, name: str) -> Dataset:
+        if self.replica is None:
+            self.replica = edged.open(self.config.daemon.data_dir)
+        return self.replica.follow(name)
+
+    def close_replicas(self) -> None:
+        if self.replica is not None:
+            self.replica.close()
+        for station in self.stations.values():
+            close_writer(station)
 
     async def start_servers(self, servers: trio.Nursery) -> None:
         self.news = News(self.catalog, self.damaged)
@@ -170,31 +188,75 @@ class Daemon:
         for url in self.admin_urls:
             logger.info("serving operators", extra={"fields": {"url": url}})
 
-    async def begin_sync(self, syncs: trio.Nursery, station: Station, writer: Writer) -> None:
+    async def begin_sync(self, station: Station) -> None:
         """Start what keeps a dataset at the live version and whole; returns when it is known what is held."""
-        replication = Replication(
-            subscription_of(station.config, self.config),
-            writer,
-            station.status,
-            self.clock,
-            station.control,
-            self.wear,
-            self.news.look,
-        )
-        await syncs.start(task.run, replication)
-        audit_s = float(self.config.daemon.audit_s)
-        syncs.start_soon(keep_auditing, station.config.name, writer, station.control, audit_s)
+        station.scope, station.ended = trio.CancelScope(), trio.Event()
+        if station.writer is None:
+            self.syncs.start_soon(self.sync_when_writable, station)
+        else:
+            await self.syncs.start(self.keep_synced, station)
 
-    async def sync_when_writable(self, syncs: trio.Nursery, station: Station) -> None:
+    async def keep_synced(
+        self, station: Station, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        assert station.writer is not None
+        subscription = subscription_of(station.config, self.config)
+        replication = Replication(
+            subscription, station.writer, station.status, self.clock, station.control, self.wear, self.news.look
+        )
+        audit_s = float(self.config.daemon.audit_s)
+        try:
+            with station.scope:
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(task.run, replication)
+                    nursery.start_soon(keep_auditing, station.config.name, station.writer, station.control, audit_s)
+                    task_status.started()
+        finally:
+            station.ended.set()
+
+    async def sync_when_writable(self, station: Station) -> None:
         """Try now and then whether the disk can be written to again; what is held is served meanwhile."""
-        open_writer = partial(Writer.open, self.config.daemon.data_dir, station.config.name)
-        while station.writer is None:
-            await trio.sleep(REOPEN_S)
-            try:
-                station.writer = await trio.to_thread.run_sync(open_writer)
-            except StoreError as fault:
-                note_read_only(station, fault)
-        await self.begin_sync(syncs, station, station.writer)
+        with station.scope:
+            while station.writer is None:
+                await trio.sleep(REOPEN_S)
+                open_writer = partial(Writer.open, self.config.daemon.data_dir, station.config.name)
+                try:
+                    station.writer = await trio.to_thread.run_sync(open_writer)
+                except StoreError as fault:
+                    note_read_only(station, fault)
+        if station.writer is None:
+            station.ended.set()
+        else:
+            await self.keep_synced(station)
+
+    async def reload(self, config: Config) -> ConfigChanges:
+        """Put to use what can be without a restart. No connection is dropped. Raises StoreError, with nothing changed,
+        where a dataset that is new cannot be written."""
+        changes = changes_between(self.config, config)
+        opened = [await trio.to_thread.run_sync(self.open_station, added) for added in changes.added]
+        self.config = applied_to(self.config, config, changes)
+        self.wear = WearBudget(size_bytes(self.config.daemon.flash_budget), time.monotonic())
+        logging.getLogger("edged").setLevel(self.config.daemon.log_level.upper())
+        again = set(self.stations) if set(changes.keys) & OF_EVERY_DATASET else {item.name for item in changes.changed}
+        for name in again | set(changes.removed):
+            await self.end_sync(self.stations[name])
+        for name in changes.removed:
+            del self.catalog[name]
+            close_writer(self.stations.pop(name))
+        for station in opened:
+            self.stations[station.config.name] = station
+            self.catalog[station.config.name] = self.open_reader(station.config.name)
+        configs = {item.name: item for item in self.config.datasets}
+        for name in (*sorted(again - set(changes.removed)), *(item.name for item in changes.added)):
+            station = self.stations[name]
+            station.config, station.status.last_error = configs[name], None
+            await self.begin_sync(station)
+        self.news.look()
+        return changes
+
+    async def end_sync(self, station: Station) -> None:
+        station.scope.cancel()
+        await station.ended.wait()
 
     def damaged(self, dataset: str, fault: DamageError) -> None:
         """An answer has met damage: the slice is fetched again, and everything else is served meanwhile."""
@@ -205,7 +267,7 @@ class Daemon:
         for station in self.stations.values():
             station.control.audit()
 
-    def reload(self) -> None:
+    def read_certificates(self) -> None:
         """Read certificates and their keys anew, also where no file seems to have changed."""
         if self.certificates is not None and self.certificates.refresh(always=True):
             self.certificates.warn(self.clock())
@@ -318,7 +380,8 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApplication:
 
 
 async def run_until_signal(config: Config, config_path: Path, started: Callable[[Daemon], None]) -> None:
-    """`edged run`: the daemon until SIGTERM or SIGINT. SIGHUP has it read certificates anew and audit what is on disk.
+    """`edged run`: the daemon until SIGTERM or SIGINT. SIGHUP has it read its configuration and certificates anew, and
+    audit what is on disk.
 
     started: called once it answers.
     """
@@ -330,7 +393,7 @@ async def run_until_signal(config: Config, config_path: Path, started: Callable[
             async def stop_on_signal() -> None:
                 async for number in signals:
                     if number == signal.SIGHUP:
-                        daemon.reload()
+                        await read_anew(daemon, config_path)
                         daemon.audit()
                         continue
                     logger.info("stopping", extra={"fields": {"signal": signal.Signals(number).name}})
@@ -343,6 +406,24 @@ async def run_until_signal(config: Config, config_path: Path, started: Callable[
             nursery.start_soon(stop_on_signal)
             await nursery.start(run)
             started(daemon)
+
+
+async def read_anew(daemon: Daemon, config_path: Path) -> None:
+    """A configuration that is faulty is said to be, and the one in force stays."""
+    daemon.read_certificates()
+    try:
+        config, warnings = await trio.to_thread.run_sync(load_with_warnings, config_path)
+        changes = await daemon.reload(config)
+    except (ConfigError, StoreError) as fault:
+        for line in getattr(fault, "faults", (str(fault),)):
+            logger.error("configuration not taken: %s", line)
+        return
+    for line in warnings:
+        logger.warning("%s", line)
+    if changes.applied:
+        logger.info("configuration read anew: %s", ", ".join(changes.applied))
+    if changes.restart:
+        logger.warning("configuration read anew: %s: takes a restart", ", ".join(changes.restart))
 
 
 async def sync_datasets(config: Config, watch: Watch = unwatched) -> tuple[dict[str, dict[str, Any]], list[EdgedError]]:

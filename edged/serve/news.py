@@ -69,9 +69,12 @@ class News:
                 moved.append(name)
         for name in moved:
             self.signal(name).move()
-        if moved:
+        gone = self.views.keys() - self.catalog.keys()
+        for name in gone:
+            del self.views[name]  # what was remembered of it is no longer answered
+        if moved or gone:
             self.moved.move()
-        return bool(moved)
+        return bool(moved or gone)
 
     def complain(self, name: str, fault: StoreError | None) -> None:
         """Once for each fault: it is met at every look."""

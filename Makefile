@@ -2,6 +2,7 @@
 # PYTHON picks the interpreter of .venv (3.11 or later); ARGS is handed to the command that a target runs.
 
 VENV := .venv
+OTHER := .venv-other
 BIN := $(VENV)/bin
 ARGS ?=
 # The share of lines and branches that the fast tests must run, in percent.
@@ -10,7 +11,7 @@ SLOW_TESTS := tests --ignore=tests/packaging
 DIST := dist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-slow test-packages fuzz cache-conformance reference bench deb install clean mutation
+.PHONY: help demo test lint types test-other test-slow test-packages fuzz cache-conformance reference bench deb install clean mutation
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -69,6 +70,16 @@ lint: $(VENV)/.has-dev
 types: $(VENV)/.has-dev
 	$(BIN)/mypy
 
+# Firmware builders are on other releases of Python than we: make test-other PYTHON=/path/to/python3.13
+$(OTHER)/.has-dev: pyproject.toml edged/version.py
+	@test -n "$(PYTHON)" || { echo "make: name the other Python: make test-other PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(OTHER)
+	@$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,cli]'
+	@touch $@
+
+test-other: $(OTHER)/.has-dev ## the fast tests by another Python, named by PYTHON
+	$(OTHER)/bin/python -m pytest --numprocesses=auto $(ARGS)
+
 test-slow: $(VENV)/.has-dev ## fault injection, crashes, large data and peers
 	$(BIN)/python -m pytest -m slow $(SLOW_TESTS) $(ARGS)
 
@@ -101,5 +112,5 @@ deb: $(VENV)/.has-cli ## a Debian package in dist/, for Debian 12
 	packaging/build-deb.sh $(DIST)
 
 clean: ## remove what the targets above made
-	rm -rf $(VENV) $(DIST) build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(OTHER) $(DIST) build htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

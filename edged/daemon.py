@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
+from msgspec import structs
 
 import edged
 from edged.clock import Clock, freshness
@@ -30,6 +32,7 @@ from edged.http.limits import SWITCH_S, Limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
 from edged.http.tls.certificates import Certificates
+from edged.ops.activation import bind_with, inherited_sockets, warn_of_others
 from edged.ops.admin import AdminApp
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
@@ -49,7 +52,7 @@ from edged.sync.core.wear import WearBudget
 from edged.sync.replication import Replication
 from edged.sync.status import DatasetStatus
 from edged.sync.subscription import OriginAccess, Subscription, device_id
-from edged.units import size_bytes
+from edged.units import size_bytes, span_text
 from edged.version import VERSION
 
 if TYPE_CHECKING:
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("edged.daemon")
 
 ADMIN_CONNECTIONS = 64
+STUCK_S = 1800.0  # merging a million records takes a minute here, and a slow box a tenth of the speed
 REOPEN_S = 30.0  # between attempts to write where the disk is read-only
 OF_EVERY_DATASET = {"daemon.audit_s", "daemon.flash_budget"}
 READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -88,9 +92,12 @@ class Daemon:
         config_path: Path | None = None,
         clock: Clock | None = None,
         notifier: Notifier | None = None,
+        inherited: Mapping[str, str] | None = None,
     ) -> None:
-        """config_path: the file that further serving processes read; without one there are none."""
+        """config_path: the file that further serving processes read; without one there are none. inherited: sockets
+        that are open already, see ops/activation.py."""
         self.config = config
+        self.inherited = inherited or {}
         self.workers: Workers | None = None
         if config_path is not None:
             self.workers = Workers(config_path, config.serve.workers - 1, self.damaged)
@@ -174,15 +181,19 @@ class Daemon:
     async def start_servers(self, servers: trio.Nursery) -> None:
         self.news = News(self.catalog, self.damaged)
         if self.config.serve.workers > 1:
-            refuse_taken(self.config.serve.bind)
-        apps = AppServer(self.catalog, self.config.serve, self.clock, self.meter, self.news, on_damage=self.damaged)
+            refuse_taken(bind_with(self.inherited, self.config.serve.bind))
+        serving = structs.replace(self.config.serve, bind=bind_with(self.inherited, self.config.serve.bind))
+        warn_of_others(self.inherited, (*self.config.serve.bind, *self.config.admin.bind))
+        apps = AppServer(self.catalog, serving, self.clock, self.meter, self.news, on_damage=self.damaged)
         self.certificates = apps.certificates
         if self.proxy is not None:
             apps.others = self.proxy
         self.app_urls = await servers.start(apps.run, self.stopping)
         for url in self.app_urls:
             logger.info("serving apps", extra={"fields": {"url": url}})
-        listening = Listening(tuple(self.config.admin.bind), limits=Limits(connections=ADMIN_CONNECTIONS))
+        listening = Listening(
+            tuple(bind_with(self.inherited, self.config.admin.bind)), limits=Limits(connections=ADMIN_CONNECTIONS)
+        )
         admin = partial(serve, AdminApp(self), listening, clock=self.clock, stop=self.stopping)
         self.admin_urls = await servers.start(admin)
         for url in self.admin_urls:
@@ -192,42 +203,38 @@ class Daemon:
         """Start what keeps a dataset at the live version and whole; returns when it is known what is held."""
         station.scope, station.ended = trio.CancelScope(), trio.Event()
         if station.writer is None:
-            self.syncs.start_soon(self.sync_when_writable, station)
+            self.syncs.start_soon(self.keep_synced, station)
         else:
             await self.syncs.start(self.keep_synced, station)
 
     async def keep_synced(
         self, station: Station, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        assert station.writer is not None
-        subscription = subscription_of(station.config, self.config)
-        replication = Replication(
-            subscription, station.writer, station.status, self.clock, station.control, self.wear, self.news.look
-        )
-        audit_s = float(self.config.daemon.audit_s)
         try:
             with station.scope:
+                writer = station.writer or await self.until_writable(station)
+                subscription = subscription_of(station.config, self.config)
+                replication = Replication(
+                    subscription, writer, station.status, self.clock, station.control, self.wear, self.news.look
+                )
+                audit_s = float(self.config.daemon.audit_s)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(task.run, replication)
-                    nursery.start_soon(keep_auditing, station.config.name, station.writer, station.control, audit_s)
+                    nursery.start_soon(keep_auditing, station.config.name, writer, station.control, audit_s)
                     task_status.started()
         finally:
             station.ended.set()
 
-    async def sync_when_writable(self, station: Station) -> None:
+    async def until_writable(self, station: Station) -> Writer:
         """Try now and then whether the disk can be written to again; what is held is served meanwhile."""
-        with station.scope:
-            while station.writer is None:
-                await trio.sleep(REOPEN_S)
-                open_writer = partial(Writer.open, self.config.daemon.data_dir, station.config.name)
-                try:
-                    station.writer = await trio.to_thread.run_sync(open_writer)
-                except StoreError as fault:
-                    note_read_only(station, fault)
-        if station.writer is None:
-            station.ended.set()
-        else:
-            await self.keep_synced(station)
+        open_writer = partial(Writer.open, self.config.daemon.data_dir, station.config.name)
+        while station.writer is None:
+            await trio.sleep(REOPEN_S)
+            try:
+                station.writer = await trio.to_thread.run_sync(open_writer)
+            except StoreError as fault:
+                note_read_only(station, fault)
+        return station.writer
 
     async def reload(self, config: Config) -> ConfigChanges:
         """Put to use what can be without a restart. No connection is dropped. Raises StoreError, with nothing changed,
@@ -273,9 +280,12 @@ class Daemon:
             self.certificates.warn(self.clock())
 
     async def ping_watchdog(self, every_s: float) -> None:
-        """From the loop that also serves: a loop that hangs is restarted by systemd."""
+        """From the loop that also serves, as long as every writer gets on: what hangs is restarted by systemd."""
         while True:
-            self.notifier.alive()
+            if stuck := [name for name, station in self.stations.items() if is_stuck(station.status, time.monotonic())]:
+                logger.error("the writer of %s has been at one step for over %s", ", ".join(stuck), span_text(STUCK_S))
+            else:
+                self.notifier.alive()
             await trio.sleep(every_s)
 
     # --- what operators ask (ops/admin.py) ---------------------------------------------------------------------------
@@ -360,6 +370,11 @@ def access_of(dataset: DatasetConfig) -> OriginAccess:
     return OriginAccess(dataset.ca, dataset.cert, dataset.key, headers, dataset.proxy)
 
 
+def is_stuck(status: DatasetStatus, now_s: float) -> bool:
+    """Whether the writer is at one piece of work for longer than any takes, as on a disk that does not answer."""
+    return status.writing_since_s is not None and now_s - status.writing_since_s > STUCK_S
+
+
 def close_writer(station: Station) -> None:
     if station.writer is not None:
         station.writer.close()
@@ -386,7 +401,8 @@ async def run_until_signal(config: Config, config_path: Path, started: Callable[
     started: called once it answers.
     """
     sys.setswitchinterval(SWITCH_S)
-    daemon = Daemon(config, config_path=config_path, notifier=Notifier.from_environment())
+    inherited = inherited_sockets(os.environ)
+    daemon = Daemon(config, config_path=config_path, notifier=Notifier.from_environment(), inherited=inherited)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with trio.open_nursery() as nursery:
 

@@ -73,14 +73,15 @@ fi
 
 # --- the rest of the package -----------------------------------------------------------------------------------------
 install -D -m 755 packaging/launcher "$root/usr/bin/edged"
-install -D -m 644 config/edged.toml "$root/etc/edged/edged.toml"
-for unit in edged.service edged-origin.service; do
+install -D -m 644 packaging/debian/edged.toml "$root/etc/edged/edged.toml"
+install -d -m 755 "$root/etc/edged/edged.d"
+for unit in edged.service edged.socket edged-origin.service; do
     install -D -m 644 "systemd/$unit" "$root/lib/systemd/system/$unit"
 done
 install -D -m 644 systemd/edged-origin.sysusers "$root/usr/lib/sysusers.d/edged-origin.conf"
 documents=$root/usr/share/doc/edged
 install -D -m 644 packaging/debian/copyright "$documents/copyright"
-install -m 644 README.md "$documents/README.md"
+install -m 644 README.md config/edged.toml config/prometheus-alerts.yml "$documents"
 gzip -9n <CHANGELOG.md >"$documents/changelog.gz"
 gzip -9n <packaging/debian/changelog >"$documents/changelog.Debian.gz"
 mkdir -p "$root/usr/share/man/man1"

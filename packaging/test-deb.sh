@@ -64,7 +64,7 @@ for one in ones:
     one.bind(("127.0.0.1", 0))
 print(*(one.getsockname()[1] for one in ones))'))
 sed -e "s/127\.0\.0\.1:8484/127.0.0.1:${ports[0]}/" -e "s/127\.0\.0\.1:8485/127.0.0.1:${ports[1]}/" \
-    -e 's/^workers = 1$/workers = 2/' "$root/etc/edged/edged.toml" >"$root/tmp/edged.toml"
+    -e 's/^workers = 1$/workers = 2/' "$root/usr/share/doc/edged/edged.toml" >"$root/tmp/edged.toml"
 inside edged check --config /tmp/edged.toml
 inside /usr/bin/python3 /tmp/service_manager.py /lib/systemd/system/edged.service 64321 --config /tmp/edged.toml
 inside dpkg --verify edged

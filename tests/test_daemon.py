@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,13 @@ import pytest
 import trio
 
 from edged.configfile import load
-from edged.daemon import Daemon
+from edged.daemon import STUCK_S, Daemon, is_stuck
 from edged.errors import StoreError
 from edged.http.meter import Meter
+from edged.ops.notify import Notifier
 from edged.processes.workers import WorkerReport
 from edged.replica import loading
+from edged.sync.status import DatasetStatus
 from tests.system.programs import DEADLINE_S, Device, Origin, titles
 
 
@@ -106,3 +109,49 @@ def test_metrics_are_told_without_a_descriptor_to_read_them_with(
     monkeypatch.setattr(Path, "read_text", refuse)
     monkeypatch.setattr(os, "listdir", refuse)
     assert len(daemon.metrics().splitlines()) == len(whole.splitlines())
+
+
+class Heard(Notifier):
+    """Counts pings."""
+
+    def __init__(self) -> None:
+        super().__init__("", 0.06)
+        self.pings = 0
+
+    def alive(self) -> None:
+        self.pings += 1
+
+
+async def test_a_writer_that_hangs_is_told_to_systemd_by_the_pings_that_fail_to_come(
+    origin: Origin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard = Heard()
+    daemon = Daemon(load(Device(tmp_path, origin).configure(origin.public.as_uri())), notifier=heard)
+    held = threading.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        await daemon.wait_for("catalog", 1)
+        await until(lambda: heard.pings > 2)
+        writer = daemon.stations["catalog"].writer
+        assert writer is not None
+        real = writer.compact
+        monkeypatch.setattr("edged.daemon.STUCK_S", 0.0)
+        monkeypatch.setattr(writer, "compact", lambda *words: (held.wait(DEADLINE_S), real(*words))[1])
+        await trio.to_thread.run_sync(origin.publish, titles(6))
+        daemon.stations["catalog"].control.nudge()
+        await until(lambda: "the writer of catalog has been at one step" in caplog.text)
+        before = heard.pings
+        await trio.sleep(0.2)
+        assert heard.pings <= before + 1
+        assert daemon.catalog["catalog"].version == 2  # served all the same
+        held.set()
+        await until(lambda: heard.pings > before + 1)
+        daemon.stop()
+
+
+def test_only_work_that_takes_longer_than_any_is_stuck() -> None:
+    status = DatasetStatus("catalog")
+    assert not is_stuck(status, 1e9)
+    status.writing_since_s = 100.0
+    assert not is_stuck(status, 100.0 + STUCK_S)
+    assert is_stuck(status, 100.1 + STUCK_S)

@@ -9,7 +9,7 @@ from edged.clock import Clock
 from edged.http.meter import Meter
 from edged.http.tls.certificates import Certificates
 from edged.ops import process
-from edged.ops.metrics import Gauge, Labels, Registry
+from edged.ops.metrics import Labels, Metric, Registry
 from edged.version import VERSION
 
 PER_DATASET = (
@@ -60,22 +60,22 @@ class Counted(Protocol):
 def daemon_registry(daemon: Counted) -> Registry:
     registry = Registry()
     registry.register(
-        Gauge("edged_build_info", "The release that runs.", lambda: [((("version", VERSION),), 1)]),
+        Metric("edged_build_info", "The release that runs.", lambda: [((("version", VERSION),), 1)]),
         *(dataset_gauge(daemon, *row) for row in PER_DATASET),
-        Gauge("edged_dataset_state", "1 for the state that the dataset is in.", lambda: states(daemon)),
-        Gauge(
+        Metric("edged_dataset_state", "1 for the state that the dataset is in.", lambda: states(daemon)),
+        Metric(
             "edged_dataset_failing",
             "1 where something is wrong now; /status says what.",
             lambda: [(labels, float(item["last_error"] is not None)) for labels, item in datasets(daemon)],
         ),
-        Gauge("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
+        Metric("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
         *(meter_gauge(daemon, *row) for row in PER_METER),
-        Gauge(
+        Metric(
             "edged_tls_certificate_expiry_timestamp_seconds",
             "When a certificate of the app listener runs out, since 1970.",
             lambda: [((("cert", path),), at) for path, at in expiries(daemon)],
         ),
-        Gauge(
+        Metric(
             "edged_tls_certificates_expiring",
             "Certificates that run out within 14 days, or have.",
             lambda: [((), float(len(daemon.certificates.expiring(daemon.clock()))))] if daemon.certificates else [],
@@ -91,7 +91,7 @@ def expiries(daemon: Counted) -> list[tuple[str, float]]:
     return [(certificate.files.cert, certificate.expires_at) for certificate in found]
 
 
-def process_gauges() -> list[Gauge]:
+def process_gauges() -> list[Metric]:
     """Of the process that answers."""
     return [
         one("process_resident_memory_bytes", "Resident memory.", process.resident_bytes),
@@ -102,16 +102,16 @@ def process_gauges() -> list[Gauge]:
     ]
 
 
-def one(name: str, help_text: str, read: Callable[[], float], kind: str = "gauge") -> Gauge:
+def one(name: str, help_text: str, read: Callable[[], float], kind: str = "gauge") -> Metric:
     """A metric without labels."""
-    return Gauge(name, help_text, lambda: [((), float(read()))], kind)
+    return Metric(name, help_text, lambda: [((), float(read()))], kind)
 
 
-def dataset_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
-    return Gauge(name, help_text, lambda: [(labels, float(item[field])) for labels, item in datasets(daemon)], kind)
+def dataset_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
+    return Metric(name, help_text, lambda: [(labels, float(item[field])) for labels, item in datasets(daemon)], kind)
 
 
-def meter_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
+def meter_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
     return one(name, help_text, lambda: float(getattr(daemon.counted(), field)), kind)
 
 

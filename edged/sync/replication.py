@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from time import monotonic
 from typing import TypeVar
 
 import trio
@@ -42,7 +43,15 @@ class Replication:
 
     async def write(self, function: Callable[[], T]) -> T:
         """Blocking work on the replica, in a thread; never left half done by a cancellation."""
-        return await trio.to_thread.run_sync(function, limiter=self.lane)
+
+        def work() -> T:
+            self.status.writing_since_s = monotonic()
+            try:
+                return function()
+            finally:
+                self.status.writing_since_s = None
+
+        return await trio.to_thread.run_sync(work, limiter=self.lane)
 
     async def pin(self, version: int | None) -> None:
         """Keep the pin on disk at once, whatever is under way; see Control.pin.

@@ -41,6 +41,7 @@ class DatasetStatus:
 
     as_of: signed_at of the head in force (0: none); flash_bytes_written: of the replica, over all processes;
     connected: whether the origin answered when last asked; origin: the one in use; last_error: None when all is well;
+    writing_since_s: monotonic time at which the writer's work under way began, None: none is;
     offered: the version that a rollout offers to some devices, held when this is one of them; newest: the greatest
     version number known of; lost: whether the origin that answered before does not any more; steps_done, steps: how
     far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two.
@@ -60,6 +61,7 @@ class DatasetStatus:
     hops_applied: int = 0
     repairs: int = 0
     flash_bytes_written: int = 0
+    writing_since_s: float | None = None
     last_error: str | None = None
     last_update: LastUpdate | None = None
     connected: bool = False

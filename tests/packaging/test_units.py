@@ -14,7 +14,8 @@ from edged.configfile import DEFAULT_PATH
 
 UNITS = Path(__file__).parent.parent.parent / "systemd"
 NAMES = ("edged.service", "edged-origin.service")
-HIGHEST_EXPOSURE = 1.5
+SOCKET = "edged.socket"
+HIGHEST_EXPOSURE = 1.2
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
@@ -44,11 +45,13 @@ def test_exposure_is_low(name: str) -> None:
 
 
 @needs_systemd
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, SOCKET])
 def test_systemd_accepts_every_line(name: str, tmp_path: Path) -> None:
     # The program need not be installed here, so that of the copy is one that is.
     copy = tmp_path / name
-    copy.write_text((UNITS / name).read_text().replace("ExecStart=/usr/bin/edged", "ExecStart=/bin/true"))
+    for unit in {name, "edged.service"}:  # a socket unit wants its service
+        text = (UNITS / unit).read_text().replace("ExecStart=/usr/bin/edged", "ExecStart=/bin/true")
+        (tmp_path / unit).write_text(text)
     about_it = [line for line in analyze("verify", str(copy)).splitlines() if name in line]
     assert about_it == []
 
@@ -61,6 +64,13 @@ def test_the_daemons_unit_names_the_directories_of_the_configuration() -> None:
     assert sockets
     assert all(bind.startswith(f"unix:/run/{unit['RuntimeDirectory'][0]}/") for bind in sockets)
     assert int(unit["LimitNOFILE"][0]) >= 4 * ServeConfig().max_connections
+
+
+def test_the_socket_unit_listens_where_the_configuration_says_by_default() -> None:
+    unit = settings(SOCKET)
+    assert [item if item[0] != "/" else f"unix:{item}" for item in unit["ListenStream"]] == ServeConfig().bind
+    assert unit["SocketMode"] == [ServeConfig().socket_mode]
+    assert settings("edged.service")["RuntimeDirectoryPreserve"] == ["yes"]
 
 
 def test_the_daemon_is_watched_and_started_again_unless_its_configuration_is_wrong() -> None:

@@ -22,11 +22,14 @@ from edged.origin.blobs.dictionaries import dictionary_ref
 from edged.origin.blobs.pages import paged
 from edged.origin.blobs.snapshots import snapshot_ref
 from edged.origin.declared.rules import Rules, duration_s
+from edged.origin.declared.slicing import CORE
 from edged.origin.retention import Keep, chain_blobs
 from edged.origin.shelves.directory import BlobStore
 from edged.origin.signing.roots import Roots
 from edged.origin.state import State, VersionRow
 from edged.units import span_text
+
+OTHERS_BYTES = 300  # of hops of slices other than core that ride inside the head, together
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +226,11 @@ def slice_heads(state: State, row: VersionRow, chain: Chain) -> dict[str, SliceH
 
 
 def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None:
-    """Put the hop from the version before into the head where it is small; the smallest first, bounded together."""
+    """Put the hop from the version before into the head where it is small; the smallest first, bounded together.
+
+    Every device receives what is inlined, so the slices that only some carry have OTHERS_BYTES among them: about what
+    the request costs that those save who do.
+    """
     plain = [
         (max(item.hops, key=lambda hop: hop.from_version), name)
         for name, item in slices.items()
@@ -238,11 +245,11 @@ def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None
             for hop in item.hops
             if hop.from_version == held[name] and (hop, name) not in plain
         ]
-    room = place.rules.inline.max
+    room = {True: place.rules.inline.max, False: min(OTHERS_BYTES, place.rules.inline.max)}
     for hop, name in sorted(plain, key=lambda found: (found[0].blob.size, found[1])):
-        if hop.blob.size > room:
-            break
-        room -= hop.blob.size
+        if hop.blob.size > room[name == CORE]:
+            continue
+        room[name == CORE] -= hop.blob.size
         carried = HopRef(hop.from_version, hop.to_version, hop.blob, place.blobs.read(hop.blob))
         item = slices[name]
         hops = tuple(carried if entry == hop else entry for entry in item.hops)

@@ -14,10 +14,10 @@ from edged.errors import WireError
 from edged.feed import cbor
 from edged.feed.coding import arithmetic, hop, modelledhop, transforms
 from edged.feed.coding.arithmetic import ArithmeticDecoder, ArithmeticEncoder, TooLong
-from edged.feed.coding.changes import Change, sort_key
+from edged.feed.coding.changes import Change, Entry, sort_key
 from edged.feed.coding.differences import common_run, is_moved
 from edged.feed.coding.guessing import KEPT, LESSONS, PALETTE, Guesser
-from edged.feed.coding.hop import MASS, MASS_CHANGES, MODELLED, decode_hop, encode_hop
+from edged.feed.coding.hop import MASS, MASS_CHANGES, MODELLED, decode_hop, encode_hop, forms_worth_trying
 from edged.feed.coding.modelledhop import CHANGE_BITS, decode_mass, encode_mass, encode_modelled
 from edged.feed.fieldpath import ABSENT
 from tests.feed.test_hop_forms import DICTIONARY, STATES, State, View, difference
@@ -186,6 +186,34 @@ def test_more_changes_than_allowed_are_refused_and_not_encoded_so(over: int, mon
     else:
         assert decode_hop(data, VIEW, b"", max_bytes=1 << 22) == changes
         assert encode_hop(changes, VIEW, b"") == data
+
+
+@pytest.mark.parametrize(
+    ("count", "bits", "forms"),
+    [
+        (1, 0, [MASS]),
+        (1, -30, []),
+        (63, 0, [MODELLED, MASS]),
+        (64, 0, [MASS]),
+    ],
+)
+def test_new_records_that_cannot_fit_are_not_tried(count: int, bits: int, forms: list[int]) -> None:
+    # a record of 20 bytes takes at least 40 bits in the one form and 20 in the other; each change allows 32
+    entries: list[Entry] = [("titles", f"new{number}", bytes(20 if number == 0 else 1)) for number in range(count)]
+    assert forms_worth_trying(entries, VIEW, bits) == forms
+
+
+def test_what_is_not_tried_would_not_have_fitted() -> None:
+    text = "".join(random.Random(6).choices("abcdefgh ", k=60_000))
+    entries: list[Entry] = [
+        ("titles", f"new{n:02}", cbor.encode({"synopsis": text[n * 3000 : n * 3000 + 3000]}))
+        for n in range(20)
+        for n in range(20)
+    ]
+    bits = sum(len(value or b"") for _, _, value in entries) * 2 - 20 * CHANGE_BITS - 1
+    assert MODELLED not in forms_worth_trying(entries, VIEW, bits)
+    with pytest.raises(TooLong):
+        encode_modelled(entries, VIEW, b"", bits)
 
 
 def test_bits_are_bounded_by_hop_and_by_change() -> None:

@@ -15,6 +15,7 @@ from edged.errors import BusyError, ConfigError, OriginError, StoreError, Valida
 from edged.files import locked
 from edged.origin import history
 from edged.origin.publisher import Publisher, PublishOptions
+from edged.origin.release import OTHERS_BYTES
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 
@@ -51,6 +52,27 @@ def test_a_device_reads_what_was_published_and_takes_an_edit_as_an_inlined_hop(p
     assert device.fetched == []  # all that was needed came with the head
     assert device.value("titles", "t00299") == edit(299)[2]
     assert result.hop_bytes * 20 < result.snapshot_bytes
+
+
+def test_hops_of_slices_that_only_some_carry_weigh_little_on_all_others(publisher: Publisher) -> None:
+    names = [f"s{number}" for number in range(8)]
+    (publisher.path / "catalog.toml").write_text("".join(f'[slices.{n}]\nwhere = {{ of = "{n}" }}\n' for n in names))
+    records = [("titles", f"{n}-{k}", {"title": words(k), "of": n}) for n in [*names, "core"] for k in range(9)]
+    publisher.publish("catalog", records)
+    everywhere = Device(publisher.path, "catalog", slices=("core", *names))
+    everywhere.sync()
+    changed = [
+        (c, key, {**value, "title": words(700 + n)}) for n, (c, key, value) in enumerate(records) if key[-1] in "37"
+    ]
+    publisher.publish_changes("catalog", changed)
+    slices = everywhere.head().slices
+    inlined = {n: hop.blob.size for n, item in slices.items() for hop in item.hops if hop.inline is not None}
+    others = [size for name, size in inlined.items() if name != "core"]
+    left = min(hop.blob.size for n, item in slices.items() if n not in inlined for hop in item.hops)
+    assert "core" in inlined
+    assert 0 < sum(others) <= OTHERS_BYTES < sum(others) + left
+    everywhere.sync()
+    assert everywhere.value("titles", "s3-7") == next(value for _, key, value in changed if key == "s3-7")
 
 
 def test_whole_states_and_edits_lead_to_the_same_content(publisher: Publisher) -> None:

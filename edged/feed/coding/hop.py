@@ -19,6 +19,7 @@ from edged.feed import limits
 from edged.feed.coding.arithmetic import BITS_MOST, TooLong
 from edged.feed.coding.changes import Change, Entry, Lookup, sort_key
 from edged.feed.coding.modelledhop import (
+    CHANGE_BITS,
     CHANGES_MOST,
     NEW_BYTES,
     decode_mass,
@@ -36,6 +37,7 @@ NO_DICTIONARY_TAG = bytes(DICTIONARY_TAG_BYTES)
 WHOLE = 1  # form: whole records, see wholehop
 MODELLED = 2  # form: patches, see modelledhop
 MASS = 3  # form: patches of many records, see modelledhop
+NEW_BYTE_BITS = {MODELLED: 2, MASS: 1}  # coded for each byte of new records, in the form for many without their texts
 MASS_CHANGES = 64  # from so many on records are named by their places
 SURELY_LESS = (
     100  # modelled bytes of which so many times are less than the content are not tried against the whole form
@@ -100,8 +102,7 @@ def smallest(entries: Sequence[Entry], old: Lookup, dictionary: bytes, bits: int
     modelled = b""
     new_bytes = sum(len(value or b"") for _, _, value in entries)
     if len(entries) <= CHANGES_MOST and new_bytes <= NEW_BYTES:
-        forms = (MASS,) if len(entries) >= MASS_CHANGES else (MODELLED, MASS)
-        for form in forms:
+        for form in forms_worth_trying(entries, old, bits):
             encode = encode_mass if form == MASS else encode_modelled
             try:
                 modelled = bytes([form]) + encode(entries, old, dictionary, bits)
@@ -112,6 +113,14 @@ def smallest(entries: Sequence[Entry], old: Lookup, dictionary: bytes, bits: int
         return modelled
     whole = bytes([WHOLE]) + encode_whole(entries, old, dictionary)
     return modelled if modelled and len(modelled) <= len(whole) else whole
+
+
+def forms_worth_trying(entries: Sequence[Entry], old: Lookup, bits: int) -> list[int]:
+    """The forms coded bit by bit that may come out within `bits`, by what new records take in them at the least."""
+    room = bits + CHANGE_BITS * len(entries)
+    new_bytes = sum(len(value) for name, key, value in entries if value is not None and old.get(name, key) is None)
+    forms = [MODELLED] if len(entries) < MASS_CHANGES and new_bytes * NEW_BYTE_BITS[MODELLED] <= room else []
+    return [*forms, MASS] if new_bytes * NEW_BYTE_BITS[MASS] <= room else forms
 
 
 def decode_hop(data: bytes, old: Lookup, dictionary: bytes, *, max_bytes: int) -> list[Change]:

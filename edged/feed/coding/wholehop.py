@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from edged.errors import WireError
-from edged.feed import limits
+from edged.feed import limits, zstd
 from edged.feed.coding.changes import Entry, Lookup
 from edged.feed.coding.columns import apart, read_values, together, write_values
 from edged.feed.coding.octets import (
@@ -25,6 +25,8 @@ from edged.feed.coding.octets import (
 from edged.feed.names import check_collection, check_key
 
 LEVEL = 19
+TRIAL = zstd.FrameForm(level=6)  # tells as well which grouping is the better one
+APART_BYTES = 4096  # of content in which grouping is of no consequence
 CONTEXT_BYTES = 16 << 20  # of old records; those beyond are not compressed against
 GROUPINGS = (apart, together)
 BY_KEY, BY_PLACE = 0, 2  # added to the number of the grouping: how old records are named
@@ -44,15 +46,14 @@ def encode_whole(changes: Sequence[Entry], old: Lookup, dictionary: bytes, *, pl
         write_section(out, pack_keys(changes), dictionary, LEVEL)
     context = list(old_values(changes, old))
     values = [value for _, _, value in changes if value is not None]
-    tried: list[bytearray] = []
-    for grouping in GROUPINGS:
-        section = bytearray()
-        prior = dictionary + write_values(context, grouping)
-        write_section(section, write_values(values, grouping), prior, LEVEL, last=True)
-        tried.append(section)
-    best = min(tried, key=len)
-    out[0] += tried.index(best)
-    return bytes(out + best)
+    layouts = [(write_values(values, grouping), dictionary + write_values(context, grouping)) for grouping in GROUPINGS]
+    group = 0
+    if len(layouts[0][0]) > APART_BYTES:
+        tried = [len(zstd.compress(content, TRIAL, prior)) for content, prior in layouts]
+        group = tried.index(min(tried))
+    out[0] += group
+    write_section(out, *layouts[group], LEVEL, last=True)
+    return bytes(out)
 
 
 def decode_whole(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int) -> list[Entry]:

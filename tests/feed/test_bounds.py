@@ -1,0 +1,331 @@
+"""Each bound of the feed at which something is refused: exactly at it, and one beyond."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from edged.errors import WireError
+from edged.feed import bundle, cbor, limits, zstd
+from edged.feed.blob import BlobRef
+from edged.feed.coding import aside, guessing, wholehop
+from edged.feed.coding.arithmetic import ArithmeticDecoder, ArithmeticEncoder
+from edged.feed.coding.columns import apart as by_field
+from edged.feed.coding.columns import read_columns, read_values, write_values
+from edged.feed.coding.hop import decode_hop
+from edged.feed.coding.octets import Octets, write_counted, write_varint
+from edged.feed.coding.snapshot import train_dictionary
+from edged.feed.coding.treecoding import TreeCoder, knowledge_of
+from edged.feed.fieldpath import ABSENT
+from tests.feed.test_hop_forms import View, film
+
+
+def ref(number: int) -> BlobRef:
+    return BlobRef(number.to_bytes(32, "big"), 10)
+
+
+def bundle_of(blobs: int, head: int = 10) -> bundle.Bundle:
+    return bundle.Bundle("catalog", frozenset(["core"]), bytes(head), {1: b"root"}, tuple(map(ref, range(blobs))))
+
+
+def test_a_bundle_has_as_many_blobs_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "BLOBS", 3)
+    assert len(bundle.read_layout(io.BytesIO(bundle_of(3).encode())).bundle.blobs) == 3
+    with pytest.raises(WireError, match="4 blobs are too many"):
+        bundle_of(4).encode()
+    monkeypatch.setattr(bundle, "BLOBS", 4)
+    data = bundle_of(4).encode()
+    monkeypatch.setattr(bundle, "BLOBS", 3)
+    with pytest.raises(WireError):
+        bundle.read_layout(io.BytesIO(data))
+
+
+def test_a_bundle_has_a_header_as_long_as_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bundle_of(2, head=1000).encode()
+    size = len(data) - len(bundle.MAGIC) - bundle.LENGTH_BYTES
+    monkeypatch.setattr(bundle, "HEADER_BYTES", size)
+    assert bundle_of(2, head=1000).encode() == data
+    assert bundle.read_layout(io.BytesIO(data)).total_bytes == len(data) + 20
+    monkeypatch.setattr(bundle, "HEADER_BYTES", size - 1)
+    with pytest.raises(WireError, match="too many"):
+        bundle_of(2, head=1000).encode()
+    with pytest.raises(WireError, match="header of"):
+        bundle.read_layout(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("size", [300, 1000, 1500, 2048, 5000])
+def test_a_dictionary_is_no_longer_than_it_may_be_and_nearly_as_long(size: int) -> None:
+    records = [("titles", f"{number:05}", film(number)) for number in range(900)]
+    content = train_dictionary(records, size)
+    assert size * 0.7 < len(content) <= size
+
+
+# --- depth -----------------------------------------------------------------------------------------------------------
+
+Nest = Callable[[Any], Any]
+NESTS: dict[str, Nest] = {
+    "in an added field": lambda inner: {"a": inner},
+    "in a list": lambda inner: [inner],
+    "in a list after another item": lambda inner: ["x", inner],
+}
+
+
+def nested(nest: Nest, levels: int) -> Any:
+    value: Any = 1
+    for _ in range(levels - 1):
+        value = nest(value)
+    return value
+
+
+def through_tree(new: Any, base: Any, record: Any = ABSENT) -> Any:
+    """A value coded and decoded, without what would refuse it before."""
+    encoder = ArithmeticEncoder(1 << 20)
+    tree = TreeCoder(encoder, knowledge_of(b""), 1 << 30)
+    tree.record = record
+    tree.value(new, base, "c")
+    decoder = TreeCoder(ArithmeticDecoder(encoder.finish(), "test"), knowledge_of(b""), 1 << 30)
+    decoder.record = record
+    return decoder.value(ABSENT, base, "c")
+
+
+@pytest.mark.parametrize("guided", [True, False])
+@pytest.mark.parametrize("name", NESTS)
+def test_values_are_coded_as_deep_as_they_may_be_and_no_deeper(name: str, guided: bool) -> None:
+    nest = NESTS[name]
+    record: Any = {"other": 1} if guided else ABSENT
+    fits = nested(nest, limits.DEPTH)
+    assert through_tree(fits, record, record) == fits
+    with pytest.raises(WireError, match="nested deeper"):
+        through_tree(nested(nest, limits.DEPTH + 1), record, record)
+
+
+@pytest.mark.parametrize("name", NESTS)
+def test_changes_far_inside_are_coded_as_deep_as_they_may_be(name: str) -> None:
+    nest = NESTS[name]
+
+    def deep(levels: int, end: Any) -> Any:
+        for _ in range(levels - 1):
+            end = nest(end)
+        return end
+
+    old, new = deep(limits.DEPTH, 1), deep(limits.DEPTH, 2)
+    assert through_tree(new, old, old) == new
+    with pytest.raises(WireError, match="nested deeper"):
+        through_tree(deep(limits.DEPTH + 1, 2), deep(limits.DEPTH + 1, 1), old)
+
+
+def test_a_moved_item_of_its_own_is_coded_as_deep_as_it_may_be() -> None:
+    for levels, fits in ((limits.DEPTH - 1, True), (limits.DEPTH, False)):
+        old, new = ["a", "b"], ["b", "a", nested(lambda inner: [inner], levels)]
+        if fits:
+            assert through_tree(new, old, old) == new
+        else:
+            with pytest.raises(WireError, match="nested deeper"):
+                through_tree(new, old, old)
+
+
+def test_a_value_pays_for_every_byte_that_it_makes() -> None:
+    old = {"a": "x" * 500, "b": list(range(50)), "c": {"d": "y" * 300}, "n": "z"}
+    for new in ({**old, "n": "zz"}, {**old, "b": [*range(1, 50), 0]}, {**old, "a": "x" * 250 + "!" + "x" * 250}, {}):
+        encoder = ArithmeticEncoder(1 << 20)
+        whole = TreeCoder(encoder, knowledge_of(b""), 1 << 30)
+        whole.record = old
+        whole.value(new, old, "c")
+        spent = (1 << 30) - whole.room
+        assert spent >= len(cbor.encode(new)) * 0.9  # heads of items are not counted one by one
+        coded = encoder.finish()
+        for room, fits in ((spent, True), (spent - 1, False)):
+            tree = TreeCoder(ArithmeticDecoder(coded, "test"), knowledge_of(b""), room)
+            tree.record = old
+            if fits:
+                assert tree.value(ABSENT, old, "c") == new
+            else:
+                with pytest.raises(WireError, match="more than the allowed"):
+                    tree.value(ABSENT, old, "c")
+
+
+# --- columns ---------------------------------------------------------------------------------------------------------
+
+
+def columns_with(slots: list[tuple[int, int]], streams: list[bytes]) -> bytes:
+    """One value of one shape: its slots, each (stream, kind)."""
+    out = bytearray()
+    write_varint(out, 1)
+    write_varint(out, len(slots))
+    for stream, kind in slots:
+        write_counted(out, b"")
+        write_varint(out, stream * 3 + kind)
+    write_counted(out, b"")
+    write_counted(out, b"\0")  # shape 0
+    write_varint(out, len(streams))
+    for stream in streams:
+        write_counted(out, stream)
+    return bytes(out)
+
+
+def test_a_slot_names_a_stream_that_is_there() -> None:
+    assert list(read_values(columns_with([(0, 2), (1, 2)], [b"\1", b"\2"]), 1, 100, "test")) == [b"\1\2"]
+    for slots in ([(0, 2), (2, 2)], [(2, 2), (0, 2)]):
+        with pytest.raises(WireError, match="stream 2 of 2"):
+            list(read_values(columns_with(slots, [b"\1", b"\2"]), 1, 100, "test"))
+
+
+def test_values_by_columns_are_as_many_and_as_large_as_they_may_be() -> None:
+    values = [film(number) for number in range(5)]
+    size = sum(map(len, values))
+    data = write_values(values, by_field)
+    assert list(read_values(data, 5, size, "test")) == values
+    with pytest.raises(WireError, match="more than the allowed"):
+        list(read_values(data, 5, size - 1, "test"))
+    for count in (4, 6):
+        with pytest.raises(WireError):
+            list(read_values(data, count, size, "test"))
+
+
+def test_a_part_of_keys_alone_names_the_stream_that_they_are_in() -> None:
+    def part(of_keys: int) -> bytes:
+        out = bytearray()
+        write_varint(out, 1)
+        write_counted(out, b"c")
+        write_varint(out, 1)
+        write_varint(out, 1)  # one shape, without slots
+        write_varint(out, 0)
+        write_counted(out, b"\xf6")
+        write_counted(out, b"\0")
+        write_counted(out, b"\0")
+        write_varint(out, of_keys)
+        write_varint(out, 1)
+        write_counted(out, b"k\xff")
+        return bytes(out)
+
+    assert list(read_columns(part(0), 100)) == [("c", "k", b"\xf6")]
+    assert list(read_columns(part(0), 2)) == [("c", "k", b"\xf6")]
+    with pytest.raises(WireError, match="more than the allowed"):
+        list(read_columns(part(0), 1))
+    with pytest.raises(WireError, match="stream 1 of 1"):
+        list(read_columns(part(1), 100))
+
+
+# --- hops of many changes ---------------------------------------------------------------------------------------------
+
+
+def test_old_records_are_context_up_to_so_many_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    view = View({("t", f"{number}"): film(number) for number in range(4)})
+    changes = [("t", f"{number}", b"\x01") for number in range(4)]
+    size = sum(len(film(number)) for number in range(3))
+    for room, count in ((size, 3), (size - 1, 2)):
+        monkeypatch.setattr(wholehop, "CONTEXT_BYTES", room)
+        assert list(wholehop.old_values(changes, view)) == [film(number) for number in range(count)]
+
+
+@pytest.mark.parametrize(("each", "dense"), [(4, True), (3, False)])
+def test_records_are_named_by_place_where_few_stand_between(each: int, dense: bool) -> None:
+    view = View({("t", f"{number:02}"): film(number) for number in range(8)})
+    assert wholehop.are_dense([("t", "01", b""), ("t", "05", b"")], view, each) is dense
+
+
+def test_places_are_counted_and_bounded() -> None:
+    view = View({("t", f"{number}"): film(number) for number in range(4)})
+    changes: list[tuple[str, str, bytes | None]] = [("t", "0", b""), ("t", "15", b""), ("t", "3", None)]
+    kinds, places, names = wholehop.pack_places(changes, view)
+    assert (kinds, places) == (b"\0\1\2", b"\0\2")
+    assert list(wholehop.unpack_places((kinds, places, names), view, 4)) == changes
+    with pytest.raises(WireError, match="more than 3 bytes"):
+        list(wholehop.unpack_places((kinds, places, names), view, 3))
+    for wrong, words in (
+        ((kinds, b"\0\3", names), "not here"),
+        ((b"\0\1\3", places, names), "kind 3"),
+        ((kinds, places + b"\0", names), "follow the end"),
+        ((kinds + b"\0", places, names), "follow the end"),
+        ((kinds, places, names + names), "not in order"),
+        ((b"\0\2\1", places, names), "not in order"),
+    ):
+        with pytest.raises(WireError, match=words):
+            list(wholehop.unpack_places(wrong, view, 100))
+
+
+@pytest.mark.parametrize("naming", [4, 5, 255])
+def test_a_naming_that_is_not_known_is_refused(naming: int) -> None:
+    data = b"\x01" + bytes([naming])
+    with pytest.raises(WireError, match="naming"):
+        decode_hop(data, View({}), b"", max_bytes=100)
+
+
+def test_texts_stand_aside_once_the_first_are_coded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aside, "ASIDE_AFTER_BYTES", 20)
+    for size, wanted in ((20, False), (21, True)):
+        assert aside.Aside().wants(b"x" * size, "p") is wanted
+    for size, wanted in ((aside.ASIDE_LEAST_BYTES - 1, False), (aside.ASIDE_LEAST_BYTES, True)):
+        column = aside.Aside()
+        column.left = 0
+        assert column.wants(b"x" * size, "p") is wanted
+
+
+@pytest.mark.parametrize(("count", "cost", "wanted"), [(63, 64, False), (64, 29, False), (64, 30, True)])
+def test_texts_that_the_model_makes_no_shorter_stand_aside(count: int, cost: int, wanted: bool) -> None:
+    column = aside.Aside()
+    column.paid("p", count, cost)
+    assert column.wants(b"x" * 10, "p") is wanted
+    assert not column.wants(b"x" * 10, "q")
+
+
+def test_columns_aside_are_read_to_their_ends() -> None:
+    column = aside.Aside()
+    column.text(b"ab", 2, "p")
+    column.text(b"xyz", 3, "q")
+    column.text(b"c", 1, "p")
+    given = aside.unpack_texts(column.pack())
+    assert given == [b"abc", b"xyz"]
+    reading = aside.Aside(given)
+    assert (reading.text(b"", 2, "p"), reading.text(b"", 3, "q")) == (b"ab", b"xyz")
+    with pytest.raises(WireError, match="left over"):
+        reading.finish()
+    with pytest.raises(WireError, match="1 are left"):
+        reading.text(b"", 2, "p")
+    fresh = aside.Aside(given)
+    fresh.text(b"", 3, "p")
+    with pytest.raises(WireError, match="left over"):
+        fresh.finish()
+    fresh.text(b"", 3, "q")
+    fresh.finish()
+    with pytest.raises(WireError, match="no text stands aside"):
+        fresh.text(b"", 0, "r")
+
+
+@pytest.mark.parametrize(("size", "log"), [(8 << 20, 0), ((8 << 20) + 1, 24), (1 << 25, 25), (1 << 28, 25)])
+def test_the_window_takes_in_all_up_to_what_decoders_accept(size: int, log: int) -> None:
+    assert zstd.window_log(size) == log
+
+
+def test_a_rank_or_a_value_that_is_not_there_is_refused() -> None:
+    refused = 0
+    for seed in range(300):
+        noise = bytes((seed * 7919 + place * 104_729 >> 3) & 0xFF for place in range(40))
+        tree = TreeCoder(ArithmeticDecoder(noise, "test"), knowledge_of(b""), 1 << 16)
+        tree.record = {"a": ["x", "y", "z"], "b": "some text that is long enough", "c": 5}
+        tree.aside = aside.Aside([])
+        try:
+            tree.value(ABSENT, tree.record, "c")
+        except WireError:
+            refused += 1
+    assert refused > 100
+
+
+def test_guesses_are_of_so_many_of_each_kind() -> None:
+    guesser = guessing.Guesser(trusting=True)
+    record = {f"f{number}": f"word{number}" for number in range(60)}
+    guesser.learn(record, "key", "old", "word47")
+    assert any(guess.source == ("f47",) for guess in guesser.guesses)
+    guesser = guessing.Guesser(trusting=True)
+    guesser.learn(record, "key", "old", "word48")  # the 49th
+    assert not any(guess.source == ("f48",) for guess in guesser.guesses)
+
+
+def test_a_cursor_stops_at_the_end() -> None:
+    octets = Octets(b"\x01ab", "test")
+    assert octets.counted(1, "a run") == b"a"
+    with pytest.raises(WireError, match="expected 2 bytes"):
+        octets.take(2)

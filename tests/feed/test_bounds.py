@@ -155,9 +155,9 @@ def columns_with(slots: list[tuple[int, int]], streams: list[bytes]) -> bytes:
     out = bytearray()
     write_varint(out, 1)
     write_varint(out, len(slots))
-    for stream, kind in slots:
+    for number, kind in slots:
         write_counted(out, b"")
-        write_varint(out, stream * 3 + kind)
+        write_varint(out, number * 3 + kind)
     write_counted(out, b"")
     write_counted(out, b"\0")  # shape 0
     write_varint(out, len(streams))

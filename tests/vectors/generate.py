@@ -29,6 +29,7 @@ from edged.feed.coding.wholehop import PLACES_EACH, encode_whole
 from edged.feed.rollout import bucket_of
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
+from tests.vectors import mass as mass_cases
 
 HERE = Path(__file__).parent
 ZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))
@@ -376,7 +377,12 @@ def bundle_file() -> Json:
     return {"zstd": ZSTD, "file": (packed.encode() + b"".join(blobs)).hex()}
 
 
+def mass_file() -> Json:
+    return {"zstd": ZSTD, "cases": [{"name": name, **mass_cases.described(data)} for name, data in mass_cases.cases()]}
+
+
 FILES = {
+    "mass": mass_file,
     "cbor": cbor_file,
     "digest": digest_file,
     "trust": trust_file,

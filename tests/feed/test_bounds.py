@@ -6,20 +6,25 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import cbor2
 import pytest
 
 from edged.errors import WireError
-from edged.feed import bundle, cbor, limits, zstd
+from edged.feed import bundle, cbor, chain, limits, zstd
 from edged.feed.blob import BlobRef
-from edged.feed.coding import aside, guessing, wholehop
+from edged.feed.coding import aside, guessing, transforms, wholehop
 from edged.feed.coding.arithmetic import ArithmeticDecoder, ArithmeticEncoder
 from edged.feed.coding.columns import apart as by_field
 from edged.feed.coding.columns import read_columns, read_values, write_values
 from edged.feed.coding.hop import decode_hop
+from edged.feed.coding.modelledhop import encode_modelled
 from edged.feed.coding.octets import Octets, write_counted, write_varint
 from edged.feed.coding.snapshot import train_dictionary
 from edged.feed.coding.treecoding import TreeCoder, knowledge_of
 from edged.feed.fieldpath import ABSENT
+from edged.feed.schema import Schema, ViewRule
+from edged.feed.trust import cose
+from tests.feed.making import ROOT_KEY
 from tests.feed.test_hop_forms import View, film
 
 
@@ -329,3 +334,73 @@ def test_a_cursor_stops_at_the_end() -> None:
     assert octets.counted(1, "a run") == b"a"
     with pytest.raises(WireError, match="expected 2 bytes"):
         octets.take(2)
+
+
+def test_a_key_shares_no_more_than_the_one_before_it_has() -> None:
+    def keys(shared: int) -> bytes:
+        out = bytearray()
+        write_counted(out, b"t")
+        write_varint(out, 2)
+        for doubled, rest in ((0, b"ab"), (shared * 2 + 1, b"c")):
+            write_varint(out, doubled)
+            write_counted(out, rest)
+        return bytes(out)
+
+    assert wholehop.unpack_keys(keys(2), 100) == [("t", "ab", b""), ("t", "abc", None)]
+    with pytest.raises(WireError, match="shared bytes of a key is 7, at most 5"):
+        wholehop.unpack_keys(keys(3), 100)
+
+
+@pytest.mark.parametrize(("count", "turned"), [(8, True), (9, False)])
+def test_lists_are_turned_by_so_many_items(count: int, turned: bool) -> None:
+    old = list("abcdefghijkl")
+    found = list(transforms.explanations(old, [*old[-count:], *old[:-count]]))
+    assert (transforms.Turned(count) in found) is turned
+    assert any(isinstance(one, transforms.Reordered) for one in found)
+
+
+def test_a_chain_fits_up_to_its_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    document = cbor.encode(list(range(1000)))
+    data = zstd.compress(document)
+    monkeypatch.setattr(limits, "CHAIN_BYTES", len(document))
+    assert chain.fits(data)
+    monkeypatch.setattr(limits, "CHAIN_BYTES", len(document) - 1)
+    assert not chain.fits(data)
+    monkeypatch.setattr(limits, "CHAIN_BYTES", 1 << 20)
+    monkeypatch.setattr(limits, "ITEMS", 1001)
+    assert chain.fits(data)
+    monkeypatch.setattr(limits, "ITEMS", 1000)
+    assert not chain.fits(data)
+
+
+@pytest.mark.parametrize("data", [b"\xf7", b"\x81\xf7", b"\x81\x81\xf7", b"\xa1\x61a\xf7", b"\xa1\x61a\x81\xe0"])
+def test_what_no_format_uses_is_refused_however_deep(data: bytes) -> None:
+    with pytest.raises(WireError):
+        cbor.decode(data, "test")
+    with pytest.raises(WireError, match="no edged format uses"):
+        cbor.refuse_foreign(cbor2.loads(data), "test")
+
+
+def test_a_view_may_cut_a_text_to_nothing() -> None:
+    rule = ViewRule(truncate={"title": 0})
+    schema = Schema({}, {"tv": {"titles": rule}})
+    assert Schema.from_cbor(schema.to_cbor()).views["tv"]["titles"] == rule
+    document = schema.to_cbor()
+    document["views"]["tv"]["titles"]["truncate"]["title"] = -1
+    with pytest.raises(WireError, match="truncate"):
+        Schema.from_cbor(document)
+
+
+def test_as_many_signatures_as_allowed_are_looked_at() -> None:
+    data = cose.sign_many(b"x", [ROOT_KEY] * limits.ROOT_KEYS, b"aad")
+    key = cose.public_bytes(ROOT_KEY)
+    assert cose.verify_many(data, {cose.key_id(key): key}, b"aad", "test") == (b"x", frozenset([cose.key_id(key)]))
+
+
+def test_an_unannounced_field_is_known_to_the_next_record() -> None:
+    view = View({("t", f"{number}"): cbor.encode({"a": number}) for number in range(2)})
+    long = "a_field_with_a_name_that_costs_many_bytes_to_spell"
+    one = [("t", "0", cbor.encode({"a": 0, long: 1}))]
+    two = [*one, ("t", "1", cbor.encode({"a": 1, long: 7_777}))]
+    sizes = [len(encode_modelled(entries, view, b"")) for entries in (one, two)]
+    assert sizes[1] - sizes[0] < 12

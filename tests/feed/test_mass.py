@@ -206,9 +206,7 @@ def test_new_records_that_cannot_fit_are_not_tried(count: int, bits: int, forms:
 def test_what_is_not_tried_would_not_have_fitted() -> None:
     text = "".join(random.Random(6).choices("abcdefgh ", k=60_000))
     entries: list[Entry] = [
-        ("titles", f"new{n:02}", cbor.encode({"synopsis": text[n * 3000 : n * 3000 + 3000]}))
-        for n in range(20)
-        for n in range(20)
+        ("titles", f"new{n:02}", cbor.encode({"synopsis": text[n * 3000 : n * 3000 + 3000]})) for n in range(20)
     ]
     bits = sum(len(value or b"") for _, _, value in entries) * 2 - 20 * CHANGE_BITS - 1
     assert MODELLED not in forms_worth_trying(entries, VIEW, bits)

@@ -120,6 +120,7 @@ def test_inlined_hop_costs_nothing() -> None:
     inlined = hop(4, 5, 100, inline=True)
     path = plan(SliceChain((), (hop(3, 4, 10), hop(3, 5, 200))), 3, 5, inlined=[inlined])
     assert path.hops == (hop(3, 4, 10), inlined)
+    assert path.cost == 10 + REQUEST_BYTES
     assert [ref.size for ref in path.blobs] == [10]
 
 

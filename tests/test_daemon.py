@@ -155,3 +155,28 @@ def test_only_work_that_takes_longer_than_any_is_stuck() -> None:
     status.writing_since_s = 100.0
     assert not is_stuck(status, 100.0 + STUCK_S)
     assert is_stuck(status, 100.1 + STUCK_S)
+
+
+async def test_metrics_of_the_proxy_are_read_from_what_it_counts(tmp_path: Path) -> None:
+    config = tmp_path / "edged.toml"
+    route = '[[proxy.routes]]\nprefix = "/api"\nupstream = "http://127.0.0.1:1"\n'
+    config.write_text(f'[daemon]\ndata_dir = "{tmp_path}/data"\n[proxy]\nquota = "8MiB"\n{route}')
+    daemon = Daemon(load(config), config_path=config)
+    assert daemon.proxy is not None
+    gateway = daemon.proxy.gateway
+    gateway.counters.hits, gateway.counters.covered, gateway.counters.served_bytes = 7, 2, 900
+    gateway.upstreams[0].answers, gateway.upstreams[0].seconds = 3, 1.5
+    gateway.upstreams[0].circuit.is_open = True
+    metrics = daemon.metrics().decode()
+    for line in (
+        'edged_proxy_requests_total{outcome="hits"} 7',
+        'edged_proxy_requests_total{outcome="offline_answers"} 2',
+        'edged_proxy_requests_total{outcome="misses"} 0',
+        "edged_proxy_served_bytes_total 900",
+        "edged_proxy_evictions_total 0",
+        "edged_proxy_quota_bytes 8388608",
+        'edged_proxy_upstream_reachable{route="/api"} 0',
+        'edged_proxy_upstream_answers_total{route="/api"} 3',
+        'edged_proxy_upstream_wait_seconds_total{route="/api"} 1.5',
+    ):
+        assert f"{line}\n" in metrics, line

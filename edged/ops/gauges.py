@@ -37,6 +37,22 @@ PER_METER = (
     ("fast_connections", "edged_fast_connections", "gauge", "Connections in the fast lane."),
     ("memo_bytes", "edged_answer_memory_bytes", "gauge", "Bytes that remembered answers take."),
 )
+# What became of a proxied request, each counted once.
+PROXY_OUTCOMES = ("hits", "stale", "offline_answers", "misses", "collapsed", "passed", "failed")
+PER_PROXY = (
+    ("fetched_bytes", "edged_proxy_fetched_bytes_total", "counter", "Bytes of bodies from upstreams."),
+    ("served_bytes", "edged_proxy_served_bytes_total", "counter", "Bytes of bodies to apps."),
+    ("evictions", "edged_proxy_evictions_total", "counter", "Stored answers that made room for others."),
+    ("store_failures", "edged_proxy_store_failures_total", "counter", "Steps of the store's I/O that failed."),
+    ("disk_bytes", "edged_proxy_store_bytes", "gauge", "Bytes that the store takes on disk."),
+    ("quota_bytes", "edged_proxy_quota_bytes", "gauge", "Bytes that it may take."),
+    ("memory_bytes", "edged_proxy_memory_bytes", "gauge", "Bytes of answers in memory."),
+)
+PER_UPSTREAM = (
+    ("upstreams", "edged_proxy_upstream_reachable", "gauge", "1 where the upstream took a connection when last tried."),
+    ("upstream_answers", "edged_proxy_upstream_answers_total", "counter", "Answers of the upstream."),
+    ("upstream_wait_s", "edged_proxy_upstream_wait_seconds_total", "counter", "Waiting for heads of its answers."),
+)
 STATES = ("empty", "fresh", "stale", "expired")
 
 
@@ -80,6 +96,16 @@ def daemon_registry(daemon: Counted) -> Registry:
             "Certificates that run out within 14 days, or have.",
             lambda: [((), float(len(daemon.certificates.expiring(daemon.clock()))))] if daemon.certificates else [],
         ),
+        Gauge(
+            "edged_proxy_requests_total",
+            "Proxied requests, by what became of them.",
+            lambda: [
+                ((("outcome", name),), float(found[name])) for found in proxies(daemon) for name in PROXY_OUTCOMES
+            ],
+            "counter",
+        ),
+        *(proxy_gauge(daemon, *row) for row in PER_PROXY),
+        *(upstream_gauge(daemon, *row) for row in PER_UPSTREAM),
         one("edged_memory_bytes", "Resident memory of all processes of the daemon.", daemon.memory_bytes),
         *process_gauges(),
     )
@@ -113,6 +139,31 @@ def dataset_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: 
 
 def meter_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
     return one(name, help_text, lambda: float(getattr(daemon.counted(), field)), kind)
+
+
+def proxies(daemon: Counted) -> list[Mapping[str, Any]]:
+    """The proxy's numbers; none where there is no proxy."""
+    found = daemon.status().get("proxy")
+    return [] if found is None else [found]
+
+
+def outcomes(daemon: Counted) -> list[tuple[Labels, float]]:
+    return [((("outcome", name),), float(found[name])) for found in proxies(daemon) for name in PROXY_OUTCOMES]
+
+
+def proxy_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
+    return Gauge(name, help_text, lambda: [((), float(found[field])) for found in proxies(daemon)], kind)
+
+
+def upstream_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
+    """One sample for each route."""
+
+    def read() -> list[tuple[Labels, float]]:
+        return [
+            ((("route", prefix),), float(value)) for found in proxies(daemon) for prefix, value in found[field].items()
+        ]
+
+    return Gauge(name, help_text, read, kind)
 
 
 def datasets(daemon: Counted) -> list[tuple[Labels, Mapping[str, Any]]]:

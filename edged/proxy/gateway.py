@@ -109,6 +109,8 @@ class Gateway:
             "offline_answers": counters.covered,
             "passed": counters.passed,
             "failed": counters.failed,
+            "fetched_bytes": counters.fetched_bytes,
+            "served_bytes": counters.served_bytes,
             "memory_bytes": self.cache.memory.cost_bytes,
             "disk_bytes": store.occupied_bytes if store is not None else 0,
             "quota_bytes": self.cache.quota_bytes,
@@ -117,4 +119,6 @@ class Gateway:
             "store_failures": self.cache.lost,
             "store_error": self.cache.last_error,
             "upstreams": {upstream.route.prefix: not upstream.circuit.is_open for upstream in self.upstreams},
+            "upstream_answers": {upstream.route.prefix: upstream.answers for upstream in self.upstreams},
+            "upstream_wait_s": {upstream.route.prefix: round(upstream.seconds, 6) for upstream in self.upstreams},
         }

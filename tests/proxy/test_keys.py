@@ -196,10 +196,13 @@ async def test_a_head_with_credentials_changes_nothing_for_others(autojump_clock
     assert len(origin.asked) == 2
 
 
-async def test_a_304_may_say_that_nothing_is_kept_any_more(autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize("control", ["private, max-age=60", "no-store", "no-store, max-age=60"])
+async def test_a_304_may_say_that_nothing_is_kept_any_more(
+    autojump_clock: trio.testing.MockClock, control: str
+) -> None:
     def says(asked: Asked) -> Says:
         if "if-none-match" in asked.fields:
-            return Says(status=304, fields=(("ETag", '"a"'), ("Cache-Control", "private, max-age=60")))
+            return Says(status=304, fields=(("ETag", '"a"'), ("Cache-Control", control)))
         return Says(fields=(("Cache-Control", "max-age=1"), ("ETag", '"a"')))
 
     async with running(says) as (app, origin):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from edged.http.dates import write_date
 
-from edged.http.fields import Fields
+from edged.http.fields import Fields, write_date
 from edged.proxy.rules.answer import answer_from, hit_status
 from edged.proxy.rules.circuit import Circuit
 from edged.proxy.rules.decisions import (

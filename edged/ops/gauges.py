@@ -96,7 +96,7 @@ def daemon_registry(daemon: Counted) -> Registry:
             "Certificates that run out within 14 days, or have.",
             lambda: [((), float(len(daemon.certificates.expiring(daemon.clock()))))] if daemon.certificates else [],
         ),
-        Gauge(
+        Metric(
             "edged_proxy_requests_total",
             "Proxied requests, by what became of them.",
             lambda: [
@@ -151,11 +151,11 @@ def outcomes(daemon: Counted) -> list[tuple[Labels, float]]:
     return [((("outcome", name),), float(found[name])) for found in proxies(daemon) for name in PROXY_OUTCOMES]
 
 
-def proxy_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
-    return Gauge(name, help_text, lambda: [((), float(found[field])) for found in proxies(daemon)], kind)
+def proxy_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
+    return Metric(name, help_text, lambda: [((), float(found[field])) for found in proxies(daemon)], kind)
 
 
-def upstream_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Gauge:
+def upstream_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
     """One sample for each route."""
 
     def read() -> list[tuple[Labels, float]]:
@@ -163,7 +163,7 @@ def upstream_gauge(daemon: Counted, field: str, name: str, kind: str, help_text:
             ((("route", prefix),), float(value)) for found in proxies(daemon) for prefix, value in found[field].items()
         ]
 
-    return Gauge(name, help_text, read, kind)
+    return Metric(name, help_text, read, kind)
 
 
 def datasets(daemon: Counted) -> list[tuple[Labels, Mapping[str, Any]]]:

@@ -377,6 +377,8 @@ def test_what_is_new_and_what_is_declared_of_nothing_is_said(publisher: Publishe
     assert publisher.publish_changes("catalog", [("titels", "x", {})]).hints[0] == (
         "collection titels is new in catalog: 1 record"
     )
+    two = publisher.publish_changes("catalog", [("people", key, {}) for key in "ab"])
+    assert two.hints[0] == "collection people is new in catalog: 2 records"
     publisher.publish_changes("catalog", [("titles", "x", {"yeer": None, "region": {"code": 1}})])
     toml.write_text(toml.read_text().replace("yeer", "text"))
     assert publisher.publish_changes("catalog", []).hints == ()

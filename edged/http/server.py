@@ -185,6 +185,8 @@ class Server:
                     self.nursery.start_soon(keep_certificates, self.certificates, self.clock)
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
+                        if self.lane is not None:
+                            self.lane.sockets.watch_listener(listener.sock)
                         accepting.start_soon(self.accept_from, listener)
                     task_status.started([listener.url for listener in listeners])
                     await stop.wait()

@@ -128,6 +128,7 @@ class Lane(Turns):
             for fd, mask in events:
                 connection = connections.get(fd)
                 if connection is None:
+                    until = 0.0  # somebody is to be accepted, which is another task's
                     continue
                 try:  # as `handle` does, which would cost each request one more call
                     HANDLERS[connection.state][WRITABLE if mask & WRITE else READABLE](self, connection)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import select
+import socket
 from collections import deque
 from time import monotonic
 from typing import Protocol
@@ -57,6 +58,10 @@ class Sockets:
         self.connections: dict[int, LaneConnection] = {}
         self.epoll = select.epoll()
         self.unread: deque[LaneConnection] = deque()  # with `more`
+
+    def watch_listener(self, sock: socket.socket) -> None:
+        """Have a new connection end the wait for what is open, once (EPOLLET): another task accepts it."""
+        self.epoll.register(sock.fileno(), READ | select.EPOLLET)
 
     def add(self, connection: LaneConnection) -> None:
         """Raises OSError where the kernel has no room to watch it."""

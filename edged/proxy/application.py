@@ -128,9 +128,14 @@ class HitLease:
     def holds(self) -> bool:
         if not self.held.alive or self.now_s() >= self.until_s:
             return False
-        if self.circuit is not None and not self.circuit.is_open:
+        counters = self.counters  # counted in place: this runs for every hit
+        if self.circuit is None:
+            counters.hits += 1
+        elif self.circuit.is_open:
+            counters.covered += 1
+        else:
             return False
-        self.count()
+        counters.served_bytes += self.body_bytes
         return True
 
     def count(self) -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import zstd
+from edged.feed.bundle import read_layout
 from edged.feed.chain import decode_page
 from edged.feed.coding.hop import dictionary_tag, tag_of, unpack_hop
 from edged.feed.coding.snapshot import decode_part, unpack_dictionary
 from edged.origin import takedowns
 from edged.origin.blobs.renewal import Renewal
+from edged.origin.bundling import export_bundle
 from edged.origin.publisher import Publisher, PublishOptions
 from tests.origin.conftest import Clock
 from tests.origin.devices import Content, Device, Memory
@@ -273,4 +275,18 @@ def test_old_values_go_though_the_journal_no_longer_tells_of_them(
     )
     shutil.copytree(publisher.public, tmp_path / "copy")
     publisher.takedown("catalog", "titles", ["t00007"])
+    history.check()
+
+
+def test_no_bundle_carries_what_was_taken_down(publisher: Publisher, tmp_path: Path) -> None:
+    first = films(60)
+    first[7] = (*NAME, {"title": SECRET, "text": words(7)})
+    history = History(publisher, first, [[secret(n=1)], [edit(3)]])
+    publisher.takedown("catalog", "titles", ["t00007"])
+    done = export_bundle(publisher.path, tmp_path / "bundle", "catalog")
+    with (tmp_path / "bundle").open("rb") as file:
+        layout = read_layout(file)
+        carried = {ref.name: layout.read_blob(file, ref, "blob") for ref in layout.bundle.blobs}
+    assert len(carried) == done.blobs > 2
+    assert carried.items() <= blobs_of(publisher).items()  # of which none holds it
     history.check()

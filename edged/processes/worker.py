@@ -22,7 +22,7 @@ import edged
 from edged.clock import Clock
 from edged.config import Config
 from edged.configfile import load
-from edged.errors import DamageError
+from edged.errors import ConfigError, DamageError
 from edged.http.limits import SWITCH_S
 from edged.http.meter import Meter
 from edged.ops import logs
@@ -91,6 +91,9 @@ async def stop_on_signal(stop: trio.Event) -> None:
 
 
 if __name__ == "__main__":
-    settings = load(Path(sys.argv[1]))
+    try:
+        settings = load(Path(sys.argv[1]))
+    except ConfigError as fault:  # mended since the daemon began, or not: it is tried again
+        sys.exit(f"edged: {fault}")
     logs.setup(settings.daemon.log_level)
     trio.run(partial(work, settings))

@@ -119,13 +119,17 @@ class Cache:
     async def renew_presence(self) -> None:
         """Make the bitmap anew from what there is; what is written meanwhile is added to both."""
         assert self.disk is not None
+        if self.added is not None:
+            return  # it is under way
         self.added = []
-        presence: Presence | None = await self.in_store(self.disk.find_present)
-        if presence is not None:
-            for primary in self.added:
-                presence.add(primary)
-            self.presence = presence
-        self.added = None
+        try:
+            presence: Presence | None = await self.in_store(self.disk.find_present)
+            if presence is not None:
+                for primary in self.added:
+                    presence.add(primary)
+                self.presence = presence
+        finally:
+            self.added = None
 
     def load_ledgers(self, data: list[object]) -> None:
         groups, urls = data

@@ -295,6 +295,7 @@ def test_keys_that_hold_the_last_character_of_all_are_still_found() -> None:
     assert decode_hop(data, view, b"", max_bytes=1000) == sorted(changes, key=sort_key)
 
 
+@pytest.mark.slow
 def test_hostile_bits_cannot_make_the_decoder_remember_much() -> None:
     view = View({("titles", "k" * 512): film(3), **BASE})
     deep: dict[str, object] = {"a": "", "b": [{}, {"c": {"d": [1.5, None]}}]}

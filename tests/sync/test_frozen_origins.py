@@ -80,6 +80,7 @@ async def test_the_daemon_asks_the_others_while_stale(tmp_path: Path, feed: Feed
         await sync_task.until(3, within_s=1500)
 
 
+@pytest.mark.slow
 async def test_the_daemon_asks_the_others_once_a_day(tmp_path: Path, feed: Feed, jumping: Any) -> None:
     device = Device.of(tmp_path, feed)
     feed.fresh_s = feed.expires_s = 30 * 86_400

@@ -18,6 +18,7 @@ from tests.sync.driving import held, sync
 from tests.sync.simulator import NOW, Device
 
 VERSIONS = 17
+TEXT = "so that hops are cheaper, and the slice does not shrink" * 20
 
 
 class Bench:
@@ -25,13 +26,13 @@ class Bench:
 
     def __init__(self, tmp_path: Path) -> None:
         self.publisher = Publisher.init(tmp_path / "feed", clock=lambda: float(NOW))
-        records = [("titles", f"t{n}", {"n": n, "text": "so that a hop is cheaper" * 20}) for n in range(100)]
+        records = [("titles", f"t{n}", {"n": n, "text": TEXT}) for n in range(100)]
         self.publisher.publish("catalog", records)
         self.device = Device(tmp_path / "data", str(self.publisher.trust_path))
 
     def edit(self, first: int, last: int) -> None:
         for version in range(first, last + 1):
-            self.publisher.publish_changes("catalog", [("titles", f"t{version}", {"n": -version})])
+            self.publisher.publish_changes("catalog", [("titles", f"t{version}", {"n": -version, "text": TEXT})])
 
     async def sync(self) -> SyncOutcome:
         return await sync(self.device, FileTransport((self.publisher.public / "catalog").as_uri(), Traffic()))

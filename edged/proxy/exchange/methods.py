@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import replace
 
 import trio
@@ -69,28 +70,30 @@ async def ask(exchange: Exchange, context: Context, client: Client) -> UpstreamA
     fields = upstream_fields(context.fields, method=method, host=context.host, via=exchange.via, body=context.body)
     if not context.body:
         return await watched(exchange.nursery, client, None, lambda: upstream.send(method, context.target, fields))
-    pieces = read_body(client, upstream.route.timeout_s)
-    begin, ended = await gather(pieces)
-    return await upstream.send_body(method, context.target, fields, chain(begin, pieces), short=ended)
+    # Closed here whatever ends it: a body that is left half read would wait for the collector.
+    async with aclosing(read_body(client, upstream.route.timeout_s)) as pieces:
+        begin, ended = await gather(pieces)
+        async with aclosing(chain(begin, pieces)) as whole:
+            return await upstream.send_body(method, context.target, fields, whole, short=ended)
 
 
-async def read_body(client: Client, patience_s: float) -> AsyncIterator[bytes]:
+async def read_body(client: Client, patience_s: float) -> AsyncGenerator[bytes, None]:
     """A request's body as it comes. Raises ClientGoneError where the client goes before its end, StalledError where it
     stops for longer than that."""
-    pieces = client.body()
-    while True:
-        try:
-            with trio.fail_after(patience_s):
-                piece = await anext(pieces)
-        except StopAsyncIteration:
-            return
-        except Disconnected as gone:
-            raise ClientGoneError from gone
-        except trio.TooSlowError as fault:
-            raise StalledError(
-                f"read the request: nothing of its body came for {patience_s:g} s; send it again"
-            ) from fault
-        yield piece
+    async with aclosing(client.body()) as pieces:
+        while True:
+            try:
+                with trio.fail_after(patience_s):
+                    piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except Disconnected as gone:
+                raise ClientGoneError from gone
+            except trio.TooSlowError as fault:
+                raise StalledError(
+                    f"read the request: nothing of its body came for {patience_s:g} s; send it again"
+                ) from fault
+            yield piece
 
 
 async def gather(pieces: AsyncIterator[bytes]) -> tuple[list[bytes], bool]:
@@ -105,7 +108,7 @@ async def gather(pieces: AsyncIterator[bytes]) -> tuple[list[bytes], bool]:
     return begin, True
 
 
-async def chain(begin: list[bytes], rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def chain(begin: list[bytes], rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
     for piece in begin:
         yield piece
     async for piece in rest:

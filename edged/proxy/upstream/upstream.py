@@ -132,12 +132,17 @@ def causes(fault: BaseException) -> Iterator[BaseException]:
             waiting += one.exceptions
 
 
+def doubt_of(fault: ssl.SSLCertVerificationError) -> str:
+    """What is wrong with a certificate, in OpenSSL's words where it was OpenSSL that refused it."""
+    return getattr(fault, "verify_message", "") or str(fault)
+
+
 def translate(fault: Exception, what: str) -> TransportError:
     """A transport's exception as ours."""
     for cause in causes(fault):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return UntrustedError(
-                f"{what}: its certificate is not trusted ({cause.verify_message}); set the route's ca, or look whether "
+                f"{what}: its certificate is not trusted ({doubt_of(cause)}); set the route's ca, or look whether "
                 "a captive portal answers in its place and whether the clock here is right"
             )
         if isinstance(cause, OSError) and cause.errno in EXHAUSTED:

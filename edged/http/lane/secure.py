@@ -13,6 +13,7 @@ from typing import Protocol
 from edged.access.identity import Identity, Peer
 from edged.http.lane.connection import Event, LaneConnection, LaneState
 from edged.http.lane.multiplexed import Multiplexed, MultiplexingLane
+from edged.http.lane.sockets import READ
 from edged.http.tls.session import TlsFault, TlsSession
 
 logger = logging.getLogger("edged.http")
@@ -176,6 +177,8 @@ def read_handshake(lane: HandshakingLane, connection: LaneConnection) -> None:
     try:
         if connection.feed():
             lane.handshakes.put(connection)
+            # Nothing more until then: what a client sends behind its last words (RFC 8446 section 2) is no handshake.
+            lane.sockets.watch(connection, 0)
     except OSError:
         lane.sockets.close(connection)
 
@@ -187,6 +190,7 @@ def shake_hands(lane: HandshakingLane) -> None:
             logger.debug("connection from %s: TLS: %s", connection.peer.address, connection.failure)
             lane.sockets.close(connection)
             continue
+        lane.sockets.watch(connection, READ)
         if connection.session.established:
             connection.progress_at = lane.sockets.now
             if connection.session.protocol() == "h2":

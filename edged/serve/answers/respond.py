@@ -28,7 +28,8 @@ CACHE_CONTROL = b"no-cache"
 RETRY_S = b"2"
 # What pages of other origins may read of an answer, and send (CORS).
 EXPOSED = b"ETag, Link, Age, Edged-Version, Edged-State, Retry-After, Cache-Status"
-ACCEPTED = b"Accept, Authorization, If-None-Match, Last-Event-ID"
+# Cache-Control is what polyfills of EventSource send.
+ACCEPTED = b"Accept, Authorization, Cache-Control, If-None-Match, Last-Event-ID"
 
 State = Literal["fresh", "stale", "expired"]
 

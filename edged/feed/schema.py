@@ -15,13 +15,17 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class CollectionSchema(NamedTuple):
     """index: fields that `where.FIELD=` may ask for; text: fields that `q=` searches, most important first;
     min_count: records that the collection has at least, over all slices; order: fields with an ordered index, for
-    ranges and sorting; interval: the fields with begin and end of what `at` and `from` and `to` ask for, or none."""
+    ranges and sorting; interval: the fields with begin and end of what `at` and `from` and `to` ask for, or none;
+    valid: the fields with begin and end of the time in which a record is there at all, or none; rank: the field by
+    which of two equally good finds of a search the greater comes first, or ""."""
 
     index: tuple[str, ...] = ()  # type: ignore[assignment]  # hides tuple.index, which means nothing here
     text: tuple[str, ...] = ()
     min_count: int = 0
     order: tuple[str, ...] = ()
     interval: tuple[str, ...] = ()
+    valid: tuple[str, ...] = ()
+    rank: str = ""
 
 
 class ViewRule(NamedTuple):
@@ -68,7 +72,9 @@ def collection_to_cbor(item: CollectionSchema) -> dict[str, Any]:
     document: dict[str, Any] = {"index": list(item.index), "text": list(item.text)}
     document |= {"min_count": item.min_count} if item.min_count else {}
     document |= {"order": list(item.order)} if item.order else {}
-    return document | ({"interval": list(item.interval)} if item.interval else {})
+    document |= {"interval": list(item.interval)} if item.interval else {}
+    document |= {"valid": list(item.valid)} if item.valid else {}
+    return document | ({"rank": item.rank} if item.rank else {})
 
 
 def view_to_cbor(rule: ViewRule) -> dict[str, Any]:
@@ -86,11 +92,15 @@ def collection_from_cbor(item: object) -> CollectionSchema:
             least = more.get("min_count", 0)
             if not isinstance(least, int) or least < 0:
                 raise WireError(f"decode schema: min_count {least!r:.40} is not a number of records")
-            interval = texts(more.get("interval", []), "interval")
-            if len(interval) not in (0, 2):
-                raise WireError(f"decode schema: interval names {len(interval)} fields, expected begin and end")
+            interval, valid = (texts(more.get(name, []), name) for name in ("interval", "valid"))
+            for name, fields in (("interval", interval), ("valid", valid)):
+                if len(fields) not in (0, 2):
+                    raise WireError(f"decode schema: {name} names {len(fields)} fields, expected begin and end")
+            rank = more.get("rank", "")
+            if not isinstance(rank, str):
+                raise WireError(f"decode schema: rank {rank!r:.40} is not a field")
             order = texts(more.get("order", []), "order")
-            return CollectionSchema(texts(index, "index"), texts(text, "text"), least, order, interval)
+            return CollectionSchema(texts(index, "index"), texts(text, "text"), least, order, interval, valid, rank)
     raise WireError("decode schema: a collection is not {index, text}")
 
 

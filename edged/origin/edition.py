@@ -124,7 +124,7 @@ class Edition:
         applier = Applier(self.state, version, counts, validator.watch)
         applier.apply(rows(), Steps(self.watch, "comparing").advance)
         rules = self.place.rules
-        marks = {"slices": fingerprint(rules.slices), "validate": fingerprint(rules.validate)}
+        marks = {"slices": fingerprint(rules.slices), "validate": validator.mark()}
         if self.before is not None and self.state.meta("rules_slices") != marks["slices"]:
             applier.apply(self.resliced(), Steps(self.watch, "slicing anew", sum(counts.values())).advance)
         applied = applier.finish()

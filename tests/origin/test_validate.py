@@ -108,6 +108,9 @@ def test_emergencies_are_not_held_up_by_validators(publisher: Publisher) -> None
         ('[collections.guide]\ninterval = ["start"]\n', "line 2: collections.guide.interval: expected two fields"),
         ('[collections.guide]\ninterval = ["at", "at"]\n', "expected two fields"),
         ('[collections.guide]\ninterval = ["a", "b", "c"]\n', "collections.guide.interval"),
+        ('[collections.t]\nvalid = ["from"]\n', "line 2: collections.t.valid: expected two fields"),
+        ('[collections.t]\nvalid = ["from", "from"]\n', "expected two fields"),
+        ('[collections.t]\nrank = "votes"\n', "line 2: collections.t.rank: orders what a search finds"),
         ('[validate.titles]\ntypes = { n = "float" }\n', "'float' is not of string number integer"),
         ("[validate.titles]\nmin_count = 5\nmax_count = 4\n", "line 3: validate.titles.max_count: is less than"),
         ('[validate.titles]\nmax_change = "lots"\n', "max_change"),
@@ -133,6 +136,8 @@ index = ["year", "genres"]
 text = ["title", "cast"]
 order = ["year"]
 interval = ["start", "end"]
+valid = ["available.from", "available.until"]
+rank = "votes"
 [slices.region-br]
 where = { region = ["BR", "*"] }
 [views.stb-basic.titles]
@@ -152,6 +157,26 @@ max_change = "50%"
     device = Device(publisher.path, "catalog")
     told = device.chain(device.head()).schema.collections["titles"]
     assert (told.order, told.interval) == (("year",), ("start", "end"))
+    assert (told.valid, told.rank) == (("available.from", "available.until"), "votes")
+
+
+@pytest.mark.parametrize("value", ["soon", "2026-12-31", "2026-12-31T23:00:00", True, 1 << 62])
+def test_rights_that_no_device_could_read_are_refused(publisher: Publisher, value: object) -> None:
+    with_rules(publisher, '[collections.titles]\nvalid = ["from", "rights.until"]\n')
+    good = [("titles", "a", {"from": 1_800_000_000}), ("titles", "b", {"rights": {"until": "2027-01-01T00:00:00Z"}})]
+    publisher.publish("catalog", [*good, ("titles", "c", {"from": None, "rights": {}})])
+    bad = ("titles", "d", {"rights": {"until": value}})
+    with pytest.raises(
+        ValidationError, match=r"titles/d: field 'rights.until': expected a time .*2026-12-31T23:00:00Z"
+    ):
+        publisher.publish("catalog", [*good, bad])
+
+
+def test_records_are_held_against_rights_that_are_declared_later(publisher: Publisher) -> None:
+    publisher.publish("catalog", [("titles", "a", {"from": "soon"})])
+    with_rules(publisher, '[collections.titles]\nvalid = ["from", "until"]\n')
+    with pytest.raises(ValidationError, match="titles/a: field 'from': expected a time"):
+        publisher.publish_changes("catalog", [("titles", "b", {})])
 
 
 def test_devices_are_told_the_least_number_of_records_but_no_more_than_there_are(publisher: Publisher) -> None:

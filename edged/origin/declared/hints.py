@@ -42,6 +42,8 @@ def declared_fields(declared: CollectionRules) -> Iterator[str]:
     for item in msgspec.structs.asdict(declared).values():
         if isinstance(item, list | dict):
             yield from item
+        elif item:
+            yield item
 
 
 def without_any(state: State, where: str, values: tuple[object, ...], wanted: set[str]) -> set[str]:

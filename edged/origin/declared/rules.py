@@ -32,13 +32,16 @@ Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 class CollectionRules(Struct, frozen=True, forbid_unknown_fields=True):
     """index: fields for `where.FIELD=`; text: fields for `?q=`, most important first.
 
-    order: fields for ranges and `order=`; interval: the two fields with begin and end, for `at=`, `from=` and `to=`.
+    order: fields for ranges and `order=`; interval: the two fields with begin and end, for `at=`, `from=` and `to=`;
+    valid: the two with begin and end of the time in which a record is there; rank: the field of what is popular.
     """
 
     index: list[Path_] = field(default_factory=list)
     text: list[Path_] = field(default_factory=list)
     order: list[Path_] = field(default_factory=list)
     interval: Annotated[list[Path_], Meta(max_length=2)] = field(default_factory=list)
+    valid: Annotated[list[Path_], Meta(max_length=2)] = field(default_factory=list)
+    rank: Annotated[str, Meta(max_length=200)] = ""
 
 
 class SliceRules(Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,9 +172,14 @@ def check_rules(rules: Rules, table: Table, key: Key) -> list[Fault]:
 
 
 def check_collection_rules(rules: CollectionRules, table: Table, key: Key) -> list[Fault]:
-    if len(rules.interval) in (0, 2) and len(set(rules.interval)) == len(rules.interval):
-        return []
-    return [table.fault((*key, "interval"), 'expected two fields, begin and end, as in ["start", "end"]')]
+    faults = [
+        table.fault((*key, name), 'expected two fields, begin and end, as in ["start", "end"]')
+        for name, fields in (("interval", rules.interval), ("valid", rules.valid))
+        if len(fields) not in (0, 2) or len(set(fields)) != len(fields)
+    ]
+    if rules.rank and not rules.text:
+        faults.append(table.fault((*key, "rank"), "orders what a search finds; declare `text` fields too"))
+    return faults
 
 
 def check_slice(rules: SliceRules, table: Table, key: Key) -> list[Fault]:
@@ -205,6 +213,8 @@ def schema_of(rules: Rules, counts: Mapping[str, int]) -> Schema:
                 least.get(name, 0),
                 tuple(rules.collections.get(name, plain).order),
                 tuple(rules.collections.get(name, plain).interval),
+                tuple(rules.collections.get(name, plain).valid),
+                rules.collections.get(name, plain).rank,
             )
             for name in sorted(declared)
         },

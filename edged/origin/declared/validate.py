@@ -15,6 +15,7 @@ from edged.origin.applying import Applied
 from edged.origin.declared.rules import Rules, ValidateRules, fingerprint
 from edged.origin.input.lines import Faults
 from edged.origin.state import HIDDEN, State
+from edged.replica.indexes.terms import field_values, time_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ TESTS: Mapping[str, Callable[[Any], bool]] = {
     "object": lambda value: isinstance(value, dict),
     "null": lambda value: value is None,
 }
+NOTHING = ValidateRules()
 KINDS = ("null", "boolean", "integer", "number", "string", "list", "object")  # an integer is a number too
 
 
@@ -51,7 +53,12 @@ class Validator:
         self.state, self.rules = state, rules
         self.faults = Faults()
         self.unique = {name: item.unique for name, item in rules.validate.items() if item.unique}
+        self.windows = {name: item.valid for name, item in rules.collections.items() if item.valid}
         self.claims: list[tuple[str, str, bytes, str]] = []
+
+    def mark(self) -> bytes:
+        """Bytes that change whenever what this holds records against does."""
+        return fingerprint([self.rules.validate, self.windows])
 
     def prepare(self) -> None:
         """Gather the values of unique fields anew if the rules about them changed, or an undo lost them."""
@@ -72,11 +79,9 @@ class Validator:
 
     def watch(self, collection: str, key: str, before: bytes | None, after: bytes | None) -> None:
         """One visible change."""
-        rules = self.rules.validate.get(collection)
-        if rules is None:
-            return
-        if after is not None:
-            self.check_record(f"{collection}/{key}", cbor2.loads(after), rules)
+        rules = self.rules.validate.get(collection, NOTHING)
+        if after is not None and (rules is not NOTHING or collection in self.windows):
+            self.check_record(collection, key, cbor2.loads(after), rules)
         if rules.unique:
             for path, hashed in unique_values(before, rules.unique):
                 self.state.run(
@@ -85,7 +90,8 @@ class Validator:
             # Claimed only when all changes are in, so that two records may exchange their values.
             self.claims += [(collection, path, hashed, key) for path, hashed in unique_values(after, rules.unique)]
 
-    def check_record(self, where: str, value: Any, rules: ValidateRules) -> None:
+    def check_record(self, collection: str, key: str, value: Any, rules: ValidateRules) -> None:
+        where = f"{collection}/{key}"
         for path in rules.required:
             found = list(reach(value, path))
             if not found or any(item is ABSENT or item is None for item in found):
@@ -94,15 +100,21 @@ class Validator:
             for found in reach(value, path):  # one that is absent is for `required` to miss
                 if found is not ABSENT and not any(TESTS[kind](found) for kind in kinds.split("|")):
                     self.faults.add(f"{where}: field {path!r}: expected {kinds}, got {kind_of(found)} {found!r:.40}")
+        for path in self.windows.get(collection, ()):
+            time = next(field_values(value, path), None)
+            if time is not None and time_of(time) is None:  # devices would show it at no time
+                what = "whole seconds since 1970, or RFC 3339 as in 2026-12-31T23:00:00Z"
+                self.faults.add(f"{where}: field {path!r}: expected a time ({what}), got {time!r:.40}")
 
     def check_all(self) -> None:
         """Look at every record: the rules changed since the last publish."""
-        for collection, rules in self.rules.validate.items():
+        for collection in sorted({*self.rules.validate, *self.windows}):
+            rules = self.rules.validate.get(collection, NOTHING)
             rows = self.state.rows(
                 "SELECT key, value FROM records WHERE collection = ? AND membership <> ?", (collection, HIDDEN)
             )
             for key, value in rows:
-                self.check_record(f"{collection}/{key}", cbor2.loads(value), rules)
+                self.check_record(collection, key, cbor2.loads(value), rules)
 
     def finish(self, applied: Applied, permitted: Permitted) -> None:
         """Judge the collections as a whole. Raises InputError."""

@@ -253,9 +253,9 @@ int main(int argc, char **argv) {
     snprintf(root, sizeof root, "%s", argv[1]);
     file whole = map("manifest");
     const uint8_t *d = whole.data;
-    if (whole.size < 32 || memcmp(d, "\x89" "EDGMF\r\n", 8) || u16(d + 8) != 2 || crc32(0, d, 28) != u32(d + 28)
+    if (whole.size < 32 || memcmp(d, "\x89" "EDGMF\r\n", 8) || u16(d + 8) != 3 || crc32(0, d, 28) != u32(d + 28)
         || u64(d + 16) + u32(d + 12) > whole.size || crc32(0, d + u64(d + 16), u32(d + 12)) != u32(d + 24))
-        fail("not a whole manifest of format 2", "manifest");
+        fail("not a whole manifest of format 3", "manifest");
     cursor c = {d + u64(d + 16), d + u64(d + 16) + u32(d + 12)}, at = member(c, 11);
     open_settings(member(c, 6));
     int rank = 1;
@@ -271,8 +271,7 @@ int main(int argc, char **argv) {
                 if (fields > 4) skip(&at);                           /* its index file */
                 open_pack(place[0], place[1], place[2], place[3], layer ? ++rank : rank, argv[2]);
             }
-        skip(&at);                                                   /* remotes */
-        skip(&at);                                                   /* purged */
+        for (int n = 0; n < 3; n++) skip(&at);                       /* remotes, purged, cut */
     }
     file dictionary, last = {NULL, 0};
     for (;;) {                                                       /* one round without end, or a round a key */

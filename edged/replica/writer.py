@@ -27,13 +27,15 @@ DEFAULT_POLICY = MergePolicy()
 
 @dataclass(frozen=True, slots=True)
 class SliceOnDisk:
-    """A slice on disk. dictionaries: SHA-256 of each; damaged: why its files cannot be used, None if they can."""
+    """A slice on disk. dictionaries: SHA-256 of each; damaged: why its files cannot be used, None if they can; cut: see
+    SliceState."""
 
     version: int
     digest: bytes
     records: int
     dictionaries: tuple[bytes, ...]
     damaged: str | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,7 @@ class Writer:
                     state.records,
                     state.dictionaries,
                     live.damage_of(name),
+                    state.cut,
                 )
                 for name, state in manifest.slices.items()
             },

@@ -199,7 +199,7 @@ class Shell:
         self.status.repairs += len((self.broken - broken) & held.slices.keys())
         self.broken = broken
         self.replication.on_version()
-        if "core" in held.slices:
+        if "core" in held.slices and not held.slices["core"].cut:
             self.origins.say_held(held.version, held.slices["core"].digest)
         if self.before is None:
             self.before = held.version

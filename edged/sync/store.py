@@ -24,6 +24,8 @@ class HeldSliceLike(Protocol):
     def dictionaries(self) -> tuple[bytes, ...]: ...
     @property
     def damaged(self) -> str | None: ...
+    @property
+    def cut(self) -> bool: ...
 
 
 class HeldLike(Protocol):
@@ -84,7 +86,7 @@ class Writer(Protocol):
 def held_state(held: HeldLike) -> HeldState:
     """A copy that nothing changes any more."""
     slices = {
-        name: CarriedSlice(item.version, item.digest, item.records, item.dictionaries, item.damaged)
+        name: CarriedSlice(item.version, item.digest, item.records, item.dictionaries, item.damaged, item.cut)
         for name, item in held.slices.items()
     }
     return HeldState(held.version, held.head, held.roots, slices, held.schema_version, held.takedowns, held.pinned)

@@ -93,23 +93,35 @@ def test_nothing_of_a_record_is_left_on_the_device(tmp_path: Path, where: str, s
     assert [fault for fault in verify(tmp_path).faults if "root" not in fault.file] == []
 
 
-def test_a_record_that_a_pinned_version_still_has_is_hidden_and_goes_with_the_version(tmp_path: Path) -> None:
-    publisher = Publisher({"core": made_up(60) | {NAME: secret()}})
+def test_a_record_that_a_pinned_version_still_has_is_cut_out_of_it(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(60) | {NAME: secret()}, "kids": made_up(20, mark="k")})
     with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
         publisher.snapshot_into(writer)
+        before = writer.status()
         take_down(publisher, writer, gone=False)
-        writer.purge()
-        assert writer.purge() == 0  # nothing is written again and again
-        view = replica["catalog"].view()
-        assert (view.get_raw(*NAME), view.dictionary()) == (None, (b"", b""))
-        publisher.version += 1
-        with writer.stage() as staging:
-            staging.apply_hop("core", publisher.version, publisher.hop("core", {NAME: None}))
-            staging.commit(publisher.version, b"head", as_of=9, fresh_s=60, expires_s=600)
+        writer.touch_head(b"newer", as_of=7, fresh_s=60, expires_s=600)
+        shown = dict(replica["catalog"].view().collections)
         assert writer.purge() > 0
-        held = writer.status().slices["core"]
-        assert (held.digest, held.records) == publisher.digest("core")
+        assert writer.purge() == 0  # nothing is written again and again
+        del publisher.slices["core"][NAME]
+        held = writer.status()
+        core, kids = held.slices["core"], held.slices["kids"]
+        assert (core.digest, core.records) == publisher.digest("core")
+        assert (core.version, core.cut, kids.cut) == (before.slices["core"].version, True, False)
+        assert (held.version, held.head, held.last_signed_at) == (publisher.version, b"newer", 7)
+        view = replica["catalog"].view()
+        assert dict(view.collections) == shown
+        assert {(name, key) for name in view.collections for key in view.keys(name)} == {
+            *publisher.slices["core"],
+            *publisher.slices["kids"],
+        }
     assert traces(tmp_path) == []
+    assert [fault for fault in verify(tmp_path).faults if "root" not in fault.file] == []
+    publisher.version += 1
+    with Writer.open(tmp_path, "catalog") as writer:
+        assert writer.status().slices["core"].cut  # also after a restart
+        publisher.snapshot_into(writer)
+        assert not writer.status().slices["core"].cut
 
 
 def test_a_purge_that_fails_is_made_up_for_and_changes_nothing_meanwhile(

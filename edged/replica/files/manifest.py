@@ -18,7 +18,7 @@ from edged.feed.names import check_name
 from edged.replica.packs.pack import Buffer
 
 MAGIC = b"\x89EDGMF\r\n"
-FORMAT = 2
+FORMAT = 3
 HEADER = struct.Struct("<8sHHIQII")  # magic, format, 0, bytes of manifest, its offset, its CRC-32, CRC-32 of the above
 MANIFEST_BYTES = 64 << 20
 DICTIONARY_SUFFIX = ".dict"
@@ -62,7 +62,8 @@ class SliceState(NamedTuple):
     version: of the slice; records: live ones; state: the LtHash sum; dictionaries: SHA-256 of each, newest last;
     floor: the oldest version that `changes` can start from; counts: live records by collection;
     base: packs of one key range each, in key order; remotes: numbers of files that entries of other packs point into;
-    purged: the takedowns of which its files hold nothing any more (settings.takedown_mark).
+    purged: the takedowns of which its files hold nothing any more (settings.takedown_mark); cut: whether a record was
+    taken out of it that its version has, so that no hop can be applied to it.
     """
 
     version: int = 0
@@ -76,6 +77,7 @@ class SliceState(NamedTuple):
     fresh: tuple[PackRef, ...] = ()
     remotes: tuple[int, ...] = ()
     purged: int = 0
+    cut: bool = False
 
     def packs(self) -> Iterator[PackRef]:
         yield from self.base
@@ -95,6 +97,7 @@ class SliceState(NamedTuple):
             [ref.to_cbor() for ref in self.fresh],
             list(self.remotes),
             self.purged,
+            self.cut,
         ]
 
 
@@ -220,7 +223,7 @@ def manifest_from_cbor(item: object) -> Manifest:
 
 
 def slice_from_cbor(item: Any) -> SliceState:
-    version, records, state, dictionaries, floor, counts, base, middle, fresh, remotes, purged = item
+    version, records, state, dictionaries, floor, counts, base, middle, fresh, remotes, purged, cut = item
     if len(state) != STATE_BYTES:
         raise WireError(f"the digest's sum has {len(state)} bytes, expected {STATE_BYTES}")
     return SliceState(
@@ -235,6 +238,7 @@ def slice_from_cbor(item: Any) -> SliceState:
         tuple(pack_from_cbor(ref) for ref in fresh),
         tuple(remotes),
         purged,
+        cut,
     )
 
 

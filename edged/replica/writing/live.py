@@ -21,7 +21,6 @@ from edged.replica.files.manifest import (
     DICTIONARY_SUFFIX,
     HEADER,
     Manifest,
-    SliceState,
     decode_commit,
     dictionary_name,
     encode_commit,
@@ -52,9 +51,8 @@ class WriterPool(Pool):
 class Live:
     """The live version of one dataset and the one before it, under the writer's lock.
 
-    marked: slices found damaged, with the reason; mended: slices whose index files were looked at; purge_tried: by
-    slice the takedowns and the state that were last looked through for them; fault: why `manifest` on disk is not the
-    version that is live here.
+    marked: slices found damaged, with the reason; mended: slices whose index files were looked at; fault: why
+    `manifest` on disk is not the version that is live here.
     """
 
     def __init__(self, root: Path, lock: int) -> None:
@@ -68,7 +66,6 @@ class Live:
         self.marked: dict[str, str] = {}
         self.held: dict[str, Layers] = {}
         self.mended: set[str] = set()
-        self.purge_tried: dict[str, tuple[int, SliceState]] = {}
         self.fault: DamageError | None = None
         self.read_state()
         self.skip_numbers()

@@ -1,7 +1,7 @@
 """Takedowns on the device: what is taken down leaves packs and dictionaries too, where hiding only keeps it from apps.
 
-A record goes once the content is without it, as the hop that comes with the takedown makes it. As long as a pin holds
-a version whose content has it, it is hidden and stays, since the next hop is coded against it.
+The hop that comes with a takedown takes the record out of the content. Where a pin holds a version whose content has
+it, it is cut out: that slice is then no signed version's, and the next one is taken from a snapshot.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 import cbor2
 
 from edged.errors import DamageError
+from edged.feed.coding.changes import Change
 from edged.feed.coding.knowledge import samples, without
 from edged.replica.audit import packs_in
 from edged.replica.files import disk as files
@@ -24,6 +25,7 @@ from edged.replica.layers.pool import Pool
 from edged.replica.packs.pack import Pack
 from edged.replica.writing.compaction import Merge, MergePolicy
 from edged.replica.writing.live import Live
+from edged.replica.writing.staging import Staging
 
 SHORT_BYTES, PIECE_BYTES = 6, 12
 FEW = 2  # samples that share what is no commonplace
@@ -40,16 +42,13 @@ def purge(live: Live) -> int:
     start, mark = live.flash_bytes_written, takedown_mark(settings)
     rid: set[str] = set()
     for name in sorted(live.manifest.slices):
-        state = live.manifest.slices[name]
-        if state.purged == mark or live.purge_tried.get(name) == (mark, state) or live.damage_of(name) is not None:
+        if live.manifest.slices[name].purged == mark or live.damage_of(name) is not None:
             continue
         try:
-            done = purge_slice(live, name, settings)
+            purge_slice(live, name, settings)
         except DamageError as fault:
             live.marked[name] = str(fault)
-            continue
-        live.purge_tried[name] = (mark, live.manifest.slices[name])
-        if done:
+        else:
             rid.add(name)
     if rid or live.flash_bytes_written != start:
         # Written even where nothing but the mark is new: the version to fall back to must not name the old files.
@@ -61,25 +60,18 @@ def purge(live: Live) -> int:
     return live.flash_bytes_written - start
 
 
-def purge_slice(live: Live, name: str, settings: ReplicaSettings) -> bool:
-    """Merge a slice anew where its files hold something of a record taken down.
-
-    Returns whether nothing is left of any: a record that is still part of the content stays.
-    """
+def purge_slice(live: Live, name: str, settings: ReplicaSettings) -> None:
+    """Merge a slice anew where its files hold something of a record taken down."""
     layers = live.layers(name)
     packs = [*layers.fresh, *layers.middle, *layers.base, *pointed_into(layers, live.pool)]
-    values: set[bytes] = set()
-    stale = kept = False
-    for collection, key in settings.hidden:
-        current = layers.get(collection, key)
-        kept = kept or current is not None
-        held = list(values_of(packs, collection, key.encode()))
-        stale = stale or len(held) > (current is not None)
-        values.update(held)
+    values = {value for collection, key in settings.hidden for value in values_of(packs, collection, key.encode())}
+    held = [record for record in settings.hidden if layers.get(*record) is not None]
+    if held:
+        cut_out(live, name, held)
     dictionaries = {sha256: live.pool.frames_of(sha256).dictionary for sha256 in layers.state.dictionaries}
     tainted = {sha256: resembling(data, values) for sha256, data in dictionaries.items()}
     clean = tuple(sha256 for sha256 in dictionaries if not tainted[sha256])
-    if stale or len(clean) < len(dictionaries):
+    if values or len(clean) < len(dictionaries):
         newest = layers.state.dictionaries[-1] if dictionaries else b""
         replacement = (
             without(dictionaries[newest], tainted[newest]) if newest in dictionaries.keys() - set(clean) else b""
@@ -87,7 +79,17 @@ def purge_slice(live: Live, name: str, settings: ReplicaSettings) -> bool:
         merge = Merge(live, name, MergePolicy())
         merge.use_dictionaries(clean, replacement)
         merge.run("base")
-    return not kept
+
+
+def cut_out(live: Live, name: str, records: Iterable[tuple[str, str]]) -> None:
+    """Take records out of the content of the slice's version, durably."""
+    held = read_touched(live.root / files.TOUCHED, live.manifest)
+    with Staging(live) as staging:
+        staged = staging.staged(name)
+        changes = [Change(collection, key, None) for collection, key in records]
+        staging.apply_changes(name, staged.state.version, changes)
+        staged.state = staged.state._replace(cut=True)
+        staging.commit(held.version, held.head, as_of=held.as_of, fresh_s=held.fresh_s, expires_s=held.expires_s)
 
 
 def values_of(packs: Iterable[Pack], collection: str, key: bytes) -> Iterator[bytes]:

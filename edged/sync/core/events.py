@@ -28,13 +28,14 @@ class Instant:
 @dataclass(frozen=True, slots=True)
 class CarriedSlice:
     """A slice on disk. dictionaries: the SHA-256 of each that the replica holds for it; damaged: why its files cannot
-    be used, None if they can."""
+    be used, None if they can; cut: whether it lacks a record that was taken down and that its version has."""
 
     version: int
     digest: bytes
     records: int
     dictionaries: tuple[bytes, ...] = ()
     damaged: str | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, slots=True)

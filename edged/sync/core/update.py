@@ -133,6 +133,9 @@ class Update:
         mine = self.held.slices.get(name)
         if mine is not None and mine.damaged is not None:
             return [PlanIt(name, target, afresh=True)]
+        if mine is not None and mine.cut:  # a hop is coded against what it lacks
+            stays = self.pinned and mine.version == target.version
+            return [] if stays else [PlanIt(name, target, afresh=True)]
         if mine is not None and mine.version == target.version and same(mine, target):
             return []
         direct = None if mine is None or self.pinned else self.direct_hop(name, mine.version)

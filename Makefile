@@ -91,7 +91,7 @@ test-packages: $(VENV)/.has-dev ## the .deb in a minimal Debian and the systemd 
 fuzz: $(VENV)/.has-dev ## long: property tests with many more examples, ten minutes of damaged HTTP, all kills and mutations
 	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=deep $(ARGS)
 	EDGED_FUZZ_SECONDS=600 EDGED_KILLS=1000 EDGED_MUTATIONS=10000 $(BIN)/python -m pytest -m slow \
-		tests/serve/test_fuzz.py tests/sync/test_http_fuzz.py tests/replica/test_faults.py tests/replica/test_damage.py $(EVERY_STEP) $(ARGS)
+		tests/http/test_fuzz.py tests/sync/test_http_fuzz.py tests/replica/test_faults.py tests/replica/test_damage.py $(EVERY_STEP) $(ARGS)
 
 mutation: $(VENV)/.has-dev ## 300 small changes to the core's code, each of which a test should notice (ARGS="--seed 2")
 	$(BIN)/python -m tests.mutation.run $(ARGS)

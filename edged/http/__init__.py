@@ -9,7 +9,7 @@ lane/         one task on epoll: HTTP/1.1, HTTP/2 and TLS, answered again and ag
 hypercorn/    what the lane does not take: bodies and WebSockets in HTTP/1.1
 h2/ tls/      HTTP/2 and TLS without I/O, and certificates
 hosts cors    which Host values are answered; which web pages may read
-head framing  HTTP/1.1 heads, read strictly; status lines, fields and chunks as bytes
+head framing  HTTP/1.1 heads and chunked bodies, read strictly; status lines, fields and chunks as bytes
 fields        lines, lists and dates in fields
 validators    entity tags and conditions
 ranges        byte ranges

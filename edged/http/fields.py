@@ -16,6 +16,8 @@ TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 DIGITS = re.compile(rb"[0-9]+")
 # What no field's value may hold (RFC 9110 section 5.5), whoever reads it next.
 BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+# What says where a message ends or for whom it is comes before its body (RFC 9110 section 6.5.1).
+NOT_IN_TRAILERS = frozenset({b"content-length", b"transfer-encoding", b"host"})
 
 PIVOT_YEAR = 2076  # a two-digit year that would lie past it belongs to the century before
 CLOCK = rb"([0-2][0-9]):([0-5][0-9]):([0-6][0-9])"

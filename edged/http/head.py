@@ -1,4 +1,4 @@
-"""A request's head by RFC 9112, strictly: the one judge of where a request ends, for both lanes.
+"""A request's head and trailers by RFC 9112, strictly: the one judge of where a head ends, for both lanes.
 
 What is lenient anywhere is refused here before any other parser sees it: a bare LF or CR, NUL, folded lines, space
 before a colon, several Content-Length lines, Content-Length beside Transfer-Encoding, a coding other than chunked.
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import httptools
 
-from edged.http.fields import BAD_VALUE, TOKEN
+from edged.http.fields import BAD_VALUE, NOT_IN_TRAILERS, TOKEN, Fields
 
-REQUEST_LINE = re.compile(rb"(?:\r\n)*([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!\x22$-~]+) HTTP/([0-9]\.[0-9])\r\n")
+REQUEST_LINE = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!\x22$-~]+) HTTP/([0-9]\.[0-9])\r\n")
+EMPTY_LINES = re.compile(rb"(?:\r\n)*")
 MAX_FIELDS = 128
 GOT_BYTES = 40  # of a value that is refused, in the words that say so
 
@@ -55,8 +56,15 @@ class Collector:
         self.fields.append((name.lower(), value.strip(b" \t")))  # RFC 9112 section 5.1; httptools leaves what trails
 
 
-def head_end(buffer: bytes | bytearray, limit: int) -> int:
-    """Where the head at the start of `buffer` ends (after its blank line), or -1 if it is not there yet.
+def empty_lines_end(buffer: bytes) -> int:
+    """Where the empty lines before a request end, which are passed over (RFC 9112 section 2.2)."""
+    match = EMPTY_LINES.match(buffer)
+    return 0 if match is None else match.end()
+
+
+def head_end(buffer: bytes | bytearray, limit: int, what: str = "head") -> int:
+    """Where the head at the start of `buffer` ends (after its blank line), or -1 if it is not there yet. what: of which
+    lines it is, in the words of a refusal.
 
     Raises HeadError for what no later byte can mend: bare CR or LF, NUL (RFC 9112 section 2.2), a head over `limit`.
     """
@@ -64,15 +72,15 @@ def head_end(buffer: bytes | bytearray, limit: int) -> int:
     whole = end >= 0
     stop = end + 4 if whole else len(buffer)
     if stop > limit:
-        raise HeadError(431, f"head: expected at most {limit} bytes, got more")
+        raise HeadError(431, f"{what}: expected at most {limit} bytes, got more")
     lines = buffer.count(b"\r\n", 0, stop)
     returns = buffer.count(b"\r", 0, stop)
     if buffer.count(b"\n", 0, stop) != lines:
-        raise HeadError(400, "head: expected CR LF after each line, got LF alone")
+        raise HeadError(400, f"{what}: expected CR LF after each line, got LF alone")
     if returns != lines and (whole or returns != lines + 1 or buffer[stop - 1] != 13):
-        raise HeadError(400, "head: expected CR LF after each line, got CR alone")
+        raise HeadError(400, f"{what}: expected CR LF after each line, got CR alone")
     if buffer.find(b"\0", 0, stop) >= 0:
-        raise HeadError(400, "head: expected text, got a NUL byte")
+        raise HeadError(400, f"{what}: expected text, got a NUL byte")
     return stop if whole else -1
 
 
@@ -80,7 +88,7 @@ def read_head(head: bytes) -> RequestHead:
     """Parse a whole head as `head_end` has measured it. Raises HeadError with 400, 431 or 505."""
     line = REQUEST_LINE.match(head)
     if line is None:
-        got = shown(head.lstrip(b"\r\n").partition(b"\r\n")[0])
+        got = shown(head.partition(b"\r\n")[0])
         wanted = "expected METHOD SP target SP HTTP/1.1, the target of visible ASCII without a fragment"
         raise HeadError(400, f"request line: {wanted}; got {got}")
     if line[3][:2] != b"1.":
@@ -101,6 +109,25 @@ def read_head(head: bytes) -> RequestHead:
     if collector.target != line[2] or parser.get_http_version() != version:
         raise HeadError(400, "request line: two readers of it disagree")
     return judge(line[1], line[2], version, collector.fields)
+
+
+def read_trailers(section: bytes) -> Fields:
+    """The fields behind a chunked body, as strictly as those of a head. section: their lines between two line ends, as
+    `head_end` has measured it. Raises HeadError with 400 or 431.
+    """
+    lines = [line for line in section.split(b"\r\n") if line]
+    if len(lines) > MAX_FIELDS:
+        raise HeadError(431, f"trailers: expected at most {MAX_FIELDS} fields, got {len(lines)}")
+    fields = []
+    for line in lines:
+        name, colon, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        if not colon or not TOKEN.fullmatch(name) or BAD_VALUE.search(value):
+            raise HeadError(400, f"trailers: expected a token, a colon and visible text, got {shown(line)}")
+        if name in NOT_IN_TRAILERS:
+            raise HeadError(400, f"trailers: {shown(name)} belongs into the head, which is read before the body")
+        fields.append((name, value))
+    return tuple(fields)
 
 
 def judge(method: bytes, target: bytes, version: str, fields: list[tuple[bytes, bytes]]) -> RequestHead:

@@ -35,6 +35,5 @@ class Limits:
     unread_bytes: int = 64 << 20
     read_bytes_per_s: int = 1024
     streams: int = 100  # HTTP/2 streams at once on one connection
-    resets: int = 200  # streams that one HTTP/2 connection may reset (CVE-2023-44487)
     backlog: int = 1024
     websockets: bool = False  # whether the application passes WebSockets through

@@ -254,8 +254,6 @@ def make_config(limits: Limits) -> Config:
         keep_alive_timeout=limits.idle_s,
         keep_alive_max_requests=1 << 62,
         h11_max_incomplete_size=limits.head_bytes,
-        h2_max_concurrent_streams=limits.streams,
-        h2_max_header_list_size=limits.head_bytes,
         graceful_timeout=limits.graceful_s,
         ssl_handshake_timeout=limits.handshake_s,
         accesslog=None,

@@ -14,11 +14,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import h2.config
-import h2.connection
-import h2.errors
-import h2.events
-import h2.settings
 import pytest
 import trio
 import trio.testing
@@ -221,75 +216,6 @@ async def test_what_a_client_that_has_gone_sent_ahead_is_not_asked() -> None:
         with trio.move_on_after(0.5):
             await eventually(lambda: len(asked) > 10)
         assert len(asked) <= 10
-
-
-@pytest.mark.trio
-async def test_http2_connect_without_a_path_neither_ends_the_server_nor_its_connection() -> None:
-    async with running() as (urls, _), client(urls[0]) as asker:
-        config = h2.config.H2Configuration(validate_outbound_headers=False, header_encoding="utf-8")
-        connection = h2.connection.H2Connection(config)
-        connection.initiate_connection()
-        connection.send_headers(1, [(":method", "CONNECT"), (":authority", "a")])
-        fields = [(":method", "GET"), (":path", "/alive"), (":scheme", "http"), (":authority", "a")]
-        connection.send_headers(3, fields, end_stream=True)
-        await asker.send(connection.data_to_send())
-        events = await http2_events(asker, connection, h2.events.StreamEnded)
-        assert [e.error_code for e in events if isinstance(e, h2.events.StreamReset)] == [h2.errors.ErrorCodes(1)]
-        assert b"".join(e.data for e in events if isinstance(e, h2.events.DataReceived)) == b"/alive"
-
-
-@pytest.mark.trio
-async def test_a_flood_of_http2_resets_ends_only_its_own_connection() -> None:
-    async with running(limits=Limits(resets=20)) as (urls, _), client(urls[0]) as asker:
-        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        connection.initiate_connection()
-        fields = [(":method", "GET"), (":path", "/drip"), (":scheme", "http"), (":authority", "a")]
-        for number in range(40):
-            connection.send_headers(1 + 2 * number, fields, end_stream=True)
-            connection.reset_stream(1 + 2 * number)
-        await asker.send(connection.data_to_send())
-        events = await http2_events(asker, connection, h2.events.ConnectionTerminated)
-        assert [e.error_code for e in events if isinstance(e, h2.events.ConnectionTerminated)] == [
-            h2.errors.ErrorCodes.ENHANCE_YOUR_CALM
-        ]
-        assert (await ask_once(urls[0], head("GET", "/ok"))).status == 200
-
-
-@pytest.mark.trio
-async def test_an_http2_client_that_never_opens_its_window_is_cut() -> None:
-    async with running(limits=Limits(write_s=0.1)) as (urls, _), client(urls[0]) as asker:
-        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        connection.initiate_connection()
-        fields = [(":method", "GET"), (":path", "/big"), (":scheme", "http"), (":authority", "a")]
-        connection.send_headers(1, fields, end_stream=True)
-        await asker.send(connection.data_to_send())
-        assert len(await asker.end()) < 1 << 17
-        assert (await ask_once(urls[0], head("GET", "/ok"))).status == 200
-
-
-@pytest.mark.trio
-async def test_a_large_http2_answer_arrives_whole() -> None:
-    async with running() as (urls, _), client(urls[0]) as asker:
-        connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
-        connection.initiate_connection()
-        connection.increment_flow_control_window((1 << 31) - 1 - 65_535)
-        connection.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 1 << 30})
-        fields = [(":method", "GET"), (":path", "/big"), (":scheme", "http"), (":authority", "a")]
-        connection.send_headers(1, fields, end_stream=True)
-        await asker.send(connection.data_to_send())
-        events = await http2_events(asker, connection, h2.events.StreamEnded)
-        assert sum(len(e.data) for e in events if isinstance(e, h2.events.DataReceived)) == 16 * len(BIG) + len("/big")
-
-
-async def http2_events(asker: Client, connection: h2.connection.H2Connection, last: type) -> list[h2.events.Event]:
-    found: list[h2.events.Event] = []
-    with trio.fail_after(10):
-        while not any(isinstance(event, last) for event in found):
-            data = bytes(await asker.stream.receive_some(65536))
-            if not data:
-                break
-            found += connection.receive_data(data)
-    return found
 
 
 def test_a_request_that_gets_on_no_more_does_not_count_as_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import trio.lowlevel
 from edged.access.identity import Identity
 from edged.proxy.application import ProxyApplication
 from edged.proxy.store.record import primary_key
+from tests.http.bodies import BROKEN, WHOLE
 from tests.proxy.driving import Asked, Origin, Reply, Says, call, running
 
 FRESH = (("Cache-Control", "max-age=60"),)
@@ -473,14 +474,48 @@ async def test_an_upstream_that_breaks_its_framing_is_a_502(autojump_clock: trio
     assert reply["Cache-Status"] == "edged; fwd=uri-miss; detail=upstream-error"
 
 
+@pytest.mark.parametrize("what", BROKEN)
+async def test_chunks_that_two_readers_may_read_in_two_ways_are_no_whole_answer(
+    autojump_clock: trio.testing.MockClock, what: str
+) -> None:
+    lines = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60\r\n\r\n"
+    async with running(Says(raw=lines + BROKEN[what][0]), timeout_s=1, retry=False) as (app, origin):
+        reply = await call(app, "/a")
+        assert not reply.whole or reply.status == 502
+        assert app.gateway.exchange is not None
+        assert await app.gateway.cache.find(primary_key(b"", origin.url.encode() + b"/a"), ()) is None
+        assert app.gateway.upstreams[0].pool.connections == []
+
+
+@pytest.mark.parametrize("what", WHOLE)
+async def test_chunks_with_extensions_and_trailers_are_a_whole_answer(
+    autojump_clock: trio.testing.MockClock, what: str
+) -> None:
+    lines = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60\r\n\r\n"
+    async with running(Says(raw=lines + WHOLE[what]), timeout_s=1) as (app, origin):
+        first = await call(app, "/a")
+        again = await call(app, "/a")
+    assert (first.status, first.whole, again.body) == (200, True, first.body)
+    assert len(origin.asked) == 1
+
+
+UNASKED = {
+    "of known length": (b"Content-Length: 2", b"ok", b"no"),
+    "in chunks": (b"Transfer-Encoding: chunked", b"2\r\nok\r\n0\r\n\r\n", b"2\r\nno\r\n0\r\n\r\n"),
+    "without a body": (b"Transfer-Encoding: chunked", b"2\r\nok\r\n0\r\n\r\n", b""),
+}
+
+
+@pytest.mark.parametrize("what", UNASKED)
 async def test_bytes_past_an_answer_never_become_the_answer_to_another(
-    autojump_clock: trio.testing.MockClock,
+    autojump_clock: trio.testing.MockClock, what: str
 ) -> None:
     # The upstream sends a second answer that nobody has asked for; it must not go to whoever asks next.
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nCache-Control: no-store\r\n\r\n"
+    framing, first, second = UNASKED[what]
+    head = b"HTTP/1.1 200 OK\r\n%b\r\nCache-Control: no-store\r\n\r\n" % framing
 
     def says(asked: Asked) -> Says:
-        return Says(raw=head + b"ok" + head + b"no") if asked.target == "/a" else Says(pieces=(b"mine",))
+        return Says(raw=head + first + head + second) if asked.target == "/a" else Says(pieces=(b"mine",))
 
     async with running(says) as (app, origin):
         assert (await call(app, "/a")).body == b"ok"

@@ -25,9 +25,9 @@ from edged.http.server import Listening, serve
 from edged.proxy.application import ProxyApplication
 from edged.proxy.upstream.guarded import GuardedStream
 from edged.serve.app_server import AppServer
+from tests.http.test_http import ask_http2
 from tests.proxy.driving import Asked, Handler, Origin, Says, running
 from tests.serve.lanes import Client, Reply, client, eventually, head
-from tests.serve.test_http import ask_http2
 
 pytestmark = pytest.mark.trio
 FRESH = (("Cache-Control", "max-age=1000"), ("ETag", '"a"'), ("Date", "Fri, 15 Jan 2027 08:00:00 GMT"))

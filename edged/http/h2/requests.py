@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+from edged.http.fields import NOT_IN_TRAILERS
 from edged.http.h2.fieldblocks import OF_CONNECTIONS, Field
 from edged.http.head import RequestHead
 
@@ -120,6 +121,8 @@ def read_trailers(fields: tuple[Field, ...]) -> tuple[Field, ...]:
         if name[:1] == b":":
             raise MalformedMessage(f"{shown(name)}: a pseudo-field in trailers")
         check_field(name, value)
+        if name in NOT_IN_TRAILERS:
+            raise MalformedMessage(f"{shown(name)}: expected before the body, not in trailers")
     return fields
 
 

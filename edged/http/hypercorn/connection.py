@@ -1,8 +1,8 @@
 """Hypercorn's connection on trio with its known faults mended (docs/design.md), and nothing of any application.
 
 Mended: an exception of one connection ended the server; a client that stopped reading could not be got rid of; an
-application that answered without reading the body hung its connection; HTTP/2 CONNECT without :path; protocol
-switches that nothing here speaks and request smugglers like (h2c); h11's lenience about line ends.
+application that answered without reading the body hung its connection; protocol switches that nothing here speaks and
+request smugglers like (h2c); h11's lenience about lines, in heads, chunks and trailers. HTTP/2 is the lane's alone.
 """
 
 from __future__ import annotations
@@ -15,17 +15,12 @@ from math import inf
 from time import monotonic, time
 from typing import Any, cast
 
-import h2.errors
-import h2.events
 import h11
 import trio
+from h11._readers import ChunkedReader
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
-from hypercorn.protocol.events import Body
-from hypercorn.protocol.events import Event as StreamEvent
-from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -34,9 +29,9 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from edged.access.identity import Peer
 from edged.errors import ConfigError
-from edged.http.fields import TOKEN, write_date
-from edged.http.framing import CLOSE
-from edged.http.head import HeadError, head_end, read_head
+from edged.http.fields import write_date
+from edged.http.framing import CLOSE, ChunkedBody
+from edged.http.head import HeadError, empty_lines_end, head_end, read_head
 from edged.http.limits import PARKED_S, Limits
 from edged.http.problem import make_problem
 from edged.http.tls.stream import TlsStream
@@ -46,9 +41,8 @@ logger = logging.getLogger("edged.http")
 RECEIVE_BYTES = 64 << 10
 SEND_BYTES = 64 << 10
 FAULT_LENGTH = 300
-METHOD, BODY = "method", "body"
+METHOD, TARGET, BODY = "method", "target", "body"
 ENDED = "edged.ended"  # a message of our own: the client will send no more
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 
 def checked_config(**settings: Any) -> Config:
@@ -140,15 +134,32 @@ async def run_app(answer: Answerer, scope: Any, inbox: Inbox, send: Callable[[An
     await send(None)
 
 
-def with_request(state: ConnectionState, method: bytes, *, body: bool) -> ConnectionState:
-    """A connection's state with what Hypercorn does not pass on of its next request: the method as it was sent, for
-    methods are case-sensitive (RFC 9110 section 9.1), and whether a body follows.
-    """
-    return ConnectionState({**state, METHOD: method.decode("ascii"), BODY: body})
+class StrictChunks:
+    """h11's reader of chunked bodies, by `ChunkedBody`."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self.body = ChunkedBody(most_bytes)
+
+    def __call__(self, received: Any) -> h11.Data | h11.EndOfMessage | None:
+        """received: h11's buffer, of which the bytes behind the body are left."""
+        if received and not self.body.ended:
+            try:
+                data, rest = self.body.feed(bytes(received.maybe_extract_at_most(len(received))))
+            except HeadError as fault:
+                raise refusal(fault) from fault
+            received += rest
+            if data:
+                return h11.Data(data=data)
+        return h11.EndOfMessage() if self.body.ended else None
+
+
+def refusal(fault: HeadError) -> h11.RemoteProtocolError:
+    return h11.RemoteProtocolError(str(fault), error_status_hint=fault.status)
 
 
 class StrictConnection(h11.Connection):
-    """h11 behind `head_end` and `read_head`: both lanes agree on where a request ends because one judge says it.
+    """h11 behind `head_end`, `read_head` and `ChunkedBody`: both lanes agree on where a request ends because the same
+    judges say it.
 
     fault: what is wrong with what the peer has sent. gone: whether the peer is; what it sent ahead is not asked then.
     """
@@ -167,17 +178,25 @@ class StrictConnection(h11.Connection):
 
     def judged_event(self) -> Any:
         if self.their_state is h11.IDLE and self.our_state is h11.IDLE:
+            self._receive_buffer.maybe_extract_at_most(empty_lines_end(self.trailing_data[0]))
             buffer = self.trailing_data[0]
-            if buffer and not PREFACE.startswith(buffer[: len(PREFACE)]):
+            if buffer == b"\r":
+                return h11.NEED_DATA
+            if buffer:
                 try:
                     end = head_end(buffer, self._max_incomplete_event_size)
                     if end >= 0:
                         read_head(buffer[:end])
                 except HeadError as fault:
-                    raise h11.RemoteProtocolError(str(fault), error_status_hint=fault.status) from fault
+                    raise refusal(fault) from fault
         if self.their_state is h11.MUST_CLOSE:
             return h11.NEED_DATA  # bytes behind a last request are no reason to refuse that request
         return super().next_event()
+
+    def _get_io_object(self, role: Any, event: Any, io_dict: Any) -> Any:
+        """h11 chooses its reader here, and has no other place where its own can be left out."""
+        found = super()._get_io_object(role, event, io_dict)
+        return StrictChunks(self._max_incomplete_event_size) if isinstance(found, ChunkedReader) else found
 
 
 class StrictH11(H11Protocol):
@@ -229,15 +248,17 @@ class StrictH11(H11Protocol):
             await self._send_h11_event(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
-        if event.method == b"PRI" and event.target == b"*" and event.http_version == b"2.0":
-            raise H2ProtocolAssumedError(PREFACE[:18] + self.connection.trailing_data[0])
+        """Hypercorn would switch to HTTP/2 here."""
 
     async def _create_stream(self, request: h11.Request) -> None:
         framing = [(name.lower(), value) for name, value in request.headers]
         body = any(
             name == b"transfer-encoding" or (name == b"content-length" and value.strip(b"0")) for name, value in framing
         )
-        self.connection_state = with_request(self.connection_state, request.method, body=body)
+        # What Hypercorn does not pass on: the method as it was sent, for methods are case-sensitive (RFC 9110 section
+        # 9.1), a "?" that no query follows, and whether a body does.
+        passed = {METHOD: request.method.decode("ascii"), TARGET: request.target, BODY: body}
+        self.connection_state = ConnectionState({**self.connection_state, **passed})
         wanted = [value.strip().lower() for name, value in request.headers if name == b"upgrade"]
         if self.limits.websockets and wanted == [b"websocket"] and request.method == b"GET":
             await super()._create_stream(request)
@@ -247,86 +268,6 @@ class StrictH11(H11Protocol):
             method=request.method, target=request.target, headers=fields, http_version=request.http_version
         )
         await super()._create_stream(plain)
-
-
-class StrictH2(H2Protocol):
-    """HTTP/2 without CONNECT, with a bound on resets, and with bodies that may outlast their answer."""
-
-    def __init__(self, limits: Limits, *args: Any) -> None:
-        super().__init__(*args)
-        self.resets_left = limits.resets
-        self.stall_s = limits.write_s
-
-    async def stream_send(self, event: StreamEvent) -> None:
-        """A client that never opens its window would hold its answer for ever: no piece waits longer than stall_s."""
-        pieces: list[StreamEvent] = [event]
-        if isinstance(event, Body):
-            steps = range(0, len(event.data), SEND_BYTES)
-            pieces = [Body(stream_id=event.stream_id, data=event.data[at : at + SEND_BYTES]) for at in steps]
-        for piece in pieces:
-            with trio.move_on_after(self.stall_s) as limit:
-                await super().stream_send(piece)
-            if limit.cancelled_caught:
-                await self.send(Closed())
-                return
-
-    async def _create_stream(self, request: h2.events.RequestReceived) -> None:
-        fields = dict(cast("list[tuple[bytes, bytes]]", request.headers or []))
-        method, path = fields.get(b":method", b"CONNECT"), fields.get(b":path", b"")
-        if method.upper() == b"CONNECT" or not TOKEN.fullmatch(method) or not path.isascii() or not path:
-            self.connection.reset_stream(request.stream_id, h2.errors.ErrorCodes.PROTOCOL_ERROR)
-            return
-        self.connection_state = with_request(self.connection_state, method, body=request.stream_ended is None)
-        await super()._create_stream(request)
-
-    async def _handle_events(self, events: list[h2.events.Event]) -> None:
-        for event in events:
-            if isinstance(event, h2.events.StreamReset):
-                self.resets_left -= 1
-                if self.resets_left < 0:
-                    self.connection.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM)
-                    await self._flush()
-                    await self.send(Closed())
-                    return
-            if isinstance(event, h2.events.DataReceived) and event.stream_id not in self.streams:
-                # the answer was complete before the body: give back the window that the body took
-                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-                await self._flush()
-                continue
-            await super()._handle_events([event])
-
-
-class StrictProtocol(ProtocolWrapper):
-    """Chooses StrictH2 or StrictH11 by ALPN, or by the preface of HTTP/2 with prior knowledge."""
-
-    protocol: H11Protocol | H2Protocol
-
-    def __init__(self, limits: Limits, *args: Any) -> None:
-        super().__init__(*args)
-        self.limits = limits
-        self.arguments = (
-            self.app,
-            self.config,
-            self.context,
-            self.task_group,
-            self.state,
-            self.ssl,
-            self.client,
-            self.server,
-            self.send,
-        )
-        if isinstance(self.protocol, H2Protocol):
-            self.protocol = StrictH2(limits, *self.arguments)
-        else:
-            self.protocol = StrictH11(limits, *self.arguments)
-
-    async def handle(self, event: Event) -> None:
-        try:
-            await self.protocol.handle(event)
-        except H2ProtocolAssumedError as switch:
-            self.protocol = StrictH2(self.limits, *self.arguments)
-            await self.protocol.initiate()
-            await self.protocol.handle(RawData(data=switch.data))
 
 
 class Busy:
@@ -356,6 +297,7 @@ class HypercornConnection(TCPServer):
     """One connection. initial: bytes that were read from it before it came here; it is in `busy` during a request."""
 
     stream: Any  # a SocketStream or a TlsStream over one
+    protocol: StrictH11  # type: ignore[assignment]  # Hypercorn has one here that chooses among protocols
 
     def __init__(
         self,
@@ -393,7 +335,7 @@ class HypercornConnection(TCPServer):
     async def converse(self) -> None:
         async with Tasks(self.limits.body_s) as group:
             self._task_group = group
-            self.protocol = StrictProtocol(
+            self.protocol = StrictH11(
                 self.limits,
                 self.app,
                 self.config,
@@ -404,9 +346,7 @@ class HypercornConnection(TCPServer):
                 None if self.peer.unix else self.socket.getpeername()[:2],
                 None if self.peer.unix else self.socket.getsockname()[:2],
                 self.protocol_send,
-                "http/1.1",
             )
-            await self.protocol.initiate()
             await self.idle_task.restart(group, self._idle_timeout)
             if self.initial:
                 await self.protocol.handle(RawData(self.initial))
@@ -451,16 +391,16 @@ class HypercornConnection(TCPServer):
                 break
             self.busy.progress_s = monotonic()
             await self.protocol.handle(RawData(data))
-        if isinstance(self.protocol.protocol, StrictH11):
-            await self.protocol.protocol.finish()
+        await self.protocol.finish()
         await self.protocol.handle(Closed())
 
     async def receive(self) -> bytes:
         """What the peer sends next; nothing where it has ended, or where its head is late."""
-        protocol = self.protocol.protocol
-        late_at = protocol.head_since + self.limits.head_s if isinstance(protocol, StrictH11) else inf
         data = b""
-        with trio.move_on_at(late_at), suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+        with (
+            trio.move_on_at(self.protocol.head_since + self.limits.head_s),
+            suppress(trio.ClosedResourceError, trio.BrokenResourceError),
+        ):
             try:
                 data = bytes(await self.stream.receive_some(RECEIVE_BYTES))
             except trio.BusyResourceError:

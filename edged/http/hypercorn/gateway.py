@@ -1,6 +1,4 @@
-"""An Application behind Hypercorn: the lane that takes every request, in HTTP/1.1 and HTTP/2, with bodies and
-WebSockets.
-"""
+"""An Application behind Hypercorn: the lane that takes every request of HTTP/1.1, with bodies and WebSockets."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ from edged.http.application import (
     is_endless,
 )
 from edged.http.fields import Fields
-from edged.http.hypercorn.connection import BODY, Inbox
+from edged.http.hypercorn.connection import BODY, TARGET, Inbox
 from edged.http.meter import Meter
 from edged.http.request import Request
 
@@ -67,13 +65,12 @@ class HypercornGateway:
         await self.give(answer, request, inbox, send)
 
     def read(self, scope: Any) -> Request:
-        target: bytes = scope["raw_path"]
-        if scope["query_string"]:
-            target += b"?" + scope["query_string"]
+        target: bytes = scope["state"][TARGET]
         fields: Fields = tuple((name.lower(), value) for name, value in scope["headers"])
         peer: Peer = scope["state"]["peer"]
         who = self.application.identify(peer)
-        request = Request(scope.get("method", "GET"), target, fields, scope["http_version"], peer, who)
+        version = "1.0" if scope["http_version"] == "1.0" else "1.1"
+        request = Request(scope.get("method", "GET"), target, fields, version, peer, who)
         request.body = bool(scope["state"].get(BODY))
         return request
 

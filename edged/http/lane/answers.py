@@ -22,7 +22,7 @@ from edged.http.application import (
 from edged.http.fields import Fields
 from edged.http.framing import CLOSE, join_fields
 from edged.http.h2.frames import PREFACE
-from edged.http.head import HeadError, RequestHead, head_end, read_head
+from edged.http.head import HeadError, RequestHead, empty_lines_end, head_end, read_head
 from edged.http.lane.client import LaneClient
 from edged.http.lane.connection import (
     FileUnderWay,
@@ -61,9 +61,8 @@ class LaneAnswers:
     def next_answer(self, connection: LaneConnection, now: float) -> bytes | None:
         """The answer to the first request of the inbox, taken from it; None if there is none to send yet."""
         inbox = connection.inbox
-        while inbox.startswith(b"\r\n"):
-            inbox = inbox[2:]  # an empty line before a request is passed over (RFC 9112 section 2.2)
-        connection.inbox = inbox
+        if inbox.startswith(b"\r"):
+            inbox = connection.inbox = inbox[empty_lines_end(inbox) :]
         if not inbox:
             return None
         if not (b"GET ".startswith(inbox[:4]) or b"HEAD ".startswith(inbox[:5])):

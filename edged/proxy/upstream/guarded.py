@@ -1,4 +1,6 @@
-"""Connections to upstreams that know where an answer ends: what comes after it is never taken for the next one."""
+"""Connections to upstreams that know where an answer ends: what comes after it is never taken for the next one, and
+what two readers may read in two ways is no answer.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,13 @@ from typing import Any
 import httpcore2
 import trio
 
-from edged.http.fields import Fields
+from edged.http.fields import Fields, members_of
+from edged.http.framing import ChunkedBody
+from edged.http.head import HeadError
 
 HEAD = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n")
 HEAD_BYTES = 256 << 10
+MORE_BYTES = 32 << 10  # of trailers, and of what extends chunks
 CLOSE_S = 1.0
 
 Tell = Callable[[int, Fields], Awaitable[None]]
@@ -31,7 +36,8 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
     asks `is_readable` before it uses a connection again, and drops one that says yes. 1xx answers, which httpcore2
     drops, are told to whoever asks.
 
-    fd: of a plain socket, which is read and written without the layers between; -1 for TLS.
+    fd: of a plain socket, which is read and written without the layers between; -1 for TLS. chunks: of an answer that
+    comes in chunks; fault: what is wrong with them.
     """
 
     def __init__(self, inner: httpcore2.AsyncNetworkStream, fd: int = -1, *, tls: bool = False) -> None:
@@ -46,7 +52,8 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
         self.head = bytearray()
         self.head_done = False
         self.body_bytes = 0
-        self.tail = b""
+        self.chunks: ChunkedBody | None = None
+        self.fault = ""
         self.reading = False
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
@@ -55,8 +62,7 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
             await self.check_close()
         self.reading = True
         if self.head_done:
-            self.body_bytes += len(data)
-            self.tail = (self.tail + data)[-4:]
+            self.find_end(data)
         else:
             await self.find_head(data)
         return data
@@ -88,29 +94,48 @@ class GuardedStream(httpcore2.AsyncNetworkStream):
     async def find_head(self, data: bytes) -> None:
         self.head += data
         while match := HEAD.match(self.head):
-            if match[1][:1] == b"1" and match[1] != b"101":
-                status, lines = int(match[1]), match[0].split(b"\r\n")[1:-2]
-                del self.head[: match.end()]
+            status, lines = int(match[1]), match[0].split(b"\r\n")[1:-2]
+            del self.head[: match.end()]
+            pairs = [line.partition(b":") for line in lines]
+            fields = tuple((name.lower(), value.strip()) for name, _, value in pairs)
+            if status < 200 and status != 101:
                 tell = TELL.get()
                 if tell is not None:
-                    pairs = [line.partition(b":") for line in lines]
-                    await tell(status, tuple((name.lower(), value.strip()) for name, _, value in pairs))
+                    await tell(status, fields)
                 continue
             self.head_done = True
-            self.body_bytes = len(self.head) - match.end()
-            self.tail = bytes(self.head[match.end() :][-4:])
+            if any(coding.lower() == b"chunked" for coding in members_of(fields, b"transfer-encoding")):
+                self.chunks = ChunkedBody(MORE_BYTES)
+            rest = bytes(self.head)
             self.head.clear()
+            self.find_end(rest)
             return
         if len(self.head) > HEAD_BYTES:
             self.spoilt = True
             self.head.clear()
 
-    def judge(self, length: int | None) -> None:
-        """An answer was read to its end. length: its body's bytes on the wire, None where it came in chunks."""
-        if length is None:
-            self.spoilt = self.spoilt or not self.head_done or self.tail != b"\r\n\r\n"
+    def find_end(self, data: bytes) -> None:
+        """Follow the body. A fault of its chunks is told when it has been read: the head says whether there is one."""
+        self.body_bytes += len(data)
+        if self.chunks is None or self.fault or not data:
+            return
+        try:
+            _, beyond = (b"", data) if self.chunks.ended else self.chunks.feed(data)
+        except HeadError as fault:
+            self.fault = str(fault)
+            self.spoilt = True
         else:
+            self.spoilt = self.spoilt or bool(beyond)
+
+    def judge(self, length: int | None) -> str:
+        """An answer was read to its end. length: its body's bytes on the wire, None where it came in chunks, or ends
+        with its connection. Returns what is wrong with its chunks: nothing of such an answer is to be believed.
+        """
+        if length is not None:
             self.spoilt = self.spoilt or not self.head_done or self.body_bytes != length
+            return ""
+        self.spoilt = self.spoilt or not self.head_done or self.chunks is None or not self.chunks.ended
+        return self.fault
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
         if self.reading:

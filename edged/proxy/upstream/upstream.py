@@ -88,7 +88,9 @@ class UpstreamAnswer:
             raise translate(fault, "read the answer") from fault
         guard = self.response.extensions.get("network_stream")
         if isinstance(guard, GuardedStream) and self.response.extensions.get("http_version") != b"HTTP/2":
-            guard.judge(self.wire_length())
+            wrong = guard.judge(self.wire_length())
+            if wrong:
+                raise AnswerError(f"read the answer: {wrong}; the upstream breaks HTTP, ask those who run it")
 
     def wire_length(self) -> int | None:
         if self.head_only or self.status in (204, 304):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.serve.mutations import KINDS, mutated
+from tests.http.mutations import KINDS, mutated
 from tests.system.programs import DEADLINE_S, Device, Origin, Running, edged, titles
 
 SECONDS = float(os.environ.get("EDGED_FUZZ_SECONDS", "20"))

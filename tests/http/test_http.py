@@ -14,6 +14,7 @@ import trio.testing
 
 from edged.http.head import HeadError, head_end, read_head
 from edged.http.limits import Limits
+from tests.http.bodies import BROKEN, WHOLE
 from tests.serve.lanes import Client, ask_once, client, head, running_lanes
 
 HEAD_BYTES = Limits().head_bytes
@@ -108,12 +109,23 @@ async def test_a_refusal_says_what_was_wrong_and_the_same_in_both_lanes() -> Non
 
 
 @pytest.mark.trio
-async def test_a_broken_chunk_is_named(url: str) -> None:
+@pytest.mark.parametrize("what", BROKEN)
+async def test_a_broken_body_is_refused_and_nothing_behind_it_is_a_request(url: str, what: str) -> None:
+    body, status = BROKEN[what]
     async with client(url) as asker:
-        await asker.send(POST + CHUNKED + b"\r\nzz\r\nhello\r\n")
+        await asker.send(POST + CHUNKED + b"\r\n" + body + SECOND)
         reply = await asker.reply()
-        assert (reply.status, reply.closed) == (400, True)
-        assert "chunk" in json.loads(reply.body)["detail"]
+        assert (reply.status, reply.closed) == (status, True)
+        assert len(json.loads(reply.body)["detail"]) > 20
+        assert await asker.end() == b""
+
+
+@pytest.mark.trio
+@pytest.mark.parametrize("what", WHOLE)
+async def test_a_body_ends_where_its_trailers_end(url: str, what: str) -> None:
+    async with client(url) as asker:
+        await asker.send(POST + CHUNKED + b"\r\n" + WHOLE[what] + SECOND)
+        assert [(await asker.reply()).status for _ in range(2)] == [405, 200]
 
 
 @pytest.mark.trio
@@ -125,9 +137,6 @@ async def test_any_other_method_is_405_whoever_reads_it(url: str, method: str) -
         assert (await asker.reply()).status == 200
     assert (reply.status, reply.fields["allow"]) == (405, "GET, HEAD, OPTIONS")
     assert reply.fields["content-type"] == "application/problem+json"
-    async with client(url) as asker:
-        status, fields, body = await ask_http2(asker, "/v1", method)
-    assert (status, fields["allow"], body) == (405, "GET, HEAD, OPTIONS", reply.body)
 
 
 @pytest.mark.trio
@@ -139,12 +148,24 @@ async def test_connect_and_absolute_form_with_another_method_are_405(url: str) -
 
 
 @pytest.mark.trio
-async def test_an_http_2_request_is_judged_as_strictly(url: str) -> None:
+async def test_an_http_2_request_is_judged_as_strictly() -> None:
+    async with running_lanes() as lanes:
+        async with client(lanes.fast) as asker:
+            assert await ask_http2(asker, "/v1", "G@T") == (0, {}, b"")  # the stream is reset
+        async with client(lanes.fast) as asker:
+            status, _, body = await ask_http2(asker, "/v1#there")
+            assert (status, "fragment" in json.loads(body)["detail"]) == (400, True)
+        async with client(lanes.fast) as asker:
+            status, fields, _ = await ask_http2(asker, "/v1", "FOO")
+            assert (status, fields["allow"]) == (405, "GET, HEAD, OPTIONS")
+
+
+@pytest.mark.trio
+async def test_http_2_begins_a_connection_or_is_not_spoken_on_it(url: str) -> None:
     async with client(url) as asker:
-        assert await ask_http2(asker, "/v1", "G@T") == (0, {}, b"")  # the stream is reset
-    async with client(url) as asker:
-        status, _, body = await ask_http2(asker, "/v1#there")
-        assert (status, "fragment" in json.loads(body)["detail"]) == (400, True)
+        await asker.send(POST + b"Content-Length: 3\r\n\r\nabc" + b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        assert [(await asker.reply()).status for _ in range(2)] == [405, 505]
+        assert await asker.end() == b""
 
 
 @pytest.mark.trio
@@ -240,10 +261,12 @@ async def test_head_has_the_fields_of_get_and_no_body(url: str) -> None:
 
 
 @pytest.mark.trio
-async def test_an_empty_line_before_a_request_is_passed_over() -> None:
-    async with running_lanes() as lanes, client(lanes.fast) as asker:
+async def test_an_empty_line_before_a_request_is_passed_over(url: str) -> None:
+    async with client(url) as asker:
         await asker.send(b"\r\n" + GET + b"\r\n\r\n" + GET)
         assert [(await asker.reply()).status for _ in range(2)] == [200, 200]
+        await asker.send(b"\r\n" + POST + b"Content-Length: 3\r\n\r\nabc\r\n" + GET)
+        assert [(await asker.reply()).status for _ in range(2)] == [405, 200]
 
 
 HALF_CLOSED = {

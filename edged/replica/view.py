@@ -111,12 +111,13 @@ class View:
             for name, state in self.manifest.slices.items()
         }
 
-    def dictionary(self) -> tuple[bytes, bytes]:
-        """(SHA-256, bytes) of the newest trained dictionary of the largest slice; both empty where there is none.
+    def dictionary(self, collection: str) -> tuple[bytes, bytes]:
+        """(SHA-256, bytes) of the newest trained dictionary of the slice that has most of a collection.
 
-        So too as long as it may hold samples of what is taken down. Raises DamageError.
+        Both are empty where there is none, and as long as it may hold samples of what is taken down. It has samples of
+        the slice's other collections too. Raises DamageError.
         """
-        largest = max(self.layers, key=lambda layers: layers.state.records, default=None)
+        largest = max(self.layers, key=lambda layers: layers.state.counts.get(collection, 0), default=None)
         if largest is None or not largest.state.dictionaries or largest.state.purged != takedown_mark(self.settings):
             return b"", b""
         import hashlib  # here, as it loads libcrypto: 3 MB that other readers do without

@@ -76,14 +76,14 @@ def test_nothing_of_a_record_is_left_on_the_device(tmp_path: Path, where: str, s
             if (policy := POLICIES[where]) is not None:
                 writer.compact(policy=policy)
         dataset = replica["catalog"]
-        assert dataset.view().dictionary()[1] == publisher.dictionaries["core"]
+        assert dataset.view().dictionary("titles")[1] == publisher.dictionaries["core"]
         take_down(publisher, writer)
         assert dataset["titles"].get(NAME[1]) is None
-        assert dataset.view().dictionary() == (b"", b"")  # it may have samples of the record
+        assert dataset.view().dictionary("titles") == (b"", b"")  # it may have samples of the record
         assert writer.compact(0) > 0
         assert writer.purge() == writer.compact(0) == 0
-        assert SECRET not in dataset.view().dictionary()[1]
-        assert (dataset.view().dictionary()[1] == publisher.dictionaries["core"]) is not sampled
+        assert SECRET not in dataset.view().dictionary("titles")[1]
+        assert (dataset.view().dictionary("titles")[1] == publisher.dictionaries["core"]) is not sampled
         held = writer.status().slices["core"]
         assert (held.digest, held.records) == publisher.digest("core")
         publisher.hop_into(writer, 5, chance)
@@ -136,9 +136,9 @@ def test_a_purge_that_fails_is_made_up_for_and_changes_nothing_meanwhile(
             with pytest.raises(StoreError):
                 writer.purge()
         view = replica["catalog"].view()
-        assert (view.get_raw(*NAME), view.dictionary()) == (None, (b"", b""))
+        assert (view.get_raw(*NAME), view.dictionary("titles")) == (None, (b"", b""))
         assert writer.purge() > 0
-        assert replica["catalog"].view().dictionary()[0] != b""
+        assert replica["catalog"].view().dictionary("titles")[0] != b""
     assert traces(tmp_path) == []
 
 

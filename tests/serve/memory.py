@@ -6,12 +6,13 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 import cbor2
 
 from edged.errors import ChainError
-from edged.feed.cbor import encode_record
+from edged.feed.cbor import encode, encode_record
 from edged.feed.schema import CollectionSchema, Schema, ViewRule
 
 NOW = 1_800_000_000.0
@@ -59,7 +60,7 @@ class MemoryView:
     changes_from: int = 0
     trained: bytes = b""
 
-    def dictionary(self) -> tuple[bytes, bytes]:
+    def dictionary(self, collection: str) -> tuple[bytes, bytes]:
         return (sha256(self.trained).digest(), self.trained) if self.trained else (b"", b"")
 
     @property
@@ -174,6 +175,8 @@ def film(number: int) -> dict[str, Any]:
 def make_dataset(count: int = 120) -> MemoryDataset:
     dataset = MemoryDataset("catalog")
     dataset.publish("titles", {f"{1990 + n % 10}/Film_{n:04}": film(n) for n in range(count)})
-    dataset.trained = b"".join(dataset.records["titles"].values())[:20_000]
     dataset.publish("people", {"a b&c,d": {"name": "Ann"}, "ü/1%": {"name": "Ü"}})
+    # As a slice's dictionary is: before the samples of each collection its name.
+    for name, count in (("people", 2), ("titles", 30)):
+        dataset.trained += b"".join([encode(name), *islice(dataset.records[name].values(), count)])
     return dataset

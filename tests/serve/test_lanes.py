@@ -16,19 +16,30 @@ from edged.errors import DamageError
 from edged.http.application import Response
 from edged.http.lane import lane as fastlane
 from edged.http.request import Request
+from edged.serve.answers.dictionary import samples_of
 from tests.serve.lanes import Client, Lanes, Reply, ask_once, client, head, running_lanes
 from tests.serve.memory import NOW, MemoryView, make_dataset
 
 KEYS = ["1997/Film_0007", "1997%2FFilm_0007", "1993/Film_0003", "none", "%C3%BC/1%25", "%", "%ff", "", "a" * 513]
 COLLECTIONS = ["titles", "people", "none", "%74itles"]
-DICTIONARY = f"/v1/catalog?dictionary={sha256(make_dataset().trained).hexdigest()}"
+TRAINED = sha256(samples_of(make_dataset().trained, "titles"))
+DICTIONARY = f"/v1/catalog/titles?dictionary={TRAINED.hexdigest()}"
 PLACES = ["catalog/titles", "catalog/people", "catalog/none", "empty/titles", "catalog", "none", "catalog/changes"]
 PARAMETERS = ["keys=1997/Film_0007,none", "limit=3", "limit=0", "after=1993/Film_0003", "prefix=199"]
 PARAMETERS += ["where.year=1994", "where.genres=Noir", "where.rating=1", "q=film", "q=", "fields=title,poster.w342"]
-PARAMETERS += ["view=stb-basic", "view=none", "since=1", "since=99", "since=x", "collection=titles", "nonsense", "%zz"]
+PARAMETERS += [
+    "view=stb-basic",
+    "view=none",
+    "since=1",
+    "since=99",
+    "since=x",
+    "collection=titles",
+    "dictionary=0",
+    "%zz",
+]
 OTHERS = [
     DICTIONARY,
-    "/v1/catalog?dictionary=0",
+    "/v1/catalog/titles?dictionary=0",
     "/",
     "/v1",
     "/v1/",
@@ -51,13 +62,13 @@ TARGETS = st.one_of(
     ),
     st.sampled_from(OTHERS),
 )
-TRAINED = b64encode(sha256(make_dataset().trained).digest()).decode()
+AVAILABLE = b64encode(TRAINED.digest()).decode()
 FIELDS = st.fixed_dictionaries(
     {},
     optional={
         "Accept": st.sampled_from(ACCEPTS),
         "Accept-Encoding": st.sampled_from(["gzip", "zstd, gzip;q=0.5", "identity;q=0", "br", "*", "dcz, zstd", "dcz"]),
-        "Available-Dictionary": st.sampled_from([f":{TRAINED}:", f":{'A' * 43}=:", "x"]),
+        "Available-Dictionary": st.sampled_from([f":{AVAILABLE}:", f":{'A' * 43}=:", "x"]),
         "If-None-Match": st.sampled_from(["*", '"x"', 'W/"x", "y"']),
         "Host": st.sampled_from(["localhost", "127.0.0.1:80", "evil.example"]),
         "Origin": st.sampled_from(["https://tv.example", "https://evil.example", "null"]),

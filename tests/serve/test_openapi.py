@@ -11,7 +11,7 @@ import pytest
 
 from edged.serve.answers.query import (
     CHANGES_PARAMETERS,
-    DATASET_PARAMETERS,
+    DICTIONARY_PARAMETERS,
     LIST_PARAMETERS,
     MAX_KEYS,
     MAX_LIMIT,
@@ -90,9 +90,9 @@ def test_examples_of_the_description_fit_its_schemas() -> None:
 @pytest.mark.parametrize(
     ("path", "known"),
     [
-        ("/v1/{dataset}", DATASET_PARAMETERS),
+        ("/v1/{dataset}", frozenset()),
         ("/v1/{dataset}/{collection}/{key}", RECORD_PARAMETERS),
-        ("/v1/{dataset}/{collection}", LIST_PARAMETERS | {"where"}),
+        ("/v1/{dataset}/{collection}", LIST_PARAMETERS | DICTIONARY_PARAMETERS | {"where"}),
         ("/v1/{dataset}/changes", CHANGES_PARAMETERS),
     ],
 )

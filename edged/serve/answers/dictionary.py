@@ -1,16 +1,18 @@
-"""Compression Dictionary Transport (RFC 9842): answers compressed with the slice's trained dictionary, coding `dcz`.
+"""Compression Dictionary Transport (RFC 9842): answers compressed with samples of their collection, coding `dcz`.
 
-A client of dcz takes the dictionary as raw content, by the RFC's only type. The frames in the packs are compressed with
-the same bytes as a formatted dictionary, whose entropy tables they refer to; as raw content they do not decode. So
-answers are compressed anew, once, and remembered like any other coding.
+Each collection has a dictionary of its own, which shows nothing of the others: the samples of it in the dictionary that
+was trained on its slice. The frames in the packs are compressed with all of that, entropy tables included, and do not
+decode with less. So answers are compressed anew, once, and remembered like any other coding.
 """
 
 from __future__ import annotations
 
 from base64 import b64encode
+from hashlib import sha256
 from threading import Lock
 
 from edged.feed import zstd
+from edged.feed.coding.knowledge import samples
 from edged.http.request import encode
 from edged.serve.answers.negotiate import Format
 from edged.serve.catalog import View
@@ -24,15 +26,24 @@ LIFE = (
 )
 
 
-class Trained:
-    """The dictionary of one dataset for as long as its slice has it."""
+LEAST_BYTES = 512  # of samples; with fewer, what an answer gains is less than the head of dcz
 
-    def __init__(self, dataset: str, sha256: bytes, data: bytes) -> None:
-        self.sha256 = sha256
+
+def samples_of(dictionary: bytes, collection: str) -> bytes:
+    """The samples of one collection in a slice's dictionary."""
+    return b"".join(value for name, value in samples(dictionary) if name == collection)
+
+
+class Trained:
+    """The dictionary of one collection for as long as its slice has it."""
+
+    def __init__(self, dataset: str, collection: str, data: bytes) -> None:
+        self.sha256 = sha256(data).digest()
         self.data = data
-        self.available = ":" + b64encode(sha256).decode() + ":"  # how a client names it (RFC 9842 section 2.2)
-        self.match = f'match="/v1/{encode(dataset)}/*"'.encode()
-        self.link = f'</v1/{encode(dataset)}?dictionary={sha256.hex()}>; rel="compression-dictionary"'.encode()
+        self.available = ":" + b64encode(self.sha256).decode() + ":"  # how a client names it (RFC 9842 section 2.2)
+        path = f"/v1/{encode(dataset)}/{encode(collection)}"
+        self.match = f'match="{path}*"'.encode()
+        self.link = f'<{path}?dictionary={self.sha256.hex()}>; rel="compression-dictionary"'.encode()
         self.lock = Lock()  # a compressor serves one thread at a time
         self.engine: zstd.Compressor | None = None
 
@@ -45,22 +56,38 @@ class Trained:
 
 
 class Dictionaries:
-    """The dictionary of each dataset's present version."""
+    """The dictionaries of the collections of each dataset's present version.
+
+    found: by dataset its view and what was found for it; made: by dataset and collection the SHA-256 of the slice's
+    dictionary that one was made of.
+    """
 
     def __init__(self) -> None:
-        self.known: dict[str, tuple[View, Trained | None]] = {}
+        self.found: dict[str, tuple[View, dict[str, Trained | None]]] = {}
+        self.made: dict[tuple[str, str], tuple[bytes, Trained | None]] = {}
 
-    def of(self, view: View) -> Trained | None:
-        """None where the dataset has none. Raises DamageError."""
-        known = self.known.get(view.dataset)
-        if known is not None and known[0] is view:
-            return known[1]
-        sha256, data = view.dictionary()
-        trained = known[1] if known is not None else None
-        if trained is None or trained.sha256 != sha256:
-            trained = Trained(view.dataset, sha256, data) if sha256 else None
-        self.known[view.dataset] = (view, trained)
-        return trained
+    def of(self, view: View, collection: str) -> Trained | None:
+        """None where a collection of the view has none. Raises DamageError."""
+        held, found = self.found.get(view.dataset, (None, {}))
+        if held is not view:
+            found = {}
+            self.found[view.dataset] = (view, found)
+            for name in [*self.made]:
+                if name[0] == view.dataset and name[1] not in view.collections:
+                    self.made.pop(name, None)
+        if collection not in found:
+            found[collection] = self.make(view, collection)
+        return found[collection]
+
+    def make(self, view: View, collection: str) -> Trained | None:
+        source, data = view.dictionary(collection)
+        name = (view.dataset, collection)
+        made = self.made.get(name)
+        if made is None or made[0] != source:
+            own = samples_of(data, collection)
+            made = (source, Trained(*name, own) if len(own) >= LEAST_BYTES else None)
+            self.made[name] = made
+        return made[1]
 
 
 def offers_dcz(accept_encoding: str | None) -> bool:

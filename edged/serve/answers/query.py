@@ -21,7 +21,7 @@ MAX_CONDITIONS = 8
 MAX_TEXT_CHARACTERS = 200
 MAX_WAIT_S = 60
 
-DATASET_PARAMETERS = frozenset({"dictionary"})
+DICTIONARY_PARAMETERS = frozenset({"dictionary"})
 RECORD_PARAMETERS = frozenset({"fields", "view"})
 LIST_PARAMETERS = frozenset({"keys", "after", "prefix", "limit", "q", "fields", "view"})
 CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view", "lastEventId"})
@@ -43,7 +43,7 @@ class Query:
     last_event_id: str = ""
     wait_s: int = 0
     collections: tuple[str, ...] = ()
-    dictionary: str | None = None
+    dictionary: str = ""
     given: frozenset[str] = frozenset()
 
 

@@ -91,8 +91,8 @@ class Service:
 @dataclass(slots=True)
 class Inquiry:
     """One request of an app, and what it is answered from. now: seconds since 1970; may_hold: False when it was held
-    already; dataset, view: None as long as it is not known which; generation: of the dataset's signal before its view
-    was taken.
+    already; dataset, view, collection: None as long as it is not known which, or where it is of no single one;
+    generation: of the dataset's signal before its view was taken.
     """
 
     service: Service
@@ -101,6 +101,7 @@ class Inquiry:
     may_hold: bool = True
     dataset: Dataset | None = None
     view: View | None = None
+    collection: str | None = None
     generation: int = 0
 
 
@@ -129,8 +130,8 @@ def respond(
     timed: TimedFields = DATE
     if view is not None:
         version, timed = view.version, service.age_of(view)
-        if offers_dcz(accepted) and form is not DICTIONARY:
-            trained = service.dictionaries.of(view)
+        if inquiry.collection is not None and offers_dcz(accepted) and form is not DICTIONARY:
+            trained = service.dictionaries.of(view, inquiry.collection)
             vary += b", Available-Dictionary"
     held = trained is not None and request.get(b"available-dictionary") == trained.available
     if trained is not None and not held and trained.link not in links:

@@ -20,7 +20,7 @@ from edged.serve.answers.negotiate import RECORD_FORMATS, choose_format
 from edged.serve.answers.openapi import OPENAPI, OPENAPI_FORMATS
 from edged.serve.answers.query import (
     CHANGES_PARAMETERS,
-    DATASET_PARAMETERS,
+    DICTIONARY_PARAMETERS,
     LIST_PARAMETERS,
     NOTHING,
     RECORD_PARAMETERS,
@@ -119,21 +119,25 @@ def open_view(dataset: Dataset) -> View:
 def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> Answer:
     """Below /v1/{dataset}."""
     if not segments:
-        wanted = parse_query(query, DATASET_PARAMETERS).dictionary
-        if wanted is not None:
-            return answer_dictionary(inquiry, view, wanted)
+        parse_query(query, NO_PARAMETERS)
         return answer_dataset(inquiry, view)
     collection = decode(segments[0], "collection")
     if len(segments) == 2:
         parsed = parse_query(query, RECORD_PARAMETERS) if query else NOTHING
         check_collection(view, collection)
+        inquiry.collection = collection
         return answer_record(inquiry, view, collection, parse_key(segments[1], "key"), parsed)
     if collection == "changes":
         parsed = parse_query(query, CHANGES_PARAMETERS)
         shapes = {name: shape for name in view.collections if (shape := shape_of(view, name, parsed)) is not None}
         return answer_changes(inquiry, view, parsed, shapes, partial(ask_again, inquiry.service, inquiry.request))
+    if asks_dictionary(query):
+        parsed = parse_query(query, DICTIONARY_PARAMETERS)
+        check_collection(view, collection)
+        return answer_dictionary(inquiry, view, collection, parsed.dictionary)
     parsed = parse_query(query, LIST_PARAMETERS)
     check_collection(view, collection)
+    inquiry.collection = collection
     return answer_list(inquiry, view, collection, parsed, shape_of(view, collection, parsed))
 
 
@@ -192,17 +196,22 @@ def answer_dataset(inquiry: Inquiry, view: View) -> Response:
         "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
     }
     form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
-    trained = inquiry.service.dictionaries.of(view)
-    links = (trained.link,) if trained is not None else ()
-    return respond(inquiry, encode_document(document, is_binary(form)), form, links=links, kept=PER_MOMENT)
+    return respond(inquiry, encode_document(document, is_binary(form)), form, kept=PER_MOMENT)
 
 
-def answer_dictionary(inquiry: Inquiry, view: View, name: str) -> Response:
-    """The dictionary of the dataset's answers (RFC 9842 section 2.1). Raises RequestError 404, DamageError."""
+def asks_dictionary(query: bytes) -> bool:
+    return b"dictionary=" in query and any(pair.startswith(b"dictionary=") for pair in query.split(b"&"))
+
+
+def answer_dictionary(inquiry: Inquiry, view: View, collection: str, name: str) -> Response:
+    """The dictionary of a collection's answers (RFC 9842 section 2.1). Raises RequestError 404, DamageError."""
     form = choose_format(inquiry.request.get(b"accept"), (DICTIONARY,))
-    trained = inquiry.service.dictionaries.of(view)
+    trained = inquiry.service.dictionaries.of(view, collection)
     if trained is None or trained.sha256.hex() != name:
-        raise RequestError(404, f"no dictionary {name!r:.80} of {view.dataset!r} now; its Link names the present one")
+        what = (
+            f"no dictionary {name!r:.80} of collection {collection!r} now; ask for dcz, and Link names the present one"
+        )
+        raise RequestError(404, what)
     return respond(inquiry, trained.data, form, kept=Kept(LIFE, extra=((b"Use-As-Dictionary", trained.match),)))
 
 

@@ -143,7 +143,7 @@ FLOORS = (
     ("toml", "clock", "files"),
     ("access", "feed"),
     ("config", "http", "replica"),
-    ("configfile",),
+    ("configfile", "feedserving"),
     ("sync", "serve", "proxy", "origin"),
     ("ops",),
     ("processes",),

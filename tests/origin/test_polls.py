@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edged.feedserving.app import FeedApp
+from edged.feedserving.polls import AHEAD_S, REMEMBERED, PollNumbers
 from edged.http.application import Answer, FileResponse, Held, Response
 from edged.http.request import Request
 from edged.origin.publisher import Publisher
-from edged.origin.serving.app import FeedApp
 from edged.origin.serving.heads import Heads
-from edged.origin.serving.polls import AHEAD_S, REMEMBERED, PollNumbers
 from tests.origin.conftest import Clock
 from tests.origin.test_publish import edit, films
 
@@ -99,7 +99,7 @@ def feed(publisher: Publisher) -> Publisher:
 
 
 def app_of(feed: Publisher) -> FeedApp:
-    return FeedApp(feed.public, Heads(feed.public), feed.clock)
+    return FeedApp(Heads(feed.public), feed.clock)
 
 
 def ask(app: FeedApp, target: str, **fields: str) -> Answer:
@@ -204,10 +204,21 @@ def test_a_file_that_cannot_be_opened_now_is_503_and_not_missing(
         raise OSError(24, "Too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr("edged.origin.serving.app.os.open", fail)
+        patch.setattr("edged.feedserving.files.os.open", fail)
         answer = ask(app, f"/catalog/blobs/{blob.name}")
     assert isinstance(answer, Response)
     assert (answer.status, field_of(answer, "retry-after")) == (503, "1")
     again = ask(app, f"/catalog/blobs/{blob.name}")
     assert isinstance(again, FileResponse)
     os.close(again.handle)  # whoever sends it would
+
+
+def test_names_of_no_dataset_leave_nothing_behind(feed: Publisher) -> None:
+    heads = Heads(feed.public)
+    app = FeedApp(heads, feed.clock)
+    for number in range(9):
+        answer = ask(app, f"/guess{number}/head?after=1&wait=9")
+        assert isinstance(answer, Response)
+        assert answer.status == 404
+    assert heads.signals == {}
+    assert app.numbers == {}

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
 from edged.errors import EdgedError
 from edged.feed import limits
-from edged.feed.head import Head
 from edged.feed.names import NAME
 from edged.feed.trust import root as trust
+from edged.feedserving.app import PublicHead
+from edged.feedserving.files import BLOB, COSE, open_file
 from edged.files import FileStamp, read_bounded, stamp_of
-from edged.http.application import Signal
+from edged.http.application import Answer, Signal
+from edged.http.request import Request
 
 logger = logging.getLogger("edged.origin")
 
 LOOK_S = 0.1  # between two looks at head files while somebody waits
-
-
-@dataclass(frozen=True, slots=True)
-class PublicHead:
-    """A head as it is served. data: the bytes; etag: with its quotes."""
-
-    data: bytes
-    etag: bytes
-    document: Head
-
-    @property
-    def version(self) -> int:
-        return self.document.version
-
-    @property
-    def newest_version(self) -> int:
-        return self.document.newest_version
-
-    @property
-    def news(self) -> object:
-        """What waiting devices must hear of: a head that was only signed anew can wait for the end of their polls."""
-        return self.version, self.document.offer, self.document.takedowns
 
 
 class Heads:
@@ -90,7 +68,7 @@ class Heads:
     def read(self, path: Path, dataset: str) -> PublicHead:
         data = read_bounded(path, limits.HEAD_BYTES)
         head = trust.verify_head(data, self.newest_root(path.parent / "trust"), dataset).head
-        return PublicHead(data, b'"%s"' % hashlib.sha256(data).hexdigest()[:16].encode(), head)
+        return PublicHead.of(data, head)
 
     def newest_root(self, directory: Path) -> trust.Root:
         root = trust.read_root(read_bounded(directory / "1", limits.TRUST_BYTES), f"{directory}/1")
@@ -107,6 +85,16 @@ class Heads:
 
     def want(self) -> None:
         self.wanted.set()
+
+    def expect(self, dataset: str) -> bool:
+        """What was not published will not come by asking."""
+        return False
+
+    def trust(self, dataset: str, number: int, request: Request) -> Answer:
+        return open_file(self.public / dataset / "trust" / str(number), COSE, b"", request)
+
+    def blob(self, dataset: str, name: str, request: Request) -> Answer:
+        return open_file(self.public / dataset / "blobs" / name, BLOB, name.encode(), request)
 
     async def watch(self) -> None:
         """Look at the heads that somebody waits for, for ever: one look for all who wait for the same."""

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import logging
-import resource
 import time
 from pathlib import Path
 
 import trio
 
 from edged.errors import BusyError, ConfigError, EdgedError, plain_errors
-from edged.http.limits import Limits
+from edged.feedserving.app import FeedApp, connection_limits
 from edged.http.server import Listening, serve
 from edged.origin.publisher import Clock, Publisher
-from edged.origin.serving.app import FeedApp
 from edged.origin.serving.heads import Heads
 
 logger = logging.getLogger("edged.origin")
 
 LOOK_S = 30.0  # between looks at the age of the heads
-SPARE_FILES = 256  # descriptors for anything but connections
-MOST_CONNECTIONS = 60_000
 
 
 async def serve_feed(
@@ -54,18 +50,10 @@ async def run_station(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heads.watch)
         nursery.start_soon(keep_fresh, feed_dir, heads, clock)
-        app = FeedApp(heads.public, heads, clock)
+        app = FeedApp(heads, clock)
         listening = Listening(tuple(bind), limits=connection_limits())
         await serve(app, listening, clock=clock, stop=stop, task_status=task_status)
         nursery.cancel_scope.cancel()
-
-
-def connection_limits() -> Limits:
-    """As many connections as descriptors allow: a device holds one all the time, a proxy before us many."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # A blob being sent takes a second descriptor.
-    most = max(min((soft if soft != resource.RLIM_INFINITY else hard) - SPARE_FILES, 2 * MOST_CONNECTIONS) // 2, 64)
-    return Limits(connections=most, per_peer=most)
 
 
 async def keep_fresh(feed_dir: Path, heads: Heads, clock: Clock) -> None:

@@ -1,4 +1,4 @@
-"""The feed over HTTP: heads with a long poll, roots of trust, blobs with ranges; nothing else.
+"""Feeds over HTTP: heads with a long poll, roots of trust, blobs with ranges; nothing else.
 
 Paths are matched whole against what a feed can hold, so nothing outside it has a name here. Fields are few: devices
 poll the head all day.
@@ -6,37 +6,34 @@ poll the head all day.
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
-import logging
-import os
 import re
+import resource
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
 from edged.errors import RequestError
 from edged.feed.head import Head
 from edged.feed.names import NAME
-from edged.http.application import Answer, Application, FileResponse, Held, Response, problem
+from edged.feedserving.files import BRIEF
+from edged.feedserving.polls import PollNumbers
+from edged.http.application import Answer, Application, Held, Response, Signal, problem
 from edged.http.fields import Fields, split_list
-from edged.http.ranges import RangeNotSatisfiable, content_range, wanted_range
+from edged.http.limits import Limits
 from edged.http.request import Request, decode, split_target
-from edged.http.validators import names_tag, not_modified
-from edged.origin.serving.heads import Heads, PublicHead
-from edged.origin.serving.polls import PollNumbers
-
-logger = logging.getLogger("edged.origin")
+from edged.http.validators import names_tag
 
 WAIT_S = 300  # the longest that a request is held
 FILES = r"(?P<head>head)|trust/(?P<trust>[1-9][0-9]{0,8})|blobs/(?P<blob>[0-9a-f]{64})"
 ROUTE = re.compile(rf"/(?P<dataset>{NAME.pattern})/(?:{FILES})", re.ASCII)
 
-IMMUTABLE = b"public, max-age=31536000, immutable"
-BRIEF = b"max-age=1"
+EXPECTED_S = 20  # how long a request waits for the first head of a dataset
+SPARE_FILES = 256  # descriptors for anything but connections
+MOST_CONNECTIONS = 60_000
 # A cache that does not reach the origin answers with the head that it has, and devices see how old that is. Never with
 # the answer to a held poll: that would be no news for ever.
 HEAD_LIFE = b"max-age=1, stale-if-error=86400"
@@ -54,18 +51,73 @@ class HeldPoll:
     tags: bytes | None
 
 
-class FeedApp(Application):
-    """Serves the feeds below `public`. clock: seconds since 1970."""
+@dataclass(frozen=True, slots=True)
+class PublicHead:
+    """A head as it is served. data: the bytes; etag: with its quotes."""
 
-    def __init__(self, public: Path, heads: Heads, clock: Callable[[], float]) -> None:
-        self.public, self.heads, self.clock = public, heads, clock
+    data: bytes
+    etag: bytes
+    document: Head
+
+    @classmethod
+    def of(cls, data: bytes, document: Head) -> PublicHead:
+        return cls(data, b'"%s"' % hashlib.sha256(data).hexdigest()[:16].encode(), document)
+
+    @property
+    def version(self) -> int:
+        return self.document.version
+
+    @property
+    def newest_version(self) -> int:
+        return self.document.newest_version
+
+    @property
+    def news(self) -> object:
+        """What waiting devices must hear of: a head that was only signed anew can wait for the end of their polls."""
+        return self.version, self.document.offer, self.document.takedowns
+
+
+class Feeds(Protocol):
+    """The datasets that are served."""
+
+    def datasets(self) -> list[str]:
+        """The names of those that have a head."""
+        ...
+
+    def current(self, dataset: str) -> PublicHead | None:
+        """The head in force, None where there is none."""
+        ...
+
+    def signal(self, dataset: str) -> Signal:
+        """What moves when the dataset's head does. Asked for names that are served, or expected, alone."""
+        ...
+
+    def expect(self, dataset: str) -> bool:
+        """Whether a dataset without a head may have one in a moment: a relay begins to ask for it. Raises RequestError
+        where it takes no more on."""
+        ...
+
+    def trust(self, dataset: str, number: int, request: Request) -> Answer:
+        """Root of trust `number`. Raises RequestError."""
+        ...
+
+    def blob(self, dataset: str, name: str, request: Request) -> Answer:
+        """A blob by its SHA-256 in hexadecimal digits. Raises RequestError."""
+        ...
+
+
+class FeedApp(Application):
+    """Serves feeds. clock: seconds since 1970."""
+
+    def __init__(self, feeds: Feeds, clock: Callable[[], float]) -> None:
+        self.feeds, self.clock = feeds, clock
         self.numbers: dict[str, PollNumbers] = {}
 
     def answer(self, request: Request) -> Answer:
         try:
             return self.find(request)
         except RequestError as fault:
-            return problem(fault.status, str(fault), cache=BRIEF)
+            return refusal(fault)
 
     def find(self, request: Request) -> Answer:
         """Raises RequestError."""
@@ -78,16 +130,17 @@ class FeedApp(Application):
         # A root of trust or a dataset that is missing now may be there in a second: the answer is kept briefly.
         if route is None or ".." in route["dataset"]:
             raise RequestError(404, "not a path of a feed")
-        base = self.public / route["dataset"]
+        dataset = route["dataset"]
         if route["head"]:
-            return self.head(route["dataset"], request, read_poll(query, request.values.get(b"if-none-match")))
+            poll = read_poll(query, request.values.get(b"if-none-match"))
+            return self.head(dataset, request, poll)
         if route["trust"]:
-            return open_file(base / "trust" / route["trust"], b"application/cose", b"", request)
-        return open_file(base / "blobs" / route["blob"], b"application/octet-stream", route["blob"].encode(), request)
+            return self.feeds.trust(dataset, int(route["trust"]), request)
+        return self.feeds.blob(dataset, route["blob"], request)
 
     def listing(self) -> Response:
         """What there is, for people and probes."""
-        found = {name: self.heads.current(name) for name in self.heads.datasets()}
+        found = {name: self.feeds.current(name) for name in self.feeds.datasets()}
         datasets = {
             name: {
                 "version": head.version,
@@ -106,10 +159,10 @@ class FeedApp(Application):
 
     def head(self, dataset: str, request: Request, poll: HeldPoll | None) -> Answer:
         """Raises RequestError."""
-        generation = self.heads.signal(dataset).generation  # before the look: no move is lost between them
-        found = self.heads.current(dataset)
+        found = self.feeds.current(dataset)
         if found is None:
-            raise RequestError(404, f"no dataset {dataset!r} here")
+            return self.await_first(dataset, request, poll)
+        signal = self.feeds.signal(dataset)
         if poll is None:
             fields = ((b"ETag", found.etag), (b"Cache-Control", HEAD_LIFE))
             if names_tag(request.values.get(b"if-none-match", b""), found.etag):
@@ -119,15 +172,31 @@ class FeedApp(Application):
         if found.newest_version > poll.after or not known or not poll.wait_s:
             return self.end_poll(dataset, poll, found)
         resume = partial(self.resume, dataset, poll, found.news)
-        return Held(self.heads.signal(dataset), generation, poll.wait_s, resume)
+        return Held(signal, signal.generation, poll.wait_s, resume)
+
+    def await_first(self, dataset: str, request: Request, poll: HeldPoll | None) -> Answer:
+        """There is no head. Raises RequestError, unless one is expected."""
+        if not self.feeds.expect(dataset):
+            raise RequestError(404, f"no dataset {dataset!r} here")
+        signal = self.feeds.signal(dataset)
+        return Held(signal, signal.generation, EXPECTED_S, partial(self.see_first, dataset, request, poll))
+
+    def see_first(self, dataset: str, request: Request, poll: HeldPoll | None, last: bool) -> Answer:
+        """A request that waited for the first head."""
+        try:
+            if last and self.feeds.current(dataset) is None:
+                raise RequestError(503, f"dataset {dataset!r} is being asked for", headers=(("Retry-After", "5"),))
+            return self.head(dataset, request, poll)
+        except RequestError as fault:
+            return refusal(fault)
 
     def resume(self, dataset: str, poll: HeldPoll, before: object, last: bool) -> Answer:
         """A held poll, when the head is another one. News are a later version, a rollout that moves, and takedowns; a
         head that was only signed anew waits for the end of the poll.
         """
-        signal = self.heads.signal(dataset)
+        signal = self.feeds.signal(dataset)
         generation = signal.generation
-        found = self.heads.current(dataset)
+        found = self.feeds.current(dataset)
         if found is None:
             return problem(404, f"no dataset {dataset!r} here", cache=BRIEF)
         if last or found.newest_version > poll.after or found.news != before:
@@ -155,6 +224,11 @@ class FeedApp(Application):
         if poll.tags is None and known and found.newest_version <= poll.after:
             return Response(204, fields)
         return whole_head(found, fields)
+
+
+def refusal(fault: RequestError) -> Response:
+    extra = tuple((name.encode(), value.encode()) for name, value in fault.headers)
+    return problem(fault.status, str(fault), extra, BRIEF)
 
 
 def whole_head(found: PublicHead, fields: Fields) -> Response:
@@ -191,45 +265,9 @@ def read_poll(query: bytes, tags: bytes | None) -> HeldPoll | None:
     return HeldPoll(numbers["after"], min(numbers.get("wait", 0), WAIT_S), numbers.get("poll"), tags)
 
 
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def open_file(path: Path, kind: bytes, tag: bytes, request: Request) -> Response | FileResponse:
-    """The file, or the range of it that is asked for. tag: its entity tag without quotes; empty: it has none."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return problem(404, "no such file in the feed", cache=BRIEF)
-    except OSError as fault:
-        if fault.errno == errno.ELOOP:
-            return problem(404, "no such file in the feed", cache=BRIEF)
-        logger.error("read %s: %s", path, fault.strerror)
-        return problem(503, "the file cannot be read just now; ask again", ((b"Retry-After", b"1"),))
-    try:
-        found = choose_part(handle, kind, tag, request)
-    except BaseException:
-        os.close(handle)
-        raise
-    if not isinstance(found, FileResponse):
-        os.close(handle)
-    return found
-
-
-def choose_part(handle: int, kind: bytes, tag: bytes, request: Request) -> Response | FileResponse:
-    size = os.fstat(handle).st_size
-    fields: Fields = ((b"Cache-Control", IMMUTABLE),)
-    wanted = None
-    if tag:
-        fields = (*fields, (b"ETag", b'"%b"' % tag), (b"Accept-Ranges", b"bytes"))
-        stored = ((b"etag", b'"%b"' % tag),)
-        if not_modified(request.fields, stored):
-            return Response(304, fields)
-        try:
-            wanted = wanted_range(request.fields, stored, size) if request.method == "GET" else None
-        except RangeNotSatisfiable:
-            return problem(416, f"the file has {size} bytes", (content_range(None, size),), BRIEF)
-    first, length = (0, size) if wanted is None else (wanted.first, wanted.size)
-    fields = ((b"Content-Type", kind), *fields, (b"Content-Length", b"%d" % length))
-    if wanted is not None:
-        fields = (*fields, content_range(wanted, size))
-    return FileResponse(200 if wanted is None else 206, fields, handle, first, length)
+def connection_limits() -> Limits:
+    """As many connections as descriptors allow: a device holds one all the time, a proxy before us many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # A blob being sent takes a second descriptor.
+    most = max(min((soft if soft != resource.RLIM_INFINITY else hard) - SPARE_FILES, 2 * MOST_CONNECTIONS) // 2, 64)
+    return Limits(connections=most, per_peer=most)

@@ -35,8 +35,8 @@ while (window.seen.length < args[0]) await new Promise((go) => setTimeout(go, 5)
 return window.seen;
 """
 COMPRESSED = """
-const link = (await fetch("/v1/catalog/titles?limit=1")).headers.get("Link");
-await (await fetch(link.match(/<([^>]+)>; rel="compression-dictionary"/)[1])).arrayBuffer();
+const name = (await (await fetch("/v1/catalog")).json()).dictionaries.titles;
+await (await fetch("/v1/catalog/titles?dictionary=" + name)).arrayBuffer();
 for (let limit = 20; limit < 120; limit++) {
   const answer = await fetch("/v1/catalog/titles?limit=" + limit);
   const found = [answer.headers.get("Content-Encoding"), (await answer.json()).items.length === limit];

@@ -11,7 +11,7 @@ import trio
 
 from edged.http.h2.frames import ErrorCode
 from edged.http.meter import Meter
-from edged.serve.answers.dictionary import samples_of
+from edged.serve.answers.dictionary import split
 from edged.serve.apps import Api
 from tests.http.protocols import PRIOR, PROTOCOLS, Ask, Everywhere, Got, everywhere
 from tests.http.tls.pem import make
@@ -41,7 +41,7 @@ PARAMETERS += [
 ]
 OTHERS = ["/", "/v1", "/v1/", "/v1?", "/v1/catalog", "/openapi.json", "/v1x", "/v1/catalog/titles?dictionary=0"]
 OTHERS += [
-    f"/v1/catalog/titles?dictionary={sha256(samples_of(make_dataset().trained, 'titles')).hexdigest()}",
+    f"/v1/catalog/titles?dictionary={sha256(split(make_dataset().trained)['titles']).hexdigest()}",
     "/v1/catalog/titles?",
     "//v1",
 ]

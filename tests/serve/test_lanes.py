@@ -16,13 +16,13 @@ from edged.errors import DamageError
 from edged.http.application import Response
 from edged.http.lane import lane as fastlane
 from edged.http.request import Request
-from edged.serve.answers.dictionary import samples_of
+from edged.serve.answers.dictionary import split
 from tests.serve.lanes import Client, Lanes, Reply, ask_once, client, head, running_lanes
 from tests.serve.memory import NOW, MemoryView, make_dataset
 
 KEYS = ["1997/Film_0007", "1997%2FFilm_0007", "1993/Film_0003", "none", "%C3%BC/1%25", "%", "%ff", "", "a" * 513]
 COLLECTIONS = ["titles", "people", "none", "%74itles"]
-TRAINED = sha256(samples_of(make_dataset().trained, "titles"))
+TRAINED = sha256(split(make_dataset().trained)["titles"])
 DICTIONARY = f"/v1/catalog/titles?dictionary={TRAINED.hexdigest()}"
 PLACES = ["catalog/titles", "catalog/people", "catalog/none", "empty/titles", "catalog", "none", "catalog/changes"]
 PARAMETERS = ["keys=1997/Film_0007,none", "limit=3", "limit=0", "after=1993/Film_0003", "prefix=199"]

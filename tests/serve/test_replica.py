@@ -13,7 +13,7 @@ import zstandard
 import edged
 from edged.config import ServeConfig
 from edged.replica.writer import Writer
-from edged.serve.answers.dictionary import samples_of
+from edged.serve.answers.dictionary import split
 from edged.serve.app_server import AppServer
 from tests.replica.feeds import Publisher, made_up
 from tests.serve.lanes import ask_once, head
@@ -52,7 +52,7 @@ async def test_the_real_replica_is_served_and_followed(tmp_path: Path) -> None:
 
 async def check_dictionary(url: str, publisher: Publisher, data: bytes, raw: bytes) -> None:
     """The collection's part of the slice's dictionary is served, and answers come compressed with it."""
-    dictionary = samples_of(publisher.dictionaries["core"], "titles")
+    dictionary = split(publisher.dictionaries["core"])["titles"]
     found = await ask_once(url, head("GET", f"/v1/catalog/titles?dictionary={sha256(dictionary).hexdigest()}"))
     assert found.body == dictionary
     name = b64encode(sha256(dictionary).digest())

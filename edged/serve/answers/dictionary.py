@@ -8,6 +8,7 @@ decode with less. So answers are compressed anew, once, and remembered like any 
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
 from hashlib import sha256
 from threading import Lock
 
@@ -29,9 +30,12 @@ LIFE = (
 LEAST_BYTES = 512  # of samples; with fewer, what an answer gains is less than the head of dcz
 
 
-def samples_of(dictionary: bytes, collection: str) -> bytes:
-    """The samples of one collection in a slice's dictionary."""
-    return b"".join(value for name, value in samples(dictionary) if name == collection)
+def split(dictionary: bytes) -> dict[str, bytes]:
+    """The samples of each collection in a slice's dictionary, where they are enough."""
+    found: dict[str, bytearray] = {}
+    for collection, value in samples(dictionary):
+        found.setdefault(collection, bytearray()).extend(value)
+    return {collection: bytes(data) for collection, data in found.items() if len(data) >= LEAST_BYTES}
 
 
 class Trained:
@@ -55,39 +59,48 @@ class Trained:
             return HEADER + self.sha256 + self.engine.compress(body)
 
 
-class Dictionaries:
-    """The dictionaries of the collections of each dataset's present version.
-
-    found: by dataset its view and what was found for it; made: by dataset and collection the SHA-256 of the slice's
-    dictionary that one was made of.
+class OfVersion:
+    """The dictionaries of one view. sources: by the SHA-256 of a slice's dictionary those made of it; former: so too of
+    the view before.
     """
 
+    def __init__(self, view: View, former: Mapping[bytes, Mapping[str, Trained]]) -> None:
+        self.view = view
+        self.former = former
+        self.sources: dict[bytes, Mapping[str, Trained]] = {}
+        self.found: dict[str, Trained | None] = {}
+
+    def of(self, collection: str) -> Trained | None:
+        if collection not in self.found:
+            self.found[collection] = self.made_of(*self.view.dictionary(collection)).get(collection)
+        return self.found[collection]
+
+    def made_of(self, source: bytes, data: bytes) -> Mapping[str, Trained]:
+        made = self.sources.get(source, self.former.get(source))
+        if made is None:
+            made = {name: Trained(self.view.dataset, name, own) for name, own in split(data).items()}
+        self.sources[source] = made
+        return made
+
+
+class Dictionaries:
+    """The dictionaries of the collections of each dataset's present version."""
+
     def __init__(self) -> None:
-        self.found: dict[str, tuple[View, dict[str, Trained | None]]] = {}
-        self.made: dict[tuple[str, str], tuple[bytes, Trained | None]] = {}
+        self.known: dict[str, OfVersion] = {}
 
     def of(self, view: View, collection: str) -> Trained | None:
         """None where a collection of the view has none. Raises DamageError."""
-        held, found = self.found.get(view.dataset, (None, {}))
-        if held is not view:
-            found = {}
-            self.found[view.dataset] = (view, found)
-            for name in [*self.made]:
-                if name[0] == view.dataset and name[1] not in view.collections:
-                    self.made.pop(name, None)
-        if collection not in found:
-            found[collection] = self.make(view, collection)
-        return found[collection]
+        known = self.known.get(view.dataset)
+        if known is None or known.view is not view:
+            former = known.sources if known is not None else {}
+            known = self.known[view.dataset] = OfVersion(view, former)
+        return known.of(collection)
 
-    def make(self, view: View, collection: str) -> Trained | None:
-        source, data = view.dictionary(collection)
-        name = (view.dataset, collection)
-        made = self.made.get(name)
-        if made is None or made[0] != source:
-            own = samples_of(data, collection)
-            made = (source, Trained(*name, own) if len(own) >= LEAST_BYTES else None)
-            self.made[name] = made
-        return made[1]
+    def named(self, view: View) -> dict[str, str]:
+        """The SHA-256 of each collection's dictionary, in hexadecimal digits. Raises DamageError."""
+        found = ((collection, self.of(view, collection)) for collection in sorted(view.collections))
+        return {collection: trained.sha256.hex() for collection, trained in found if trained is not None}
 
 
 def offers_dcz(accept_encoding: str | None) -> bool:

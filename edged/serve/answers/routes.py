@@ -194,6 +194,7 @@ def answer_dataset(inquiry: Inquiry, view: View) -> Response:
         "views": sorted(view.schema.views),
         "indexes": {name: list(item.index) for name, item in view.schema.collections.items() if item.index},
         "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
+        "dictionaries": inquiry.service.dictionaries.named(view),
     }
     form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
     return respond(inquiry, encode_document(document, is_binary(form)), form, kept=PER_MOMENT)
@@ -208,9 +209,7 @@ def answer_dictionary(inquiry: Inquiry, view: View, collection: str, name: str) 
     form = choose_format(inquiry.request.get(b"accept"), (DICTIONARY,))
     trained = inquiry.service.dictionaries.of(view, collection)
     if trained is None or trained.sha256.hex() != name:
-        what = (
-            f"no dictionary {name!r:.80} of collection {collection!r} now; ask for dcz, and Link names the present one"
-        )
+        what = f"no dictionary {name!r:.80} of collection {collection!r} now; the dataset names the present one"
         raise RequestError(404, what)
     return respond(inquiry, trained.data, form, kept=Kept(LIFE, extra=((b"Use-As-Dictionary", trained.match),)))
 

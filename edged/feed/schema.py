@@ -27,6 +27,11 @@ class CollectionSchema(NamedTuple):
     valid: tuple[str, ...] = ()
     rank: str = ""
 
+    @property
+    def times(self) -> tuple[str, ...]:
+        """The fields in which a text of RFC 3339 counts as a time."""
+        return self.interval
+
 
 class ViewRule(NamedTuple):
     """What a view does to the records of one collection.

@@ -15,7 +15,6 @@ import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import floor
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -28,14 +27,11 @@ from edged.replica.files.disk import COUNTER, MANIFEST, PREVIOUS, VersionCounter
 from edged.replica.layers.lookup import STILL, Following, Getter
 from edged.replica.layers.pool import Pool
 from edged.replica.loading import LoadedVersion, load, nothing
-from edged.replica.view import ChangedRecord, View
+from edged.replica.view import ChangedRecord, Match, View
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
+    from edged.replica.layers.asked import Time
     from edged.replica.layers.question import Question
-
-    Time = int | float | datetime
 
 NO_COUNTER_CHECK, TRY_AGAIN = -1, -2
 RETRY_S, RETRY_MOST_S = 1.0, 60.0  # between attempts at a version that cannot be read; doubled each time
@@ -46,7 +42,7 @@ PASSING = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.
 OF_A_MAPPING = ["get", "items", "keys", "values"]
 PUBLIC_OF_REPLICA = ["at_version", "close", "data_dir", "follow", *OF_A_MAPPING]
 PUBLIC_OF_DATASET = ["changes", "fault", "name", "version", "view", *OF_A_MAPPING]
-PUBLIC_OF_COLLECTION = ["count", "get_many", "get_raw", "name", "search", "where", *OF_A_MAPPING]
+PUBLIC_OF_COLLECTION = ["count", "get_many", "get_raw", "groups", "name", "search", "where", *OF_A_MAPPING]
 
 
 class RetryWatch:
@@ -291,9 +287,35 @@ class Collection(Mapping[str, Any]):
         an indexed field of which each value comes but once. A dotted field is given as `**{"a.b": value}`. Raises
         QueryError for a field that is not declared so.
         """
-        question = question_of(conditions, order=order, at=at, between=between, distinct=distinct)
-        for match in self.dataset.view().ask(self.name, question, limit=limit):
-            yield match.key, cbor2.loads(match.value)
+        question = question_of(conditions, order, at, between, distinct)
+        return self.values_of(self.dataset.view().ask(self.name, question, limit=limit))
+
+    def search(
+        self, text: str, *, order: str = "", distinct: str = "", limit: int | None = 50, **conditions: Any
+    ) -> list[tuple[str, Any]]:
+        """(key, value), the best first, of records that hold every word of `text`, or words that begin so.
+
+        Conditions, order and distinct are those of `where`, `at` and `between` among them.
+        """
+        at, between = conditions.pop("at", None), conditions.pop("between", None)
+        question = question_of(conditions, order, at, between, distinct)._replace(text=text or " ")
+        return list(self.values_of(self.dataset.view().ask(self.name, question, limit=limit)))
+
+    def groups(
+        self, by: str, *, limit: int = 50, order: str = "", **conditions: Any
+    ) -> dict[Any, list[tuple[str, Any]]]:
+        """At most `limit` (key, value) for each value of the indexed field `by`: of those in `conditions`, or of all.
+
+        Conditions are those of `where`, `at` and `between` among them.
+        """
+        at, between = conditions.pop("at", None), conditions.pop("between", None)
+        question = question_of(conditions, order, at, between, conditions.pop("distinct", ""))
+        found = self.dataset.view().ask_by_group(self.name, question, by, limit=limit)
+        return {group.value: list(self.values_of(group.matches)) for group in found}
+
+    def values_of(self, found: Iterable[Match]) -> Iterator[tuple[str, Any]]:
+        """What is handed out of matches."""
+        return ((match.key, cbor2.loads(match.value)) for match in found)
 
     def count(
         self,
@@ -304,17 +326,13 @@ class Collection(Mapping[str, Any]):
         **conditions: Any,
     ) -> Any:
         """How many records meet conditions as in `where`; with `by`, an indexed field, a dict from value to number."""
-        question = question_of(conditions, at=at, between=between)
+        question = question_of(conditions, "", at, between)
         found = self.dataset.view().tally(self.name, question, (by,) if by else ())
         if not by:
             return found.total
         from edged.replica.indexes.terms import value_of  # here, as only queries need it
 
         return {value_of(term): number for term, number in found.facets[by].items()}
-
-    def search(self, text: str, *, limit: int = 50) -> list[tuple[str, Any]]:
-        """(key, value), the best first, of records that hold every word of `text`, or words that begin so."""
-        return [(key, cbor2.loads(data)) for key, data in self.dataset.view().search(self.name, text, limit=limit)]
 
     def __repr__(self) -> str:
         return f"<edged collection {self.dataset.name}/{self.name}>"
@@ -386,32 +404,15 @@ class Replica(Mapping[str, Dataset]):
 
 def question_of(
     conditions: Mapping[str, Any],
-    *,
     order: str = "",
     at: Time | None = None,
     between: tuple[Time, Time] | None = None,
     distinct: str = "",
 ) -> Question:
-    """What the keyword arguments of `where` ask for."""
-    from edged.replica.layers.question import OPERATORS, Question  # here, so that gets and lists do not load it
+    """What keyword arguments ask for."""
+    from edged.replica.layers.asked import by_keywords, interval_of  # here, so that gets and lists do not load it
 
-    where: dict[str, Any] = {}
-    ranges: dict[str, dict[str, Any]] = {}
-    for name, value in conditions.items():
-        field, _, operator = name.rpartition("__")
-        if field and operator in OPERATORS:
-            ranges.setdefault(field, {})[operator] = value
-        else:
-            where[name] = value
-    during = None if at is None else (seconds(at), seconds(at) + 1)
-    if between is not None:
-        during = seconds(between[0]), seconds(between[1])
-    return Question(where, ranges, during, order, None, distinct)
-
-
-def seconds(time: Time) -> int:
-    """Whole seconds since 1970."""
-    return floor(time if isinstance(time, int | float) else time.timestamp())
+    return by_keywords(conditions)._replace(during=interval_of(at, between), order=order, distinct=distinct)
 
 
 def may_pass(fault: BaseException | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cbor2
@@ -16,10 +16,12 @@ from edged.replica.files.settings import ReplicaSettings, takedown_mark
 from edged.replica.layers.layers import Found, Layers
 from edged.replica.layers.lookup import Following, Getter, getter
 
+MOVED = 100  # places by which a match is looked for that has moved since the page before
+
 if TYPE_CHECKING:
     from edged.replica.layers import search
     from edged.replica.layers.query import Records, Tally
-    from edged.replica.layers.question import Cursor, Question
+    from edged.replica.layers.question import Cursor, Declared, Question
 
 
 class SliceInfo(NamedTuple):
@@ -42,19 +44,28 @@ class ChangedRecord(NamedTuple):
 
 
 class Match(NamedTuple):
-    """A record that answers a question. term: by which it is ordered, None where it lacks the field or goes by key."""
+    """A record that answers a question. term: by which it is ordered, None where it lacks the field or goes by key;
+    position: how many came before it, of the best first.
+    """
 
     key: str
     value: bytes
     term: bytes | None = None
-    ordered: bool = False
+    position: int = 0
 
-    @property
-    def cursor(self) -> str:
-        """From where the next page goes on."""
+    def cursor(self, question: Question) -> str:
+        """From where the next page of a question goes on."""
         from edged.replica.layers.question import Cursor, write_cursor  # here, so that gets and lists do not load it
 
-        return write_cursor(Cursor(self.term, self.key), ordered=self.ordered)
+        return write_cursor(Cursor(self.term, self.key, self.position), question)
+
+
+class Group(NamedTuple):
+    """The matches that hold one value of an indexed field. cursor: from where the next page goes on, of groups."""
+
+    value: Any
+    matches: list[Match]
+    cursor: str
 
 
 class View:
@@ -212,13 +223,23 @@ class View:
 
     def ask(self, collection: str, question: Question, *, limit: int | None = None) -> Iterator[Match]:
         """The records that answer a question, in its order; see Question. Raises QueryError, DamageError."""
-        from edged.replica.layers import question as asking  # as above
+        from edged.replica.layers.question import read_cursor  # as above
 
-        self.require_whole()  # first, as damage may be to the schema
-        asking.check(question, self.rules(collection), collection, self.dataset)
-        cursor = asking.read_cursor(question.after, ordered=bool(question.order))
-        found = self.in_order(collection, question, cursor)
-        return islice(self.distinct(found, question.distinct) if question.distinct else found, limit)
+        slices, question = self.prepare(collection, question)
+        cursor = read_cursor(question)
+        if question.is_ranked:
+            found = self.best(collection, question, cursor)
+        elif question.distinct and cursor is not None:
+            found = self.distinct_past(collection, question, cursor, slices)
+        else:
+            found = self.in_order(collection, question, cursor, slices)
+            found = self.distinct(found, question.distinct) if question.distinct else found
+        return islice(found, limit)
+
+    def declared(self, collection: str) -> Declared:
+        from edged.replica.layers.question import Declared
+
+        return Declared(self.rules(collection), collection, self.dataset)
 
     def sources(self, collection: str) -> list[list[Records]]:
         """What answers questions about a collection, by slice."""
@@ -226,10 +247,26 @@ class View:
 
         return [query.sources_of(layers, self.schema, collection) for layers in self.layers]
 
+    def prepare(self, collection: str, question: Question) -> tuple[list[list[Records]], Question]:
+        """(what answers, by slice; the question with bounds of one kind). Raises QueryError, DamageError."""
+        from edged.replica.layers import question as asking  # as above
+
+        self.require_whole()  # first, as damage may be to the schema
+        question = asking.check(question, self.declared(collection))
+        if question.is_plain:
+            return [], question
+        slices = self.sources(collection)
+        if question.ranges:
+            from edged.replica.layers import query
+
+            every = [source for sources in slices for source in sources]
+            question = asking.settled(question, lambda field: query.kinds_in(every, field))
+        return slices, question
+
     def in_order(
-        self, collection: str, question: Question, cursor: Cursor | None, slices: Sequence[Sequence[Records]] = ()
+        self, collection: str, question: Question, cursor: Cursor | None, slices: Sequence[Sequence[Records]]
     ) -> Iterator[Match]:
-        """slices: the sources, if they are known."""
+        """By key or by a declared order, from `cursor` on."""
         if question.is_plain:
             for key, value in self.scan(collection, after=cursor.key if cursor is not None else None):
                 yield Match(key, value)
@@ -237,7 +274,6 @@ class View:
         from edged.replica.layers import query
 
         hidden, seen = self.hidden.get(collection, set()), set()
-        slices = slices or self.sources(collection)
         ordered = bool(question.order)
         if ordered:
             merged = query.by_order([source for sources in slices for source in sources], question, cursor)
@@ -254,7 +290,7 @@ class View:
                 seen.add(key)
             data = pack.value(place)
             if data is not None:
-                yield Match(key, data, term, ordered)
+                yield Match(key, data, term)
 
     def distinct(self, found: Iterator[Match], field: str) -> Iterator[Match]:
         """The first match of each value of a field; those without it all."""
@@ -267,27 +303,59 @@ class View:
                 seen |= held
                 yield match
 
-    def ask_by_group(
-        self, collection: str, question: Question, field: str, *, limit: int
-    ) -> Iterator[tuple[Any, list[Match]]]:
-        """(value, at most `limit` records) for each value of an indexed field: those asked for, or all, in order.
+    def distinct_past(
+        self, collection: str, question: Question, cursor: Cursor, slices: Sequence[Sequence[Records]]
+    ) -> Iterator[Match]:
+        """`distinct` after `cursor`: which values have come before is known from the beginning on alone."""
+        from edged.replica.layers.question import Cursor, is_past
 
-        Raises QueryError for a field without an index.
+        for match in self.distinct(self.in_order(collection, question, None, slices), question.distinct):
+            if is_past(Cursor(match.term, match.key), cursor, question):
+                yield match
+
+    def best(self, collection: str, question: Question, cursor: Cursor | None) -> Iterator[Match]:
+        """Those that hold the words asked for, the best first, after `cursor`."""
+        from edged.replica.layers import query
+
+        hidden = self.hidden.get(collection, set())
+        streams = [query.by_relevance(layers, self.schema, collection, question, hidden) for layers in self.layers]
+        found = numbered(heapq.merge(*streams))
+        last = -1
+        if cursor is not None:  # its match may have moved, or gone, since the page before
+            first = list(islice(found, cursor.position + MOVED))
+            last = next((one.position for one in first if one.key == cursor.key), cursor.position - 1)
+            found = chain(first, found)
+        if question.distinct:
+            found = self.distinct(found, question.distinct)
+        return (match for match in found if match.position > last)
+
+    def ask_by_group(self, collection: str, question: Question, field: str, *, limit: int) -> Iterator[Group]:
+        """At most `limit` records for each value of an indexed field: of those asked for, in that order, or of all.
+
+        The question's `after` is the cursor of a Group. Raises QueryError for a field without an index.
         """
         from edged.replica.layers import query
-        from edged.replica.layers.question import Question, check
+        from edged.replica.layers import question as asking
 
-        check(Question(where={field: ()}), self.rules(collection), collection, self.dataset)
-        check(question, self.rules(collection), collection, self.dataset)
-        asked, slices = question.where.get(field), self.sources(collection)
-        if asked is None:
-            asked = query.all_values(slices, field)
-        for value in asked if isinstance(asked, tuple | list) else (asked,):
-            one = question._replace(where={**question.where, field: value}, after=None)
-            matches = self.in_order(collection, one, None, slices)
-            found = list(islice(self.distinct(matches, question.distinct) if question.distinct else matches, limit))
-            if found:
-                yield value, found
+        self.declared(collection).require(f"group={field}", field, "index")
+        after, question = question.after, question._replace(after=None)
+        slices, question = self.prepare(collection, question)
+        wanted = question.where.get(field)
+        if wanted is None:
+            slices = slices or self.sources(collection)
+            found = query.all_values(slices, field)
+        else:
+            found = query.values_in(wanted)
+        for value, cursor in asking.from_group(found, after):
+            one = question._replace(where={**question.where, field: value})
+            if one.is_ranked:
+                matches = self.best(collection, one, None)
+            else:
+                matches = self.in_order(collection, one, None, slices)
+                matches = self.distinct(matches, question.distinct) if question.distinct else matches
+            first = list(islice(matches, limit))
+            if first:
+                yield Group(value, first, cursor)
 
     def tally(self, collection: str, question: Question, facets: Sequence[str] = ()) -> Tally:
         """How many records answer a question, and for each of the indexed fields `facets` how many hold each value.
@@ -295,24 +363,21 @@ class View:
         Raises QueryError, DamageError.
         """
         from edged.replica.layers import query
-        from edged.replica.layers.question import Question, check
 
-        self.require_whole()
-        rules = self.rules(collection)
-        check(question, rules, collection, self.dataset)
-        check(Question(where=dict.fromkeys(facets, ())), rules, collection, self.dataset)
+        for field in facets:
+            self.declared(collection).require(f"facets={field}", field, "index")
+        slices, question = self.prepare(collection, question)
         if question.is_plain and not facets:
             return query.Tally(self.collections.get(collection, 0), {})
+        slices = slices or self.sources(collection)
         hidden, result = self.hidden.get(collection, set()), query.Tally(0, {field: {} for field in facets})
-        for number, layers in enumerate(self.layers):
+        for number, sources in enumerate(slices):
             before = self.layers[:number]
 
             def counts(key: str, before: list[Layers] = before) -> bool:
                 return key not in hidden and all(one.get(collection, key) is None for one in before)
 
-            result = result.plus(
-                query.tally(query.sources_of(layers, self.schema, collection), question, facets, counts)
-            )
+            result = result.plus(query.tally(sources, question, facets, counts))
         return result
 
     def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]:
@@ -320,23 +385,10 @@ class View:
 
         Raises QueryError where the collection has no text fields.
         """
-        self.require_whole()
-        if not self.rules(collection).text:
-            raise QueryError(f"q: {collection} has no text fields; declare them in {self.dataset}.toml")
-        from edged.replica.indexes import terms  # here, so that gets and lists do not load it
+        from edged.replica.layers.question import Question  # here, so that gets and lists do not load it
 
-        return self.best(collection, terms.words(text), limit)
-
-    def best(self, collection: str, asked: list[str], limit: int) -> list[tuple[str, bytes]]:
-        """The best by tier, by title and by key."""
-        from edged.replica.layers import search  # here, so that gets and lists do not load it
-
-        ranked: dict[str, tuple[int, search.Hit]] = {}
-        hidden = self.hidden.get(collection, set())
-        for layers in self.layers if asked and limit > 0 else ():
-            for tier, hit in search.search(layers, self.schema, collection, asked, limit, hidden):
-                ranked.setdefault(hit[1], (tier, hit))
-        return [hit[1:] for _, hit in sorted(ranked.values())[:limit]]
+        found = self.ask(collection, Question(text=text or " "), limit=limit)
+        return [(match.key, match.value) for match in found]
 
     def changes(self, since: int) -> Iterator[ChangedRecord]:
         """Every record that changed after version `since`, once, as it is now, by (version, collection, key).
@@ -365,6 +417,15 @@ class View:
 
 def key_of(found: Found) -> str:
     return found[0]
+
+
+def numbered(found: Iterator[search.Ranked]) -> Iterator[Match]:
+    """Each record once, with how many came before it; slices may share some."""
+    seen: set[str] = set()
+    for _, (_, key, value) in found:
+        if key not in seen:
+            seen.add(key)
+            yield Match(key, value, position=len(seen) - 1)
 
 
 def begin_of(after: str | None, prefix: str) -> str:

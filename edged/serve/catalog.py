@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edged.errors import StoreError
 from edged.feed.schema import Schema
+
+if TYPE_CHECKING:
+    from edged.replica.layers.query import Tally
+    from edged.replica.layers.question import Question
+    from edged.replica.view import Group, Match
 
 Clock = Callable[[], float]
 """Seconds since 1970 that never fall behind the build, nor behind the last signed time seen (a box boots in 1970)."""
@@ -62,15 +67,9 @@ class View(Protocol):
     def scan(
         self, collection: str, *, after: str | None = None, prefix: str = "", limit: int | None = None
     ) -> Iterator[tuple[str, bytes]]: ...
-    def where(
-        self,
-        collection: str,
-        conditions: Mapping[str, Any],
-        *,
-        after: str | None = None,
-        limit: int | None = None,
-    ) -> Iterator[tuple[str, bytes]]: ...
-    def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]: ...
+    def ask(self, collection: str, question: Question, *, limit: int | None = None) -> Iterator[Match]: ...
+    def ask_by_group(self, collection: str, question: Question, field: str, *, limit: int) -> Iterator[Group]: ...
+    def tally(self, collection: str, question: Question, facets: Sequence[str] = ()) -> Tally: ...
     def changes(self, since: int) -> Iterator[ChangedRecord]: ...
 
 

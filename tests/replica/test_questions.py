@@ -15,7 +15,7 @@ from edged.errors import QueryError
 from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.indexes import terms
-from edged.replica.layers.question import Cursor, Question, read_cursor, span_between, write_cursor
+from edged.replica.layers.question import Cursor, Question, read_cursor, span_between, write_cursor, write_term
 from edged.replica.view import View
 from edged.replica.writer import Writer
 from edged.replica.writing.compaction import MergePolicy
@@ -112,7 +112,7 @@ def expected(
     found = [key for key in sorted(records) if keep(records[key])]
     if not field:
         return found
-    placed = {key: terms.order_term_of(records[key], field) for key in found}
+    placed = {key: terms.order_term_of(records[key], field, times=field in ("start", "end")) for key in found}
     first = sorted(
         (key for key in found if placed[key] is not None), key=lambda key: placed[key] or b"", reverse=falling
     )
@@ -161,7 +161,7 @@ def test_conditions_and_orders_answer_as_a_look_at_every_record_does(
         pages += [match.key for match in found]
         if len(found) < 7:
             break
-        after = found[-1].cursor
+        after = found[-1].cursor(question)
     assert pages == wanted
 
 
@@ -199,13 +199,13 @@ def test_counts_by_value_groups_and_distinct(replica: tuple[View, dict[str, Any]
             for term in terms.record_terms(record, field):
                 counts[term] = counts.get(term, 0) + 1
         assert tally.facets[field] == counts
-    groups = dict(view.ask_by_group("guide", question, "channel", limit=3))
+    groups = {group.value: group.matches for group in view.ask_by_group("guide", question, "channel", limit=3)}
     assert list(groups) == ["c1", "c2"]
     for channel, found in groups.items():
         wanted = [key for key in asked(view, question) if records[key]["channel"] == channel][:3]
         assert [match.key for match in found] == wanted
-    every = dict(view.ask_by_group("guide", Question(), "channel", limit=1))
-    assert list(every) == ["c0", "c1", "c2", "c3", "c4", "c5"]
+    every = list(view.ask_by_group("guide", Question(), "channel", limit=1))
+    assert [group.value for group in every] == ["c0", "c1", "c2", "c3", "c4", "c5"]
     once = [records[key].get("channel") for key in asked(view, Question(order="start", distinct="channel"))]
     named = [name for name in once if name is not None]
     assert sorted(named) == ["c0", "c1", "c2", "c3", "c4", "c5"]
@@ -220,12 +220,20 @@ def test_counts_by_value_groups_and_distinct(replica: tuple[View, dict[str, Any]
             Question(ranges={"channel": {"gte": 1}}),
             "where.channel.gte: guide has no order on channel, only on year, start",
         ),
-        (Question(order="-title"), "order=title"),
+        (Question(order="-title"), "order=-title: guide has no order on title, only on year, start"),
         (Question(distinct="year"), "distinct=year"),
         (Question(ranges={"year": {"gte": 1, "lt": "x"}}), "two kinds"),
         (Question(ranges={"year": {"gte": [1]}}), "no bound"),
         (Question(order="year", after="nonsense"), "after='nonsense'"),
         (Question(order="year", after="\udc80~x"), "after="),
+        (Question(order="year", after="é~x"), "after='é~x'"),
+        (Question(text="programme", after="k"), "after='k'"),
+        (Question(text="programme", after="-1~k"), "after='-1~k'"),
+        (
+            Question(ranges={"start": {"gte": "soon"}}),
+            "where.start.gte='soon': start holds numbers; ask for one of those",
+        ),
+        (Question(ranges={"start": {"gte": (True, "true")}}), "start holds numbers"),
     ],
 )
 def test_what_is_not_declared_says_what_is(
@@ -233,6 +241,75 @@ def test_what_is_not_declared_says_what_is(
 ) -> None:
     with pytest.raises(QueryError, match=words):
         list(replica[0].ask("guide", question))
+
+
+def test_a_bound_with_several_readings_is_of_the_type_that_the_index_holds(
+    replica: tuple[View, dict[str, Any]],
+) -> None:
+    view, records = replica
+    moment = "1970-01-12T18:00:00+01:00"
+    for bound in (1_011_600, (1_011_600, "1011600"), moment, (moment,)):
+        late = asked(view, Question(ranges={"start": {"gte": bound}}))
+        assert late == expected(records, lambda record: (terms.time_of(record.get("start")) or 0) >= 1_011_600), bound
+
+
+def test_pages_by_words_conditions_and_value(replica: tuple[View, dict[str, Any]]) -> None:
+    view, records = replica
+    year = {"year": {"gte": 1995}}
+    wanted = set(asked(view, Question({"channel": ("c1", "c2")}, year))) & set(asked(view, Question(text="progr 1")))
+    assert len(wanted) > 20
+    for question in (
+        Question({"channel": ("c1", "c2")}, year, text="progr 1"),
+        Question({"channel": ("c1", "c2")}, year, text="progr 1", order="-year"),
+        Question(text="progr", distinct="channel"),
+        Question(ranges=year, order="-start", distinct="channel"),
+        Question(ranges=year, distinct="genres"),
+    ):
+        every = asked(view, question)
+        pages: list[str] = []
+        after = None
+        while found := list(view.ask("guide", question._replace(after=after), limit=3)):
+            pages += [match.key for match in found]
+            after = found[-1].cursor(question)
+        assert pages == every, question
+        assert len(set(every)) == len(every)
+        if question.distinct:
+            once = [name for key in every for name in [records[key].get("channel")] if name]
+            assert question.distinct == "genres" or len(once) == len(set(once)) > 3
+        else:
+            assert set(every) == wanted
+            assert view.tally("guide", question).total == len(wanted)
+
+
+def test_a_page_of_the_best_goes_on_where_its_last_match_is_now(replica: tuple[View, dict[str, Any]]) -> None:
+    view, _ = replica
+    question = Question(text="progr")
+    best = asked(view, question)
+    for after, wanted in (
+        (f"3~{best[5]}", best[6:]),
+        (f"7~{best[5]}", best[6:]),
+        ("5~gone", best[5:]),
+        ("0~gone", best),
+    ):
+        assert asked(view, question._replace(after=after)) == wanted, after
+    assert asked(view, question._replace(after="999999999~gone")) == []
+
+
+def test_groups_have_pages(replica: tuple[View, dict[str, Any]]) -> None:
+    view, _ = replica
+    every = list(view.ask_by_group("guide", Question(order="year"), "channel", limit=2))
+    for number, group in enumerate(every):
+        rest = view.ask_by_group("guide", Question(order="year", after=group.cursor), "channel", limit=2)
+        assert list(rest) == every[number + 1 :]
+    between = write_term(terms.term("c3x"))  # of a value that is gone
+    rest = view.ask_by_group("guide", Question(order="year", after=between + "~"), "channel", limit=2)
+    assert [group.value for group in rest] == ["c4", "c5"]
+    with pytest.raises(QueryError, match="after='é'"):
+        list(view.ask_by_group("guide", Question(after="é"), "channel", limit=2))
+    favourites = Question({"channel": ("c4", "c1", "c4")})
+    assert [group.value for group in view.ask_by_group("guide", favourites, "channel", limit=2)] == ["c4", "c1"]
+    words = list(view.ask_by_group("guide", Question(text="progr 1"), "channel", limit=2))
+    assert [match.key for match in words[1].matches] == asked(view, Question({"channel": "c1"}, text="progr 1"), 2)
 
 
 def test_a_collection_without_an_interval_says_so(replica: tuple[View, dict[str, Any]]) -> None:
@@ -249,9 +326,6 @@ def test_terms_sort_as_values_do_and_cursors_come_back() -> None:
         None, False, True, -1e300, -(1 << 63), -2.5, -2, -1, 0, 5e-324, 0.5, 1, 2, 2**53 - 1, 2**53, 2**53 + 1,
         2**53 + 2, 2**63, 2**64 - 1, 1e300, "", "\0", "a", "a\0", "ab", "b", "é", "\U0001f600",
     ]  # fmt: skip
-    values.sort(
-        key=lambda value: not (isinstance(value, float) and value < -(1 << 63)) if type(value) is float else False
-    ) if False else None
     found = [terms.order_term(value) for value in values if value not in (-(1 << 63), -1e300)]
     assert found == sorted(found, key=lambda item: item or b"")
     assert len(set(found)) == len(found)
@@ -262,10 +336,14 @@ def test_terms_sort_as_values_do_and_cursors_come_back() -> None:
         assert (terms.value_of(term), type(terms.value_of(term))) == (value, type(value))
     assert terms.order_term(2.0) == terms.order_term(2)
     assert terms.order_term(0.0) == terms.order_term(-0.0) == terms.order_term(0)
+    assert b"n" < terms.order_term(-(10**400)) < terms.order_term(-1e300)  # type: ignore[operator]  # as bounds may be
+    assert terms.order_term(1e300) < terms.order_term(10**400) < b"o"  # type: ignore[operator]
+    assert terms.order_term(2**64 - 1) < terms.order_term(10**25 + 7) < terms.order_term(10**26)  # type: ignore[operator]
     assert terms.order_term([]) is terms.order_term({}) is terms.order_term(float("nan")) is None
     for item in found:
         for key in ("k", "a~b", "é"):
-            assert read_cursor(write_cursor(Cursor(item, key), ordered=True), ordered=True) == (item, key)
+            ordered = Question(order="year")
+            assert read_cursor(ordered._replace(after=write_cursor(Cursor(item, key), ordered))) == (item, key, 0)
 
 
 @pytest.mark.parametrize(
@@ -303,6 +381,12 @@ def test_the_embedded_api_asks_alike(tmp_path: Path) -> None:
         assert titles.count(at=moment) == len(on)
         assert titles.count() == len(titles) == len(every)
         assert sum(titles.count(by="channel").values()) == sum("channel" in value for value in every.values())
+        assert titles.groups("channel", channel=("c1", "c2"), limit=2, order="year") == {
+            name: list(titles.where(channel=name, order="year", limit=2)) for name in ("c1", "c2")
+        }
+        found = titles.search("programme", year__gte=2000, at=1_010_000, order="-year", limit=None)
+        assert {key for key, _ in found} == {key for key, _ in titles.where(year__gte=2000, at=1_010_000)}
+        assert titles.search("") == titles.search("'") == []
         within = [key for key, value in every.items() if holds(value, 1_000_000, 1_005_000)]
         assert [key for key, _ in titles.where(between=(1_000_000, 1_005_000))] == within
 

@@ -14,6 +14,21 @@ import cbor2
 from edged.errors import ChainError
 from edged.feed.cbor import encode, encode_record
 from edged.feed.schema import CollectionSchema, Schema, ViewRule
+from edged.replica.indexes import terms
+from edged.replica.layers.query import Tally, values_in
+from edged.replica.layers.question import (
+    Cursor,
+    Declared,
+    Question,
+    check,
+    from_group,
+    groups_of,
+    is_past,
+    read_cursor,
+    settled,
+    spans_of,
+)
+from edged.replica.view import Group, Match
 
 NOW = 1_800_000_000.0
 
@@ -88,30 +103,95 @@ class MemoryView:
         found = [key for key in keys[begin:] if key.startswith(prefix)]
         return iter([(key, self.records[collection][key]) for key in found[:limit]])
 
-    def where(
-        self, collection: str, conditions: Mapping[str, Any], *, after: str | None = None, limit: int | None = None
-    ) -> Iterator[tuple[str, bytes]]:
-        def fits(raw: bytes) -> bool:
-            value = cbor2.loads(raw)
-            for name, wanted in conditions.items():
-                have = value.get(name)
-                items = have if isinstance(have, list) else [have]
-                any_of = wanted if isinstance(wanted, tuple) else (wanted,)
-                if not any(type(item) is type(one) and item == one for item in items for one in any_of):
-                    return False
-            return True
+    def fits(self, collection: str, question: Question) -> list[Match]:
+        """By a look at every record."""
+        question = check(question, self.declared(collection))
+        rules = self.schema.collections.get(collection, CollectionSchema())
 
-        return iter([item for item in self.scan(collection, after=after) if fits(item[1])][:limit])
+        def holds(value: Any) -> bool:
+            span = terms.span_of(value, rules.interval) if question.during else None
+            words = {word for name in rules.text for word in terms.record_words(value, name)}
+            placed = {name: terms.order_term_of(value, name, times=name in rules.times) for name in question.ranges}
+            return (
+                all(terms.record_terms(value, name) & set(wanted) for name, wanted in by_field(question))
+                and all((placed[name] or b"") >= low for name, (low, _) in spans_of(question))
+                and all((placed[name] or b"\xff") < high for name, (_, high) in spans_of(question))
+                and (
+                    not question.during
+                    or (span is not None and span[0] < question.during[1] and span[1] > question.during[0])
+                )
+                and (not question.text or bool(terms.words(question.text)))
+                and all(any(held.startswith(word) for held in words) for word in terms.words(question.text))
+            )
 
-    def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]:
-        found = [(k, raw) for k, raw in self.scan(collection) if text.lower() in cbor2.loads(raw)["title"].lower()]
-        return sorted(found, key=lambda item: len(item[1]))[:limit]
+        def kinds(field: str) -> set[bytes]:
+            every = (cbor2.loads(raw) for _, raw in self.scan(collection))
+            return {(terms.order_term_of(value, field, times=field in rules.times) or b"")[:1] for value in every}
+
+        question = settled(question, kinds)
+        found = [Match(key, raw) for key, raw in self.scan(collection) if holds(cbor2.loads(raw))]
+        if question.is_ranked:
+            found.sort(key=lambda match: len(match.value))
+            return [match._replace(position=number) for number, match in enumerate(found)]
+        if question.order:
+            found = [
+                match._replace(term=terms.order_term_of(cbor2.loads(match.value), question.order_field))
+                for match in found
+            ]
+            placed = [match for match in found if match.term is not None]
+            placed.sort(key=lambda match: match.term or b"", reverse=question.falling)
+            return placed + [match for match in found if match.term is None]
+        return found
+
+    def declared(self, collection: str) -> Declared:
+        return Declared(self.schema.collections.get(collection, CollectionSchema()), collection, self.dataset)
+
+    def ask(self, collection: str, question: Question, *, limit: int | None = None) -> Iterator[Match]:
+        cursor, found, seen = read_cursor(question), self.fits(collection, question), set[bytes]()
+        if question.distinct:
+            every, found = found, []
+            for match in every:
+                held = terms.record_terms(cbor2.loads(match.value), question.distinct)
+                if not held or not held <= seen:
+                    found.append(match)
+                seen |= held
+        if cursor is not None and question.is_ranked:
+            found = [match for match in found if match.position > cursor.position]
+        elif cursor is not None:
+            found = [match for match in found if is_past(Cursor(match.term, match.key), cursor, question)]
+        return iter(found[:limit])
+
+    def ask_by_group(self, collection: str, question: Question, field: str, *, limit: int) -> Iterator[Group]:
+        self.declared(collection).require(f"group={field}", field, "index")
+        after, question = question.after, question._replace(after=None)
+        wanted = question.where.get(field)
+        held = {term for _, raw in self.scan(collection) for term in terms.record_terms(cbor2.loads(raw), field)}
+        every = sorted(map(terms.value_of, held), key=lambda value: terms.order_term(value) or b"")
+        for value, cursor in from_group(every if wanted is None else values_in(wanted), after):
+            found = list(self.ask(collection, question._replace(where={**question.where, field: value}), limit=limit))
+            if found:
+                yield Group(value, found, cursor)
+
+    def tally(self, collection: str, question: Question, facets: Sequence[str] = ()) -> Tally:
+        for name in facets:
+            self.declared(collection).require(f"facets={name}", name, "index")
+        found = self.fits(collection, question)
+        counts: dict[str, dict[bytes, int]] = {name: {} for name in facets}
+        for name in facets:
+            for match in found:
+                for term in terms.record_terms(cbor2.loads(match.value), name):
+                    counts[name][term] = counts[name].get(term, 0) + 1
+        return Tally(len(found), counts)
 
     def changes(self, since: int) -> Iterator[MemoryChange]:
         if since < self.changes_from:
             raise ChainError(f"changes since {since}: kept from {self.changes_from} on")
         newest = {(c.collection, c.key): c for c in self.journal if c.version > since}
         return iter(sorted(newest.values(), key=lambda c: (c.version, c.collection, c.key.encode())))
+
+
+def by_field(question: Question) -> Iterator[tuple[str, tuple[bytes, ...]]]:
+    return ((group.removeprefix("="), wanted) for group, wanted in groups_of(question))
 
 
 @dataclass
@@ -125,6 +205,7 @@ class MemoryDataset:
     changes_from: int = 0
     as_of: int = int(NOW) - 10
     trained: bytes = b""
+    schema: Schema = SCHEMA
     made: MemoryView | None = None
 
     def publish(self, collection: str, edits: Mapping[str, Any]) -> int:
@@ -157,6 +238,7 @@ class MemoryDataset:
                 as_of=self.as_of,
                 changes_from=self.changes_from,
                 trained=self.trained,
+                schema=self.schema,
             )
         return self.made
 

@@ -16,6 +16,8 @@ RULES = """
 [collections.titles]
 index = ["year", "genres"]
 text = ["title"]
+order = ["year"]
+interval = ["from", "to"]
 [views.stb-basic.titles]
 fields = ["title", "year", "poster"]
 truncate = { title = 8 }

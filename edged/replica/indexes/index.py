@@ -26,7 +26,7 @@ from edged.replica.indexes.columns import ORDER, ColumnWriter, IntervalColumn, O
 from edged.replica.packs.pack import Buffer, Pack
 
 MAGIC = b"\x89EDGIX\r\n"
-FORMAT = 3
+FORMAT = 4
 # magic, format, bytes a posting, bytes of: meta, terms, positions, postings, columns; CRC-32 of all that follows
 HEADER = struct.Struct("<8sHHIIIIII")
 CRC = struct.Struct("<I")
@@ -48,7 +48,7 @@ def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]
         for item in terms.record_terms(record, name):
             yield "=" + name, item
     for name in rules.order:
-        placed = terms.order_term_of(record, name)
+        placed = terms.order_term_of(record, name, times=name in rules.times)
         if placed is not None:
             yield ORDER + name, placed
     for number, name in enumerate(rules.text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 import unicodedata
@@ -91,11 +92,17 @@ def order_term(value: Any) -> bytes | None:
         return b"s" + value.encode("utf-8", "surrogatepass")
     if not isinstance(value, int | float) or value != value:
         return None
-    bits = int.from_bytes(struct.pack(">d", value), "big")
+    try:
+        nearest = float(value)
+    except OverflowError:  # records hold 64 bits at most, but a bound may be anything
+        nearest = math.inf if value > 0 else -math.inf
+    bits = int.from_bytes(struct.pack(">d", nearest), "big")
     bits ^= SIGN if not bits & SIGN else ALL_BITS
     if value == 0:
         bits = SIGN  # 0.0 and -0.0 are one number
-    exact = b"" if abs(value) < EXACT else struct.pack(">H", int(value) - int(float(value)) + (1 << 15))
+    exact = b""
+    if abs(nearest) >= EXACT and not math.isinf(nearest):
+        exact = struct.pack(">H", max(0, min(int(value) - int(nearest) + (1 << 15), (1 << 16) - 1)))
     return b"n" + bits.to_bytes(8, "big") + exact
 
 
@@ -104,9 +111,13 @@ def kind_end(bound: bytes) -> bytes:
     return bytes([bound[0] + 1])
 
 
-def order_term_of(record: Any, path: str) -> bytes | None:
-    """By which an ordered index holds a record: of a list the least item; None without the field."""
-    found = [item for item in map(order_term, field_values(record, path)) if item is not None]
+def order_term_of(record: Any, path: str, *, times: bool = False) -> bytes | None:
+    """By which an ordered index holds a record: of a list the least item; None without the field.
+
+    times: the field is one of an interval's, so a text that is a time counts as that.
+    """
+    values = field_values(record, path)
+    found = [item for item in map(order_term, map(as_time, values) if times else values) if item is not None]
     return min(found, default=None)
 
 
@@ -126,6 +137,12 @@ def time_of(value: Any) -> int | None:
         except (ValueError, OverflowError):
             return None
     return None
+
+
+def as_time(value: Any) -> Any:
+    """Seconds since 1970 in the place of a text that is a time; any other value as it is."""
+    found = time_of(value) if isinstance(value, str) else None
+    return value if found is None else found
 
 
 def span_of(record: Any, paths: Sequence[str]) -> tuple[int, int] | None:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 from edged.feed.schema import Schema
 from edged.replica.indexes import terms
 from edged.replica.indexes.freshindex import FreshIndex
-from edged.replica.indexes.index import Index, holds
+from edged.replica.indexes.index import ALL, RANKED, Index, holds
+from edged.replica.layers import search
 from edged.replica.layers.layers import BASE_RANK, Found, Layers, Place
 from edged.replica.layers.question import (
     EQUAL,
     HIGHEST,
+    KINDS,
     LOWEST,
     Cursor,
     Question,
@@ -53,6 +55,8 @@ class Records(Protocol):
     def equal(self, group: str, wanted: Sequence[bytes]) -> Condition: ...
     def between(self, field: str, span: Span) -> Condition: ...
     def during(self, begin: int, end: int) -> Condition: ...
+    def holding(self, words: Sequence[str], /) -> Condition: ...
+    def kinds(self, field: str, /) -> set[bytes]: ...
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
     def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
     def lacking(self, field: str, numbers: Iterable[int], /) -> list[int]: ...
@@ -101,6 +105,15 @@ class PackRecords:
             lambda: column.overlapping(begin, end),
             lambda places: column.narrow(places, begin, end),
         )
+
+    def holding(self, words: Sequence[str], /) -> Condition:
+        ranks = set().union(*search.tiers_of(self.index, self.collection, words))
+        places = self.index.places(self.collection, RANKED, ALL)
+        held = sorted(map(places.__getitem__, ranks))
+        return Condition(len(held), lambda: held, lambda some: common(some, held))
+
+    def kinds(self, field: str, /) -> set[bytes]:
+        return {kind for kind in KINDS if len(set(self.terms(field, Span(kind, terms.kind_end(kind)))[1:])) > 1}
 
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
         _, low, high = self.terms(field, span)
@@ -166,6 +179,16 @@ class FreshRecords:
         spans = list(self.index.spans.items())
         return self.condition(number for number, (first, last) in spans if first < end and last > begin)
 
+    def holding(self, words: Sequence[str], /) -> Condition:
+        return self.condition(set().union(*search.tiers_of(self.index, self.collection, words)))
+
+    def kinds(self, field: str, /) -> set[bytes]:
+        return {
+            kind
+            for kind in KINDS
+            if self.index.between(self.collection, order_group(field), kind, terms.kind_end(kind))
+        }
+
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
         runs = self.index.between(self.collection, order_group(field), *span)
         return iter(runs[::-1] if falling else runs)
@@ -224,6 +247,8 @@ def conditions_of(source: Records, question: Question) -> list[Condition]:
     found += [source.between(field, span) for field, span in spans_of(question)]
     if question.during is not None:
         found.append(source.during(*question.during))
+    if question.text:
+        found.append(source.holding(terms.words(question.text)))
     return sorted(found, key=lambda condition: condition.size)
 
 
@@ -315,6 +340,18 @@ def merged_runs(
         ]
 
 
+def by_relevance(
+    layers: Layers, schema: Schema, collection: str, question: Question, hidden: Container[str]
+) -> Iterator[search.Ranked]:
+    """The live records that a slice answers with, the best first."""
+    words, others = terms.words(question.text), question._replace(text="")
+    admitted: list[set[int]] | None = None
+    if not others.is_plain:
+        sources = sources_of(layers, schema, collection)
+        admitted = [set(numbers_of(source, conditions_of(source, others))) for source in sources]
+    return search.search(layers, schema, collection, words, hidden, admitted)
+
+
 class Tally(NamedTuple):
     """total: of the records; facets: by field, each value's term with how many of the records hold it."""
 
@@ -344,6 +381,16 @@ def tally(
             facets[field] = {term: count for term, count in held if count}
         result = result.plus(Tally(len(live), facets))
     return result
+
+
+def kinds_in(sources: Iterable[Records], field: str) -> set[bytes]:
+    """The kinds of values that a declared order holds: first bytes of its terms."""
+    return set().union(*(source.kinds(field) for source in sources))
+
+
+def values_in(wanted: Any) -> list[Any]:
+    """Each value that a condition asks for, once, in its order."""
+    return list({terms.term(value): value for value in (wanted if isinstance(wanted, tuple) else (wanted,))}.values())
 
 
 def all_values(slices: Sequence[Sequence[Records]], field: str) -> list[Any]:

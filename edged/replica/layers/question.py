@@ -1,11 +1,10 @@
-"""What is asked of a collection: conditions on declared fields, an order, and from where on."""
+"""What is asked of a collection: conditions on declared fields, words, an order, and from where on."""
 
 from __future__ import annotations
 
 import base64
-import binascii
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 from edged.errors import QueryError
 from edged.feed.schema import CollectionSchema
@@ -16,13 +15,15 @@ EQUAL = "="
 LOWEST, HIGHEST = b"", b"\xff"
 OPERATORS = ("gte", "gt", "lte", "lt")
 SIMPLE_KINDS = str | int | float | bool | None
+KINDS = {b"a": "null", b"b": "true or false", b"n": "numbers", b"s": "texts"}  # by the first byte of an order term
 
 
 class Question(NamedTuple):
     """where: field to a value, or to a tuple of which any will do; ranges: field to operators (gte, gt, lte, lt) with
-    their bounds, each of one kind; during: (begin, end) in seconds since 1970, with which an interval has a time in
-    common; order: a field, rising, or falling with a "-" before it, "" for the order of keys; after: the cursor of the
-    last match of the page before; distinct: a field of which each value comes but once.
+    their bounds, of which a tuple is one of several readings; during: (begin, end) in seconds since 1970, with which an
+    interval has a time in common; order: a field, rising, or falling with a "-" before it, "" for the order of keys, or
+    the best first where there is a text; after: the cursor of the last match of the page before; distinct: a field of
+    which each value comes but once; text: words that the text fields hold.
     """
 
     where: Mapping[str, Any] = {}
@@ -31,6 +32,7 @@ class Question(NamedTuple):
     order: str = ""
     after: str | None = None
     distinct: str = ""
+    text: str = ""
 
     @property
     def order_field(self) -> str:
@@ -43,7 +45,12 @@ class Question(NamedTuple):
     @property
     def is_plain(self) -> bool:
         """Whether no index is needed."""
-        return not (self.where or self.ranges or self.during or self.order)
+        return not (self.where or self.ranges or self.during or self.order or self.text)
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the best come first."""
+        return bool(self.text) and not self.order
 
 
 class Span(NamedTuple):
@@ -54,32 +61,91 @@ class Span(NamedTuple):
 
 
 class Cursor(NamedTuple):
-    """Where a page ended. term: by which the match was ordered, None where it lacks the field or goes by key."""
+    """Where a page ended. term: by which the match was ordered, None where it lacks the field or goes by key;
+    position: how many came before it, of the best first.
+    """
 
     term: bytes | None
     key: str
+    position: int = 0
 
 
-def check(question: Question, rules: CollectionSchema, collection: str, dataset: str) -> None:
-    """Raises QueryError for a field that is not declared for what is asked of it, naming those that are."""
-    asked = [
-        *(("where", field, rules.index, "index") for field in question.where),
-        *(
-            (f"where.{field}.{next(iter(bounds), '')}", field, rules.order, "order")
-            for field, bounds in question.ranges.items()
-        ),
-        *((("order", question.order_field, rules.order, "order"),) if question.order else ()),
-        *((("distinct", question.distinct, rules.index, "index"),) if question.distinct else ()),
-    ]
-    for what, field, declared, word in asked:
-        if field not in declared:
-            what = f"where.{field}" if what == "where" else what if what.startswith("where.") else f"{what}={field}"
+class Declared(NamedTuple):
+    """What is declared of a collection."""
+
+    rules: CollectionSchema
+    collection: str
+    dataset: str
+
+    def require(self, asked: str, field: str, kind: Literal["index", "order"]) -> None:
+        """Raises QueryError for a field that is not declared for what is asked of it, naming those that are."""
+        there = self.rules.index if kind == "index" else self.rules.order
+        if field not in there:
             raise QueryError(
-                f"{what}: {collection} has no {word} on {field}, only on {', '.join(declared) or 'nothing'}; "
-                f"declare it in {dataset}.toml"
+                f"{asked}: {self.collection} has no {kind} on {field}, only on {', '.join(there) or 'nothing'}; "
+                f"declare it in {self.dataset}.toml"
             )
+
+
+def check(question: Question, declared: Declared) -> Question:
+    """The question with the times of its ranges in seconds, where the field is one of times.
+
+    Raises QueryError for what is not declared.
+    """
+    rules, collection, dataset = declared
+    for field in question.where:
+        declared.require(f"where.{field}", field, "index")
+    for field, bounds in question.ranges.items():
+        declared.require(f"where.{field}.{next(iter(bounds), '')}", field, "order")
+    if question.order:
+        declared.require(f"order={question.order}", question.order_field, "order")
+    if question.distinct:
+        declared.require(f"distinct={question.distinct}", question.distinct, "index")
     if question.during is not None and not rules.interval:
         raise QueryError(f"at, from, to: {collection} declares no interval; declare it in {dataset}.toml")
+    if question.text and not rules.text:
+        raise QueryError(f"q: {collection} has no text fields; declare them in {dataset}.toml")
+    times = {
+        field: {operator: in_seconds(bound) for operator, bound in bounds.items()}
+        for field, bounds in question.ranges.items()
+        if field in rules.times
+    }
+    return question._replace(ranges={**question.ranges, **times}) if times else question
+
+
+def in_seconds(bound: Any) -> Any:
+    """A bound of a field of times, or each of its readings."""
+    if isinstance(bound, tuple):
+        return tuple(map(in_seconds, bound))
+    return terms.as_time(bound)
+
+
+def settled(question: Question, kinds: Callable[[str], Container[bytes]]) -> Question:
+    """The question with one bound for each that has several readings: the first of a kind that the field's index holds.
+
+    kinds: the first bytes of the terms that the index of a field holds. Raises QueryError where no reading is of one.
+    """
+    ranges: dict[str, dict[str, Any]] = {}
+    for field, bounds in question.ranges.items():
+        held = kinds(field)
+        ranges[field] = {}
+        for operator, bound in bounds.items():
+            readings = bound if isinstance(bound, tuple) else (bound,)
+            fitting = [one for one in readings if (kind_of(one) or b"") in held]
+            there = [name for kind, name in KINDS.items() if kind in held]
+            if there and not fitting and all(kind_of(one) is not None for one in readings):
+                asked = readings[-1]
+                raise QueryError(
+                    f"where.{field}.{operator}={asked!r:.80}: {field} holds {' and '.join(there)}; ask for one of those"
+                )
+            ranges[field][operator] = (fitting or readings)[0]
+    return question._replace(ranges=ranges)
+
+
+def kind_of(bound: Any) -> bytes | None:
+    """By the first byte of its terms; None for what is no bound."""
+    term = terms.order_term(bound) if isinstance(bound, SIMPLE_KINDS) else None
+    return None if term is None else term[:1]
 
 
 def span_between(field: str, bounds: Mapping[str, Any]) -> Span:
@@ -119,25 +185,73 @@ def order_group(field: str) -> str:
     return ORDER + field
 
 
-def write_cursor(cursor: Cursor, *, ordered: bool) -> str:
+def write_cursor(cursor: Cursor, question: Question) -> str:
     """As `after` takes it: the key alone in the order of keys."""
-    if not ordered:
-        return cursor.key
-    term = "" if cursor.term is None else base64.urlsafe_b64encode(cursor.term).decode().rstrip("=")
-    return f"{term}~{cursor.key}"
+    if question.is_ranked:
+        return f"{cursor.position}~{cursor.key}"
+    return f"{write_term(cursor.term)}~{cursor.key}" if question.order else cursor.key
 
 
-def read_cursor(text: str | None, *, ordered: bool) -> Cursor | None:
-    """Raises QueryError for what `write_cursor` does not give."""
+def read_cursor(question: Question) -> Cursor | None:
+    """What `write_cursor` has written. Raises QueryError for anything else."""
+    text = question.after
     if text is None:
         return None
     try:
         text.encode()
-        if not ordered:
+        if not (question.is_ranked or question.order):
             return Cursor(None, text)
-        term, sign, key = text.partition("~")
+        begin, sign, key = text.partition("~")
         if not sign:
             raise ValueError
-        return Cursor(base64.urlsafe_b64decode(term + "=" * (-len(term) % 4)) if term else None, key)
-    except (ValueError, binascii.Error) as fault:  # UnicodeEncodeError too
-        raise QueryError(f"after={text!r:.80}: expected the `next` of the page before, in the same order") from fault
+        if not question.is_ranked:
+            return Cursor(read_term(begin), key)
+        if not (begin.isascii() and begin.isdigit() and len(begin) < 10):
+            raise ValueError
+        return Cursor(None, key, int(begin))
+    except ValueError as fault:  # UnicodeEncodeError and binascii.Error too
+        raise wrong_cursor(text) from fault
+
+
+def wrong_cursor(text: str) -> QueryError:
+    return QueryError(f"after={text!r:.80}: expected the `next` of the page before, asked in the same way")
+
+
+def from_group(values: Sequence[Any], after: str | None) -> Iterator[tuple[Any, str]]:
+    """(value, cursor) of those of the groups' values that come after a cursor. Raises QueryError for no cursor."""
+    cursors = [write_term(terms.term(value)) + "~" for value in values]
+    if after is None:
+        yield from zip(values, cursors, strict=True)
+    elif after in cursors:
+        begin = cursors.index(after) + 1
+        yield from zip(values[begin:], cursors[begin:], strict=True)
+    else:  # of a value that no record has any more
+        try:
+            gone = terms.order_term(terms.value_of(read_term(after.removesuffix("~")) or b"?"))
+        except ValueError as fault:
+            raise wrong_cursor(after) from fault
+        for value, cursor in zip(values, cursors, strict=True):
+            if (terms.order_term(value) or b"") > (gone or b""):
+                yield value, cursor
+
+
+def write_term(term: bytes | None) -> str:
+    return "" if term is None else base64.urlsafe_b64encode(term).decode().rstrip("=")
+
+
+def read_term(text: str) -> bytes | None:
+    """Raises ValueError."""
+    if not text:
+        return None
+    if not text.isascii():  # which b64decode would pass over
+        raise ValueError
+    return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+
+
+def is_past(place: Cursor, cursor: Cursor, question: Question) -> bool:
+    """Whether a match at `place` comes after `cursor`, in the order of keys or in a declared one."""
+    if place.term == cursor.term:
+        return place.key > cursor.key
+    if place.term is None or cursor.term is None:
+        return place.term is None
+    return place.term < cursor.term if question.falling else place.term > cursor.term

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Container, Iterator, Sequence
 from functools import cache
-from itertools import islice
 from typing import Protocol
 
 import cbor2
@@ -17,6 +16,7 @@ from edged.replica.layers.layers import BASE_RANK, Layers, Place
 from edged.replica.packs.pack import Pack
 
 Hit = tuple[str, str, bytes]  # folded title, key, value
+Ranked = tuple[int, Hit]  # the tier before it
 Run = Callable[[str, bytes, bool], Sequence[int]]  # of a group and a word, whole or the beginning of one
 
 
@@ -35,8 +35,9 @@ class FreshSource:
         self.entries = index.entries
         self.newest = newest
 
-    def hits(self, numbers: set[int], hidden: Container[str]) -> Iterator[Hit]:
-        entries = map(self.entries.__getitem__, numbers)
+    def hits(self, numbers: set[int], hidden: Container[str], admitted: Container[int] | None) -> Iterator[Hit]:
+        left = numbers if admitted is None else [number for number in numbers if number in admitted]
+        entries = map(self.entries.__getitem__, left)
         newest = [entry for entry in entries if self.newest.get(entry.key) == (entry.pack, entry.place)]
         for entry in sorted(newest, key=lambda entry: (entry.title, entry.key)):
             value = None if entry.key in hidden else entry.pack.value(entry.place)
@@ -54,9 +55,11 @@ class PackSource:
         self.places = index.places(collection, RANKED, ALL)
         self.layers, self.collection, self.pack, self.rank, self.rules = layers, collection, pack, rank, rules
 
-    def hits(self, numbers: set[int], hidden: Container[str]) -> Iterator[Hit]:
+    def hits(self, numbers: set[int], hidden: Container[str], admitted: Container[int] | None) -> Iterator[Hit]:
         for number in sorted(numbers):
             place = self.places[number]
+            if admitted is not None and place not in admitted:
+                continue
             key = self.pack.key(place).decode()
             if key not in hidden and not self.layers.is_replaced(self.collection, key, self.rank):
                 value = self.pack.value(place)
@@ -75,30 +78,40 @@ def sources_of(layers: Layers, schema: Schema, collection: str) -> Iterator[Fres
 
 
 def search(
-    layers: Layers, schema: Schema, collection: str, asked: Sequence[str], most: int, hidden: Container[str]
-) -> list[tuple[int, Hit]]:
-    """The best `most` of the (tier, record) of a slice that hold every word of `asked`, in order.
+    layers: Layers,
+    schema: Schema,
+    collection: str,
+    asked: Sequence[str],
+    hidden: Container[str],
+    admitted: Sequence[Container[int]] | None = None,
+) -> Iterator[Ranked]:
+    """The records of a slice that hold every word of `asked`, the best first; each is looked for when it is asked for.
 
-    The collection has text fields. Raises DamageError.
+    admitted: of each source the numbers that other conditions leave: places, or entries of the fresh packs. The
+    collection has text fields. Raises DamageError.
     """
-    words = [word.encode() for word in asked]
+    if not asked:
+        return
     sources = list(sources_of(layers, schema, collection))
-    tiers = [tiers_of(source.words, collection, words) for source in sources]
-    found: list[tuple[int, Hit]] = []
+    tiers = [tiers_of(source.words, collection, asked) for source in sources]
+    left = [None] * len(sources) if admitted is None else admitted
     for tier, numbers in enumerate(zip(*tiers, strict=True)):
-        streams = [source.hits(of_it, hidden) for source, of_it in zip(sources, numbers, strict=True) if of_it]
-        found.extend((tier, hit) for hit in islice(heapq.merge(*streams), most - len(found)))
-        if len(found) >= most:
-            break
-    return found
+        found = zip(sources, numbers, left, strict=True)
+        streams = [source.hits(of_it, hidden, admits) for source, of_it, admits in found if of_it]
+        for hit in heapq.merge(*streams):
+            yield tier, hit
 
 
-def tiers_of(index: Words, collection: str, words: Sequence[bytes]) -> Iterator[set[int]]:
+def tiers_of(index: Words, collection: str, asked: Sequence[str]) -> Iterator[set[int]]:
     """The numbers of each tier in turn, without those of the tiers before; each is worked out when it is asked for.
 
     0: the title begins with the first word typed and holds the others · 1: it holds all words · 2: words that begin
     so · 3: the text fields together hold all words · 4: words that begin so.
     """
+
+    if not asked:
+        return
+    words = [word.encode() for word in asked]
 
     @cache
     def run(group: str, word: bytes, whole: bool) -> Sequence[int]:

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from urllib.parse import urlencode
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote
 
 from edged.errors import RequestError
 from edged.feed import cbor
+from edged.feed.schema import CollectionSchema
 from edged.http.application import Response
-from edged.http.request import encode
-from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, LIST_FORMATS, NDJSON, Format, choose_format
-from edged.serve.answers.query import Query, readings
+from edged.http.request import Request, encode, split_target
+from edged.replica.indexes.terms import value_of
+from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, JSON, LIST_FORMATS, NDJSON, Format, choose_format
+from edged.serve.answers.query import Query
 from edged.serve.answers.render import encode_json, is_binary
-from edged.serve.answers.respond import Inquiry, Service, respond
+from edged.serve.answers.respond import Inquiry, Kept, Service, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import View
 
-MAX_ANSWER_BYTES = 32 << 20
+if TYPE_CHECKING:
+    from edged.replica.layers.query import Tally
+    from edged.replica.view import Group
 
-Found = list[tuple[str, bytes]]
+MAX_ANSWER_BYTES = 32 << 20
+MAX_GROUPED = 1000  # records of one page by groups, beyond its first group
+MAX_FACET_VALUES = 1000  # of one field, the most frequent
+
+
+class Item(NamedTuple):
+    """A record of a list. group: (the value that it was found by,), where the list is by groups."""
+
+    key: str
+    raw: bytes
+    group: tuple[Any, ...] = ()
+
+
+class Page(NamedTuple):
+    """following: the cursor after which the next page begins, None on the last; tally: where it was asked for."""
+
+    items: list[Item]
+    following: str | None = None
+    tally: Tally | None = None
 
 
 def answer_list(inquiry: Inquiry, view: View, collection: str, query: Query, shape: Shape | None) -> Response:
     """A list as asked. Raises RequestError."""
     service = inquiry.service
     form = choose_format(inquiry.request.get(b"accept"), LIST_FORMATS)
-    binary, following = is_binary(form), None
+    binary = is_binary(form)
     if query.keys is not None:
         items = batch(service, view, collection, query.keys, binary, shape)
-    else:
-        found, following = find(view, collection, query)
-        item = service.renderer.item
-        items = [item(view, collection, key, raw, binary, shape) for key, raw in found]
-    path = f"/v1/{encode(view.dataset)}/{encode(collection)}"
-    links = (link(path, query, following),) if following is not None else ()
-    return respond(inquiry, wrap(items, form, view.version, following), form, links=links)
+        return respond(inquiry, wrap(items, form, view.version, None, {}), form)
+    if query.facets and form not in (JSON, CBOR):
+        raise RequestError(400, f"facets have no place in {form.media}; ask for {JSON.media} or {CBOR.media}")
+    page = find(inquiry, view, collection, query)
+    item = service.renderer.item
+    items = [
+        in_group(item(view, collection, key, raw, binary, shape), key, group, binary) for key, raw, group in page.items
+    ]
+    links = (link(inquiry.request, page.following),) if page.following is not None else ()
+    more = counted(query, page.tally)
+    extra = ((b"Edged-Total", b"%d" % more["total"]),) if "total" in more else ()
+    kept = Kept(keep=not query.asked.is_of_now, extra=extra)
+    body = wrap(items, form, view.version, page.following, more)
+    return respond(inquiry, body, form, links=links, kept=kept)
 
 
 def batch(
@@ -48,64 +78,98 @@ def batch(
         raise RequestError(400, what) from fault
 
 
-def find(view: View, collection: str, query: Query) -> tuple[Found, str | None]:
-    """The records asked for, and the key after which the next page begins (None on the last)."""
-    if query.q is not None:
-        if not view.schema.collections.get(collection) or not view.schema.collections[collection].text:
-            raise RequestError(400, f"collection {collection!r} declares no text fields to search; see [collections]")
-        found = view.search(collection, query.q, limit=query.limit)
-        return bounded(iter(found), query.limit)[0], None
-    if query.where:
-        return bounded(where(view, collection, query), query.limit)
-    return bounded(view.scan(collection, after=query.after, prefix=query.prefix, limit=query.limit + 1), query.limit)
+def find(inquiry: Inquiry, view: View, collection: str, query: Query) -> Page:
+    """The records asked for. Raises RequestError, QueryError."""
+    asked = query.asked
+    rules = view.schema.collections.get(collection, CollectionSchema())
+    question = asked.question(rules, inquiry.now)
+    tally = view.tally(collection, question, query.facets) if query.count or query.facets else None
+    if query.group:
+        page = groups(view.ask_by_group(collection, question, query.group, limit=query.limit))
+    elif question.is_plain and not question.distinct:
+        found = view.scan(collection, after=asked.after, prefix=query.prefix, limit=query.limit + 1)
+        page = bounded(((Item(key, raw), key) for key, raw in found), query.limit)
+    else:
+        matches = view.ask(collection, question, limit=query.limit + 1)
+        page = bounded(((Item(one.key, one.value), one.cursor(question)) for one in matches), query.limit)
+    return page._replace(tally=tally)
 
 
-def bounded(found: Iterator[tuple[str, bytes]], limit: int) -> tuple[Found, str | None]:
-    """At most `limit` records and MAX_ANSWER_BYTES (but at least one record), and where the next page begins."""
-    items: Found = []
-    size = 0
-    for key, value in found:
-        if len(items) == limit or (items and size + len(value) > MAX_ANSWER_BYTES):
-            return items, items[-1][0]
-        items.append((key, value))
-        size += len(value)
-    return items, None
+def bounded(found: Iterable[tuple[Item, str]], limit: int) -> Page:
+    """At most `limit` records and MAX_ANSWER_BYTES (but at least one record). found: each with its cursor."""
+    items: list[Item] = []
+    size, last = 0, ""
+    for item, cursor in found:
+        if len(items) == limit or (items and size + len(item.raw) > MAX_ANSWER_BYTES):
+            return Page(items, last)
+        items.append(item)
+        size, last = size + len(item.raw), cursor
+    return Page(items)
 
 
-def where(view: View, collection: str, query: Query) -> Iterator[tuple[str, bytes]]:
-    """Records that fulfil every condition, in key order. Raises RequestError 400 for a field without an index."""
-    schema = view.schema.collections.get(collection)
-    declared = schema.index if schema is not None else ()
-    for name in query.where:
-        if name not in declared:
-            names = ", ".join(declared) or "none"
-            raise RequestError(400, f"where.{name}: no index is declared on it in {collection!r}; declared: {names}")
-    meanings = {name: readings(text) for name, text in query.where.items()}
-    return view.where(collection, meanings, after=query.after, limit=query.limit + 1)
+def groups(found: Iterable[Group]) -> Page:
+    """Whole groups, until a page is full: of MAX_GROUPED records or MAX_ANSWER_BYTES."""
+    items: list[Item] = []
+    size, last = 0, ""
+    for value, matches, cursor in found:
+        more = sum(len(match.value) for match in matches)
+        if items and (len(items) + len(matches) > MAX_GROUPED or size + more > MAX_ANSWER_BYTES):
+            return Page(items, last)
+        items += [Item(match.key, match.value, (value,)) for match in matches]
+        size, last = size + more, cursor
+    return Page(items)
 
 
-def wrap(items: list[bytes], form: Format, version: int, following: str | None) -> bytes:
-    """The list's body, put together from items that are rendered once each."""
-    if form is CBOR:
-        end = b"\xf6" if following is None else cbor.encode(following)
-        count = cbor.head(cbor.LIST, len(items))
-        return b"\xa3\x64next" + end + b"\x65items" + count + b"".join(items) + b"\x67version" + cbor.encode(version)
+def in_group(item: bytes, key: str, group: tuple[Any, ...], binary: bool) -> bytes:
+    """An item that says which group it is of."""
+    if not group:
+        return item
+    if binary:
+        begin = 1 + 4 + len(cbor.encode(key))
+        return b"\xa3" + item[1:begin] + b"\x65group" + cbor.encode(group[0]) + item[begin:]
+    return item[:-1] + b',"group":' + encode_json(group[0]) + b"}"
+
+
+def counted(query: Query, tally: Tally | None) -> dict[str, Any]:
+    """The members of a list that count: total, and the facets with their most frequent values first."""
+    if tally is None:
+        return {}
+    members: dict[str, Any] = {"total": tally.total} if query.count else {}
+    if query.facets:
+        members["facets"] = {name: facet(tally.facets[name]) for name in query.facets}
+    return members
+
+
+def facet(counts: Mapping[bytes, int]) -> dict[str, int]:
+    """By value as text; the number 7 and the text "7" count together, as they do in a condition."""
+    found: dict[str, int] = {}
+    for term, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_FACET_VALUES]:
+        value = value_of(term)
+        name = value if isinstance(value, str) else encode_json(value).decode()
+        found[name] = found.get(name, 0) + count
+    return found
+
+
+def wrap(items: list[bytes], form: Format, version: int, following: str | None, more: Mapping[str, Any]) -> bytes:
+    """The list's body, put together from items that are rendered once each. more: members beside them."""
     if form is CBOR_SEQ:
         return b"".join(items)
     if form is NDJSON:
         return b"".join([item + b"\n" for item in items])
-    return b'{"items":[%b],"version":%d,"next":%b}' % (b",".join(items), version, encode_json(following))
+    if form is CBOR:
+        members = {
+            name: cbor.encode(value) for name, value in (*more.items(), ("next", following), ("version", version))
+        }
+        members["items"] = cbor.head(cbor.LIST, len(items)) + b"".join(items)
+        names = sorted(members, key=lambda name: (len(name), name))  # as RFC 8949 section 4.2.1 has them
+        return cbor.head(cbor.MAP, len(names)) + b"".join([cbor.encode(name) + members[name] for name in names])
+    end = b"".join([b",%b:%b" % (encode_json(name), encode_json(value)) for name, value in more.items()])
+    return b'{"items":[%b],"version":%d,"next":%b%b}' % (b",".join(items), version, encode_json(following), end)
 
 
-def link(path: str, query: Query, following: str) -> bytes:
-    """The next page (RFC 8288), with the same conditions."""
-    parameters: list[tuple[str, str]] = [("after", following), ("limit", str(query.limit))]
-    if query.prefix:
-        parameters.append(("prefix", query.prefix))
-    parameters += [(f"where.{name}", value) for name, value in query.where.items()]
-    if query.view:
-        parameters.append(("view", query.view))
-    text = urlencode(parameters, safe="/")
-    if query.fields:
-        text += "&fields=" + ",".join(encode(name) for name in query.fields)
-    return f'<{path}?{text}>; rel="next"'.encode()
+def link(request: Request, following: str) -> bytes:
+    """The next page (RFC 8288): the same target, after another cursor."""
+    _, path, query = split_target(request.target)
+    parts = [part for part in query.split(b"&") if part and part.partition(b"=")[0] not in (b"after", b"_")]
+    text = "&".join(["after=" + encode(following), *(quote(part, safe="%/:;=,+-._~!$'()*@") for part in parts)])
+    return f'<{quote(path, safe="%/:;=,+-._~!$&()*@")}?{text}>; rel="next"'.encode()

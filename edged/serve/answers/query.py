@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote_to_bytes
 
-from edged.errors import RequestError, WireError
+from edged.errors import QueryError, RequestError, WireError
 from edged.feed.limits import KEY_BYTES
 from edged.feed.names import check_key
 from edged.http.request import BROKEN_ESCAPE, decode, split_query
+from edged.replica.layers.asked import Asked
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
 MAX_KEYS = 500
 MAX_FIELDS = 64
 MAX_FIELD_CHARACTERS = 256
-MAX_CONDITIONS = 8
+MAX_FACETS = 8
 MAX_TEXT_CHARACTERS = 200
+MAX_CURSOR_BYTES = 24 << 10  # a head has 32 KiB, and a cursor may hold a text by which is sorted
 MAX_WAIT_S = 60
 
 DICTIONARY_PARAMETERS = frozenset({"dictionary"})
 RECORD_PARAMETERS = frozenset({"fields", "view"})
-LIST_PARAMETERS = frozenset({"keys", "after", "prefix", "limit", "q", "fields", "view"})
+# What asks by an index, or about all that was found: not with keys, nor with a prefix.
+QUESTIONS = frozenset({"q", "order", "at", "from", "to", "group", "distinct", "count", "facets"})
+LIST_PARAMETERS = frozenset({"keys", "after", "prefix", "limit", "fields", "view"}) | QUESTIONS
 CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view", "lastEventId"})
 
 
 @dataclass(slots=True)
 class Query:
-    """What was asked for; absent parameters at their defaults. where: field to value as it stands in the URL."""
+    """What was asked for; absent parameters at their defaults. asked: conditions, order, cursor and words."""
 
     keys: tuple[str, ...] | None = None
-    after: str | None = None
     prefix: str = ""
     limit: int = DEFAULT_LIMIT
-    where: dict[str, str] = field(default_factory=dict)
-    q: str | None = None
+    asked: Asked = field(default_factory=Asked)
+    group: str = ""
+    count: bool = False
+    facets: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     view: str = ""
     since: int | None = None
@@ -58,33 +61,39 @@ def parse_query(query: bytes, allowed: frozenset[str]) -> Query:
     for name, value in split_query(query):
         if name == CACHE_BUSTER:
             continue
-        if name in given:
-            raise RequestError(400, f"query parameter {name!r:.80} is given twice")
-        given.add(name)
         if name.startswith("where.") and "q" in allowed:
-            if len(result.where) == MAX_CONDITIONS:
-                raise RequestError(400, f"more than {MAX_CONDITIONS} where conditions")
-            result.where[name[6:]] = decode(value, name)
+            add_condition(result, name, value)
+        elif name in given:
+            raise RequestError(400, f"query parameter {name!r:.80} is given twice")
         elif name in allowed:
             PARSERS[name](result, value)
         else:
             known = ", ".join(sorted(allowed)) + (", where.FIELD" if "q" in allowed else "")
             raise RequestError(400, f"query parameter {name!r:.80} is not known here; there are {known or 'none'}")
+        given.add(name)
     result.given = frozenset(given)
     check_together(result)
     return result
 
 
+def add_condition(query: Query, name: str, value: bytes) -> None:
+    try:
+        query.asked.add(name.removeprefix("where."), decode(value, name))
+    except QueryError as fault:
+        raise RequestError(400, str(fault)) from fault
+
+
 def check_together(query: Query) -> None:
     """Ways of asking that exclude one another."""
-    ways = [name for name in ("keys", "q") if name in query.given] + (["where.FIELD"] if query.where else [])
-    if len(ways) > 1:
-        raise RequestError(400, f"{' and '.join(ways)} do not go together; ask one of them")
-    excluded = {"keys": ("after", "prefix", "limit"), "q": ("after", "prefix"), "where.FIELD": ("prefix",)}
-    for way in ways:
-        for name in excluded[way]:
-            if name in query.given:
-                raise RequestError(400, f"{way} and {name} do not go together")
+    questions = sorted(query.given & QUESTIONS) + (["where.FIELD"] if query.asked.where else [])
+    if query.keys is not None:
+        foreign = sorted(query.given & {"after", "prefix", "limit"}) + questions
+        if foreign:
+            raise RequestError(
+                400, f"keys and {' and '.join(foreign)} do not go together; ask for keys, or by conditions"
+            )
+    if query.prefix and questions:
+        raise RequestError(400, f"prefix and {' and '.join(questions)} do not go together; prefix is for pages by key")
 
 
 def whole_number(value: bytes, name: str, least: int, most: int) -> int:
@@ -137,13 +146,66 @@ def set_collections(query: Query, value: bytes) -> None:
 
 
 def set_text(query: Query, value: bytes) -> None:
-    query.q = decode(value, "q")
-    if not query.q.strip() or len(query.q) > MAX_TEXT_CHARACTERS:
+    text = query.asked.text = decode(value, "q")
+    if not text.strip() or len(text) > MAX_TEXT_CHARACTERS:
         raise RequestError(400, f"q: expected 1 to {MAX_TEXT_CHARACTERS} characters")
 
 
 def set_after(query: Query, value: bytes) -> None:
-    query.after = parse_key(value, "after")
+    if not 1 <= len(value) <= MAX_CURSOR_BYTES:
+        raise RequestError(400, f"after: expected 1 to {MAX_CURSOR_BYTES} bytes, the `next` of the page before")
+    query.asked.after = decode(value, "after")
+
+
+def path_of(value: bytes, name: str) -> str:
+    """A field's path. Raises RequestError 400."""
+    found = decode(value, name)
+    if not all(found.split(".")) or len(found) > MAX_FIELD_CHARACTERS:
+        raise RequestError(400, f"{name}={found[:80]!r}: expected a field such as title or poster.w342")
+    return found
+
+
+def set_order(query: Query, value: bytes) -> None:
+    path_of(value.removeprefix(b"-"), "order")
+    query.asked.order = decode(value, "order")
+
+
+def set_at(query: Query, value: bytes) -> None:
+    query.asked.at = time_in(value, "at")
+
+
+def set_from(query: Query, value: bytes) -> None:
+    query.asked.begin = time_in(value, "from")
+
+
+def set_to(query: Query, value: bytes) -> None:
+    query.asked.end = time_in(value, "to")
+
+
+def time_in(value: bytes, name: str) -> str:
+    """A time, which is understood later. Raises RequestError 400."""
+    if not value:
+        raise RequestError(400, f"{name}: expected seconds since 1970, a time such as 2026-11-26T20:15:00Z, or now")
+    return decode(value, name)
+
+
+def set_group(query: Query, value: bytes) -> None:
+    query.group = path_of(value, "group")
+
+
+def set_distinct(query: Query, value: bytes) -> None:
+    query.asked.distinct = path_of(value, "distinct")
+
+
+def set_count(query: Query, value: bytes) -> None:
+    query.count = whole_number(value, "count", 0, 1) == 1
+
+
+def set_facets(query: Query, value: bytes) -> None:
+    parts = value.split(b",")
+    if len(parts) > MAX_FACETS:
+        raise RequestError(400, f"facets: expected 1 to {MAX_FACETS} fields with commas between, got {len(parts)}")
+    query.facets = tuple(dict.fromkeys(path_of(part, "facets") for part in parts))
 
 
 def set_prefix(query: Query, value: bytes) -> None:
@@ -182,6 +244,14 @@ PARSERS = {
     "prefix": set_prefix,
     "limit": set_limit,
     "q": set_text,
+    "order": set_order,
+    "at": set_at,
+    "from": set_from,
+    "to": set_to,
+    "group": set_group,
+    "distinct": set_distinct,
+    "count": set_count,
+    "facets": set_facets,
     "fields": set_fields,
     "view": set_view,
     "since": set_since,
@@ -190,19 +260,3 @@ PARSERS = {
     "collection": set_collections,
     "dictionary": set_dictionary,
 }
-
-
-def readings(text: str) -> tuple[Any, ...]:
-    """What a value in a URL may mean in a record: 1994 is the number or the text, "1994" (quoted) the text alone."""
-    try:
-        value = json.loads(text, parse_constant=refuse_constant)
-    except (ValueError, RecursionError):
-        return (text,)
-    if isinstance(value, dict | list):
-        return (text,)
-    return (value,) if isinstance(value, str) else (value, text)
-
-
-def refuse_constant(name: str) -> None:
-    """NaN and infinities are no JSON."""
-    raise ValueError(name)

@@ -27,7 +27,7 @@ from edged.serve.news import News
 CACHE_CONTROL = b"no-cache"
 RETRY_S = b"2"
 # What pages of other origins may read of an answer, and send (CORS).
-EXPOSED = b"ETag, Link, Age, Edged-Version, Edged-State, Retry-After, Cache-Status"
+EXPOSED = b"ETag, Link, Age, Edged-Version, Edged-State, Edged-Total, Retry-After, Cache-Status"
 # Cache-Control is what polyfills of EventSource send.
 ACCEPTED = b"Accept, Authorization, Cache-Control, If-None-Match, Last-Event-ID"
 

@@ -193,6 +193,8 @@ def answer_dataset(inquiry: Inquiry, view: View) -> Response:
         "collections": dict(view.collections),
         "views": sorted(view.schema.views),
         "indexes": {name: list(item.index) for name, item in view.schema.collections.items() if item.index},
+        "orders": {name: list(item.order) for name, item in view.schema.collections.items() if item.order},
+        "intervals": {name: list(item.interval) for name, item in view.schema.collections.items() if item.interval},
         "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
         "dictionaries": inquiry.service.dictionaries.named(view),
     }

@@ -30,7 +30,7 @@ class CollectionSchema(NamedTuple):
     @property
     def times(self) -> tuple[str, ...]:
         """The fields in which a text of RFC 3339 counts as a time."""
-        return self.interval
+        return self.interval + self.valid
 
 
 class ViewRule(NamedTuple):

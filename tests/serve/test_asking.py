@@ -21,7 +21,7 @@ from edged.serve.answers.lists import MAX_GROUPED
 from edged.serve.answers.respond import Service
 from tests.replica.feeds import Publisher, Records
 from tests.serve.asking import ask, ask_json, field_of, make_service
-from tests.serve.memory import MemoryDataset
+from tests.serve.memory import NOW, MemoryDataset
 
 GUIDE = "/v1/tv/guide"
 SCHEMA = Schema(
@@ -32,7 +32,7 @@ SCHEMA = Schema(
         "people": CollectionSchema(),
     }
 )
-BEGIN = 1_800_000_000
+BEGIN = int(NOW) - 9000
 WORDS = ["River", "Night", "Garden", "Señor", "Letter", "O'Brien"]
 
 
@@ -93,8 +93,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Se
             memory.records[collection] = dict(view.scan(collection))
         catalog = {"tv": replica["tv"]}
         yield (
-            make_service(catalog, clock=lambda: BEGIN + 9000),
-            make_service({"tv": memory}, clock=lambda: BEGIN + 9000),
+            make_service(catalog),
+            make_service({"tv": memory}),
         )
 
 
@@ -187,7 +187,7 @@ def test_any_of_several_values_and_all_of_several_fields(service: Service) -> No
 
 
 def test_now_is_the_clock_and_its_answer_is_not_remembered(service: Service) -> None:
-    now = BEGIN + 9000
+    now = int(NOW)
     wanted = [
         key
         for key, value in records(service).items()
@@ -203,7 +203,7 @@ def test_now_is_the_clock_and_its_answer_is_not_remembered(service: Service) -> 
 
 @pytest.mark.parametrize("sign", ["+", "%2B"])
 def test_an_offset_may_have_its_plus_as_it_is(service: Service, sign: str) -> None:
-    assert keys(service, f"at=2027-01-15T11:30:00{sign}01:00") == keys(service, "at=2027-01-15T10:30:00Z") != []
+    assert keys(service, f"at=2027-01-15T07:00:00{sign}01:00") == keys(service, "at=2027-01-15T06:00:00Z") != []
 
 
 def test_groups_name_their_value_and_limit_counts_within_each(service: Service) -> None:
@@ -261,7 +261,6 @@ def test_facets_count_values_as_text_the_most_frequent_first(service: Service) -
         ("where.title=x", "guide has no index on title, only on channel, genres; declare it in tv.toml"),
         ("where.channel.gte=x", "where.channel.gte: guide has no order on channel, only on year, start, title"),
         ("where.start.gte=true", "start holds numbers"),
-        ("where.title.lt=5", "title holds texts"),
         ("where.year.gte=1&where.year.lt=%22x%22", "two kinds"),
         ("where.year.gte=1&where.year.gte=2", "is given 2 times"),
         ("order=channel", "order=channel: guide has no order on channel, only on year, start, title"),

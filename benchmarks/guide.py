@@ -118,7 +118,7 @@ def questions(view: View, chance: random.Random) -> dict[str, Callable[[], Any]]
     def next_five() -> Any:
         at = now()
         asked = Question({"channel": channels(20)}, during=(at, at + DAY_S), order="start")
-        return [one for _, found in view.ask_by_group("guide", asked, "channel", limit=5) for one in found]
+        return [one for group in view.ask_by_group("guide", asked, "channel", limit=5) for one in group.matches]
 
     def since() -> Any:
         return list(view.ask("guide", Question(ranges={"start": {"gte": now()}}, order="-start"), limit=50))

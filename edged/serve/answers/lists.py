@@ -28,7 +28,7 @@ MAX_GROUPED = 1000  # records of one page by groups, beyond its first group
 MAX_FACET_VALUES = 1000  # of one field, the most frequent
 
 
-class Item(NamedTuple):
+class Listed(NamedTuple):
     """A record of a list. group: (the value that it was found by,), where the list is by groups."""
 
     key: str
@@ -39,7 +39,7 @@ class Item(NamedTuple):
 class Page(NamedTuple):
     """following: the cursor after which the next page begins, None on the last; tally: where it was asked for."""
 
-    items: list[Item]
+    items: list[Listed]
     following: str | None = None
     tally: Tally | None = None
 
@@ -88,16 +88,16 @@ def find(inquiry: Inquiry, view: View, collection: str, query: Query) -> Page:
         page = groups(view.ask_by_group(collection, question, query.group, limit=query.limit))
     elif question.is_plain and not question.distinct:
         found = view.scan(collection, after=asked.after, prefix=query.prefix, limit=query.limit + 1)
-        page = bounded(((Item(key, raw), key) for key, raw in found), query.limit)
+        page = bounded(((Listed(key, raw), key) for key, raw in found), query.limit)
     else:
         matches = view.ask(collection, question, limit=query.limit + 1)
-        page = bounded(((Item(one.key, one.value), one.cursor(question)) for one in matches), query.limit)
+        page = bounded(((Listed(one.key, one.value), one.cursor(question)) for one in matches), query.limit)
     return page._replace(tally=tally)
 
 
-def bounded(found: Iterable[tuple[Item, str]], limit: int) -> Page:
+def bounded(found: Iterable[tuple[Listed, str]], limit: int) -> Page:
     """At most `limit` records and MAX_ANSWER_BYTES (but at least one record). found: each with its cursor."""
-    items: list[Item] = []
+    items: list[Listed] = []
     size, last = 0, ""
     for item, cursor in found:
         if len(items) == limit or (items and size + len(item.raw) > MAX_ANSWER_BYTES):
@@ -109,13 +109,13 @@ def bounded(found: Iterable[tuple[Item, str]], limit: int) -> Page:
 
 def groups(found: Iterable[Group]) -> Page:
     """Whole groups, until a page is full: of MAX_GROUPED records or MAX_ANSWER_BYTES."""
-    items: list[Item] = []
+    items: list[Listed] = []
     size, last = 0, ""
     for value, matches, cursor in found:
         more = sum(len(match.value) for match in matches)
         if items and (len(items) + len(matches) > MAX_GROUPED or size + more > MAX_ANSWER_BYTES):
             return Page(items, last)
-        items += [Item(match.key, match.value, (value,)) for match in matches]
+        items += [Listed(match.key, match.value, (value,)) for match in matches]
         size, last = size + more, cursor
     return Page(items)
 

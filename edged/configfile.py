@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -154,15 +153,6 @@ def same_address(one: str, other: str) -> bool:
     return len(hosts) == 1 or (same_family and bool(hosts & WILDCARDS))
 
 
-def is_sound_url(url: str) -> bool:
-    """Whether host and port of a URL can be used as they stand: international names are written in their A-form."""
-    try:
-        parts = urlsplit(url)
-        return url.isascii() and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
 def check_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
     """URLs that can be used, keys that go together, header fields that are some and no secrets that are not there."""
     faults: list[Fault] = []
@@ -202,10 +192,7 @@ def header_value(value: str) -> str:
 
 def check_route(route: RouteConfig, table: Table, key: Key) -> list[Fault]:
     """Keys that go together, and files that must be there."""
-    faults: list[Fault] = []
-    if not is_sound_url(route.upstream):
-        what = f"{route.upstream!r} is not a URL; expected http(s)://host[:port][/path] of ASCII, the port below 65536"
-        faults.append(table.fault((*key, "upstream"), what))
+    faults = check_url(route.upstream, table, (*key, "upstream"))
     if bool(route.cert) != bool(route.key):
         faults.append(table.fault((*key, "cert"), "cert and key go together; set both or neither"))
     return faults + check_files(route, ("ca", "cert", "key"), table, key)

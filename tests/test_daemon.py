@@ -5,14 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 
+import edged
 from edged.configfile import load
 from edged.daemon import STUCK_S, Daemon, is_stuck
 from edged.errors import StoreError
@@ -21,7 +26,7 @@ from edged.ops.notify import Notifier
 from edged.processes.workers import WorkerReport
 from edged.replica import loading
 from edged.sync.status import DatasetStatus
-from tests.system.programs import DEADLINE_S, Device, Origin, titles
+from tests.system.programs import DEADLINE_S, Device, Origin, get, titles
 
 
 async def until(good: Callable[[], bool]) -> None:
@@ -180,3 +185,55 @@ async def test_metrics_of_the_proxy_are_read_from_what_it_counts(tmp_path: Path)
         'edged_proxy_upstream_wait_seconds_total{route="/api"} 1.5',
     ):
         assert f"{line}\n" in metrics, line
+
+
+class Cacheable(BaseHTTPRequestHandler):
+    """Answers everything with a body that may be kept for a minute."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Cache-Control", "max-age=60")
+        self.send_header("Content-Length", "5")
+        self.end_headers()
+        self.wfile.write(b"hello")
+
+    def log_message(self, *words: object) -> None:
+        """Quiet."""
+
+
+@contextmanager
+def cacheable() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Cacheable) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+async def test_a_data_directory_removed_under_a_running_daemon_is_made_anew(origin: Origin, tmp_path: Path) -> None:
+    with cacheable() as upstream:
+        device = Device(tmp_path, origin)
+        route = f'[[proxy.routes]]\nprefix = "/api"\nupstream = "{upstream}"'
+        daemon = Daemon(load(device.configure(origin.public.as_uri(), more=route)))
+        key = titles(5)[3]["key"].replace("/", "%2F")
+
+        async def statuses() -> list[int]:
+            paths = (f"/v1/catalog/titles/{key}", "/api/old", f"/api/{trio.current_time()}")
+            asked = [partial(get, daemon.app_urls[0].rstrip("/") + path) for path in paths]
+            return [(await trio.to_thread.run_sync(ask)).status for ask in asked]
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            await daemon.wait_for("catalog", 1)
+            assert await statuses() == [200, 200, 200]
+            for version in (2, 3):
+                shutil.rmtree(device.data_dir)
+                assert await statuses() == [200, 200, 200]
+                await trio.to_thread.run_sync(origin.publish, titles(5 + version))
+                await daemon.wait_for("catalog", version)
+                assert await statuses() == [200, 200, 200]
+            assert daemon.status()["datasets"]["catalog"]["last_error"] is None
+            daemon.stop()
+    with edged.open(device.data_dir) as replica:
+        assert len(list(replica["catalog"]["titles"].items())) == 8

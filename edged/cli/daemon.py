@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, progress, table
+from edged.cli.output import add_json_flag, announce, emit, progress, table
 from edged.configfile import DEFAULT_PATH, all_faults, load, load_with_warnings
 from edged.errors import ConfigError
 from edged.units import size_text
@@ -32,6 +33,8 @@ def add_commands(commands: Any) -> None:
 def run_command(args: argparse.Namespace) -> int:
     """Sync and serve until SIGTERM or Ctrl-C. Logs go to standard error; with --json each line is a JSON object, and a
     document on standard output says where it answers."""
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # until it listens, and for log rotators after
+        signal.signal(number, signal.SIG_IGN)
     config, warnings = load_with_warnings(args.config)
     import trio
 
@@ -44,7 +47,8 @@ def run_command(args: argparse.Namespace) -> int:
 
     def tell(daemon: Daemon) -> None:
         if args.json:
-            emit(args, {"apps": daemon.app_urls, "admin": daemon.admin_urls, "datasets": list(daemon.catalog)}, "")
+            document = {"apps": daemon.app_urls, "admin": daemon.admin_urls, "datasets": list(daemon.catalog)}
+            announce(args, document, "")
 
     trio.run(partial(run_until_signal, config, args.config, tell))
     return 0

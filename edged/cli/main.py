@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 
+from edged.cli.output import discard_output
 from edged.errors import ConfigError, EdgedError, StoreError, plain_errors
 from edged.version import VERSION
 
@@ -118,12 +119,6 @@ def main(words: list[str] | None = None) -> int:
     return code
 
 
-def discard_output() -> None:
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
-
-
 def report(fault: EdgedError, *, as_json: bool) -> int:
     """The error's line on standard error, a line for each of several faults; its exit code.
 
@@ -143,8 +138,21 @@ def report(fault: EdgedError, *, as_json: bool) -> int:
     return fault.exit_code
 
 
+def open_standard_streams() -> None:
+    """Have descriptors 0 to 2 open: else the next file or socket would be taken for one, and what is said written
+    into it."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
+
+
 def entry() -> None:
     """The console script."""
+    open_standard_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that is not UTF-8 shows what it can
             stream.reconfigure(errors="backslashreplace")

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, progress, table
+from edged.cli.output import add_json_flag, announce, emit, progress, table
 from edged.errors import ConfigError, OriginError, WireError
 from edged.feed.names import check_collection, check_name
 from edged.origin import history, takedowns
@@ -424,7 +424,7 @@ async def serve_until_stopped(args: argparse.Namespace) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             urls = await nursery.start(partial(serve_feed, args.feed_dir, args.bind or [BIND], stop=stop))
-            emit(args, {"urls": urls}, "\n".join(f"serving {args.feed_dir} at {url}" for url in urls))
+            announce(args, {"urls": urls}, "\n".join(f"serving {args.feed_dir} at {url}" for url in urls))
             async for _ in signals:
                 stop.set()
                 break

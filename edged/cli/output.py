@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from importlib.util import find_spec
 from typing import Any
 
 from edged.progress import Watch, unwatched
+
+logger = logging.getLogger("edged")
 
 
 def add_json_flag(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,22 @@ def emit(args: argparse.Namespace, data: Any, text: str) -> None:
     elif text:
         print(text)
     sys.stdout.flush()
+
+
+def announce(args: argparse.Namespace, data: Any, text: str) -> None:
+    """`emit` for a program that goes on, whether anybody reads it or not."""
+    try:
+        emit(args, data, text)
+    except OSError as fault:
+        logger.warning("standard output: %s", fault.strerror)
+        discard_output()
+
+
+def discard_output() -> None:
+    """Have what is still to be printed go nowhere, the interpreter's last flush too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

@@ -1,4 +1,7 @@
-"""Logs: one line an event on standard error, `message key=value …`, with the syslog level that journald understands."""
+"""Logs: one line an event on standard error, `message key=value …`, with the syslog level that journald understands.
+
+Serving never waits for whoever reads the log, and never ends for it: a line that cannot be written is let go.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,55 @@ import json
 import logging
 import os
 import re
-import sys
+import select
 import time
 
+WARNED = {"levelno": logging.WARNING, "levelname": "WARNING"}
 LEVELS = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+STANDARD_ERROR = 2
+PIECE_BYTES = select.PIPE_BUF  # a pipe that can be written to takes so many at once
 PLAIN = re.compile(r"[A-Za-z0-9_./:@%+,-]+")
 
 
 def setup(level: str, *, as_json: bool = False) -> None:
     """Log at `level` (debug, info, warning, error) and above, for the whole process."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = LineHandler(STANDARD_ERROR)
     handler.setFormatter(JsonFormatter() if as_json else LineFormatter(journal="JOURNAL_STREAM" in os.environ))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("edged").setLevel(level.upper())
+
+
+class LineHandler(logging.Handler):
+    """Writes lines to a descriptor without waiting. lost: lines let go, whose number is told once there is room."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.descriptor = descriptor
+        self.room = select.poll()
+        self.room.register(descriptor, select.POLLOUT)
+        self.lost = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            missing = logging.makeLogRecord({"msg": f"{self.lost} lines could not be written", **WARNED})
+            if self.lost and self.write(self.format(missing)):
+                self.lost = 0
+            self.lost += self.lost > 0 or not self.write(line)
+        except Exception:  # our own mistake in a line: said where it can be, as the library has it
+            self.handleError(record)
+
+    def write(self, line: str) -> bool:
+        """Whether all of a line could be written at once."""
+        data = line.encode(errors="backslashreplace") + b"\n"
+        try:
+            while data and any(event & select.POLLOUT for _, event in self.room.poll(0)):
+                data = data[os.write(self.descriptor, data[:PIECE_BYTES]) :]
+        except OSError:  # nobody reads any more, or the disk is full
+            return False
+        return not data
 
 
 class LineFormatter(logging.Formatter):

@@ -83,7 +83,7 @@ async def stop_at_end_of_input(stop: trio.Event) -> None:
 
 
 async def stop_on_signal(stop: trio.Event) -> None:
-    """Ctrl-C reaches every process of a terminal; the daemon is the one that decides."""
+    """Ctrl-C, and what else a terminal or `kill` sends to all its processes, is the daemon's to decide."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
             if number == signal.SIGTERM:
@@ -91,6 +91,8 @@ async def stop_on_signal(stop: trio.Event) -> None:
 
 
 if __name__ == "__main__":
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     try:
         settings = load(Path(sys.argv[1]))
     except ConfigError as fault:  # mended since the daemon began, or not: it is tried again

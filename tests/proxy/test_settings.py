@@ -9,6 +9,7 @@ import pytest
 from edged.cli.main import build_parser
 from edged.configfile import load
 from edged.errors import ConfigError
+from edged.proxy.upstream.upstream import Upstream
 
 
 def test_a_directory_without_a_store_is_named(tmp_path: Path) -> None:
@@ -24,10 +25,10 @@ def test_a_directory_without_a_store_is_named(tmp_path: Path) -> None:
         ([("/a", "ftp://x")], "line 3: proxy.routes.upstream: .*http"),
         ([("/a", "http://user@x")], "line 3: proxy.routes.upstream"),
         ([("/a", "http://x?y")], "line 3: proxy.routes.upstream"),
-        ([("/a", "http://x:0")], "line 3: proxy.routes.upstream: .*is not a URL"),
-        ([("/a", "http://x:65536")], "line 3: proxy.routes.upstream: .*is not a URL"),
-        ([("/a", "http://[bad/")], "line 3: proxy.routes.upstream: .*is not a URL"),
-        ([("/a", "http://bücher.example")], "line 3: proxy.routes.upstream: .*ASCII"),
+        ([("/a", "http://x:0")], "line 3: proxy.routes.upstream: .*the port is 0"),
+        ([("/a", "http://x:65536")], "line 3: proxy.routes.upstream: .*a number up to 65535"),
+        ([("/a", "http://[bad/")], "line 3: proxy.routes.upstream: .*no name or address"),
+        ([("/a", "http://a\u200db.example")], "line 3: proxy.routes.upstream: .*no international host name"),
         ([("a", "http://x")], "line 2: proxy.routes.prefix: .*absolute path"),
         ([("/v1/x", "http://x")], "line 2: proxy.routes.prefix: .*not below /v1"),
         ([("/a", "http://x"), ("/a/", "http://y")], "line 5: proxy.routes.prefix: .*twice"),
@@ -45,9 +46,19 @@ def test_a_route_that_cannot_be_served_is_named_with_its_line(
 
 
 @pytest.mark.parametrize(
-    "upstream", ["http://x:1", "http://x:65535", "https://[::1]:8080/base", "http://xn--bcher-kva"]
+    ("upstream", "host", "hostname"),
+    [
+        ("http://x:1", b"x:1", "x"),
+        ("http://x:65535", b"x:65535", "x"),
+        ("https://[::1]:8080/base", b"[::1]:8080", "::1"),
+        ("http://xn--bcher-kva", b"xn--bcher-kva", "xn--bcher-kva"),
+        ("http://Bücher.example", b"xn--bcher-kva.example", "xn--bcher-kva.example"),
+    ],
 )
-def test_urls_at_the_edges_of_what_is_sound_are_taken(tmp_path: Path, upstream: str) -> None:
+def test_urls_at_the_edges_of_what_is_sound_are_taken(
+    tmp_path: Path, upstream: str, host: bytes, hostname: str
+) -> None:
     path = tmp_path / "edged.toml"
     path.write_text(f'[[proxy.routes]]\nprefix = "/a"\nupstream = "{upstream}"\n')
-    assert load(path).proxy.routes[0].upstream == upstream
+    made = Upstream(load(path).proxy.routes[0], lambda upstream: None)
+    assert (made.host, made.hostname) == (host, hostname)

@@ -25,6 +25,7 @@ import trio
 from edged.config import RouteConfig
 from edged.errors import ConfigError, TransportError
 from edged.http.fields import DIGITS, Fields, value_of
+from edged.http.urls import sound_url
 from edged.proxy.rules.circuit import Circuit
 from edged.proxy.rules.forward import BadFraming, check_framing, mapped_back
 from edged.proxy.upstream.guarded import TELL, GuardedBackend, GuardedStream, Tell
@@ -181,7 +182,7 @@ class Upstream:
 
     def __init__(self, route: RouteConfig, on_doubt: Callable[[Upstream], None]) -> None:
         self.route, self.on_doubt = route, on_doubt
-        parts = urlsplit(route.upstream)
+        parts = urlsplit(sound_url(route.upstream))
         self.scheme = parts.scheme.encode()
         self.hostname = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)

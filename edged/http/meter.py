@@ -11,7 +11,7 @@ from typing import Any
 @dataclass(slots=True)
 class Meter:
     """fast_answers, slow_answers: by status, in the fast lane and in Hypercorn; remembered: of the fast lane's answers,
-    those from its memory; streams: open event streams and long answers; sent_bytes: by the fast lane.
+    those from its memory; streams: open event streams; sent_bytes: by the fast lane.
     """
 
     fast_answers: Counter[int] = field(default_factory=Counter)

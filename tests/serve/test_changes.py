@@ -11,7 +11,6 @@ import trio
 import trio.testing
 
 from edged.http.application import Held, Stream
-from edged.serve.answers.changes import WHOLE_CHANGES
 from tests.serve.asking import ask, ask_any, ask_json, field_of, make_service
 from tests.serve.lanes import Client, Lanes, client, eventually, head, running_lanes
 from tests.serve.memory import MemoryDataset, film, make_dataset
@@ -95,28 +94,6 @@ def test_waiting_is_only_for_who_has_the_newest_version(dataset: MemoryDataset) 
     assert isinstance(held, Held)
     assert (held.signal, held.wait_s) == (service.news.signal("catalog"), 20)
     assert len(lines_of(ask(service, f"{CHANGES}?since=2&wait=20").body)) == 2
-
-
-@pytest.mark.parametrize("media", ["x-ndjson", "json", "cbor", "cbor-seq"])
-def test_many_changes_are_streamed_with_the_same_content(media: str) -> None:
-    dataset = MemoryDataset("catalog")
-    count = WHOLE_CHANGES + 500
-    dataset.publish("titles", {f"k{n:05}": film(n) for n in range(count)})
-    service = make_service({"catalog": dataset})
-    stream = ask_any(service, f"{CHANGES}?since=0", {"Accept": f"application/{media}"})
-    assert isinstance(stream, Stream)
-    assert stream.follow is None
-    body = b"".join(stream.pieces)
-    if media == "x-ndjson":
-        items = lines_of(body)
-    elif media == "json":
-        items = msgspec.json.decode(body)["items"]
-    elif media == "cbor":
-        items = cbor2.loads(body)["items"]
-    else:
-        items = cbor2.loads(b"\x99" + count.to_bytes(2, "big") + body)
-    assert [item["key"] for item in items] == [f"k{n:05}" for n in range(count)]
-    assert items[7]["value"] == film(7)
 
 
 class Events:
@@ -248,10 +225,10 @@ async def test_a_long_poll_ends_empty_when_its_time_is_up(lanes_and_url: tuple[L
 @pytest.mark.trio
 async def test_a_long_answer_in_pieces_leaves_the_connection_usable(lanes_and_url: tuple[Lanes, str]) -> None:
     lanes, url = lanes_and_url
-    lanes.dataset.publish("titles", {f"k{n:05}": film(n) for n in range(WHOLE_CHANGES + 10)})
+    lanes.dataset.publish("titles", {f"k{n:05}": film(n) for n in range(5000)})
     async with client(url) as asker:
         await asker.send(head("GET", f"{CHANGES}?since=3") + head("GET", "/v1/catalog"))
-        assert len(lines_of((await asker.reply()).body)) == WHOLE_CHANGES + 10
+        assert len(lines_of((await asker.reply()).body)) == 5000
         assert (await asker.reply()).status == 200
 
 

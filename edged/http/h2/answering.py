@@ -98,8 +98,7 @@ class AnsweringSide:
         for stream in self.flow.pump(room):
             if stream.ending:
                 self.finish(stream)
-            else:
-                self.events.append(Drained(stream.stream_id))
+            self.events.append(Drained(stream.stream_id))  # the end too: whoever gave it waits until it has gone
         return self.flow.take()
 
     def take_events(self) -> list[Event]:

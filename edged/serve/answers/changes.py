@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from functools import partial
+from hashlib import blake2b
 
 from edged.errors import RequestError
 from edged.feed import cbor
-from edged.http.application import Answer, Held, Response, Stream
+from edged.http.application import Answer, Held, InThread, Response, Stream
 from edged.http.fields import Fields
 from edged.http.request import Request
+from edged.serve.answers.large import PIECE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query
 from edged.serve.answers.render import Renderer, encode_json, is_binary, value_in
@@ -22,9 +24,6 @@ from edged.serve.answers.respond import CACHE_CONTROL, DataAge, Inquiry, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import ChangedRecord, Dataset, View
 
-WHOLE_CHANGES = 1000  # as many are answered in one body; more are streamed
-WHOLE_BYTES = 8 << 20
-PIECE_BYTES = 64 << 10
 RETRY_MS = 1000
 NOWHERE = -1  # before every version
 KEEP_ALIVE = b": still here\n\n"  # a comment, which clients pass over
@@ -49,14 +48,15 @@ class Wanted:
             if not self.collections or change.collection in self.collections:
                 yield change
 
-    def render(self, view: View, change: ChangedRecord) -> bytes:
+    def render(self, view: View, change: ChangedRecord, *, remember: bool = True) -> bytes:
         """One change as an object: collection, key, version, and value or deleted."""
         binary = is_binary(self.form)
         gone = change.value is None
         value = b""
         if change.value is not None:
             name, key, shape = change.collection, change.key, self.shapes.get(change.collection)
-            value = value_in(self.renderer.item(view, name, key, change.value, binary, shape), key, binary)
+            make = self.renderer.item if remember else self.renderer.item_once
+            value = value_in(make(view, name, key, change.value, binary, shape), key, binary)
         if binary:
             end = b"\x67deleted\xf5" if gone else b"\x65value" + value
             begin = b"\xa4\x63key" + cbor.encode(change.key) + b"\x6acollection" + cbor.encode(change.collection)
@@ -83,7 +83,7 @@ def since_of(request: Request, query: Query) -> int | None:
 
 def answer_changes(
     inquiry: Inquiry, view: View, query: Query, shapes: dict[str, Shape], again: Callable[[bool], Answer]
-) -> Response | Stream | Held:
+) -> Response | InThread | Stream | Held:
     """again: answers the same request once more, and holds it again only if it is not asked for the last time. Raises
     RequestError.
     """
@@ -110,56 +110,42 @@ def is_too_old(view: View, since: int) -> bool:
     return since < view.changes_from or since > view.version
 
 
-def whole(inquiry: Inquiry, view: View, wanted: Wanted, since: int) -> Response | Stream:
-    """One body; where it would be large, a stream of pieces that ends."""
-    if is_too_old(view, since):
-        return respond(inquiry, whole_body(wanted.form, [reset(wanted.form, view)], view), wanted.form)
-    changes = wanted.of(view, since)
-    items: list[bytes] = []
-    size = 0
-    for change in islice(changes, WHOLE_CHANGES):
-        items.append(wanted.render(view, change))
-        size += len(items[-1])
-        if size > WHOLE_BYTES:
-            break
-    following = next(changes, None)
-    if following is None:
-        return respond(inquiry, whole_body(wanted.form, items, view), wanted.form)
-    items.append(wanted.render(view, following))
-    pieces = pieces_of(wanted, items, changes, view)
-    return Stream(200, stream_fields(inquiry, view, wanted.form), DataAge.of(view), pieces)
+def whole(inquiry: Inquiry, view: View, wanted: Wanted, since: int) -> Response | InThread:
+    """One body; where it would be large, in pieces."""
+    listing = listing_of(wanted, view, since)
+    items = [reset(wanted.form, view)] if is_too_old(view, since) else first_items(listing)
+    if items is None:
+        return in_pieces(inquiry, listing_of(wanted, view, since, remember=False), wanted.form)
+    return respond(inquiry, listing.whole(items), wanted.form)
 
 
-def whole_body(form: Format, items: list[bytes], view: View) -> bytes:
+def listing_of(wanted: Wanted, view: View, since: int, *, remember: bool = True) -> Listing:
+    """The changes as the items of a body."""
+    render = partial(wanted.render, view, remember=remember)
+    return Listing(
+        wrap=partial(wrap, wanted.form, view.version),
+        items=lambda: map(render, wanted.of(view, since)),
+        sources=lambda: map(source_of, wanted.of(view, since)),
+        look=repr(wanted.key),
+    )
+
+
+def source_of(change: ChangedRecord) -> bytes:
+    """What a change's looks depend on."""
+    found = blake2b(b"%d %b\0%b\0" % (change.version, change.collection.encode(), change.key.encode()), digest_size=32)
+    found.update(b"deleted" if change.value is None else b"=" + change.value)
+    return found.digest()
+
+
+def wrap(form: Format, version: int, count: int) -> Wrapping:
+    """What is around and between `count` changes."""
     if form is NDJSON:
-        return b"".join(item + b"\n" for item in items)
+        return Wrapping(b"", b"\n", b"\n" if count else b"")
     if form is CBOR_SEQ:
-        return b"".join(items)
+        return Wrapping(b"", b"", b"")
     if form is CBOR:
-        count = cbor.head(cbor.LIST, len(items))
-        return b"\xa2\x65items" + count + b"".join(items) + b"\x67version" + cbor.encode(view.version)
-    return b'{"items":[' + b",".join(items) + b'],"version":%d}' % view.version
-
-
-def pieces_of(wanted: Wanted, items: list[bytes], rest: Iterator[ChangedRecord], view: View) -> Iterator[bytes]:
-    """The same bytes as `whole_body`, without holding them all. A CBOR array's length is not known: indefinite."""
-    form = wanted.form
-    before, between, after = b"", b"", b""
-    if form is NDJSON:
-        after = b"\n"
-        between = b"\n"
-    elif form is CBOR:
-        before, after = b"\xa2\x65items\x9f", b"\xff\x67version" + cbor.encode(view.version)
-    elif form is not CBOR_SEQ:
-        before, between, after = b'{"items":[', b",", b'],"version":%d}' % view.version
-    piece = bytearray(before + between.join(items))
-    items.clear()
-    for change in rest:
-        piece += between + wanted.render(view, change)
-        if len(piece) >= PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    yield bytes(piece) + after
+        return Wrapping(b"\xa2\x65items" + cbor.head(cbor.LIST, count), b"", b"\x67version" + cbor.encode(version))
+    return Wrapping(b'{"items":[', b",", b'],"version":%d}' % version)
 
 
 def reset(form: Format, view: View) -> bytes:

@@ -80,6 +80,11 @@ class Renderer:
         look = self.look_of(view, collection, binary, shape)
         return self.items.entries.get((look, key)) or self.render(look, key, raw, binary, shape)
 
+    def item_once(self, view: View, collection: str, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
+        """The same for an answer of so many that remembering each would push out what is asked more often."""
+        look = self.look_of(view, collection, binary, shape)
+        return self.items.entries.get((look, key)) or self.render(NOWHERE, key, raw, binary, shape)
+
     def render(self, look: int, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
         """Make an item and remember it."""
         body = raw

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
 import trio
 
-from edged.errors import RequestError
-from edged.http.application import DATE, Response, Shared, TimedFields
+from edged.errors import DamageError, EdgedError, QueryError, RequestError, StoreError
+from edged.http.application import DATE, Answer, Response, Shared, TimedFields
 from edged.http.cors import CorsRule
 from edged.http.fields import Fields, write_date
 from edged.http.hosts import HostRule
@@ -61,8 +62,8 @@ class DataAge:
 
 @dataclass(slots=True)
 class Service:
-    """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told; vary:
-    the fields that decide every answer.
+    """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told; coding:
+    how many answers are being coded piece by piece; vary: the fields that decide every answer.
     """
 
     catalog: Catalog
@@ -74,6 +75,7 @@ class Service:
     slow: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(2))
     damage: DamageReports = field(default_factory=DamageReports)
     dictionaries: Dictionaries = field(default_factory=Dictionaries)
+    coding: int = 0
     ages: dict[str, tuple[View, DataAge]] = field(default_factory=dict)
     vary: bytes = field(init=False)
 
@@ -152,6 +154,22 @@ def respond(
     own = (*own, (b"Content-Length", b"%d" % len(body)))
     shared = shared_fields(form, coding, version, vary, cors, kept.cache)
     return Response(200, own, body, timed, kept.keep, shared)
+
+
+def contain(inquiry: Inquiry, make: Callable[[Inquiry], Answer]) -> Answer:
+    """What `make` gives. Faults of a request are problem details, a broken replica is a 503."""
+    try:
+        return make(inquiry)
+    except RequestError as fault:
+        return problem(inquiry, fault)
+    except QueryError as fault:
+        return problem(inquiry, RequestError(400, str(fault)))
+    except StoreError as fault:
+        if isinstance(fault, DamageError) and inquiry.dataset is not None:
+            inquiry.service.damage.report(inquiry.dataset.name, fault, inquiry.view)
+        return problem(inquiry, RequestError(503, str(fault), headers=(("Retry-After", RETRY_S.decode()),)))
+    except EdgedError as fault:
+        return problem(inquiry, RequestError(500, str(fault)))
 
 
 @lru_cache(maxsize=128)

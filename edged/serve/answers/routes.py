@@ -8,7 +8,7 @@ from functools import partial
 
 import cbor2
 
-from edged.errors import DamageError, EdgedError, QueryError, RequestError, StoreError
+from edged.errors import RequestError
 from edged.feed.schema import ViewRule, view_to_cbor
 from edged.http.application import Answer, Response, Stream
 from edged.http.cors import METHODS
@@ -29,7 +29,7 @@ from edged.serve.answers.query import (
     parse_query,
 )
 from edged.serve.answers.render import encode_json, is_binary
-from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, problem, respond
+from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, contain, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import Dataset, View
 
@@ -55,19 +55,7 @@ def answer(service: Service, request: Request, now: float, *, may_hold: bool = T
 
     Raises nothing that a request can cause: faults of a request are problem details, a broken replica is a 503.
     """
-    inquiry = Inquiry(service, request, now, may_hold)
-    try:
-        return find(inquiry)
-    except RequestError as fault:
-        return problem(inquiry, fault)
-    except QueryError as fault:
-        return problem(inquiry, RequestError(400, str(fault)))
-    except StoreError as fault:
-        if isinstance(fault, DamageError) and inquiry.dataset is not None:
-            service.damage.report(inquiry.dataset.name, fault, inquiry.view)
-        return problem(inquiry, RequestError(503, str(fault), headers=(("Retry-After", RETRY_S.decode()),)))
-    except EdgedError as fault:
-        return problem(inquiry, RequestError(500, str(fault)))
+    return contain(Inquiry(service, request, now, may_hold), find)
 
 
 def find(inquiry: Inquiry) -> Answer:

@@ -152,6 +152,7 @@ def test_who_answers_is_told_when_a_piece_has_gone() -> None:
     peer.send(window_update(1, 3))
     assert bodies(peer.sent) == b"12345678"
     assert peer.connection.has_room(1)
+    assert peer.events.count(Drained(1)) == 2  # a task that was never told would stay as long as the connection
 
 
 def test_an_end_alone_needs_no_window() -> None:

@@ -17,7 +17,8 @@ class CollectionSchema(NamedTuple):
     min_count: records that the collection has at least, over all slices; order: fields with an ordered index, for
     ranges and sorting; interval: the fields with begin and end of what `at` and `from` and `to` ask for, or none;
     valid: the fields with begin and end of the time in which a record is there at all, or none; rank: the field by
-    which of two equally good finds of a search the greater comes first, or ""."""
+    which of two equally good finds of a search the greater comes first, or ""; refs: fields that hold keys, to the
+    collection whose keys they are."""
 
     index: tuple[str, ...] = ()  # type: ignore[assignment]  # hides tuple.index, which means nothing here
     text: tuple[str, ...] = ()
@@ -26,6 +27,7 @@ class CollectionSchema(NamedTuple):
     interval: tuple[str, ...] = ()
     valid: tuple[str, ...] = ()
     rank: str = ""
+    refs: Mapping[str, str] = NOTHING
 
     @property
     def times(self) -> tuple[str, ...]:
@@ -38,13 +40,16 @@ class ViewRule(NamedTuple):
 
     fields: dotted paths kept, all if empty; truncate: path to greatest number of characters; rename: old path to new
     top-level name; choose: path of an object to the preference list of its members, the first present replacing it
-    (an image variant, a language with fallback).
+    (an image variant, a language with fallback); expand: paths of keys in whose place the records come; limit: path of
+    a list to the greatest number of its items.
     """
 
     fields: tuple[str, ...] = ()
     truncate: Mapping[str, int] = NOTHING
     rename: Mapping[str, str] = NOTHING
     choose: Mapping[str, tuple[str, ...]] = NOTHING
+    expand: tuple[str, ...] = ()
+    limit: Mapping[str, int] = NOTHING
 
 
 class Schema(NamedTuple):
@@ -79,16 +84,19 @@ def collection_to_cbor(item: CollectionSchema) -> dict[str, Any]:
     document |= {"order": list(item.order)} if item.order else {}
     document |= {"interval": list(item.interval)} if item.interval else {}
     document |= {"valid": list(item.valid)} if item.valid else {}
-    return document | ({"rank": item.rank} if item.rank else {})
+    document |= {"rank": item.rank} if item.rank else {}
+    return document | ({"refs": dict(item.refs)} if item.refs else {})
 
 
 def view_to_cbor(rule: ViewRule) -> dict[str, Any]:
-    return {
+    document: dict[str, Any] = {
         "fields": list(rule.fields),
         "truncate": dict(rule.truncate),
         "rename": dict(rule.rename),
         "choose": {path: list(order) for path, order in rule.choose.items()},
     }
+    document |= {"expand": list(rule.expand)} if rule.expand else {}
+    return document | ({"limit": dict(rule.limit)} if rule.limit else {})
 
 
 def collection_from_cbor(item: object) -> CollectionSchema:
@@ -105,7 +113,10 @@ def collection_from_cbor(item: object) -> CollectionSchema:
             if not isinstance(rank, str):
                 raise WireError(f"decode schema: rank {rank!r:.40} is not a field")
             order = texts(more.get("order", []), "order")
-            return CollectionSchema(texts(index, "index"), texts(text, "text"), least, order, interval, valid, rank)
+            refs = text_to_text(more.get("refs", {}), "refs")
+            return CollectionSchema(
+                texts(index, "index"), texts(text, "text"), least, order, interval, valid, rank, refs
+            )
     raise WireError("decode schema: a collection is not {index, text}")
 
 
@@ -122,17 +133,18 @@ def rule_from_cbor(item: object) -> ViewRule:
             "truncate": dict() as truncate,
             "rename": dict() as rename,
             "choose": dict() as choose,
+            **more,
         }:
-            if not all(isinstance(size, int) and size >= 0 for size in truncate.values()):
-                raise WireError("decode schema: truncate holds something that is not a number of characters")
             return ViewRule(
                 texts(fields, "fields"),
-                dict(zip(texts(list(truncate), "truncate"), truncate.values(), strict=True)),
-                dict(zip(texts(list(rename), "rename"), texts(list(rename.values()), "rename"), strict=True)),
+                sizes(truncate, "truncate"),
+                text_to_text(rename, "rename"),
                 {
                     path: texts(order, "choose")
                     for path, order in zip(texts(list(choose), "choose"), choose.values(), strict=True)
                 },
+                texts(more.get("expand", []), "expand"),
+                sizes(more.get("limit", {}), "limit"),
             )
     raise WireError("decode schema: a view's rule is not {fields, truncate, rename, choose}")
 
@@ -141,3 +153,15 @@ def texts(items: object, what: str) -> tuple[str, ...]:
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise WireError(f"decode schema: {what} is not a list of texts")
     return tuple(items)
+
+
+def text_to_text(item: object, what: str) -> dict[str, str]:
+    if not isinstance(item, dict):
+        raise WireError(f"decode schema: {what} is not a map of texts")
+    return dict(zip(texts(list(item), what), texts(list(item.values()), what), strict=True))
+
+
+def sizes(item: object, what: str) -> dict[str, int]:
+    if not isinstance(item, dict) or not all(isinstance(size, int) and size >= 0 for size in item.values()):
+        raise WireError(f"decode schema: {what} holds something that is not a number")
+    return dict(zip(texts(list(item), what), item.values(), strict=True))

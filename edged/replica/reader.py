@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from edged.replica.layers.asked import Time
     from edged.replica.layers.question import Question
 
+MORE = ("at", "between", "expand")  # of the keyword arguments of questions
 NO_COUNTER_CHECK, TRY_AGAIN = -1, -2
 RETRY_S, RETRY_MOST_S = 1.0, 60.0  # between attempts at a version that cannot be read; doubled each time
 # Faults that pass: of a disk or a share, or for lack of memory or descriptors.
@@ -244,14 +245,22 @@ class Collection(Mapping[str, Any]):
             raise KeyError(key)
         return cbor2.loads(data)
 
-    def get(self, key: str, default: Any = None) -> Any:
-        data = self.get_raw(key)
-        return default if data is None else cbor2.loads(data)
+    def get(self, key: str, default: Any = None, *, expand: str | Iterable[str] = ()) -> Any:
+        """expand: references in whose place the records come, see `where`."""
+        if not expand:
+            data = self.get_raw(key)
+            return default if data is None else cbor2.loads(data)
+        view = self.dataset.view()
+        data = view.get_raw(self.name, key)
+        return default if data is None else view.expanded(cbor2.loads(data), view.references(self.name, expand))
 
-    def get_many(self, keys: Iterable[str]) -> list[Any]:
-        """A value or None for each key, in the order of `keys`, all of one version."""
-        found = self.dataset.view().get_many_raw(self.name, keys if isinstance(keys, Sequence) else list(keys))
-        return [None if data is None else cbor2.loads(data) for data in found]
+    def get_many(self, keys: Iterable[str], *, expand: str | Iterable[str] = ()) -> list[Any]:
+        """A value or None for each key, in the order of `keys`, all of one version. expand: see `where`."""
+        view = self.dataset.view()
+        references = view.references(self.name, expand)
+        found = view.get_many_raw(self.name, keys if isinstance(keys, Sequence) else list(keys))
+        values = [None if data is None else cbor2.loads(data) for data in found]
+        return [view.expanded(value, references) for value in values] if references else values
 
     def __contains__(self, key: object) -> bool:
         return isinstance(key, str) and self.get_raw(key) is not None
@@ -263,11 +272,22 @@ class Collection(Mapping[str, Any]):
         return self.dataset.view().collections.get(self.name, 0)
 
     def items(  # type: ignore[override]  # a prefix and a start are what a list in key order is for
-        self, *, prefix: str = "", after: str | None = None, limit: int | None = None
+        self,
+        *,
+        prefix: str = "",
+        after: str | None = None,
+        limit: int | None = None,
+        expand: str | Iterable[str] = (),
     ) -> Iterator[tuple[str, Any]]:
-        """(key, value) in key order, of keys that begin with `prefix` and are greater than `after`."""
-        for key, data in self.dataset.view().scan(self.name, after=after, prefix=prefix, limit=limit):
-            yield key, cbor2.loads(data)
+        """(key, value) in key order, of keys that begin with `prefix` and are greater than `after`.
+
+        expand: see `where`.
+        """
+        view = self.dataset.view()
+        references = view.references(self.name, expand)
+        for key, data in view.scan(self.name, after=after, prefix=prefix, limit=limit):
+            value = cbor2.loads(data)
+            yield key, view.expanded(value, references) if references else value
 
     def where(
         self,
@@ -284,38 +304,44 @@ class Collection(Mapping[str, Any]):
         A tuple asks for any of its values. A field with a declared order takes `year__gte=`, `__gt`, `__lte`, `__lt`,
         and `order="year"`, or `"-year"` for the greatest first, those without it last. at: a time that the declared
         interval holds, as seconds since 1970 or a datetime; between: two, with which it has a time in common; distinct:
-        an indexed field of which each value comes but once. A dotted field is given as `**{"a.b": value}`. Raises
-        QueryError for a field that is not declared so.
+        an indexed field of which each value comes but once. expand="items": records in the place of their keys, as
+        {"key", "value"}. A dotted field is given as `**{"a.b": value}`. Raises QueryError for what is not declared so.
         """
+        view, expand = self.dataset.view(), conditions.pop("expand", ())
         question = question_of(conditions, order, at, between, distinct)
-        return self.values_of(self.dataset.view().ask(self.name, question, limit=limit))
+        return self.values_of(view, view.ask(self.name, question, limit=limit), expand)
 
     def search(
         self, text: str, *, order: str = "", distinct: str = "", limit: int | None = 50, **conditions: Any
     ) -> list[tuple[str, Any]]:
         """(key, value), the best first, of records that hold every word of `text`, or words that begin so.
 
-        Conditions, order and distinct are those of `where`, `at` and `between` among them.
+        Conditions, order and distinct are those of `where`, `at`, `between` and `expand` among them.
         """
-        at, between = conditions.pop("at", None), conditions.pop("between", None)
+        view, at, between, expand = self.dataset.view(), *(conditions.pop(name, None) for name in MORE)
         question = question_of(conditions, order, at, between, distinct)._replace(text=text or " ")
-        return list(self.values_of(self.dataset.view().ask(self.name, question, limit=limit)))
+        return list(self.values_of(view, view.ask(self.name, question, limit=limit), expand))
 
     def groups(
         self, by: str, *, limit: int = 50, order: str = "", **conditions: Any
     ) -> dict[Any, list[tuple[str, Any]]]:
         """At most `limit` (key, value) for each value of the indexed field `by`: of those in `conditions`, or of all.
 
-        Conditions are those of `where`, `at` and `between` among them.
+        Conditions are those of `where`, `at`, `between` and `expand` among them.
         """
-        at, between = conditions.pop("at", None), conditions.pop("between", None)
+        view, at, between, expand = self.dataset.view(), *(conditions.pop(name, None) for name in MORE)
         question = question_of(conditions, order, at, between, conditions.pop("distinct", ""))
-        found = self.dataset.view().ask_by_group(self.name, question, by, limit=limit)
-        return {group.value: list(self.values_of(group.matches)) for group in found}
+        found = view.ask_by_group(self.name, question, by, limit=limit)
+        return {group.value: list(self.values_of(view, group.matches, expand)) for group in found}
 
-    def values_of(self, found: Iterable[Match]) -> Iterator[tuple[str, Any]]:
+    def values_of(
+        self, view: View, found: Iterable[Match], expand: str | Iterable[str] | None
+    ) -> Iterator[tuple[str, Any]]:
         """What is handed out of matches."""
-        return ((match.key, cbor2.loads(match.value)) for match in found)
+        references = view.references(self.name, expand or ())
+        if not references:
+            return ((match.key, cbor2.loads(match.value)) for match in found)
+        return ((match.key, view.expanded(cbor2.loads(match.value), references)) for match in found)
 
     def count(
         self,

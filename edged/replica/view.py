@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ from edged.replica.layers.lookup import Following, Getter, getter
 MOVED = 100  # places by which a match is looked for that has moved since the page before
 
 if TYPE_CHECKING:
+    from edged.feed.references import Reference
     from edged.replica.layers import search
     from edged.replica.layers.query import Records, Tally
     from edged.replica.layers.question import Cursor, Declared, Question
@@ -379,6 +380,38 @@ class View:
 
             result = result.plus(query.tally(sources, question, facets, counts))
         return result
+
+    def referring(self, collection: str, path: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """(one of `keys`, a record that holds it in its reference at `path`); some of them more than once."""
+        from edged.replica.indexes import terms
+        from edged.replica.indexes.index import REFERENCE
+
+        hidden, slices = self.hidden.get(collection, set()), self.sources(collection)
+        for key in keys:
+            wanted = (terms.term(key) or b"",)
+            for source in (source for sources in slices for source in sources):
+                for number in source.equal(REFERENCE + path, wanted).run():
+                    found = source.entry(number)
+                    if found is not None and found[0] not in hidden:
+                        yield key, found[0]
+
+    def expanded(self, value: Any, found: Sequence[Reference]) -> Any:
+        """`value` with {"key", "value"} in the place of each key of its references; value None where missing."""
+        from edged.feed.references import expanded
+
+        def get(collection: str, key: str) -> Any:
+            raw = self.get_raw(collection, key)
+            return None if raw is None else cbor2.loads(raw)
+
+        return expanded(value, found, get)
+
+    def references(self, collection: str, paths: str | Iterable[str]) -> tuple[Reference, ...]:
+        """Those that `paths` name, as a list or with commas between. Raises QueryError."""
+        if not paths:
+            return ()
+        from edged.feed.references import references
+
+        return references(self.schema, collection, paths.split(",") if isinstance(paths, str) else paths)
 
     def search(self, collection: str, text: str, *, limit: int = 50) -> list[tuple[str, bytes]]:
         """At most `limit` (key, value) that hold every word of `text`, the best first; the words may be cut short.

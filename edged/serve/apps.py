@@ -27,7 +27,7 @@ class Api(Application):
     def answer(self, request: Request) -> Answer:
         service = self.service
         if may_be_slow(request.target.partition(b"?")[2]):
-            return InThread(partial(answer, service, request, service.clock()), service.slow)
+            return InThread(partial(answer, service, request, service.clock(), in_thread=True), service.slow)
         return answer(service, request, service.clock())
 
 

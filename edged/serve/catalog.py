@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edged.errors import StoreError
@@ -70,6 +70,7 @@ class View(Protocol):
     def ask(self, collection: str, question: Question, *, limit: int | None = None) -> Iterator[Match]: ...
     def ask_by_group(self, collection: str, question: Question, field: str, *, limit: int) -> Iterator[Group]: ...
     def tally(self, collection: str, question: Question, facets: Sequence[str] = ()) -> Tally: ...
+    def referring(self, collection: str, path: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]: ...
     def changes(self, since: int) -> Iterator[ChangedRecord]: ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from itertools import islice
@@ -87,7 +87,7 @@ class MemoryView:
         return {name: len(records) for name, records in self.records.items()}
 
     def get_raw(self, collection: str, key: str) -> bytes | None:
-        return None if (collection, key) in self.taken_down else self.records[collection].get(key)
+        return None if (collection, key) in self.taken_down else self.records.get(collection, {}).get(key)
 
     def is_taken_down(self, collection: str, key: str) -> bool:
         return (collection, key) in self.taken_down
@@ -182,6 +182,13 @@ class MemoryView:
                 for term in terms.record_terms(cbor2.loads(match.value), name):
                     counts[name][term] = counts[name].get(term, 0) + 1
         return Tally(len(found), counts)
+
+    def referring(self, collection: str, path: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
+        wanted = set(keys)
+        for key, raw in self.scan(collection):
+            for held in terms.field_values(cbor2.loads(raw), path):
+                if isinstance(held, str) and held in wanted:
+                    yield held, key
 
     def changes(self, since: int) -> Iterator[MemoryChange]:
         if since < self.changes_from:

@@ -10,9 +10,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct, field
 
-from edged.errors import ConfigError, WireError
+from edged.errors import ConfigError, QueryError, WireError
 from edged.feed import limits
 from edged.feed.names import NAME, RESERVED
+from edged.feed.references import references
 from edged.feed.schema import CollectionSchema, Schema, ViewRule
 from edged.toml import Fault, Key, Table, read_toml
 
@@ -33,7 +34,8 @@ class CollectionRules(Struct, frozen=True, forbid_unknown_fields=True):
     """index: fields for `where.FIELD=`; text: fields for `?q=`, most important first.
 
     order: fields for ranges and `order=`; interval: the two fields with begin and end, for `at=`, `from=` and `to=`;
-    valid: the two with begin and end of the time in which a record is there; rank: the field of what is popular.
+    valid: the two with begin and end of the time in which a record is there; rank: the field of what is popular;
+    refs: fields that hold keys (a text, or a list of texts), to the collection whose keys they are.
     """
 
     index: list[Path_] = field(default_factory=list)
@@ -42,6 +44,7 @@ class CollectionRules(Struct, frozen=True, forbid_unknown_fields=True):
     interval: Annotated[list[Path_], Meta(max_length=2)] = field(default_factory=list)
     valid: Annotated[list[Path_], Meta(max_length=2)] = field(default_factory=list)
     rank: Annotated[str, Meta(max_length=200)] = ""
+    refs: dict[Path_, str] = field(default_factory=dict)
 
 
 class SliceRules(Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +60,8 @@ class ViewRules(Struct, frozen=True, forbid_unknown_fields=True):
     truncate: dict[Path_, Count] = field(default_factory=dict)
     rename: dict[Path_, Path_] = field(default_factory=dict)
     choose: dict[Path_, list[str]] = field(default_factory=dict)
+    expand: list[Path_] = field(default_factory=list)
+    limit: dict[Path_, Count] = field(default_factory=dict)
 
 
 class ValidateRules(Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,12 +161,24 @@ def check_rules(rules: Rules, table: Table, key: Key) -> list[Fault]:
         *((("views", name), name) for name in rules.views),
         *((("views", view, name), name) for view, entry in rules.views.items() for name in entry),
         *((("validate", name), name) for name in rules.validate),
+        *(
+            (("collections", name, "refs", path), target)
+            for name, item in rules.collections.items()
+            for path, target in item.refs.items()
+        ),
     ]
     faults = [
         table.fault((*key, *place), "not a name: 1 to 64 of A-Z a-z 0-9 . _ - beginning and ending with one of A-Z 0-9")
         for place, name in named
         if not NAME.fullmatch(name) or ".." in name or (place[0] != "slices" and name in RESERVED)
     ]
+    schema = schema_of(rules, {})
+    for view, entry in rules.views.items():
+        for name, rule in entry.items():
+            try:
+                references(schema, name, rule.expand)
+            except QueryError as fault:
+                faults.append(table.fault((*key, "views", view, name, "expand"), str(fault)))
     if "core" in rules.slices:
         faults.append(table.fault((*key, "slices", "core"), "core holds what no other slice does; remove its rule"))
     if len(rules.slices) >= limits.SLICES:
@@ -176,6 +193,12 @@ def check_collection_rules(rules: CollectionRules, table: Table, key: Key) -> li
         table.fault((*key, name), 'expected two fields, begin and end, as in ["start", "end"]')
         for name, fields in (("interval", rules.interval), ("valid", rules.valid))
         if len(fields) not in (0, 2) or len(set(fields)) != len(fields)
+    ]
+    faults += [
+        table.fault((*key, "refs", path), f"lies in {whole!r}, which holds keys itself; declare one of them")
+        for path in rules.refs
+        for whole in rules.refs
+        if path.startswith(whole + ".")
     ]
     if rules.rank and not rules.text:
         faults.append(table.fault((*key, "rank"), "orders what a search finds; declare `text` fields too"))
@@ -206,30 +229,36 @@ def schema_of(rules: Rules, counts: Mapping[str, int]) -> Schema:
     declared = {*rules.collections, *(name for name, count in least.items() if count)}
     plain = CollectionRules()
     return Schema(
+        {name: collection_schema(rules.collections.get(name, plain), least.get(name, 0)) for name in sorted(declared)},
         {
-            name: CollectionSchema(
-                tuple(rules.collections.get(name, plain).index),
-                tuple(rules.collections.get(name, plain).text),
-                least.get(name, 0),
-                tuple(rules.collections.get(name, plain).order),
-                tuple(rules.collections.get(name, plain).interval),
-                tuple(rules.collections.get(name, plain).valid),
-                rules.collections.get(name, plain).rank,
-            )
-            for name in sorted(declared)
-        },
-        {
-            view: {
-                name: ViewRule(
-                    tuple(item.fields),
-                    item.truncate,
-                    item.rename,
-                    {path: tuple(order) for path, order in item.choose.items()},
-                )
-                for name, item in sorted(entry.items())
-            }
+            view: {name: view_rule(item) for name, item in sorted(entry.items())}
             for view, entry in sorted(rules.views.items())
         },
+    )
+
+
+def collection_schema(rules: CollectionRules, least: int) -> CollectionSchema:
+    """least: records that the collection has at least."""
+    return CollectionSchema(
+        tuple(rules.index),
+        tuple(rules.text),
+        least,
+        tuple(rules.order),
+        tuple(rules.interval),
+        tuple(rules.valid),
+        rules.rank,
+        rules.refs,
+    )
+
+
+def view_rule(rules: ViewRules) -> ViewRule:
+    return ViewRule(
+        tuple(rules.fields),
+        rules.truncate,
+        rules.rename,
+        {path: tuple(order) for path, order in rules.choose.items()},
+        tuple(rules.expand),
+        rules.limit,
     )
 
 

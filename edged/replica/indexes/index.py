@@ -1,8 +1,9 @@
 """Indexes of one pack: for each term of a declared field the places of the entries that hold it, in rising order.
 
-Terms are kept in groups: `=FIELD` for a declared field, `<FIELD` for one with a declared order, and for text `^` (the
-first word of the title, which is the first text field), `0` (all its words) and `1` (those of the others). The terms
-of a group are sorted and their postings lie one after the other, so that all words with one beginning are one run.
+Terms are kept in groups: `=FIELD` for a declared field, `<FIELD` for one with a declared order, `@FIELD` for one that
+holds keys of other records, and for text `^` (the first word of the title, which is the first text field), `0` (all its
+words) and `1` (those of the others). The terms of a group are sorted and their postings lie one after the other, so
+that all words with one beginning are one run.
 Postings of words do not name places but ranks, the records being ranked by title: so the first of many are found
 without looking at the records. The group `#` has the place of each rank. Specification: docs/replica.md.
 """
@@ -20,16 +21,17 @@ import cbor2
 
 from edged.errors import DamageError, WireError
 from edged.feed import cbor
-from edged.feed.schema import CollectionSchema, Schema
+from edged.feed.schema import CollectionSchema, Schema, collection_from_cbor, collection_to_cbor
 from edged.replica.indexes import terms
 from edged.replica.indexes.columns import ORDER, ColumnWriter, IntervalColumn, OrderColumn, read_columns
 from edged.replica.packs.pack import Buffer, Pack
 
 MAGIC = b"\x89EDGIX\r\n"
-FORMAT = 4
+FORMAT = 5
 # magic, format, bytes a posting, bytes of: meta, terms, positions, postings, columns; CRC-32 of all that follows
 HEADER = struct.Struct("<8sHHIIIIII")
 CRC = struct.Struct("<I")
+REFERENCE = "@"
 FIRST_WORD, TITLE, OTHERS, RANKED = "^", "0", "1", "#"
 ALL = b""  # the one term of the group `#`
 HIGHEST = "\U0010ffff".encode()
@@ -51,6 +53,10 @@ def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]
         placed = terms.order_term_of(record, name, times=name in rules.times)
         if placed is not None:
             yield ORDER + name, placed
+    for name in rules.refs:
+        for item in terms.record_terms(record, name):
+            if item[:1] == b"s":
+                yield REFERENCE + name, item
     for number, name in enumerate(rules.text):
         found = terms.record_words(record, name)
         if not number and found:
@@ -63,9 +69,9 @@ def rules_of(schema: Schema, names: Iterable[str]) -> dict[str, CollectionSchema
     """The rules of those of the collections that have any."""
     known = {name: schema.collections.get(name, CollectionSchema()) for name in names}
     return {
-        name: rules._replace(min_count=0)  # which says nothing of indexes
+        name: rules._replace(min_count=0, refs=dict.fromkeys(rules.refs, ""))  # without what says nothing of indexes
         for name, rules in known.items()
-        if rules.index or rules.text or rules.order or rules.interval
+        if rules.index or rules.text or rules.order or rules.interval or rules.refs
     }
 
 
@@ -133,9 +139,7 @@ def encode_index(
         table.append([collection, group, first, len(starts)])
     starts.append(len(words))
     runs.append(len(postings))
-    declared = {
-        name: [list(rule.index), list(rule.text), list(rule.order), list(rule.interval)] for name, rule in rules.items()
-    }
+    declared = {name: collection_to_cbor(rule) for name, rule in rules.items()}
     meta = padded([table, declared, columns.table])
     words += bytes(-len(words) % 4)
     body = b"".join((meta, words, starts.tobytes(), runs.tobytes(), postings.tobytes(), columns.data))
@@ -182,13 +186,10 @@ class Index:
         try:
             table, rules, described, *_ = cbor.decode(data, f"index {file}", depth=6)
             self.orders, self.intervals = read_columns(described, columns)
+            self.rules = {name: collection_from_cbor(rule) for name, rule in rules.items()}
         except (WireError, ValueError, TypeError) as fault:
             raise DamageError(f"read {file}: the index's description cannot be decoded; it is made anew") from fault
         self.groups = {(collection, group): (first, end) for collection, group, first, end in table}
-        self.rules = {
-            name: CollectionSchema(tuple(index), tuple(text), order=tuple(order), interval=tuple(interval))
-            for name, (index, text, order, interval) in rules.items()
-        }
 
     def term(self, number: int) -> bytes:
         return self.buffer[self.base + self.starts[number] : self.base + self.starts[number + 1]]

@@ -6,13 +6,15 @@ that it has not had whole, and nothing is lost where a connection broke in the m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from typing import NamedTuple
 
 from edged.errors import RequestError
 from edged.feed import cbor
+from edged.feed.references import declared_references, referring
 from edged.http.application import Answer, Held, InThread, Response, Stream
 from edged.http.fields import Fields
 from edged.http.request import Request
@@ -44,7 +46,8 @@ class Wanted:
         return self.collections, tuple((name, shape.name) for name, shape in sorted(self.shapes.items()))
 
     def of(self, view: View, since: int) -> Iterator[ChangedRecord]:
-        for change in view.changes(since):
+        """Records that changed, and those whose references lead to one that did: they look another way now."""
+        for change in changes_of(view, since, self.shapes):
             if not self.collections or change.collection in self.collections:
                 yield change
 
@@ -64,6 +67,43 @@ class Wanted:
         end = b'"deleted":true' if gone else b'"value":' + value
         begin = b'{"collection":%b,"key":%b,' % (encode_json(change.collection), encode_json(change.key))
         return b'%b%b,"version":%d}' % (begin, end, change.version)
+
+
+def changes_of(view: View, since: int, shapes: Mapping[str, Shape]) -> Iterator[ChangedRecord]:
+    """By (version, collection, key). Followed are declared references one level deep, and what a shape expands."""
+    changes = view.changes(since)
+    followed = {
+        name: (*declared_references(view.schema, name), *(shapes[name].expand if name in shapes else ()))
+        for name in view.collections
+    }
+    if not any(followed.values()):
+        yield from changes
+        return
+    versions: dict[str, dict[str, int]] = {}  # without the values, of which there may be many
+    for change in changes:
+        versions.setdefault(change.collection, {})[change.key] = change.version
+    added = {
+        name: referring(found, lambda name: versions.get(name, {}), view.referring, name)
+        for name, found in followed.items()
+        if found
+    }
+    for name, found in added.items():
+        held = versions.setdefault(name, {})
+        for key, version in found.items():
+            if version > held.get(key, 0) and view.get_raw(name, key) is not None:
+                held[key] = version
+    newest = sorted((version, name, key) for name, held in versions.items() for key, version in held.items())
+    for version, name, key in newest:
+        yield ChangeOf(name, key, view.get_raw(name, key), version)
+
+
+class ChangeOf(NamedTuple):
+    """A change of a record, or of one that it refers to. value: CBOR bytes, None where it was removed."""
+
+    collection: str
+    key: str
+    value: bytes | None
+    version: int
 
 
 def since_of(request: Request, query: Query) -> int | None:

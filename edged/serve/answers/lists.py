@@ -55,10 +55,15 @@ def answer_list(inquiry: Inquiry, view: View, collection: str, query: Query, sha
     if query.facets and form not in (JSON, CBOR):
         raise RequestError(400, f"facets have no place in {form.media}; ask for {JSON.media} or {CBOR.media}")
     page = find(inquiry, view, collection, query)
-    item = service.renderer.item
-    items = [
-        in_group(item(view, collection, key, raw, binary, shape), key, group, binary) for key, raw, group in page.items
-    ]
+    items = []
+    left = MAX_ANSWER_BYTES
+    for key, raw, group in page.items:
+        item = service.renderer.item(view, collection, key, raw, binary, shape)
+        items.append(in_group(item, key, group, binary))
+        left -= len(item)
+        if left < 0 and shape is not None and shape.expand:  # by itself a page has as much as it may have
+            what = f"with the records that they refer to, these are over {MAX_ANSWER_BYTES} bytes"
+            raise RequestError(400, f"{what}; ask for fewer (limit), for some fields, or by a view with a limit")
     links = (link(inquiry.request, page.following),) if page.following is not None else ()
     more = counted(query, page.tally)
     extra = ((b"Edged-Total", b"%d" % more["total"]),) if "total" in more else ()

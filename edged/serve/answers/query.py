@@ -17,16 +17,17 @@ MAX_KEYS = 500
 MAX_FIELDS = 64
 MAX_FIELD_CHARACTERS = 256
 MAX_FACETS = 8
+MAX_EXPANSIONS = 8
 MAX_TEXT_CHARACTERS = 200
 MAX_CURSOR_BYTES = 24 << 10  # a head has 32 KiB, and a cursor may hold a text by which is sorted
 MAX_WAIT_S = 60
 
 DICTIONARY_PARAMETERS = frozenset({"dictionary"})
-RECORD_PARAMETERS = frozenset({"fields", "view"})
+RECORD_PARAMETERS = frozenset({"fields", "view", "expand"})
 # What asks by an index, or about all that was found: not with keys, nor with a prefix.
 QUESTIONS = frozenset({"q", "order", "at", "from", "to", "group", "distinct", "count", "facets"})
-LIST_PARAMETERS = frozenset({"keys", "after", "prefix", "limit", "fields", "view"}) | QUESTIONS
-CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view", "lastEventId"})
+LIST_PARAMETERS = frozenset({"keys", "after", "prefix", "limit"}) | RECORD_PARAMETERS | QUESTIONS
+CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view", "expand", "lastEventId"})
 
 
 @dataclass(slots=True)
@@ -41,6 +42,7 @@ class Query:
     count: bool = False
     facets: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    expand: tuple[str, ...] = ()
     view: str = ""
     since: int | None = None
     last_event_id: str = ""
@@ -201,6 +203,13 @@ def set_count(query: Query, value: bytes) -> None:
     query.count = whole_number(value, "count", 0, 1) == 1
 
 
+def set_expand(query: Query, value: bytes) -> None:
+    parts = value.split(b",")
+    if len(parts) > MAX_EXPANSIONS:
+        raise RequestError(400, f"expand: expected 1 to {MAX_EXPANSIONS} paths with commas between, got {len(parts)}")
+    query.expand = tuple(path_of(part, "expand") for part in parts)
+
+
 def set_facets(query: Query, value: bytes) -> None:
     parts = value.split(b",")
     if len(parts) > MAX_FACETS:
@@ -252,6 +261,7 @@ PARSERS = {
     "distinct": set_distinct,
     "count": set_count,
     "facets": set_facets,
+    "expand": set_expand,
     "fields": set_fields,
     "view": set_view,
     "since": set_since,

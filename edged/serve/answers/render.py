@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from hashlib import blake2b
 from threading import Lock
 from typing import Any
@@ -12,10 +12,11 @@ import cbor2
 import msgspec
 
 from edged.feed import cbor, zstd
+from edged.feed.references import Reference
 from edged.http.memory import OBJECT_BYTES, Memo
 from edged.serve.answers.dictionary import Trained
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
-from edged.serve.answers.shape import Shape
+from edged.serve.answers.shape import Shape, no_record
 from edged.serve.catalog import View
 
 LEAST_CODED_BYTES = 256  # below that a coding saves nothing that loopback would notice
@@ -23,6 +24,7 @@ BODY = zstd.FrameForm(level=3)
 GZIP_LEVEL = 6
 
 EVENTS_BYTES = 1 << 20  # of event streams' latest events
+EXPANDED_BYTES = 4 << 20  # of the records that one record has in the place of keys
 LOOKS = 256  # looks of items that are remembered at a time
 NOWHERE = 0
 PAIR_BYTES = 56 + 16 + 2 * OBJECT_BYTES  # a tuple of two as a key, its text, and the value
@@ -72,31 +74,53 @@ class Renderer:
             raw = view.get_raw(collection, key)
             if raw is None:
                 return None
-            item = self.render(look, key, raw, binary, shape)
+            item = self.render(view, look, key, raw, binary, shape)
         return value_in(item, key, binary)
 
     def item(self, view: View, collection: str, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
         """A list's item, {"key", "value"}. raw: canonical CBOR, which the view has given and so verified."""
         look = self.look_of(view, collection, binary, shape)
-        return self.items.entries.get((look, key)) or self.render(look, key, raw, binary, shape)
+        return self.items.entries.get((look, key)) or self.render(view, look, key, raw, binary, shape)
 
     def item_once(self, view: View, collection: str, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
         """The same for an answer of so many that remembering each would push out what is asked more often."""
         look = self.look_of(view, collection, binary, shape)
-        return self.items.entries.get((look, key)) or self.render(NOWHERE, key, raw, binary, shape)
+        return self.items.entries.get((look, key)) or self.render(view, NOWHERE, key, raw, binary, shape)
 
-    def render(self, look: int, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
+    def render(self, view: View, look: int, key: str, raw: bytes, binary: bool, shape: Shape | None) -> bytes:
         """Make an item and remember it."""
         body = raw
         if not binary or shape is not None:
             value: Any = cbor2.loads(raw)
             if shape is not None:
-                value = shape.apply(value)
+                value = shape.apply(value, self.record_of(view, binary, shape) if shape.expand else no_record)
             body = cbor.encode(value) if binary else encode_json(value)
         item = item_of(key, body, binary)
         if look != NOWHERE:
             self.items.put((look, key), item)
         return item
+
+    def record_of(self, view: View, binary: bool, shape: Shape) -> Callable[[Reference, str], Any]:
+        """What gives the records that come in the place of keys, as items of lists: for one record.
+
+        Those beyond EXPANDED_BYTES stay keys.
+        """
+        left = EXPANDED_BYTES
+
+        def record(reference: Reference, key: str) -> Any:
+            nonlocal left
+            raw = view.get_raw(reference.collection, key)
+            below = shape.expand[reference]
+            item = item_of(key, None, binary) if raw is None else self.item(view, reference[1], key, raw, binary, below)
+            if len(item) > left:
+                left = 0
+                return key
+            left -= len(item)
+            if binary:
+                return cbor2.loads(item)
+            return msgspec.json.decode(item) if shape.fields else msgspec.Raw(item)  # fields look into it
+
+        return record
 
     def batch(
         self, view: View, collection: str, keys: Sequence[str], binary: bool, shape: Shape | None, most: int
@@ -112,7 +136,7 @@ class Renderer:
             item = recall((look, key))
             if item is None:
                 raw = view.get_raw(collection, key)
-                item = item_of(key, None, binary) if raw is None else self.render(look, key, raw, binary, shape)
+                item = item_of(key, None, binary) if raw is None else self.render(view, look, key, raw, binary, shape)
             found.append(item)
             most -= len(item)
             if most < 0:

@@ -93,14 +93,15 @@ class Service:
 @dataclass(slots=True)
 class Inquiry:
     """One request of an app, and what it is answered from. now: seconds since 1970; may_hold: False when it was held
-    already; dataset, view, collection: None as long as it is not known which, or where it is of no single one;
-    generation: of the dataset's signal before its view was taken.
+    already; in_thread: whether milliseconds may be taken here; dataset, view, collection: None as long as it is not
+    known which, or where it is of no single one; generation: of the dataset's signal before its view was taken.
     """
 
     service: Service
     request: Request
     now: float
     may_hold: bool = True
+    in_thread: bool = False
     dataset: Dataset | None = None
     view: View | None = None
     collection: str | None = None

@@ -9,8 +9,7 @@ from functools import partial
 import cbor2
 
 from edged.errors import RequestError
-from edged.feed.schema import ViewRule, view_to_cbor
-from edged.http.application import Answer, Response, Stream
+from edged.http.application import Answer, InThread, Response, Stream
 from edged.http.cors import METHODS
 from edged.http.request import Request, decode, split_target
 from edged.serve.answers.changes import answer_changes
@@ -24,17 +23,15 @@ from edged.serve.answers.query import (
     LIST_PARAMETERS,
     NOTHING,
     RECORD_PARAMETERS,
-    Query,
     parse_key,
     parse_query,
 )
 from edged.serve.answers.render import encode_json, is_binary
 from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, contain, respond
-from edged.serve.answers.shape import Shape
+from edged.serve.answers.shape import Shape, shape_of, shapes_of
 from edged.serve.catalog import Dataset, View
 
 QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view", b"_"})
-NO_RULE = ViewRule()
 NO_PARAMETERS: frozenset[str] = frozenset()
 
 
@@ -50,12 +47,13 @@ def may_be_slow(query: bytes) -> bool:
     return any(pair.partition(b"=")[0] not in QUICK_PARAMETERS for pair in query.split(b"&")) if query else False
 
 
-def answer(service: Service, request: Request, now: float, *, may_hold: bool = True) -> Answer:
-    """now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for.
+def answer(service: Service, request: Request, now: float, *, may_hold: bool = True, in_thread: bool = False) -> Answer:
+    """now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for. in_thread: whether it may
+    take milliseconds; if not, what would is an InThread.
 
     Raises nothing that a request can cause: faults of a request are problem details, a broken replica is a 503.
     """
-    return contain(Inquiry(service, request, now, may_hold), find)
+    return contain(Inquiry(service, request, now, may_hold, in_thread), find)
 
 
 def find(inquiry: Inquiry) -> Answer:
@@ -114,10 +112,12 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
         parsed = parse_query(query, RECORD_PARAMETERS) if query else NOTHING
         check_collection(view, collection)
         inquiry.collection = collection
-        return answer_record(inquiry, view, collection, parse_key(segments[1], "key"), parsed)
+        shape = shape_of(view.schema, collection, parsed)
+        key = parse_key(segments[1], "key")
+        return in_time(inquiry, shape) or answer_record(inquiry, view, collection, key, shape)
     if collection == "changes":
         parsed = parse_query(query, CHANGES_PARAMETERS)
-        shapes = {name: shape for name in view.collections if (shape := shape_of(view, name, parsed)) is not None}
+        shapes = shapes_of(view.schema, view.collections, parsed)
         return answer_changes(inquiry, view, parsed, shapes, partial(ask_again, inquiry.service, inquiry.request))
     if asks_dictionary(query):
         parsed = parse_query(query, DICTIONARY_PARAMETERS)
@@ -126,7 +126,16 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
     parsed = parse_query(query, LIST_PARAMETERS)
     check_collection(view, collection)
     inquiry.collection = collection
-    return answer_list(inquiry, view, collection, parsed, shape_of(view, collection, parsed))
+    shape = shape_of(view.schema, collection, parsed)
+    return in_time(inquiry, shape) or answer_list(inquiry, view, collection, parsed, shape)
+
+
+def in_time(inquiry: Inquiry, shape: Shape | None) -> InThread | None:
+    """The same request in a thread, where its shape takes time and this is none."""
+    if shape is None or not shape.expand or inquiry.in_thread:
+        return None
+    service = inquiry.service
+    return InThread(partial(answer, service, inquiry.request, inquiry.now, in_thread=True), service.slow)
 
 
 def ask_again(service: Service, request: Request, last: bool) -> Answer:
@@ -140,24 +149,9 @@ def check_collection(view: View, collection: str) -> None:
         raise RequestError(404, f"no collection {collection!r:.80} in {view.dataset!r}; there are: {there}")
 
 
-def shape_of(view: View, collection: str, query: Query) -> Shape | None:
-    """The shape that `view` and `fields` ask for; None for the records as they are. Raises RequestError 400."""
-    rule = NO_RULE
-    if query.view:
-        rules = view.schema.views.get(query.view)
-        if rules is None:
-            there = ", ".join(sorted(view.schema.views)) or "none"
-            raise RequestError(400, f"view {query.view!r:.80} is not declared in {view.dataset!r}; declared: {there}")
-        rule = rules.get(collection, NO_RULE)
-    if rule is NO_RULE and not query.fields:
-        return None
-    return Shape(encode_json([view_to_cbor(rule), query.fields]).decode(), rule, query.fields)
-
-
-def answer_record(inquiry: Inquiry, view: View, collection: str, key: str, query: Query) -> Response:
+def answer_record(inquiry: Inquiry, view: View, collection: str, key: str, shape: Shape | None) -> Response:
     """One record's value alone. Raises RequestError 404 or 410."""
     form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
-    shape = shape_of(view, collection, query)
     body = inquiry.service.renderer.value(view, collection, key, is_binary(form), shape)
     if body is None:
         what = f"record {key!r:.200}"
@@ -183,6 +177,7 @@ def answer_dataset(inquiry: Inquiry, view: View) -> Response:
         "indexes": {name: list(item.index) for name, item in view.schema.collections.items() if item.index},
         "orders": {name: list(item.order) for name, item in view.schema.collections.items() if item.order},
         "intervals": {name: list(item.interval) for name, item in view.schema.collections.items() if item.interval},
+        "refs": {name: dict(item.refs) for name, item in view.schema.collections.items() if item.refs},
         "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
         "dictionaries": inquiry.service.dictionaries.named(view),
     }

@@ -1,30 +1,46 @@
-"""Views and fields: the shape in which a record's value goes out.
+"""Views, fields and expansions: the shape in which a record's value goes out.
 
-The order is choose, fields, truncate, rename, so that rules name paths as the dataset has them; the `fields` of a
-request come after the view, and name paths as the app sees them.
+The order is choose, fields, truncate, limit, expand, rename, so that rules name paths as the dataset has them; the
+`fields` of a request come after the view, and name paths as the app sees them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import msgspec
+
+from edged.errors import QueryError, RequestError
 from edged.feed.fieldpath import step
-from edged.feed.schema import ViewRule
+from edged.feed.references import Reference, references, with_records
+from edged.feed.schema import NOTHING, Schema, ViewRule, view_to_cbor
+from edged.serve.answers.query import Query
+
+NO_RULE = ViewRule()
+
+
+def no_record(reference: Reference, key: str) -> Any:
+    """Where nothing is expanded."""
+    return key
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """name: equal for equal shapes of one schema, part of every memo key. rule: of the view; fields: of the request."""
+    """name: equal for equal shapes of one schema, part of every memo key. rule: of the view; fields: of the request;
+    expand: the references in whose place records come, each with the shape of those.
+    """
 
     name: str
     rule: ViewRule
     fields: tuple[str, ...]
+    expand: Mapping[Reference, Shape | None] = field(default_factory=dict)
 
-    def apply(self, value: Any) -> Any:
-        """A new value, or `value` itself; `value` is never changed."""
+    def apply(self, value: Any, record: Callable[[Reference, str], Any] = no_record) -> Any:
+        """A new value, or `value` itself; `value` is never changed. record(reference, key): what comes for a key."""
         rule = self.rule
         for path, order in rule.choose.items():
             value = replace(value, path, partial(choose, order=order))
@@ -32,9 +48,70 @@ class Shape:
             value = keep(value, rule.fields)
         for path, size in rule.truncate.items():
             value = replace(value, path, partial(truncate, size=size))
+        for path, size in rule.limit.items():
+            value = shorten(value, path, size)
+        if self.expand:
+            value = with_records(value, self.expand, record)
         if rule.rename:
             value = rename(value, rule.rename)
         return keep(value, self.fields) if self.fields else value
+
+
+def shape_of(schema: Schema, collection: str, query: Query) -> Shape | None:
+    """The shape that `view`, `fields` and `expand` ask for; None for the records as they are.
+
+    Raises RequestError 400 for a view, QueryError for a reference that is not declared.
+    """
+    rule = NO_RULE
+    if query.view:
+        rules = schema.views.get(query.view)
+        if rules is None:
+            there = ", ".join(sorted(schema.views)) or "none"
+            raise RequestError(400, f"view {query.view!r:.80} is not declared; declared: {there}")
+        rule = rules.get(collection, NO_RULE)
+    if rule is NO_RULE and not query.fields and not query.expand:
+        return None
+    found = references(schema, collection, (*rule.expand, *query.expand)) if rule.expand or query.expand else ()
+    return make_shape(schema, query.view, rule, query.fields, found)
+
+
+def shapes_of(schema: Schema, collections: Iterable[str], query: Query) -> dict[str, Shape]:
+    """`shape_of` of each collection that has one; a reference of `expand` need be declared in one of them alone."""
+    known = {name: [path for path in query.expand if is_declared(schema, name, path)] for name in collections}
+    for path in query.expand:
+        if not any(path in paths for paths in known.values()):
+            raise RequestError(
+                400, f"expand={path:.80}: no collection declares such a reference; see refs of the dataset"
+            )
+    shapes = {
+        name: shape_of(schema, name, dataclasses.replace(query, expand=tuple(paths))) for name, paths in known.items()
+    }
+    return {name: shape for name, shape in shapes.items() if shape is not None}
+
+
+def is_declared(schema: Schema, collection: str, path: str) -> bool:
+    try:
+        return bool(references(schema, collection, (path,)))
+    except QueryError:
+        return False
+
+
+def make_shape(
+    schema: Schema, view: str, rule: ViewRule, fields: tuple[str, ...], found: Sequence[Reference]
+) -> Shape | None:
+    """found: the references to expand; what comes in their place is in the view's shape too."""
+    if rule is NO_RULE and not fields and not found:
+        return None
+    expand = {}
+    for reference in found:
+        below = schema.views.get(view, NOTHING).get(reference.collection, NO_RULE)
+        expand[reference] = make_shape(schema, view, below, (), reference.below)
+    words = [
+        view_to_cbor(rule),
+        fields,
+        [[*reference[:2], shape and shape.name] for reference, shape in expand.items()],
+    ]
+    return Shape(msgspec.json.encode(words).decode(), rule, fields, expand)
 
 
 def keep(value: Any, paths: Sequence[str]) -> Any:
@@ -71,6 +148,16 @@ def replace(value: Any, path: str | None, change: Callable[[Any], Any]) -> Any:
     if taken is None:
         return value
     return {**value, taken[0]: replace(value[taken[0]], taken[1], change)}
+
+
+def shorten(value: Any, path: str | None, size: int) -> Any:
+    """`value` with at most `size` items of each list at `path`; copies only the way down."""
+    if path is None:
+        return value[:size] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [shorten(item, path, size) for item in value]
+    taken = step(value, path) if isinstance(value, dict) else None
+    return value if taken is None else {**value, taken[0]: shorten(value[taken[0]], taken[1], size)}
 
 
 def choose(value: Any, order: Sequence[str]) -> Any:

@@ -27,7 +27,7 @@ from edged.feed.plan import Path as Way
 from edged.feed.plan import plan
 from edged.feed.trust import root as trust
 from edged.origin.blobs.dictionaries import dictionary_in_use
-from edged.origin.blobs.hops import compose
+from edged.origin.blobs.hops import HopSpan, compose
 from edged.origin.blobs.snapshots import snapshot_bytes
 from edged.origin.publisher import Publisher
 
@@ -97,11 +97,11 @@ def report(publisher: Publisher, versions: int) -> None:
         whole = snapshot_bytes(state, "core", newest)
         for step in (step for step in STEPS if step < versions):
             since = state.slice_at("core", at=versions - step)
-            composed = compose(state, "core", since)
+            composed = compose(state, HopSpan("core", since, state.slice_at("core")))
             if composed is None:
                 print(f"  {step:9} a direct hop would be too large")
                 continue
-            direct = len(pack_hop(*composed, dictionary))
+            direct = len(pack_hop(composed.changes, composed.old, dictionary))
             way, pages, page_bytes = feed.way(entry, since.version, head)
             hop_bytes = sum(hop.blob.size for hop in way.hops)
             inlined = len(way.hops) == 1 and way.hops[0].inline is not None

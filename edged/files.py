@@ -213,6 +213,15 @@ def lock(path: StrPath, busy: str, *, shared: bool = False, wait_s: float = 0.0)
         raise
 
 
+def is_locked(path: StrPath) -> bool:
+    """Whether some process holds the lock file `path` now."""
+    try:
+        os.close(lock(path, "held"))
+    except BusyError:
+        return True
+    return False
+
+
 @contextlib.contextmanager
 def locked(path: StrPath, busy: str, *, shared: bool = False, wait_s: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path` within the block; see `lock`."""

@@ -53,11 +53,13 @@ class HeldPoll:
 
 @dataclass(frozen=True, slots=True)
 class PublicHead:
-    """A head as it is served. data: the bytes; etag: with its quotes."""
+    """A head as it is served. data: the bytes; etag: with its quotes; earlier: those of the heads before it that have
+    the same news."""
 
     data: bytes
     etag: bytes
     document: Head
+    earlier: tuple[bytes, ...] = ()
 
     @classmethod
     def of(cls, data: bytes, document: Head) -> PublicHead:
@@ -73,8 +75,11 @@ class PublicHead:
 
     @property
     def news(self) -> object:
-        """What waiting devices must hear of: a head that was only signed anew can wait for the end of their polls."""
-        return self.version, self.document.offer, self.document.takedowns
+        """What waiting devices must hear of: a head that was only signed anew, or has another chain to the same
+        versions, can wait for the end of their polls."""
+        offer = self.document.offer
+        offered = None if offer is None else (offer.version, offer.salt, offer.permille)
+        return self.version, offered, self.document.takedowns
 
 
 class Feeds(Protocol):
@@ -168,7 +173,7 @@ class FeedApp(Application):
             if names_tag(request.values.get(b"if-none-match", b""), found.etag):
                 return Response(304, fields)
             return whole_head(found, fields)
-        known = poll.tags is None or is_named(poll.tags, found)
+        known = poll.tags is None or is_named(poll.tags, found, *found.earlier)
         if found.newest_version > poll.after or not known or not poll.wait_s:
             return self.end_poll(dataset, poll, found)
         resume = partial(self.resume, dataset, poll, found.news)
@@ -236,10 +241,11 @@ def whole_head(found: PublicHead, fields: Fields) -> Response:
     return Response(200, (kind, *fields, length), found.data)
 
 
-def is_named(tags: bytes, found: PublicHead) -> bool:
-    """Whether If-None-Match names a head: by its own tag, or by that of a poll that it was the answer to."""
+def is_named(tags: bytes, found: PublicHead, *others: bytes) -> bool:
+    """Whether If-None-Match names a head or one of `others`, by its tag or that of a poll that it was the answer to."""
+    wanted = {tag[:-1] for tag in (found.etag, *others)}
     return any(
-        member == b"*" or member.removeprefix(b"W/").partition(b"-")[0].rstrip(b'"') == found.etag[:-1]
+        member == b"*" or member.removeprefix(b"W/").partition(b"-")[0].rstrip(b'"') in wanted
         for member in split_list(tags)
     )
 

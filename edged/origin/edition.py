@@ -14,7 +14,7 @@ from edged.origin.applying import Applied, Applier, Row
 from edged.origin.blobs.dictionaries import TrainedDictionary, dictionary_in_use
 from edged.origin.blobs.hops import HopMaker
 from edged.origin.blobs.renewal import Renewal, Spoilt
-from edged.origin.blobs.snapshots import SnapshotMaker, is_due, newest_snapshot, snapshot_bytes
+from edged.origin.blobs.snapshots import SnapshotMaker, is_cut_off, newest_snapshot, snapshot_bytes
 from edged.origin.declared.hints import fields_of_nothing, new_names
 from edged.origin.declared.rules import fingerprint, schema_of
 from edged.origin.declared.slicing import CORE, Slicer
@@ -26,7 +26,6 @@ from edged.origin.takedowns import RecordName
 from edged.progress import Steps, Watch, unwatched
 
 SALT_BYTES = 8  # of a rollout
-SOON_STEPS = 4  # skip hops up to so many changes are made at once; longer ones once the version is live
 
 
 class Rehearsed(Exception):
@@ -47,9 +46,6 @@ class Edition:
         self.message = ""
         self.hints: list[str] = []
         self.numbered_anyway = kind == "withdraw"
-        # What can wait until the version is live: slices that are due a snapshot, and those due long skip hops.
-        self.due_snapshot: list[str] = []
-        self.due_skips: list[str] = []
 
     def release(
         self, rows: Callable[[], Iterable[Row]], permitted: Permitted | None = None, *, rehearsed: bool = False
@@ -66,7 +62,7 @@ class Edition:
             applied, made = self.prepare(rows, permitted)
             if made:
                 self.place_rollout(what)
-        self.catch_up()
+        self.finish_takedowns()
         return self.result(applied, made)
 
     def rehearse(self, what: str, rows: Callable[[], Iterable[Row]], permitted: Permitted | None) -> PublishResult:
@@ -96,7 +92,7 @@ class Edition:
             place.rollout = replace(rollout, stable=self.state.newest())
             self.retire_taken_down()
             self.prepare(lambda: older_rows(self.state, offered, self.slicer, without=names))
-        self.catch_up()
+        self.finish_takedowns()
         return self.result(applied, True)
 
     def place_rollout(self, what: str) -> None:
@@ -205,9 +201,9 @@ class Edition:
             at = batch[-1][0], batch[-1][1]
 
     def code(self, applied: Applied, row: VersionRow) -> None:
-        """Hops for every touched slice, and snapshots where no hop leads to the new version."""
+        """Hops for every touched slice, and snapshots where no hop leads to the new version. The rest can wait until
+        the version is live: see upkeep."""
         state, hops = self.state, self.hop_maker(row.version)
-        urgent: list[str] = []
         steps = Steps(self.watch, "making hops", len(applied.touched))
         for name, before in sorted(applied.touched.items()):
             last = newest_snapshot(state, name)
@@ -215,15 +211,9 @@ class Edition:
             made = last is not None and hops.make_plain(name, before, size)
             self.code_from_stable(hops, name, before, size)
             if made:
-                hops.make_skips(name, 2, SOON_STEPS)
-                self.due_skips += [name] if (before.counter + 1) % (2 * SOON_STEPS) == 0 else []
-            if name in row.declared and is_due(state, name, self.place.keep.versions):
-                (self.due_snapshot if made else urgent).append(name)
+                hops.owe_skips(name)
             steps.advance()
-        for name in row.declared:
-            if name not in applied.touched and is_due(state, name, self.place.keep.versions):
-                urgent.append(name)
-        self.snapshots(urgent)
+        self.snapshots([name for name in row.declared if is_cut_off(state, name)])
 
     def code_from_stable(self, hops: HopMaker, name: str, before: SliceVersion, snapshot_bytes: int) -> None:
         """During a rollout most devices come from the stable version, past the one that was offered."""
@@ -243,7 +233,8 @@ class Edition:
     def snapshots(self, names: list[str]) -> None:
         for name in names:
             steps = Steps(self.watch, f"snapshot of {name}", self.state.slice_at(name).records)
-            SnapshotMaker(self.state, self.place.blobs.store, self.place.now, steps.advance).make(name)
+            made = SnapshotMaker(self.state, self.place.blobs.store, steps.advance).make(name)
+            made.note(self.state, self.place.now)
         if names:
             self.place.blobs.sweep()
 
@@ -268,26 +259,19 @@ class Edition:
             if name in declared:
                 renewal.bypass(name, found, self.hop_maker(self.state.newest()))
         self.snapshots([name for name in declared if name in spoilt and newest_snapshot(self.state, name) is None])
-        self.due_snapshot = [name for name in self.due_snapshot if is_due(self.state, name, self.place.keep.versions)]
 
-    def catch_up(self) -> None:
-        """What the version did not have to wait for: same version, new chain."""
-        if not (self.due_snapshot or self.due_skips or takedowns.unfinished(self.state)):
+    def finish_takedowns(self) -> None:
+        """Once their version is live: same version, new chain."""
+        if not takedowns.unfinished(self.state):
             return
         what = f"{self.kind} dataset {self.place.dataset}"
         try:
             with releasing(self.place, what):
                 self.retire_taken_down()
-                hops = self.hop_maker(self.state.live)
-                steps = Steps(self.watch, "making skip hops", len(self.due_skips))
-                for name in self.due_skips:
-                    hops.make_skips(name, 2 * SOON_STEPS, 1 << 62)
-                    steps.advance()
-                self.snapshots(self.due_snapshot)
         except EdgedError as fault:
             raise OriginError(
-                f"{what}: version {self.state.live} is live, but its snapshot and skip hops failed: {fault}; "
-                "devices come by other ways, and the next publish makes the snapshot"
+                f"{what}: version {self.state.live} is live, but what held the records before could not be made anew "
+                f"without them: {fault}; the next operation on the dataset does it"
             ) from fault
 
     def result(self, applied: Applied, made: bool, *, head_bytes: int | None = None) -> PublishResult:

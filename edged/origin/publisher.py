@@ -5,17 +5,17 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edged.errors import EdgedError, OriginError, StoreError, ValidationError
+from edged.errors import BusyError, EdgedError, OriginError, StoreError, ValidationError
 from edged.feed import limits
 from edged.feed.head import Head
 from edged.feed.names import check_collection, check_key, check_name
-from edged.files import locked, make_directory, read_bounded, sync_directory, write_durable
-from edged.origin import takedowns
+from edged.files import is_locked, locked, make_directory, read_bounded, sync_directory, write_durable
+from edged.origin import takedowns, upkeep
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
 from edged.origin.declared.validate import Permitted
@@ -27,6 +27,7 @@ from edged.origin.input.reading import Values
 from edged.origin.rebuild import rebuild_state
 from edged.origin.release import Rollout, Workplace, recover, releasing, verify_under_any
 from edged.origin.results import PublishResult
+from edged.origin.retention import Keep
 from edged.origin.rotation import bring_up_to_date
 from edged.origin.shelves.directory import BlobStore
 from edged.origin.signing.roots import (
@@ -46,6 +47,8 @@ from edged.progress import Steps, Watch, unwatched
 Clock = Callable[[], float]
 
 
+UPKEEP_WAIT_S = 10.0  # for upkeep to give the lock back, which it holds for a moment
+UPKEEP_ROUNDS = 64  # at most, of one process; another operation goes on
 EARLIEST_S = 1_577_836_800  # 2020-01-01: a clock that says less was never set
 
 
@@ -147,7 +150,7 @@ class Publisher:
 
         Raises InputError naming bad lines and broken rules, ConfigError for `<dataset>.toml`, BusyError, StoreError.
         """
-        with self.at_work(dataset, create=True) as place:
+        with self.at_work(dataset, create=True, kept_up=not options.dry_run, watch=watch) as place:
             edition = Edition(place, "publish", watch, permille=options.permille)
             edition.message = options.message
             lenient = options.allow_removals or options.allow_empty
@@ -184,7 +187,7 @@ class Publisher:
     def rollout(self, dataset: str, permille: int | None = None) -> Rollout | None:
         """The rollout under way, None if there is none. permille: raise its share; 1000 makes its version live."""
         if permille is None:
-            with self.at_work(dataset) as place:
+            with self.at_work(dataset, kept_up=False) as place:
                 return place.rollout
         with self.at_work(dataset) as place:
             found = standing(place, "raise")
@@ -199,7 +202,7 @@ class Publisher:
                 place.rollout = replace(found, permille=permille)
             with releasing(place, f"roll out version {place.state.live} of dataset {dataset}"):
                 pass
-            Edition(place, "roll out").catch_up()
+            Edition(place, "roll out").finish_takedowns()
             return place.rollout
 
     def withdraw(self, dataset: str, *, watch: Watch = unwatched) -> PublishResult:
@@ -236,19 +239,19 @@ class Publisher:
         lost = not self.state_path(dataset).exists() and (self.public / dataset / "head").exists()
         if lost and mend:
             self.rebuild(dataset, watch)
-        with self.at_work(dataset) as place:
+        with self.at_work(dataset, kept_up=mend, watch=watch) as place:
             report, bad = inspect(place, watch)
             if mend and (report.faults or lost):
                 edition = Edition(place, "mend", watch)
                 with releasing(place, f"mend dataset {dataset}"):
                     edition.renew(spoilt_by(place.state, rewrite_dictionaries(place, bad)))
-                edition.catch_up()
+                edition.finish_takedowns()
                 report.mended = True
             return report
 
     def drop(self, dataset: str) -> None:
         """Remove a dataset: what is public of it, and its state. Devices go on with what they hold."""
-        with self.at_work(dataset) as place, guarded(f"drop dataset {dataset}"):
+        with self.at_work(dataset, kept_up=False) as place, guarded(f"drop dataset {dataset}"):
             place.head_path.unlink()  # first, so that nobody is led to blobs that are going
             sync_directory(place.base)
             place.state.set_meta("live", 0)  # so that closing it removes the rest
@@ -296,7 +299,7 @@ class Publisher:
         with self.at_work(dataset) as place:
             with releasing(place, f"sign the head of dataset {dataset} anew"):
                 pass
-            Edition(place, "sign").catch_up()
+            Edition(place, "sign").finish_takedowns()
             return place.state.live
 
     def rotate_key(
@@ -341,14 +344,26 @@ class Publisher:
     # -- work ---------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def at_work(self, dataset: str, *, create: bool = False) -> Iterator[Workplace]:
+    def at_work(
+        self, dataset: str, *, create: bool = False, kept_up: bool = True, watch: Watch = unwatched
+    ) -> Iterator[Workplace]:
+        """The dataset opened under its lock. kept_up: then, without the lock, what the version did not wait for."""
+        with self.opened(dataset, create=create) as place:
+            yield place
+        if kept_up:
+            self.keep_up(dataset, watch=watch)
+
+    @contextmanager
+    def opened(self, dataset: str, *, create: bool = False) -> Iterator[Workplace]:
         """The dataset opened under its lock, what was cut short before finished or undone."""
         check_name(dataset, "dataset")
         self.renew_root()
         with ExitStack() as stack:
             whole, lock = self.private / "lock", self.private / "state" / f"{dataset}.lock"
+            # Upkeep holds the lock for a moment only, and is never in the way of an edit.
+            wait_s = max(self.wait_s, UPKEEP_WAIT_S) if is_locked(self.upkeep_lock(dataset)) else self.wait_s
             stack.enter_context(locked(whole, busy(f"feed {self.path}"), shared=True, wait_s=self.wait_s))
-            stack.enter_context(locked(lock, busy(f"dataset {dataset}"), wait_s=self.wait_s))
+            stack.enter_context(locked(lock, busy(f"dataset {dataset}"), wait_s=wait_s))
             self.roots = load_roots(self.private)
             if not create:
                 self.require(dataset)
@@ -357,6 +372,36 @@ class Publisher:
             if not create and not place.state.live:  # its first publish was killed
                 raise OriginError(f"open dataset {dataset}: it has no version yet; publish to it first")
             yield place
+
+    def keep_up(self, dataset: str, *, watch: Watch = unwatched) -> None:
+        """Make the skip hops and snapshots that are due; leave that to who is at it already.
+
+        Raises OriginError saying that the version is live nevertheless.
+        """
+        if not self.state_path(dataset).exists():
+            return
+        lock = locked(self.upkeep_lock(dataset), busy(f"the upkeep of dataset {dataset}"))
+        with suppress(BusyError), lock, upkeep.explained(dataset):
+            for _ in range(UPKEEP_ROUNDS):
+                if not self.keep_up_once(dataset, watch):
+                    return
+
+    def keep_up_once(self, dataset: str, watch: Watch) -> bool:
+        """One round of it. Whether there may be more to do."""
+        keep = Keep.of(load_rules(self.path / f"{dataset}.toml").retention)
+        blobs = BlobStore(self.public / dataset / "blobs", None)
+        try:
+            with self.reading(dataset) as state:
+                work = upkeep.make_due(state, blobs, keep, watch)
+            if work is None:
+                return False
+            with self.opened(dataset) as place:
+                return upkeep.put_in_place(place, work, blobs)
+        finally:
+            blobs.take_back()
+
+    def upkeep_lock(self, dataset: str) -> Path:
+        return self.private / "state" / f"{dataset}.upkeep"
 
     def require(self, dataset: str) -> None:
         """Raises OriginError if nothing was ever published to `dataset`."""

@@ -245,14 +245,23 @@ def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None
             for hop in item.hops
             if hop.from_version == held[name] and (hop, name) not in plain
         ]
+    if place.public is not None and place.public.head.version == version:  # signed anew: devices are where they were
+        shown = place.public.head.slices
+        carried = {(name, hop.from_version) for name, item in shown.items() for hop in item.hops if hop.inline}
+        plain += [
+            (hop, name)
+            for name, item in slices.items()
+            for hop in item.hops
+            if (name, hop.from_version) in carried and (hop, name) not in plain
+        ]
     room = {True: place.rules.inline.max, False: min(OTHERS_BYTES, place.rules.inline.max)}
     for hop, name in sorted(plain, key=lambda found: (found[0].blob.size, found[1])):
         if hop.blob.size > room[name == CORE]:
             continue
         room[name == CORE] -= hop.blob.size
-        carried = HopRef(hop.from_version, hop.to_version, hop.blob, place.blobs.read(hop.blob))
+        whole = HopRef(hop.from_version, hop.to_version, hop.blob, place.blobs.read(hop.blob))
         item = slices[name]
-        hops = tuple(carried if entry == hop else entry for entry in item.hops)
+        hops = tuple(whole if entry == hop else entry for entry in item.hops)
         slices[name] = SliceHead(item.version, item.digest, item.records, hops)
 
 

@@ -100,7 +100,8 @@ def forget(state: State, chains: Sequence[Chain], keep: Keep, live: int) -> None
         bottom = bottom_of(state, name, oldest, first)
         state.run("DELETE FROM snapshots WHERE slice = ? AND version < ?", (name, first))
         state.run("DELETE FROM parts WHERE slice = ? AND version < ?", (name, first))
-        state.run("DELETE FROM hops WHERE slice = ? AND from_version < ?", (name, bottom))
+        for table in ("hops", "owed"):
+            state.run(f"DELETE FROM {table} WHERE slice = ? AND from_version < ?", (name, bottom))  # noqa: S608
         state.run("DELETE FROM slices WHERE slice = ? AND version < ?", (name, bottom))
         forget_sums(state, name, live)
     state.run(

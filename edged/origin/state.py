@@ -19,7 +19,7 @@ from edged.errors import StoreError
 from edged.feed.digest import EMPTY_DIGEST, STATE_BYTES
 from edged.files import discard
 
-FORMAT = 2
+FORMAT = 3
 HIDDEN = 0  # the membership of a record that was taken down: in no slice
 CACHE_KIB = 32 << 10
 
@@ -42,6 +42,9 @@ CREATE TABLE slices(slice TEXT NOT NULL, version INTEGER NOT NULL, counter INTEG
     content_bytes INTEGER NOT NULL, digest BLOB NOT NULL, state BLOB, PRIMARY KEY(slice, version)) WITHOUT ROWID;
 CREATE TABLE hops(slice TEXT NOT NULL, to_version INTEGER NOT NULL, from_version INTEGER NOT NULL,
     size INTEGER NOT NULL, sha256 BLOB NOT NULL, dictionary BLOB,
+    PRIMARY KEY(slice, to_version, from_version)) WITHOUT ROWID;
+-- skip hops that are still to be made, or to be found not worth it
+CREATE TABLE owed(slice TEXT NOT NULL, to_version INTEGER NOT NULL, from_version INTEGER NOT NULL,
     PRIMARY KEY(slice, to_version, from_version)) WITHOUT ROWID;
 CREATE TABLE snapshots(slice TEXT NOT NULL, version INTEGER NOT NULL, made_at INTEGER NOT NULL, dictionary BLOB,
     PRIMARY KEY(slice, version)) WITHOUT ROWID;
@@ -295,7 +298,8 @@ class State:
         )
         for table in ("journal", "versions", "slices", "snapshots", "parts"):
             self.db.execute(f"DELETE FROM {table} WHERE version > ?", (version,))  # noqa: S608
-        self.db.execute("DELETE FROM hops WHERE to_version > ?", (version,))
+        for table in ("hops", "owed"):
+            self.db.execute(f"DELETE FROM {table} WHERE to_version > ?", (version,))  # noqa: S608
         self.db.execute("DELETE FROM uniques")
         self.set_meta("unique_rules", None)  # gathered anew by the next publish that has such rules
 

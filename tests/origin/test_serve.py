@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cbor2
 import pytest
 import trio
 import trio.testing
@@ -150,9 +152,30 @@ async def test_a_poll_hears_of_an_offer_of_its_share_and_of_its_end(feed: Publis
                 nursery.start_soon(trio.to_thread.run_sync, operation)
                 with trio.fail_after(DEADLINE_S):
                     reply = await client.ask(f"/catalog/head?after={seen}&wait=60", If_None_Match=etag)
-            assert (reply.status, reply.body) == (200, head_of(feed))
+            assert (reply.status, news_of(reply.body)) == (200, news_of(head_of(feed)))
             assert reply.headers["etag"] != etag
             etag, seen = reply.headers["etag"], max(seen + 1, 2)
+
+
+def news_of(data: bytes) -> tuple[int, list[Any], Any]:
+    """Version, salt, share and version of the offer, and takedowns of a signed head."""
+    document = cbor2.loads(cbor2.loads(data).value[2])
+    return document[3], document.get(11, [])[:3], document.get(10)
+
+
+async def test_a_head_that_says_nothing_new_is_not_sent_to_whoever_has_the_one_before(feed: Publisher) -> None:
+    async with serving(feed) as connect:
+        client = await connect()
+        etag = (await client.ask("/catalog/head")).headers["etag"]
+        assert isinstance(feed.clock, Clock)
+        feed.clock.now += 60
+        await trio.to_thread.run_sync(feed.resign, "catalog")
+        with trio.move_on_after(0.3) as held:
+            await client.ask("/catalog/head?after=1&wait=60", If_None_Match=etag)
+        assert held.cancelled_caught
+        fresh = await connect()
+        reply = await fresh.ask("/catalog/head?after=1&wait=0", If_None_Match=etag)
+        assert (reply.status, reply.body) == (200, head_of(feed))
 
 
 async def test_a_poll_that_names_another_head_is_answered_at_once(feed: Publisher) -> None:

@@ -15,6 +15,8 @@ from edged.errors import WireError
 BITS_MOST = 1 << 18  # coded in one hop: some four seconds of work on a desktop machine, whatever the bytes say
 ONE = 1 << 16  # certainty
 TOP = (1 << 32) - 1
+FORESEEN_LEAST = 8  # records after which the room for the others is judged
+FAR = 2  # times the room left: what needs more is given up
 SURE = 24  # the nearest to certainty that a probability comes, of ONE
 LOGIT_SCALE = 256  # a logit of 1.0
 LOGIT_MOST = 2047
@@ -79,6 +81,7 @@ class ArithmeticEncoder:
         self.low, self.high = 0, TOP
         self.out = bytearray()
         self.most = self.left = most
+        self.taken: list[int] = []  # bits, after each of the records so far
 
     def allow(self, bits: int) -> None:
         self.most += bits
@@ -86,6 +89,17 @@ class ArithmeticEncoder:
 
     def size(self) -> int:
         return len(self.out)
+
+    def foresee(self, done: int, total: int) -> None:
+        """Raise TooLong as soon as `done` records of `total` show that there is far from enough room for all.
+
+        By what the later half of them took, for the first show patterns that make the others short.
+        """
+        self.taken.append(self.most - self.left)
+        half = len(self.taken) // 2
+        rest = (self.taken[-1] - self.taken[half]) * (total - done)
+        if done >= FORESEEN_LEAST and rest > FAR * self.left * (len(self.taken) - 1 - half):
+            raise TooLong(f"encode hop: some {rest // (len(self.taken) - 1 - half)} bits more than {self.most}")
 
     def code(self, bit: int, probability: int) -> int:
         self.left -= 1

@@ -54,6 +54,11 @@ def pack_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes, bits: in
     return bytes([FORMAT]) + tag_of(dictionary) + encode_hop(changes, old, dictionary, bits)
 
 
+def is_whole(blob: bytes) -> bool:
+    """Whether a hop of ours is of whole records: nothing smaller was within the work that a receiver is given."""
+    return blob[HEADER_BYTES] == WHOLE
+
+
 def dictionary_tag(blob: bytes) -> bytes:
     """The tag of the dictionary that a verified hop needs; NO_DICTIONARY_TAG for none. Raises WireError."""
     if len(blob) < HEADER_BYTES:
@@ -79,7 +84,7 @@ def unpack_hop(blob: bytes, old: Lookup, dictionary: bytes, *, max_bytes: int = 
 def encode_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
     """The smallest coding of `changes` against version A as `old` sees it.
 
-    bits: at most so many are coded one by one, at some 15 microseconds each.
+    bits: at most so many are coded one by one, at some 15 microseconds each; 0: none, records are whole.
     Changes may come in any order, one at most for a record; those that change nothing are left out.
     Raises WireError for names and keys that are not acceptable, a record that is changed twice, and a value that is
     not deterministic CBOR of the JSON data model.
@@ -119,6 +124,8 @@ def forms_worth_trying(entries: Sequence[Entry], old: Lookup, bits: int) -> list
     """The forms coded bit by bit that may come out within `bits`, by what new records take in them at the least."""
     room = bits + CHANGE_BITS * len(entries)
     new_bytes = sum(len(value) for name, key, value in entries if value is not None and old.get(name, key) is None)
+    if not bits:
+        return []
     forms = [MODELLED] if len(entries) < MASS_CHANGES and new_bytes * NEW_BYTE_BITS[MODELLED] <= room else []
     return [*forms, MASS] if new_bytes * NEW_BYTE_BITS[MASS] <= room else forms
 

@@ -50,7 +50,7 @@ def encode_modelled(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bi
     Raises TooLong where that is more work than a receiver should be given, WireError for values not decodable.
     """
     encoder = ArithmeticEncoder(bits)
-    HopCoder(encoder, old, dictionary, 1 << 62).write(in_coding_order(changes, old, by_place=False))
+    HopCoder(encoder, old, dictionary, 1 << 62).write(in_coding_order(changes, old, by_place=False), encoder)
     return encoder.finish()
 
 
@@ -68,7 +68,7 @@ def encode_mass(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bits: 
     coder = HopCoder(encoder, old, dictionary, 1 << 62)
     aside = Aside()
     coder.be_mass(aside)
-    coder.write(in_coding_order(changes, old, by_place=True))
+    coder.write(in_coding_order(changes, old, by_place=True), encoder)
     out = bytearray()
     write_section(out, aside.pack(), dictionary, LEVEL)
     return bytes(out) + encoder.finish()
@@ -115,9 +115,10 @@ class HopCoder:
         self.decisions.leading = MASS_LEADING_BITS
         self.room = MASS_OLD_BYTES
 
-    def write(self, changes: Sequence[Entry]) -> None:
-        for _ in self.run(changes):
-            pass
+    def write(self, changes: Sequence[Entry], encoder: ArithmeticEncoder) -> None:
+        """Raises TooLong, as soon as it can be told."""
+        for done, _ in enumerate(self.run(changes), 1):
+            encoder.foresee(done, len(changes))
 
     def run(self, changes: Sequence[Entry]) -> Iterator[Entry]:
         heads = list(self.heads(changes))

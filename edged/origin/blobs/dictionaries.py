@@ -17,11 +17,25 @@ StoreBlob = Callable[[str, bytes], BlobRef]  # (kind, bytes) to the blob, writte
 
 
 @dataclass(frozen=True, slots=True)
+class Training:
+    """size: of the blob; trained_bytes: of the content that it was trained for; samples: the (collection, key) of the
+    records of which it holds the value."""
+
+    size: int
+    trained_bytes: int
+    samples: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainedDictionary:
-    """sha256: of the blob, None where there is no dictionary; content: what records are coded with."""
+    """sha256: of the blob, None where there is no dictionary; content: what records are coded with.
+
+    fresh: what the state is to be told of one that was just trained.
+    """
 
     sha256: bytes | None = None
     content: bytes = b""
+    fresh: Training | None = None
 
 
 def dictionary_in_use(state: State, name: str) -> TrainedDictionary:
@@ -43,21 +57,25 @@ def is_outgrown(state: State, held: TrainedDictionary, item: SliceVersion) -> bo
     return bool(item.content_bytes >= GROWTH * trained)
 
 
-def train(
-    state: State, item: SliceVersion, store: StoreBlob, records: Callable[[], Iterable[Record]]
-) -> TrainedDictionary:
-    """A dictionary trained on a slice's `records`, and note of which of them it holds samples."""
+def train(item: SliceVersion, store: StoreBlob, records: Callable[[], Iterable[Record]]) -> TrainedDictionary:
+    """A dictionary trained on a slice's `records`, and of which of them it holds samples."""
     content = train_dictionary(records())
     if not content:
         return TrainedDictionary()
     ref = store("dictionary", pack_dictionary(content))
-    state.run("INSERT OR IGNORE INTO dictionaries VALUES(?,?,?,?)", (ref.sha256, ref.size, content, item.content_bytes))
     held = samples_in(content)
-    state.run_many(
-        "INSERT OR IGNORE INTO samples VALUES(?,?,?)",
-        ((ref.sha256, collection, key) for collection, key, value in records() if value in held),
-    )
-    return TrainedDictionary(ref.sha256, content)
+    sampled = tuple((collection, key) for collection, key, value in records() if value in held)
+    return TrainedDictionary(ref.sha256, content, Training(ref.size, item.content_bytes, sampled))
+
+
+def note_training(state: State, dictionary: TrainedDictionary) -> None:
+    """Tell the state of a dictionary that was just trained."""
+    sha256, fresh = dictionary.sha256, dictionary.fresh
+    if sha256 is None or fresh is None:
+        return
+    row = (sha256, fresh.size, dictionary.content, fresh.trained_bytes)
+    state.run("INSERT OR IGNORE INTO dictionaries VALUES(?,?,?,?)", row)
+    state.run_many("INSERT OR IGNORE INTO samples VALUES(?,?,?)", ((sha256, *name) for name in fresh.samples))
 
 
 def samples_in(content: bytes) -> frozenset[bytes]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import limits
+from edged.feed.blob import BlobRef
 from edged.feed.coding.arithmetic import BITS_MOST
 from edged.feed.coding.changes import Change, sort_key
 from edged.feed.coding.hop import pack_hop, unpack_hop
@@ -113,74 +114,119 @@ class OldSlice:
         return next(((found, value) for found, value in rows if (collection, found) not in self.values), None)
 
 
-def compose(state: State, name: str, since: SliceVersion) -> tuple[list[Change], OldSlice] | None:
-    """The changes of slice `name` from `since` to now and the slice as it was, None if they are too many for a hop."""
+@dataclass(frozen=True, slots=True)
+class Composed:
+    """What a hop is made of. later: (collection, key) to the value that the slice held at the hop's end, None for
+    none, of what has changed since."""
+
+    changes: list[Change]
+    old: OldSlice
+    later: dict[tuple[str, str], bytes | None]
+
+
+def compose(state: State, span: HopSpan) -> Composed | None:
+    """The changes of a slice along `span` and the slice as it was, None if they are too many for a hop."""
+    members = frozenset(state.memberships_with(span.name))
     versions = [
         row[0]
-        for row in state.rows("SELECT version FROM slices WHERE slice = ? AND version > ?", (name, since.version))
+        for row in state.rows(
+            "SELECT version FROM slices WHERE slice = ? AND version > ? AND version <= ?",
+            (span.name, span.since.version, span.now.version),
+        )
     ]
     marks = ",".join("?" * len(versions))
-    old_bytes = next(
-        state.rows(f"SELECT ifnull(sum(length(value)), 0) FROM journal WHERE version IN ({marks})", versions)  # noqa: S608
-    )[0]
-    if old_bytes > HOP_CONTENT_BYTES:
+    changed = f"version IN ({marks})"
+    later = changed_after(state, span.now.version, members)
+    if later is None or journal_bytes(state, changed, versions) > HOP_CONTENT_BYTES:
         return None
     rows = state.rows(
         "SELECT j.collection, j.key, j.membership, j.value, min(j.version), r.membership, r.value FROM journal AS j"  # noqa: S608
-        f" LEFT JOIN records AS r USING(collection, key) WHERE j.version IN ({marks}) GROUP BY j.collection, j.key",
+        f" LEFT JOIN records AS r USING(collection, key) WHERE j.{changed} GROUP BY j.collection, j.key",
         versions,
     )
-    members = frozenset(state.memberships_with(name))
     changes: list[Change] = []
-    before: dict[tuple[str, str], bytes | None] = {}
+    before = dict(later)
     spent = 0
     for collection, key, old_membership, old_value, _, membership, value in rows:
         old = old_value if old_membership in members else None
-        new = value if membership in members else None
+        now = value if membership in members else None
+        new = later.get((collection, key), now)
         before[collection, key] = old
         if old != new:
             changes.append(Change(collection, key, new))
             spent += len(old or b"") + len(new or b"")
             if spent > HOP_CONTENT_BYTES:
                 return None
-    return sorted(changes, key=sort_key), OldSlice(state, name, before)
+    return Composed(sorted(changes, key=sort_key), OldSlice(state, span.name, before), later)
+
+
+def changed_after(state: State, version: int, members: frozenset[int]) -> dict[tuple[str, str], bytes | None] | None:
+    """What changed after `version`, with its value then where it was in a slice; None if that is too much to hold."""
+    if state.newest() == version:
+        return {}
+    if journal_bytes(state, "version > ?", (version,)) > HOP_CONTENT_BYTES:
+        return None
+    rows = state.rows(
+        "SELECT collection, key, membership, value, min(version) FROM journal WHERE version > ?"
+        " GROUP BY collection, key",
+        (version,),
+    )
+    return {
+        (collection, key): value if membership in members else None for collection, key, membership, value, _ in rows
+    }
+
+
+def journal_bytes(state: State, where: str, values: Sequence[int]) -> int:
+    """The bytes of the old values that the journal holds of some versions."""
+    query = f"SELECT ifnull(sum(length(value)), 0) FROM journal WHERE {where}"  # noqa: S608
+    return int(next(state.rows(query, values))[0])
 
 
 def make_hop(
     state: State, span: HopSpan, dictionary: bytes, *, most_content: int, bits: int = BITS_MOST
 ) -> bytes | None:
     """A proved hop, None if it would touch more than `most_content` bytes. Raises OriginError if the proof fails."""
-    composed = compose(state, span.name, span.since)
-    if composed is None:
+    composed = compose(state, span)
+    if composed is None or sum(len(change.value or b"") for change in composed.changes) > most_content:
         return None
-    changes, old = composed
-    if sum(len(change.value or b"") for change in changes) > most_content:
-        return None
-    data = pack_hop(changes, old, dictionary, bits)
-    prove(data, changes, old, dictionary, span)
+    data = pack_hop(composed.changes, composed.old, dictionary, bits)
+    prove(data, composed, dictionary, span)
     return data
 
 
-def prove(data: bytes, changes: Sequence[Change], old: OldSlice, dictionary: bytes, span: HopSpan) -> None:
+def prove(data: bytes, composed: Composed, dictionary: bytes, span: HopSpan) -> None:
     """What a receiver at `span.since` gets from the hop has the digest that will be signed.
 
     The sum of the new content is taken back to the old one, so that only the newest sums need be kept.
     """
-    since, now = span.since, span.now
-    what = f"prove hop of slice {span.name} from version {since.version} to {now.version}"
+    since, old = span.since, composed.old
+    what = f"prove hop of slice {span.name} from version {since.version} to {span.now.version}"
     try:
         decoded = unpack_hop(data, old, dictionary)
     except EdgedError as fault:
         raise OriginError(f"{what}: it does not decode: {fault}; nothing was published; report this fault") from fault
-    running = SetHash(now.state)
+    running = sum_at(span, composed)
     for change in decoded:
         value = old.get(change.collection, change.key)
         if change.value is not None:
             running.remove(change.collection, change.key, change.value)
         if value is not None:
             running.add(change.collection, change.key, value)
-    if decoded != list(changes) or running.digest() != since.digest:
+    if decoded != composed.changes or running.digest() != since.digest:
         raise OriginError(f"{what}: old and hop do not make the new content; nothing was published; report this fault")
+
+
+def sum_at(span: HopSpan, composed: Composed) -> SetHash:
+    """The sum of the slice's content at the end of `span`, taken back from the newest where it is no longer kept."""
+    state = composed.old.state
+    running = SetHash(state.slice_at(span.name).state)
+    for (collection, key), value in composed.later.items():
+        found = state.record(collection, key)
+        if found is not None and found[0] in composed.old.memberships and found[1] is not None:
+            running.remove(collection, key, found[1])
+        if value is not None:
+            running.add(collection, key, value)
+    return running
 
 
 class HopMaker:
@@ -210,23 +256,16 @@ class HopMaker:
         self.keep(span, data, dictionary.sha256)
         return True
 
-    def make_skips(self, name: str, least: int, most: int) -> None:
-        """Write the skip hops from `least` to `most` changes back, those that are cheaper than the shorter ones."""
+    def owe_skips(self, name: str) -> None:
+        """Note the skip hops that are due to the slice's newest change, from 2, 4 and so on changes back."""
         now = self.state.slice_at(name)
-        dictionary = self.dictionary_of(name)
-        step = least
-        while step <= most and now.counter % step == 0 and now.counter > step:
+        step = 2
+        while now.counter % step == 0 and now.counter > step:
             since = self.state.slice_at_change(name, now.counter - step)
-            step *= 2
             if since is None or since.version < self.oldest:
                 return
-            span = HopSpan(name, since, now)
-            path = path_bytes(self.state, span)
-            data = make_hop(self.state, span, dictionary.content, most_content=self.content_worth(now))
-            if data is None:
-                return  # longer ones touch more
-            if path is None or len(data) + REQUEST_BYTES < path:
-                self.keep(span, data, dictionary.sha256)
+            self.state.run("INSERT OR IGNORE INTO owed VALUES(?,?,?)", (name, now.version, since.version))
+            step *= 2
 
     def make_direct(self, name: str, change: int) -> None:
         """Write the hop to the newest version from the slice after its change number `change`, where it is worth it."""
@@ -234,31 +273,38 @@ class HopMaker:
         if since is None or since.version < self.oldest or since.counter == now.counter:
             return
         span, dictionary = HopSpan(name, since, now), self.dictionary_of(name)
-        data = make_hop(self.state, span, dictionary.content, most_content=self.content_worth(now))
+        data = make_hop(self.state, span, dictionary.content, most_content=content_worth(now))
         if data is not None:
             self.keep(span, data, dictionary.sha256)
 
-    def content_worth(self, now: SliceVersion) -> int:
-        """How much a hop past several versions may touch before the snapshot is the cheaper way."""
-        return max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
-
     def keep(self, span: HopSpan, data: bytes, dictionary: bytes | None) -> None:
-        ref = self.store("hop", data)
-        self.state.run(
-            "INSERT OR REPLACE INTO hops VALUES(?,?,?,?,?,?)",
-            (span.name, span.now.version, span.since.version, ref.size, ref.sha256, dictionary),
-        )
+        note_hop(self.state, span, self.store("hop", data), dictionary)
 
 
-def path_bytes(state: State, span: HopSpan) -> int | None:
-    """What the shorter hops along `span` cost, requests included; None if they do not lead there."""
+def note_hop(state: State, span: HopSpan, ref: BlobRef, dictionary: bytes | None) -> None:
+    """Tell the state of a hop whose blob is written. dictionary: SHA-256 of the blob of the one it is coded with."""
+    state.run(
+        "INSERT OR REPLACE INTO hops VALUES(?,?,?,?,?,?)",
+        (span.name, span.now.version, span.since.version, ref.size, ref.sha256, dictionary),
+    )
+
+
+def content_worth(now: SliceVersion) -> int:
+    """How much a hop past several versions may touch before the snapshot is the cheaper way."""
+    return max(int(now.content_bytes * SKIP_SHARE), SKIP_FREE_BYTES)
+
+
+def path_bytes(state: State, span: HopSpan, others: Iterable[tuple[int, int, int]] = ()) -> int | None:
+    """What the shorter hops along `span` cost, requests included; None if they do not lead there.
+
+    others: hops that the state does not know yet: from version, to version, bytes.
+    """
     best = {span.since.version: 0}
     rows = state.rows(
-        "SELECT from_version, to_version, size FROM hops WHERE slice = ? AND from_version >= ? AND to_version <= ?"
-        " ORDER BY to_version, from_version",
+        "SELECT from_version, to_version, size FROM hops WHERE slice = ? AND from_version >= ? AND to_version <= ?",
         (span.name, span.since.version, span.now.version),
     )
-    for low, high, size in rows:
+    for low, high, size in sorted((*rows, *others), key=lambda hop: (hop[1], hop[0])):
         if low in best:
             cost = best[low] + size + REQUEST_BYTES
             best[high] = min(cost, best.get(high, cost))

@@ -53,10 +53,11 @@ class Renewal:
         if not spoilt.snapshots and not spoilt.dictionaries:
             return None
         steps = Steps(self.watch, f"snapshot of {name}", self.state.slice_at(name).records)
-        maker = SnapshotMaker(self.state, self.store, self.now, steps.advance)
         retrain = dictionary_in_use(self.state, name).sha256 in spoilt.dictionaries
-        maker.make(name, retrain=retrain, without=spoilt.parts)
-        return self.state.slice_at(name).version
+        maker = SnapshotMaker(self.state, self.store, steps.advance)
+        made = maker.make(name, retrain=retrain, without=spoilt.parts)
+        made.note(self.state, self.now)
+        return made.version
 
     def strike(self, name: str, spoilt: Spoilt, *, kept_snapshot: int | None) -> None:
         """Forget what is spoilt, so that no chain names it. kept_snapshot: the one that was just made without it."""

@@ -19,9 +19,11 @@ from edged.feed.digest import EMPTY_DIGEST
 from edged.origin.blobs.dictionaries import (
     Record,
     StoreBlob,
+    TrainedDictionary,
     dictionary_in_use,
     dictionary_ref,
     is_outgrown,
+    note_training,
     train,
 )
 from edged.origin.blobs.hops import HopSpan, path_bytes
@@ -64,15 +66,39 @@ def slice_records(state: State, name: str, low: Border | None = None, high: Bord
     return state.rows(f"{query} ORDER BY collection, key", values)
 
 
+@dataclass(frozen=True, slots=True)
+class MadeSnapshot:
+    """A slice's snapshot at `version`, whose blobs are written and of which the state does not know yet."""
+
+    name: str
+    version: int
+    dictionary: TrainedDictionary
+    parts: list[Part]
+
+    def note(self, state: State, now: int) -> None:
+        """Tell the state of it. now: seconds since 1970."""
+        at = (self.name, self.version)
+        note_training(state, self.dictionary)
+        state.run("DELETE FROM parts WHERE slice = ? AND version = ?", at)
+        state.run("INSERT OR REPLACE INTO snapshots VALUES(?,?,?,?)", (*at, now, self.dictionary.sha256))
+        state.run_many(
+            "INSERT INTO parts VALUES(?,?,?,?,?,?,?,?)",
+            [
+                (*at, place, *part.first, part.blob.size, part.blob.sha256, part.content_bytes)
+                for place, part in enumerate(self.parts)
+            ],
+        )
+
+
 class SnapshotMaker:
     """Makes snapshots of slices at their newest version."""
 
-    def __init__(self, state: State, store: StoreBlob, now: int, advance: Callable[[int], None]) -> None:
-        self.state, self.store, self.now, self.advance = state, store, now, advance
+    def __init__(self, state: State, store: StoreBlob, advance: Callable[[int], None]) -> None:
+        self.state, self.store, self.advance = state, store, advance
 
-    def make(self, name: str, *, retrain: bool = False, without: frozenset[bytes] = frozenset()) -> None:
-        """Write the parts and record the snapshot. retrain: the dictionary in use must not be used any more; without:
-        SHA-256 of parts of the last snapshot that cannot be taken over.
+    def make(self, name: str, *, retrain: bool = False, without: frozenset[bytes] = frozenset()) -> MadeSnapshot:
+        """Write the parts. retrain: the dictionary in use must not be used any more; without: SHA-256 of parts of the
+        last snapshot that cannot be taken over.
 
         Raises OriginError if a part does not decode to its records.
         """
@@ -80,24 +106,13 @@ class SnapshotMaker:
         last, held = newest_snapshot(self.state, name), dictionary_in_use(self.state, name)
         dictionary = held
         if retrain or is_outgrown(self.state, held, item):
-            dictionary = train(self.state, item, self.store, lambda: slice_records(self.state, name))
+            dictionary = train(item, self.store, lambda: slice_records(self.state, name))
         kept: list[Part] = []
         if last is not None and held.sha256 == dictionary.sha256 and last >= (self.state.meta("journal_from") or 1):
             kept = parts_of(self.state, name, last)
         changed = self.changed_since(name, last if kept and last is not None else 0)
         changed += [border_key(part.first) for part in kept if part.blob.sha256 in without]
-        parts = list(self.parts(name, kept, changed, dictionary.content))
-        self.state.run("DELETE FROM parts WHERE slice = ? AND version = ?", (name, item.version))
-        self.state.run(
-            "INSERT OR REPLACE INTO snapshots VALUES(?,?,?,?)", (name, item.version, self.now, dictionary.sha256)
-        )
-        self.state.run_many(
-            "INSERT INTO parts VALUES(?,?,?,?,?,?,?,?)",
-            [
-                (name, item.version, place, *part.first, part.blob.size, part.blob.sha256, part.content_bytes)
-                for place, part in enumerate(parts)
-            ],
-        )
+        return MadeSnapshot(name, item.version, dictionary, list(self.parts(name, kept, changed, dictionary.content)))
 
     def changed_since(self, name: str, version: int) -> list[tuple[bytes, bytes]]:
         """Where the slice may have changed after `version`, in order."""
@@ -193,6 +208,15 @@ def snapshot_ref(state: State, name: str, version: int, dictionary: bytes | None
     ref = None if dictionary is None else dictionary_ref(state, dictionary)
     parts = tuple(part.blob for part in parts_of(state, name, version))
     return SnapshotRef(version, item.digest if version else EMPTY_DIGEST, item.records, ref, parts)
+
+
+def is_cut_off(state: State, name: str) -> bool:
+    """Whether a new device has no way to the slice's newest version: it cannot be published without a snapshot."""
+    item = state.slice_at(name)
+    last = newest_snapshot(state, name)
+    if last is None or last == item.version:
+        return last is None and item.version > 0
+    return path_bytes(state, HopSpan(name, state.slice_at(name, at=last), item)) is None
 
 
 def is_due(state: State, name: str, versions: int) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import trio
@@ -20,6 +21,7 @@ from edged.http.request import Request
 
 logger = logging.getLogger("edged.origin")
 
+EARLIER_MOST = 8  # heads of one version whose entity tags are remembered
 LOOK_S = 0.1  # between two looks at head files while somebody waits
 
 
@@ -60,6 +62,8 @@ class Heads:
             if known is None:
                 return None
             found = known[1]
+        if known is not None and known[1].news == found.news and known[1].etag != found.etag:
+            found = replace(found, earlier=(*known[1].earlier, known[1].etag)[-EARLIER_MOST:])
         self.known[dataset] = (stamp, found)
         if known is not None:
             self.signal(dataset).move()  # whoever saw it first, everybody who waits hears of it

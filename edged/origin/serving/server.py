@@ -57,12 +57,17 @@ async def run_station(
 
 
 async def keep_fresh(feed_dir: Path, heads: Heads, clock: Clock) -> None:
-    """Sign heads anew at half their fresh time, for ever; at once those that an interrupted key rotation left."""
+    """Sign heads anew at half their fresh time, for ever; at once those that an interrupted key rotation left.
+
+    And make the skip hops and snapshots that a publisher was stopped from making.
+    """
     publisher = await trio.to_thread.run_sync(open_with_key, feed_dir, clock)
     while publisher is not None:
         for dataset in heads.datasets():
             if is_aging(heads, dataset, clock()):
                 await trio.to_thread.run_sync(sign_anew, publisher, dataset)
+            else:
+                await trio.to_thread.run_sync(keep_up, publisher, dataset)
         await trio.sleep(LOOK_S)
 
 
@@ -80,6 +85,14 @@ def sign_anew(publisher: Publisher, dataset: str) -> None:
         logger.debug("head of %s: being published just now", dataset)
     except EdgedError as fault:
         logger.error("head of %s is not signed anew: %s", dataset, fault)
+
+
+def keep_up(publisher: Publisher, dataset: str) -> None:
+    """Devices come by other ways if this fails."""
+    try:
+        publisher.keep_up(dataset)
+    except EdgedError as fault:
+        logger.error("%s", fault)
 
 
 def open_with_key(feed_dir: Path, clock: Clock) -> Publisher | None:

@@ -16,10 +16,14 @@ STRAY_S = 3600  # a file that no publisher has finished after this long was left
 
 
 class BlobStore:
-    """Writes below `<base>/blobs/` and notes each blob in the state, inside the caller's transaction."""
+    """Writes below `<base>/blobs/` and notes each blob in the state, inside the caller's transaction.
 
-    def __init__(self, directory: Path, state: State) -> None:
+    state: None for one that only writes, and whose blobs that of a transaction adopts later.
+    """
+
+    def __init__(self, directory: Path, state: State | None) -> None:
         self.directory, self.state = directory, state
+        self.unnoted: list[tuple[BlobRef, str]] = []
         self.fresh: list[Path] = []
         self.written_bytes = 0
         self.found: set[str] | None = None
@@ -39,8 +43,25 @@ class BlobStore:
             if self.found is not None:
                 self.found.add(ref.name)
             self.written_bytes += ref.size
-        self.state.run("INSERT OR IGNORE INTO blobs VALUES(?,?,?,NULL)", (ref.sha256, kind, ref.size))
+        self.note(ref, kind)
         return ref
+
+    def note(self, ref: BlobRef, kind: str) -> None:
+        if self.state is None:
+            self.unnoted.append((ref, kind))
+        else:
+            self.state.run("INSERT OR IGNORE INTO blobs VALUES(?,?,?,NULL)", (ref.sha256, kind, ref.size))
+
+    def are_there(self) -> bool:
+        """Whether all that was written and not noted is still there: a takedown sweeps what nobody knows."""
+        return all(self.holds(self.directory / ref.name, ref) for ref, _ in self.unnoted)
+
+    def adopt(self, others: BlobStore) -> None:
+        """Note what `others` has written; it is taken back with what is written here."""
+        for ref, kind in others.unnoted:
+            self.note(ref, kind)
+        self.fresh += others.fresh
+        others.fresh.clear()
 
     def names(self) -> set[str]:
         """What lies there, looked at once an operation. Raises StoreError."""
@@ -79,7 +100,7 @@ class BlobStore:
 
     def sweep(self, *, older_s: float = STRAY_S) -> None:
         """Delete files of that age that the state does not know: left by publishers that were killed."""
-        if self.memory is not None:
+        if self.memory is not None or self.state is None:
             return
         known = {row[0].hex() for row in self.state.rows("SELECT sha256 FROM blobs")}
         strays = []

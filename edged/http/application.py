@@ -68,16 +68,29 @@ class Lease(Protocol):
         """Asked each time, on the server's thread: cheap, and for good once it is False."""
 
 
+class Renewal(Protocol):
+    """Whether remembered answers are still what would be answered, although the application's generation has moved."""
+
+    def renew(self, target: bytes, content: int) -> tuple[TimedFields, Shared] | None:
+        """The timed and shared fields that an answer has now, all else of it being as it was; None where that may be
+        different. target: in origin form; content: of its Response. Asked on the server's thread.
+        """
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shared:
-    """Fields that many answers have alike, and the same as HTTP/1.1 lines. Compared by identity."""
+    """Fields that many answers have alike, and the same as HTTP/1.1 lines. Compared by identity.
+
+    renewal: who knows whether the answers that have them outlive a generation; None: none does.
+    """
 
     fields: Fields
     lines: bytes
+    renewal: Renewal | None = None
 
     @classmethod
-    def of(cls, fields: Fields) -> Shared:
-        return cls(fields, join_fields(fields))
+    def of(cls, fields: Fields, renewal: Renewal | None = None) -> Shared:
+        return cls(fields, join_fields(fields), renewal)
 
 
 NOTHING_SHARED = Shared((), b"")
@@ -87,7 +100,8 @@ NOTHING_SHARED = Shared((), b"")
 class Response:
     """A whole answer. own: fields of this one, beside those of `timed` and `shared`, Content-Length among them;
     body: what GET gets (HEAD gets the fields alone); keep: it may be remembered for the same bytes of a request from
-    the same identity, as long as `Application.generation()` stays the same and its lease, if it has one, holds.
+    the same identity, as long as `Application.generation()` stays the same and its lease, if it has one, holds;
+    content: for `shared.renewal`, a hash of 64 bits of what `own` and `body` were made of.
     """
 
     status: int
@@ -97,6 +111,7 @@ class Response:
     keep: bool = False
     shared: Shared = NOTHING_SHARED
     lease: Lease | None = None
+    content: int = 0
 
     @property
     def fields(self) -> Fields:
@@ -263,7 +278,7 @@ class Application:
         return identify(peer)
 
     def generation(self) -> int:
-        """Asked before each batch of requests: another number than before forgets what is remembered."""
+        """Asked before each batch of requests. At another number what is remembered counts only where it is renewed."""
         return 0
 
     def answer(self, request: Request) -> Answer:

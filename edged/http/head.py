@@ -7,6 +7,7 @@ before a colon, several Content-Length lines, Content-Length beside Transfer-Enc
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import httptools
@@ -34,7 +35,7 @@ class RequestHead:
     method: bytes
     target: bytes
     version: str
-    fields: list[tuple[bytes, bytes]]
+    fields: Sequence[tuple[bytes, bytes]]
     body: bool
     expects: bool
     keep_alive: bool

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
-SLOT_BYTES = 100  # what a place in the dictionary costs on average, its index and spare room counted
+SLOT_BYTES = 80  # what a place in the dictionary costs at most, its index and spare room counted
 OBJECT_BYTES = 48  # what a bytes object costs beside its bytes, the allocator's rounding counted
 BATCH_SHIFT = 6  # a 64th of the budget is freed at once
 

@@ -55,6 +55,17 @@ class News:
         """Wake those who wait if a view has moved: to a new version, or by a newer head of the same one (it changes
         how old the data is). Returns whether it had. A replica that cannot be read has not moved.
         """
+        views = self.views
+        try:  # asked before each batch of requests, and nearly always nothing has
+            for name, dataset in self.catalog.items():
+                if dataset.view() is not views.get(name) or dataset.fault is not None:
+                    return self.look_closely()
+        except StoreError:
+            return self.look_closely()
+        return self.look_closely() if self.faults or len(views) != len(self.catalog) else False
+
+    def look_closely(self) -> bool:
+        """`look` where something is new, or wrong."""
         moved = []
         for name, dataset in self.catalog.items():
             try:

@@ -12,8 +12,8 @@ from edged.access.identity import LOCAL, Peer
 from edged.http.application import DATE, Response, Shared
 from edged.http.head import HeadError, RequestHead, head_end, read_head
 from edged.http.lane.answers import LaneAnswers
-from edged.http.lane.connection import LaneConnection
-from edged.http.lane.remembered import AnswerMemory, LeasedAnswer, size_of_answer, size_of_section
+from edged.http.lane.connection import FieldSection, LaneConnection
+from edged.http.lane.remembered import AnswerMemory, LeasedAnswer, Opening, size_of_answer, size_of_section
 from edged.http.limits import Limits
 from edged.http.memory import SLOT_BYTES, Memo, size_of_bytes
 from edged.http.meter import Meter
@@ -81,7 +81,7 @@ def test_the_fields_of_requests_are_counted_with_all_their_objects() -> None:
         before = tracemalloc.get_traced_memory()[0]
         fields = [(b"x-field-%d" % number, b"value of some length %d" % number) for number in range(20)]
         place = b"\r\n".join(b"%b: %b" % field for field in fields)
-        section = (bytes(8), fields, True)
+        section = FieldSection(bytes(6), place, fields, False)
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
@@ -151,7 +151,7 @@ def test_fields_that_were_accepted_beside_one_line_are_read_alike_beside_another
     connection.inbox = first
     answers.next_answer(connection, 0.0)
     raw = line + tail + b"\r\n\r\n"
-    familiar = answers.memory.familiar(connection.partition, raw, 32 << 10)
+    familiar = answers.memory.familiar(connection, raw, 32 << 10)
     if familiar is not None:
         assert familiar == strictly(raw)
 
@@ -167,7 +167,7 @@ def test_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -
     connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
     assert b"Film n\xc3\xbamero 3" in (answers.next_answer(connection, 0.0) or b"")
     assert connection.inbox == b""
-    connection.partition = answers.memory.partition_of(LOCAL, True)
+    connection = connected(answers.memory, unix=True)
     connection.inbox = b"GET /v1/catalog/titles/1993/Film_0003" + tail
     with pytest.raises(TypeError):  # the same fields at another listener are judged anew
         answers.next_answer(connection, 0.0)
@@ -178,11 +178,11 @@ def test_more_openings_than_a_byte_can_name_are_forgotten_with_what_was_remember
     memory.renew(1, NOW)
     for number in range(1000):
         shared = Shared((), b"X-Kind: %d\r\n" % number)
-        opening = memory.number_of((200, DATE, shared, False))
+        opening = memory.number_of(Opening(200, DATE, shared, False))
         memory.answers.put(b"%d" % number, b"%c" % opening)
         assert memory.opening_bytes[opening].endswith(shared.lines)
         assert len(memory.openings) == len(memory.opening_bytes) <= 256
-        assert memory.number_of((200, DATE, shared, False)) == opening
+        assert memory.number_of(Opening(200, DATE, shared, False)) == opening
     assert all(value[0] == int(key) % 256 for key, value in memory.answers.entries.items() if isinstance(value, bytes))
     assert len(memory.answers.entries) == 1000 % 256
 
@@ -203,7 +203,7 @@ def test_a_leased_answer_is_given_while_its_lease_holds_and_then_forgotten() -> 
     memory, lease = AnswerMemory(1 << 20, Meter()), Lent()
     memory.renew(1, NOW)
     connection = connected(memory)
-    sent = memory.whole(connection.partition, HEAD, RAW, Response(200, (), b"body", keep=True, lease=lease))
+    sent = memory.whole(connection, HEAD, RAW, Response(200, (), b"body", keep=True, lease=lease))
     for _ in range(2):
         assert memory.recall(connection, RAW) == sent
     lease.good = False
@@ -217,10 +217,10 @@ def test_what_is_not_to_be_kept_and_what_a_generation_gone_by_said_is_not_recall
     memory = AnswerMemory(1 << 20, Meter())
     memory.renew(1, NOW)
     connection = connected(memory)
-    memory.whole(connection.partition, HEAD, RAW, Response(200, (), b"not kept"))
-    memory.whole(connection.partition, HEAD, b"", Response(200, (), b"of a version gone by", keep=True))
+    memory.whole(connection, HEAD, RAW, Response(200, (), b"not kept"))
+    memory.whole(connection, HEAD, b"", Response(200, (), b"of a version gone by", keep=True))
     assert memory.recall(connection, RAW) is None
-    memory.whole(connection.partition, HEAD, RAW, Response(200, (), b"kept", keep=True))
+    memory.whole(connection, HEAD, RAW, Response(200, (), b"kept", keep=True))
     assert memory.recall(connected(memory, True), RAW) is None
     memory.renew(1, NOW + 1)
     assert memory.recall(connection, RAW) is not None

@@ -30,7 +30,7 @@ from edged.http.h2.frames import (
     Setting,
     StreamFault,
 )
-from edged.http.h2.remembered import MARK, AnswerPlace, RememberedFrames
+from edged.http.h2.remembered import MARK, OWN, AnswerPlace, RememberedFrames
 from edged.http.h2.requests import MalformedMessage, announced_length, read_request, read_trailers
 from edged.http.h2.streams import H2Stream, StreamStep
 
@@ -187,9 +187,11 @@ class H2Connection(ControlFrames):
         memory, flow = self.memory, self.flow
         kind = known[0]
         head = memory.heads[kind]
-        own_end = 3 + (known[1] << 8 | known[2])
+        if not head:
+            return False  # of a generation gone by
+        own_end = OWN + (known[1] << 8 | known[2])
         size = len(known) - own_end - DATA_PREFIX
-        length = len(head) + own_end - 3
+        length = len(head) + own_end - OWN
         if size > flow.window or size > flow.first_window or length > MAX_FRAME_BYTES or self.resize:
             return False
         if size > 0:
@@ -197,11 +199,11 @@ class H2Connection(ControlFrames):
             # its DATA frame's header lies behind the own fields, but for the stream's number
             begin = ((length << 16 | BODY_FOLLOWS) << 32 | stream_id).to_bytes(HEADER_BYTES, "big")
             own_end += DATA_PREFIX
-            flow.out += (begin, head, known[3:own_end], begin[DATA_PREFIX:], known[own_end:])
+            flow.out += (begin, head, known[OWN:own_end], begin[DATA_PREFIX:], known[own_end:])
             flow.out_bytes += length + size + 2 * HEADER_BYTES
         else:
             begin = ((length << 16 | NO_BODY) << 32 | stream_id).to_bytes(HEADER_BYTES, "big")
-            flow.out += (begin, head, known[3:])
+            flow.out += (begin, head, known[OWN:])
             flow.out_bytes += length + HEADER_BYTES
         memory.hits[kind] += 1
         memory.has_hits = True
@@ -309,6 +311,10 @@ class H2Connection(ControlFrames):
                 head = read_request(decoded.fields, ended=block.ended)
             except MalformedMessage as fault:
                 raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, str(fault)) from fault
+            if known is not None:
+                known = self.memory.renewed(place, known, head.target)
+                if known is not None and self.put_known(stream_id, known):
+                    return
             stream.body_left = announced_length(head)
             for name, value in head.fields:
                 if name == b"priority":

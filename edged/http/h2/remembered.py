@@ -1,7 +1,8 @@
 """Answers remembered whole, as frames but for the stream's number.
 
 The key is who asks, the state of the peer's table and the field block: the same three always say the same request. An
-answer's head is kept once for all of its kind, with what the time says put in anew each second.
+answer's head is kept once for all of its kind, with what the time says put in anew each second. At another
+generation of what is served an answer is given again only where the application knows that it is the same still.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ MARK = b"\x02"  # what each key begins with: the memory is shared with the other
 LAST_KIND = 255
 MOST_OWN_BYTES = 0xFFFF
 
+OWN = 11  # where in an entry the own fields' block begins
+
 Kind = tuple[int, TimedFields, Shared]
 
 
@@ -30,14 +33,16 @@ class AnswerPlace:
 
 
 class RememberedFrames:
-    """entries: place to one byte, the kind; two, how long the own fields' block is; that block; then, where there is a
-    body, the first five bytes of its DATA frame's header, and the body. hits: of each kind, since last counted.
+    """entries: place to one byte, the kind; two, how long the own fields' block is; eight of what the answer's renewal
+    knows its content by; that block; then, where there is a body, the first five bytes of its DATA frame's header, and
+    the body. heads: of each kind, empty where its generation has gone by; hits: of each, since last counted.
     """
 
     def __init__(self, memo: Memo[bytes, Any]) -> None:
         self.memo = memo
         self.entries = memo.entries
         self.kinds: list[Kind] = []
+        self.numbers: dict[Kind, int] = {}  # of those whose generation has not gone by
         self.heads: list[bytes] = []
         self.shared: list[bytes] = []
         self.hits: list[int] = []
@@ -47,19 +52,22 @@ class RememberedFrames:
         self.now = 0.0
 
     def renew(self, generation: int, now: float) -> None:
-        """At a new generation (the memory was cleared) and at each new second. now: seconds since 1970."""
+        """At a new generation and at each new second. now: seconds since 1970."""
         if generation == self.generation and int(now) == int(self.now):
             return
         if generation != self.generation:
             self.generation = generation
-            self.forget()
+            self.numbers.clear()
+            self.heads = [b""] * len(self.kinds)
         self.now = now
-        self.heads = [self.head_of(kind, shared) for kind, shared in zip(self.kinds, self.shared, strict=True)]
+        for kind, number in self.numbers.items():
+            self.heads[number] = self.head_of(kind, self.shared[number])
 
     def forget(self) -> None:
         """Every kind, and so everything."""
         self.count()
         self.memo.clear()
+        self.numbers.clear()
         for known in (self.kinds, self.heads, self.shared, self.hits):
             known.clear()
 
@@ -88,17 +96,33 @@ class RememberedFrames:
         small = len(body) <= MAX_FRAME_BYTES and len(own) <= MOST_OWN_BYTES
         if asked is not None and found.keep and found.lease is None and asked.generation == self.generation and small:
             data = (len(body) << 16 | END_STREAM).to_bytes(5, "big") + body if body else b""  # type 0 is DATA
-            self.memo.put(asked.place, b"%c%b%b%b" % (kind, len(own).to_bytes(2, "big"), own, data))
+            content = found.content.to_bytes(8, "big", signed=True)
+            self.memo.put(asked.place, b"%c%b%b%b%b" % (kind, len(own).to_bytes(2, "big"), content, own, data))
         return self.heads[kind] + own
+
+    def renewed(self, place: bytes, known: bytes, target: bytes) -> bytes | None:
+        """An entry of a generation gone by as one of the present; None where the answer may be another one now."""
+        if self.heads[known[0]]:
+            return None
+        status, _, shared = self.kinds[known[0]]
+        if shared.renewal is None:
+            return None
+        found = shared.renewal.renew(target, int.from_bytes(known[3:OWN], "big", signed=True))
+        if found is None:
+            return None
+        entry = b"%c%b" % (self.kind_of((status, *found)), known[1:])
+        self.memo.put(place, entry)
+        return entry
 
     def kind_of(self, kind: Kind) -> int:
         """The number of a kind; with more of them than a byte can name, everything is forgotten."""
-        for number, known in enumerate(self.kinds):
-            if known == kind:
-                return number
+        known = self.numbers.get(kind)
+        if known is not None:
+            return known
         if len(self.kinds) > LAST_KIND:
             self.forget()
         shared = encode_fields(kind[2].fields)
+        self.numbers[kind] = len(self.kinds)
         self.kinds.append(kind)
         self.shared.append(shared)
         self.heads.append(self.head_of(kind, shared))

@@ -73,7 +73,7 @@ class LaneAnswers:
             else:
                 connection.become(LaneState.HANDING_OVER)
             return None
-        head = self.memory.familiar(connection.partition, inbox, self.limits.head_bytes)
+        head = self.memory.familiar(connection, inbox, self.limits.head_bytes)
         raw = inbox
         try:
             if head is None:
@@ -140,9 +140,9 @@ class LaneAnswers:
             if connection.state is not LaneState.READING:
                 connection.become(LaneState.READING)
             connection.closing = not head.keep_alive
-            return self.memory.whole(connection.partition, head, raw, answer)
+            return self.memory.whole(connection, head, raw, answer)
         if isinstance(answer, Held):
-            head.fields = []  # a held request takes as little room as it can
+            head.fields = ()  # a held request takes as little room as it can
             connection.become(LaneState.HELD, HeldRequest(answer, head, now + answer.wait_s))
             return None
         if isinstance(answer, ByTask):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -44,6 +44,21 @@ class Event(IntEnum):
     ANSWERED = 3  # the thread or the task is through
     SWEPT = 4  # a second has passed: deadlines
     DRAINED = 5  # the server stops
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSection:
+    """The fields of a request, judged once. name: by which answers to requests with them are remembered; tail: what
+    those end with, from the version on; close: whether the connection ends after the answer.
+    """
+
+    name: bytes
+    tail: bytes
+    fields: Sequence[tuple[bytes, bytes]]
+    close: bool
+
+
+NO_SECTION = FieldSection(bytes(6), b"\0", (), False)  # under its name nothing is remembered
 
 
 @dataclass(slots=True)
@@ -103,7 +118,8 @@ Doing = StreamUnderWay | HeldRequest | ThreadWork | FileUnderWay | LaneClient | 
 
 class LaneConnection:
     """partition: four bytes before each of its requests in the memory, the same only for the same identity by the
-    same kind of listener. doing: the details of its state. outbox: bytes that the kernel did not take, of
+    same kind of listener; section: the fields of its latest request, where they were asked with before. doing: the
+    details of its state. outbox: bytes that the kernel did not take, of
     outbox_bytes that are held; blocked_at: since when, blocked_read: how many went out since. progress_at:
     when it last got on (the lane's clock); head_since: when the first byte of a head came that is not whole yet, or 0.
     """
@@ -126,6 +142,7 @@ class LaneConnection:
         "progress_at",
         "queued_bytes",
         "records",
+        "section",
         "sock",
         "state",
         "who",
@@ -138,6 +155,7 @@ class LaneConnection:
         self.peer = peer
         self.who = who
         self.partition = partition
+        self.section = NO_SECTION
         self.state = LaneState.READING
         self.doing: Doing | None = None
         self.inbox = b""

@@ -143,6 +143,8 @@ class Lane(Turns):
             events = self.sockets.epoll.poll(0 if unread or self.is_shared() else BLOCK_S, BATCH)
         if self.frames.has_hits:
             self.count_hits()
+        if self.answers.memory.has_hits:
+            self.answers.memory.count()
 
     def handle(self, connection: LaneConnection, event: Event) -> None:
         """What TRANSITIONS says; a fault of ours costs the connection."""

@@ -1,34 +1,44 @@
 """What the lane remembers: bytes of requests to bytes of answers. No socket here, and no clock.
 
 An answer depends on the request's bytes, the identity, the kind of listener, what is served and the time. The first
-three are the key: a name for identity, listener and all fields of the request together, and its first line. Another
-generation of what is served forgets everything; what the time says is put in anew each second.
+three are the key: a name for identity, listener and all fields of the request together, and its first line. What the
+time says is put in anew each second. At another generation of what is served an answer is given again only where the
+application knows that it is the same still (`Shared.renewal`): it is asked once for each, when that is next wanted.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from edged.access.identity import Identity
 from edged.http.application import Lease, Response, Shared, TimedFields
 from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.head import RequestHead
-from edged.http.lane.connection import LaneConnection
+from edged.http.lane.connection import FieldSection, LaneConnection
 from edged.http.memory import OBJECT_BYTES, Memo
 from edged.http.meter import Meter
 
-# The fields of a request, judged once: a name for them, the fields, whether the connection goes on after the answer.
-FieldSection = tuple[bytes, list[tuple[bytes, bytes]], bool]
-
-# What answers begin with at any moment: status, timed fields, shared fields, whether the connection ends.
-Opening = tuple[int, TimedFields, Shared, bool]
-
 # The first line of a request that is remembered. With fields that were accepted beside another such line, it is a whole
 # head that `read_head` accepts: nothing that it looks for lies in both.
-LINE = re.compile(rb"(GET|HEAD) (/[!\x22$-~]*) HTTP/1\.1\r\n")
-SECTIONS_SHIFT = 4  # a sixteenth of the memory is for the fields of requests
+LINE = re.compile(rb"(GET|HEAD) (/[!\x22$-~]*)")
+VERSION = b" HTTP/1.1"
+SECTIONS_SHIFT = 5  # a thirty-second of the memory is for the fields of requests
+NAME_BYTES = 6
+CONTENT = slice(1, 9)
+REST = 9  # where behind number and content what follows the opening begins
+NO_CONTENT = bytes(8)
 LAST_OPENING = 255
+
+
+class Opening(NamedTuple):
+    """What answers begin with at any moment. close: whether the connection ends."""
+
+    status: int
+    timed: TimedFields
+    shared: Shared
+    close: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +50,25 @@ class LeasedAnswer:
 
 
 class AnswerMemory:
-    """At most `memory_bytes`. meter: counts what is recalled."""
+    """At most `memory_bytes`. meter: counts what is recalled, once `count` is called.
+
+    answers: name and first line to the number of an opening in one byte, eight of what its renewal knows the content
+    by, and what follows the opening. Bytes alone, but for leased answers: they refer to nothing, so the garbage
+    collector never goes through what is remembered.
+    """
 
     def __init__(self, memory_bytes: int, meter: Meter) -> None:
         self.meter = meter
         sections_bytes = memory_bytes >> SECTIONS_SHIFT
         self.sections: Memo[bytes, FieldSection] = Memo(sections_bytes, size_of_section)
         self.last_name = 0
-        # The number of an opening in one byte, then what follows it. Bytes alone, but for leased answers: they refer to
-        # nothing, so the garbage collector never goes through what is remembered.
         self.answers: Memo[bytes, bytes | LeasedAnswer] = Memo(memory_bytes - sections_bytes, size_of_answer)
         self.partitions: dict[tuple[Identity, bool], bytes] = {}
         self.openings: list[Opening] = []
-        self.opening_bytes: list[bytes] = []  # of each: status line, timed and shared fields
+        self.opening_bytes: list[bytes] = []  # of each: status line, timed and shared fields; none of those gone by
+        self.hits: list[int] = []  # of each, since they were last counted
+        self.numbers: dict[Opening, int] = {}  # of those that are not gone by
+        self.has_hits = False
         self.now = 0.0
         self.second = -1
         self.generation = -1
@@ -69,21 +85,42 @@ class AnswerMemory:
         """Before each batch of requests. generation: of what is served; now: seconds since 1970."""
         if generation != self.generation:
             self.generation = generation
-            self.answers.clear()
-            self.openings.clear()
-            self.second = -1
+            self.numbers.clear()
+            self.opening_bytes = [b""] * len(self.openings)
         self.now = now
         if int(now) != self.second:
             self.second = int(now)
-            self.opening_bytes = [bytes_of(opening, now) for opening in self.openings]
+            for opening, number in self.numbers.items():
+                self.opening_bytes[number] = bytes_of(opening, now)
+
+    def forget(self) -> None:
+        """Every opening, and so every answer."""
+        self.count()
+        self.answers.clear()
+        self.numbers.clear()
+        for known in (self.openings, self.opening_bytes, self.hits):
+            known.clear()
+
+    def count(self) -> None:
+        """Tell the meter what was recalled."""
+        for number, hits in enumerate(self.hits):
+            if hits:
+                self.meter.fast_answers[self.openings[number].status] += hits
+                self.meter.remembered += hits
+                self.hits[number] = 0
+        self.has_hits = False
+
+    # --- what was asked before --------------------------------------------------------------------------------------
 
     def recall(self, connection: LaneConnection, raw: bytes) -> bytes | None:
         """The remembered answer to `raw`, if that is a whole request that was answered before."""
-        cut = raw.find(b"\r\n")
-        section = self.sections.entries.get(connection.partition + raw[cut:])
-        if section is None:
-            return None
-        key = section[0] + raw[:cut]
+        section = connection.section
+        if not raw.endswith(section.tail):
+            found = self.section_of(connection, raw)
+            if found is None:
+                return None
+            section = found
+        key = section.name + raw[: -len(section.tail)]
         known = self.answers.entries.get(key)
         if known is None:
             return None
@@ -93,60 +130,104 @@ class AnswerMemory:
                 return None
             known = known.data
         number = known[0]
-        status, _, _, connection.closing = self.openings[number]
-        self.meter.fast_answers[status] += 1
-        self.meter.remembered += 1
-        return self.opening_bytes[number] + known[1:]
+        opening = self.opening_bytes[number]
+        if not opening:
+            renewed = self.renewed(key, known)
+            if renewed is None:
+                return None
+            number = renewed
+            opening = self.opening_bytes[number]
+        self.hits[number] += 1
+        self.has_hits = True
+        connection.closing = section.close
+        return opening + known[REST:]
 
-    def familiar(self, partition: bytes, raw: bytes, limit: int) -> RequestHead | None:
-        """What `raw` says, if it is a whole request of at most `limit` bytes with fields that were accepted before."""
-        section = self.sections.entries.get(partition + raw[raw.find(b"\r\n") :])
-        line = LINE.match(raw) if section is not None and len(raw) <= limit else None
-        if section is None or line is None:
+    def section_of(self, connection: LaneConnection, raw: bytes) -> FieldSection | None:
+        """The fields that `raw` ends with, if it is a whole request with fields that were accepted before."""
+        section = connection.section
+        if not raw.endswith(section.tail):
+            found = self.sections.entries.get(connection.partition + raw[max(raw.find(b"\r\n") - len(VERSION), 0) :])
+            if found is None:
+                return None
+            section = connection.section = found
+        return section
+
+    def familiar(self, connection: LaneConnection, raw: bytes, limit: int) -> RequestHead | None:
+        """What `raw` says, if it is one whole request of at most `limit` bytes with fields accepted before."""
+        section = self.section_of(connection, raw)
+        if section is None or len(raw) > limit:
             return None
-        return RequestHead(line[1], line[2], "1.1", section[1], False, False, section[2])
+        line = LINE.fullmatch(raw, 0, len(raw) - len(section.tail))
+        if line is None:
+            return None
+        return RequestHead(line[1], line[2], "1.1", section.fields, False, False, not section.close)
 
-    def whole(self, partition: bytes, head: RequestHead, raw: bytes, found: Response) -> bytes:
+    def renewed(self, key: bytes, known: bytes) -> int | None:
+        """The number of the opening that an answer of a generation gone by has now; it is forgotten where it may be
+        another one.
+        """
+        status, _, shared, close = self.openings[known[0]]
+        line = LINE.fullmatch(key, NAME_BYTES)
+        found = None
+        if shared.renewal is not None and line is not None:
+            found = shared.renewal.renew(line[2], int.from_bytes(known[CONTENT], "big", signed=True))
+        if found is None:
+            self.answers.drop(key)
+            return None
+        number = self.number_of(Opening(status, *found, close))
+        if self.opening_bytes and key in self.answers.entries:  # not forgotten meanwhile, for want of numbers
+            self.answers.entries[key] = b"%c%b" % (number, known[1:])  # of the same size, at the same place
+        return number
+
+    # --- what is answered now ---------------------------------------------------------------------------------------
+
+    def whole(self, connection: LaneConnection, head: RequestHead, raw: bytes, found: Response) -> bytes:
         """An answer as bytes, remembered if it may be. raw: of its request; empty: not to be remembered."""
         close = not head.keep_alive
-        number = self.number_of((found.status, found.timed, found.shared, close))
+        number = self.number_of(Opening(found.status, found.timed, found.shared, close))
         own = join_fields(found.own + CLOSE if close else found.own)
         rest = b"%b\r\n%b" % (own, b"" if head.method == b"HEAD" else found.body)
-        if found.keep and raw and LINE.match(raw) is not None:
-            key = self.name_of(partition, head, raw) + raw[: raw.find(b"\r\n")]
-            data = b"%c%b" % (number, rest)
-            self.answers.put(key, data if found.lease is None else LeasedAnswer(found.lease, data))
-            self.meter.memo_bytes = self.used_bytes
+        if found.keep and raw:
+            key = self.key_of(connection, head, raw)
+            if key:
+                content = found.content.to_bytes(8, "big", signed=True) if found.content else NO_CONTENT
+                data = b"%c%b%b" % (number, content, rest)
+                self.answers.put(key, data if found.lease is None else LeasedAnswer(found.lease, data))
+                self.meter.memo_bytes = self.used_bytes
         return self.opening_bytes[number] + rest
 
-    def name_of(self, partition: bytes, head: RequestHead, raw: bytes) -> bytes:
-        """The name of a request's fields, a new one where they are new."""
-        place = partition + raw[raw.find(b"\r\n") :]
-        section = self.sections.get(place)
+    def key_of(self, connection: LaneConnection, head: RequestHead, raw: bytes) -> bytes:
+        """Where the answer to `raw` is remembered, under a new name where its fields are new; empty where it is not."""
+        section = self.section_of(connection, raw)
         if section is None:
+            tail = raw[max(raw.find(b"\r\n") - len(VERSION), 0) :]
+            if not tail.startswith(VERSION):
+                return b""
             self.last_name += 1  # never used again: what was remembered under a forgotten one is never found
-            section = (self.last_name.to_bytes(8, "big"), head.fields, head.keep_alive)
-            self.sections.put(place, section)
-        return section[0]
+            name = self.last_name.to_bytes(NAME_BYTES, "big")
+            section = connection.section = FieldSection(name, tail, head.fields, not head.keep_alive)
+            self.sections.put(connection.partition + tail, section)
+        end = len(raw) - len(section.tail)
+        return section.name + raw[:end] if LINE.fullmatch(raw, 0, end) else b""
 
     def number_of(self, opening: Opening) -> int:
         """The number of an opening, a new one where it is new. With more of them than one byte can name, everything
-        is forgotten: they are few, but for somebody who asks in every way that there is.
+        is forgotten: they are few, but for somebody who asks in every way that there is, and one or two more for each
+        generation.
         """
-        for number, known in enumerate(self.openings):
-            if known == opening:
-                return number
-        if len(self.openings) > LAST_OPENING:
-            self.answers.clear()
-            self.openings.clear()
-            self.opening_bytes.clear()
-        self.openings.append(opening)
-        self.opening_bytes.append(bytes_of(opening, self.now))
-        return len(self.openings) - 1
+        number = self.numbers.get(opening)
+        if number is None:
+            if len(self.openings) > LAST_OPENING:
+                self.forget()
+            number = self.numbers[opening] = len(self.openings)
+            self.openings.append(opening)
+            self.opening_bytes.append(bytes_of(opening, self.now))
+            self.hits.append(0)
+        return number
 
 
 def bytes_of(opening: Opening, now: float) -> bytes:
-    return opening_of(opening[0], opening[1], now) + opening[2].lines
+    return opening_of(opening.status, opening.timed, now) + opening.shared.lines
 
 
 def opening_of(status: int, timed: TimedFields, now: float) -> bytes:
@@ -155,8 +236,8 @@ def opening_of(status: int, timed: TimedFields, now: float) -> bytes:
 
 
 def size_of_section(place: bytes, section: FieldSection) -> int:
-    """What the fields of a request take: their bytes, and again as fields, each a tuple of two."""
-    return 2 * len(place) + len(section[1]) * (2 * OBJECT_BYTES + 72) + 3 * OBJECT_BYTES + 200
+    """What the fields of a request take: their bytes, twice, and again as fields, each a tuple of two."""
+    return 3 * len(place) + len(section.fields) * (2 * OBJECT_BYTES + 72) + 4 * OBJECT_BYTES + 200
 
 
 def size_of_answer(key: bytes, value: bytes | LeasedAnswer) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from edged.errors import QueryError, RequestError, WireError
@@ -10,6 +11,7 @@ from edged.feed.limits import KEY_BYTES
 from edged.feed.names import check_key
 from edged.http.request import BROKEN_ESCAPE, decode, split_query
 from edged.replica.layers.asked import Asked
+from edged.serve.catalog import Catalog, View
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 1000
@@ -111,6 +113,29 @@ def parse_key(value: bytes, name: str) -> str:
         return check_key(decode(value, name), name)
     except WireError as fault:
         raise RequestError(400, str(fault)) from fault
+
+
+class RecordPlace(NamedTuple):
+    """Where a record is looked for."""
+
+    view: View
+    collection: str
+    key: str
+
+
+def record_at(catalog: Catalog, target: bytes) -> RecordPlace | None:
+    """What a target names, in origin form and without a query, if that is a record of a dataset that is there.
+
+    Raises RequestError, StoreError.
+    """
+    segments = target.split(b"/", 4)
+    if len(segments) != 5 or segments[1] != b"v1" or b"?" in target:
+        return None
+    dataset = catalog.get(decode(segments[2], "dataset"))
+    if dataset is None:
+        return None
+    view, collection = dataset.view(), decode(segments[3], "collection")
+    return RecordPlace(view, collection, parse_key(segments[4], "key")) if collection in view.collections else None
 
 
 def set_keys(query: Query, value: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import trio
 
@@ -19,6 +19,7 @@ from edged.http.request import Request
 from edged.http.validators import names_tag
 from edged.serve.answers.dictionary import DICTIONARY, Dictionaries, offers_dcz
 from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
+from edged.serve.answers.query import record_at
 from edged.serve.answers.render import LEAST_CODED_BYTES, Renderer, entity_tag
 from edged.serve.catalog import Catalog, Clock, Dataset, View
 from edged.serve.damage import DamageReports
@@ -60,7 +61,7 @@ class DataAge:
         return ((b"Date", write_date(now)), (b"Edged-State", state), (b"Age", b"%d" % self.age_s(now)))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Service:
     """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told; coding:
     how many answers are being coded piece by piece; vary: the fields that decide every answer.
@@ -123,9 +124,17 @@ PER_VERSION, PER_MOMENT = Kept(), Kept(keep=False)
 
 
 def respond(
-    inquiry: Inquiry, body: bytes, form: Format, *, links: tuple[bytes, ...] = (), kept: Kept = PER_VERSION
+    inquiry: Inquiry,
+    body: bytes,
+    form: Format,
+    *,
+    links: tuple[bytes, ...] = (),
+    kept: Kept = PER_VERSION,
+    content: int = 0,
 ) -> Response:
-    """200 with `body` in the coding that the client likes, or 304. Raises RequestError 406, DamageError."""
+    """200 with `body` in the coding that the client likes, or 304. content: a hash of the record that `body` is the
+    whole value of, so that it can be told whether a later version has it too. Raises RequestError 406, DamageError.
+    """
     service, request, view = inquiry.service, inquiry.request, inquiry.view
     accepted = request.get(b"accept-encoding")
     vary, cors = service.vary, service.cors.fields(request)
@@ -147,14 +156,27 @@ def respond(
     if links:
         own = (*own, (b"Link", b", ".join(links)))
     known = request.values.get(b"if-none-match")
+    renewing = service if content and trained is None else None
     if known is not None and names_tag(known, tag.encode()):
-        shared = shared_fields(None, coding, version, vary, cors, kept.cache)
-        return Response(304, own, b"", timed, kept.keep, shared)
+        shared = shared_fields(Variant(None, coding, vary, cors, kept.cache), version, renewing)
+        return Response(304, own, b"", timed, kept.keep, shared, content=content)
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
-    shared = shared_fields(form, coding, version, vary, cors, kept.cache)
-    return Response(200, own, body, timed, kept.keep, shared)
+    shared = shared_fields(Variant(form, coding, vary, cors, kept.cache), version, renewing)
+    return Response(200, own, body, timed, kept.keep, shared, content=content)
+
+
+class Variant(NamedTuple):
+    """What answers have alike at any version. form: None of a 304; cors: the fields for an origin; cache: their
+    Cache-Control.
+    """
+
+    form: Format | None
+    coding: str
+    vary: bytes
+    cors: Fields
+    cache: bytes
 
 
 def contain(inquiry: Inquiry, make: Callable[[Inquiry], Answer]) -> Answer:
@@ -174,10 +196,9 @@ def contain(inquiry: Inquiry, make: Callable[[Inquiry], Answer]) -> Answer:
 
 
 @lru_cache(maxsize=128)
-def shared_fields(
-    form: Format | None, coding: str, version: int | None, vary: bytes, cors: Fields, cache: bytes
-) -> Shared:
-    """Those of all answers in a form (None: of a 304) and coding, of a version, to an origin."""
+def shared_fields(variant: Variant, version: int | None, renewing: Service | None = None) -> Shared:
+    """The fields of all answers of a variant and version. renewing: of answers that are one record's value."""
+    form, coding, vary, cors, cache = variant
     fields = [(b"Cache-Control", cache), (b"Vary", vary), *cors]
     if version is not None:
         fields.append((b"Edged-Version", b"%d" % version))
@@ -185,7 +206,26 @@ def shared_fields(
         fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
         if coding != "identity":
             fields.append((b"Content-Encoding", coding.encode()))
-    return Shared.of(tuple(fields))
+    return Shared.of(tuple(fields), None if renewing is None else RecordRenewal(renewing, variant))
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRenewal:
+    """A Renewal of answers that are one record's value: they are the same as long as the record's bytes are."""
+
+    service: Service
+    variant: Variant
+
+    def renew(self, target: bytes, content: int) -> tuple[TimedFields, Shared] | None:
+        service = self.service
+        try:
+            found = record_at(service.catalog, target)
+            raw = None if found is None else found.view.get_raw(found.collection, found.key)
+        except EdgedError:
+            return None  # whoever answers the request anew meets it too, and says so
+        if found is None or raw is None or hash(raw) != content:
+            return None
+        return service.age_of(found.view), shared_fields(self.variant, found.view.version, service)
 
 
 def problem(inquiry: Inquiry, fault: RequestError) -> Response:

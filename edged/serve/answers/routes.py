@@ -152,13 +152,20 @@ def check_collection(view: View, collection: str) -> None:
 def answer_record(inquiry: Inquiry, view: View, collection: str, key: str, shape: Shape | None) -> Response:
     """One record's value alone. Raises RequestError 404 or 410."""
     form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
-    body = inquiry.service.renderer.value(view, collection, key, is_binary(form), shape)
+    content = 0
+    if shape is not None:
+        body = inquiry.service.renderer.value(view, collection, key, is_binary(form), shape)
+    else:  # remembered whole by whoever asks, so that it need not be in a second memory
+        body = raw = view.get_raw(collection, key)
+        if raw is not None:
+            content = hash(raw)
+            body = raw if is_binary(form) else encode_json(cbor2.loads(raw))
     if body is None:
         what = f"record {key!r:.200}"
         if view.is_taken_down(collection, key):
             raise RequestError(410, f"{what} of collection {collection!r} was taken down by its publisher")
         raise RequestError(404, f"no {what} in collection {collection!r} of {view.dataset!r}")
-    return respond(inquiry, body, form)
+    return respond(inquiry, body, form, content=content)
 
 
 def answer_dataset(inquiry: Inquiry, view: View) -> Response:

@@ -18,7 +18,7 @@ from edged.http.fields import Fields
 from edged.http.validators import names_tag
 from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
 from edged.serve.answers.render import GZIP_LEVEL, PERSONS
-from edged.serve.answers.respond import PER_VERSION, Inquiry, Kept, contain, shared_fields
+from edged.serve.answers.respond import PER_VERSION, Inquiry, Kept, Representation, contain, shared_fields
 from edged.version import VERSION
 
 WHOLE_BYTES = 2 << 20  # of items; more are never held at once
@@ -116,7 +116,8 @@ def respond_in_pieces(
     large = LargeAnswer(inquiry, listing, count, digest, form, coding, own, kept)
     known = request.values.get(b"if-none-match")
     if known is not None and names_tag(known, large.tag()):
-        shared = shared_fields(None, coding, view.version, service.vary, service.cors.fields(request), kept.cache)
+        cors = service.cors.fields(request)
+        shared = shared_fields(Representation(None, coding, service.vary, cors, kept.cache), view.version)
         return Response(304, ((b"ETag", large.tag()), *own), b"", service.age_of(view), shared=shared)
     return ByTask(large.pour)
 
@@ -172,7 +173,9 @@ class LargeAnswer:
         inquiry, view = self.inquiry, self.inquiry.view
         assert view is not None
         service, cors = inquiry.service, inquiry.service.cors.fields(inquiry.request)
-        shared = shared_fields(self.form, self.coding, view.version, service.vary, cors, self.kept.cache)
+        shared = shared_fields(
+            Representation(self.form, self.coding, service.vary, cors, self.kept.cache), view.version
+        )
         timed = service.age_of(view).fields(service.clock())
         await client.start(200, (*timed, *shared.fields, (b"ETag", self.tag()), *self.own))
         if inquiry.request.method == "HEAD":

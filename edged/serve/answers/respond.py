@@ -145,6 +145,7 @@ def respond(
         if inquiry.collection is not None and offers_dcz(accepted) and form is not DICTIONARY:
             trained = service.dictionaries.of(view, inquiry.collection)
             vary += b", Available-Dictionary"
+            content = 0  # another version may have another dictionary, or none
     held = trained is not None and request.get(b"available-dictionary") == trained.available
     if trained is not None and not held and trained.link not in links:
         links += (trained.link,)
@@ -156,18 +157,18 @@ def respond(
     if links:
         own = (*own, (b"Link", b", ".join(links)))
     known = request.values.get(b"if-none-match")
-    renewing = service if content and trained is None else None
+    renewing = service if content else None
     if known is not None and names_tag(known, tag.encode()):
-        shared = shared_fields(Variant(None, coding, vary, cors, kept.cache), version, renewing)
+        shared = shared_fields(Representation(None, coding, vary, cors, kept.cache), version, renewing)
         return Response(304, own, b"", timed, kept.keep, shared, content=content)
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
-    shared = shared_fields(Variant(form, coding, vary, cors, kept.cache), version, renewing)
+    shared = shared_fields(Representation(form, coding, vary, cors, kept.cache), version, renewing)
     return Response(200, own, body, timed, kept.keep, shared, content=content)
 
 
-class Variant(NamedTuple):
+class Representation(NamedTuple):
     """What answers have alike at any version. form: None of a 304; cors: the fields for an origin; cache: their
     Cache-Control.
     """
@@ -196,9 +197,9 @@ def contain(inquiry: Inquiry, make: Callable[[Inquiry], Answer]) -> Answer:
 
 
 @lru_cache(maxsize=128)
-def shared_fields(variant: Variant, version: int | None, renewing: Service | None = None) -> Shared:
-    """The fields of all answers of a variant and version. renewing: of answers that are one record's value."""
-    form, coding, vary, cors, cache = variant
+def shared_fields(represented: Representation, version: int | None, renewing: Service | None = None) -> Shared:
+    """The fields of all answers of a representation and version. renewing: of answers that are one record's value."""
+    form, coding, vary, cors, cache = represented
     fields = [(b"Cache-Control", cache), (b"Vary", vary), *cors]
     if version is not None:
         fields.append((b"Edged-Version", b"%d" % version))
@@ -206,7 +207,7 @@ def shared_fields(variant: Variant, version: int | None, renewing: Service | Non
         fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
         if coding != "identity":
             fields.append((b"Content-Encoding", coding.encode()))
-    return Shared.of(tuple(fields), None if renewing is None else RecordRenewal(renewing, variant))
+    return Shared.of(tuple(fields), None if renewing is None else RecordRenewal(renewing, represented))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +215,7 @@ class RecordRenewal:
     """A Renewal of answers that are one record's value: they are the same as long as the record's bytes are."""
 
     service: Service
-    variant: Variant
+    represented: Representation
 
     def renew(self, target: bytes, content: int) -> tuple[TimedFields, Shared] | None:
         service = self.service
@@ -225,7 +226,7 @@ class RecordRenewal:
             return None  # whoever answers the request anew meets it too, and says so
         if found is None or raw is None or hash(raw) != content:
             return None
-        return service.age_of(found.view), shared_fields(self.variant, found.view.version, service)
+        return service.age_of(found.view), shared_fields(self.represented, found.view.version, service)
 
 
 def problem(inquiry: Inquiry, fault: RequestError) -> Response:

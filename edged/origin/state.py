@@ -7,7 +7,9 @@ holds what records were before.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from edged.files import discard
 FORMAT = 3
 HIDDEN = 0  # the membership of a record that was taken down: in no slice
 CACHE_KIB = 32 << 10
+FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")  # no room on the disk, for a page or for what is shared beside the log
 
 SCHEMA = """
 CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY) WITHOUT ROWID;
@@ -310,7 +313,13 @@ def guarded(what: str) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as fault:
-        raise StoreError(f"{what}: {fault}; the feed is as it was: free space or restore private/state") from fault
+        full = getattr(fault, "sqlite_errorname", "") in FULL
+        reason = (
+            f"{os.strerror(errno.ENOSPC)}; the feed is as it was: free some"
+            if full
+            else (f"{fault}; the feed is as it was: free space or restore private/state")
+        )
+        raise StoreError(f"{what}: {reason}") from fault
     except OSError as fault:
         where = f" {fault.filename}" if fault.filename else ""
         raise StoreError(f"{what}:{where} {fault.strerror or fault}; the feed is as it was") from fault

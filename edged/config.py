@@ -16,6 +16,7 @@ from edged.units import SIZE
 Port = r"(?:[0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 BIND = rf"^(?:(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):{Port}|unix:/[^\0]{{1,100}})$"
 ORIGIN = r"^(?:https?://[^\s/?#@]+(?:/[^\s?#]*)?|file:///[^\s?#]*)$"
+PATTERN = r"^[A-Za-z0-9*][A-Za-z0-9._*-]{0,63}$"
 WEB_ORIGIN = r"^(?:https?://[^\s/?#@]+|[a-z][a-z0-9+.-]*://[^\s/?#@]*)$"
 
 Name = Annotated[
@@ -202,12 +203,55 @@ class AdminConfig(Struct, frozen=True, forbid_unknown_fields=True):
     )
 
 
+class RelayConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """An edge node: heads and blobs handed on to other edgeds. Without an address it is off; it has no keys."""
+
+    bind: Annotated[
+        list[Bind],
+        Meta(
+            max_length=16,
+            description="Where other edgeds ask, as an origin: http://HOST:PORT/DATASET; none: it is off.",
+        ),
+    ] = field(default_factory=list)
+    quota: Annotated[Size, Meta(description="Bytes of blobs on disk at most; what was not asked for longest goes.")] = (
+        "1GiB"
+    )
+    prefetch: Annotated[
+        Literal["none", "head", "all"],
+        Meta(description="Fetched ahead: nothing, what a new head names itself, or snapshots for new devices too."),
+    ] = "all"
+    datasets: Annotated[
+        list[Annotated[str, Meta(pattern=PATTERN, extra={"form": 'a name; * in it stands for anything: "tv-*"'})]],
+        Meta(max_length=256, description="Handed on beside those of [[datasets]]; a pattern's are, once asked for."),
+    ] = field(default_factory=list)
+    origin: Annotated[
+        list[Origin],
+        Meta(max_length=16, description="Base URLs of these datasets without their names, tried in order."),
+    ] = field(default_factory=list)
+    trust: Annotated[File, Meta(description="The root of trust of these datasets.")] = ""
+    poll_s: Annotated[
+        int,
+        Meta(ge=1, le=86_400, description="Seconds between looks at a host that cannot hold a request until news."),
+    ] = 30
+    ca: Annotated[File, Meta(description="As in [[datasets]], and so are the next four, for `origin`.")] = ""
+    cert: Annotated[File, Meta(description="PEM of a client certificate, shown to the origins, with key.")] = ""
+    key: Annotated[File, Meta(description="PEM key of cert.")] = ""
+    headers: Annotated[
+        dict[str, str],
+        Meta(description='Sent to the origins and nobody else; "env:NAME" is taken from the environment.'),
+    ] = field(default_factory=dict)
+    proxy: Annotated[str, Meta(description="URL of an HTTP proxy; empty: the environment's, if any.")] = ""
+    tls_cert: Annotated[File, Meta(description="PEM chain; with tls_key: HTTPS. Devices need no secrecy.")] = ""
+    tls_key: Annotated[File, Meta(description="PEM key of tls_cert, not readable by others.")] = ""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
     daemon: DaemonConfig = field(default_factory=DaemonConfig)
     datasets: list[DatasetConfig] = field(default_factory=list)
     serve: ServeConfig = field(default_factory=ServeConfig)
+    relay: RelayConfig = field(default_factory=RelayConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
 
@@ -215,3 +259,8 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     def proxy_directory(self) -> Path:
         """Where the proxy keeps answers. No dataset's name begins with a dot."""
         return Path(self.daemon.data_dir) / ".proxy"
+
+    @property
+    def relay_directory(self) -> Path:
+        """Where the relay keeps heads, roots and blobs."""
+        return Path(self.daemon.data_dir) / ".relay"

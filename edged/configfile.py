@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from edged.config import CertificateConfig, Config, DatasetConfig, ProxyConfig, RouteConfig, ServeConfig
+from edged.config import CertificateConfig, Config, DatasetConfig, ProxyConfig, RelayConfig, RouteConfig, ServeConfig
 from edged.errors import ConfigError
 from edged.http.fields import BAD_VALUE, TOKEN
 from edged.http.urls import sound_url
@@ -132,7 +132,7 @@ def check_whole(config: Config, table: Table, key: Key) -> list[Fault]:
     if config.serve.workers > 1 and config.proxy.routes:
         what = "the proxy's cache has one owner: with [[proxy.routes]], serve.workers is 1"
         faults.append(table.fault((*key, "serve", "workers"), what))
-    binds = [(section, bind) for section in ("serve", "admin") for bind in getattr(config, section).bind]
+    binds = [(section, bind) for section in ("serve", "relay", "admin") for bind in getattr(config, section).bind]
     for index, (section, bind) in enumerate(binds):
         for earlier_section, earlier in binds[:index]:
             if same_address(bind, earlier):
@@ -153,7 +153,7 @@ def same_address(one: str, other: str) -> bool:
     return len(hosts) == 1 or (same_family and bool(hosts & WILDCARDS))
 
 
-def check_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
+def check_origins(dataset: DatasetConfig | RelayConfig, table: Table, key: Key) -> list[Fault]:
     """URLs that can be used, keys that go together, header fields that are some and no secrets that are not there."""
     faults: list[Fault] = []
     for index, url in enumerate(dataset.origin):
@@ -174,6 +174,18 @@ def check_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]
         elif BAD_VALUE.search(header_value(value).encode()) or not header_value(value).isascii():
             faults.append(table.fault(place, "its value holds a control character or one beyond ASCII; correct it"))
     return faults + check_files(dataset, ("ca", "cert", "key"), table, key)
+
+
+def check_relay(relay: RelayConfig, table: Table, key: Key) -> list[Fault]:
+    """What a pattern needs, keys that go together, and room for a few blobs."""
+    faults = check_origins(relay, table, key)
+    if relay.datasets and not (relay.origin and relay.trust):
+        faults.append(table.fault((*key, "datasets"), "set origin and trust too: where these lie, and who signs them"))
+    if bool(relay.tls_cert) != bool(relay.tls_key):
+        faults.append(table.fault((*key, "tls_cert"), "tls_cert and tls_key go together; set both or neither"))
+    if size_bytes(relay.quota) < SMALLEST_QUOTA:
+        faults.append(table.fault((*key, "quota"), f"at least {SMALLEST_QUOTA} B are needed; got {relay.quota!r}"))
+    return faults + check_files(relay, ("tls_cert", "tls_key"), table, key)
 
 
 def check_url(url: str, table: Table, key: Key) -> list[Fault]:
@@ -213,7 +225,8 @@ def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
 
 CHECKS: Mapping[type, Check] = {
     CertificateConfig: lambda found, table, key: check_files(found, ("cert", "key"), table, key),
-    DatasetConfig: check_dataset,
+    DatasetConfig: check_origins,
+    RelayConfig: check_relay,
     ServeConfig: check_serve,
     RouteConfig: check_route,
     ProxyConfig: check_proxy,
@@ -235,6 +248,15 @@ def warn_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
     return faults + warn_key(dataset, "key", table, key)
 
 
+def warn_relay(relay: RelayConfig, table: Table, key: Key) -> list[Fault]:
+    """Without its trust file nothing of a pattern is handed on."""
+    faults = warn_key(relay, "key", table, key) + warn_key(relay, "tls_key", table, key)
+    if relay.trust and not Path(relay.trust).is_file():
+        what = f"{relay.trust!r} is not a file; copy there the trust file that `edged origin init` printed"
+        faults.append(table.fault((*key, "trust"), what))
+    return faults
+
+
 def warn_key(section: Struct, name: str, table: Table, key: Key) -> list[Fault]:
     """A private key that every user of the machine can read is no secret."""
     file = getattr(section, name)
@@ -252,6 +274,7 @@ def warn_key(section: Struct, name: str, table: Table, key: Key) -> list[Fault]:
 
 WARNINGS: Mapping[type, Check] = {
     DatasetConfig: warn_dataset,
+    RelayConfig: warn_relay,
     ServeConfig: lambda serve, table, key: warn_key(serve, "tls_key", table, key),
     CertificateConfig: lambda found, table, key: warn_key(found, "key", table, key),
     RouteConfig: lambda route, table, key: warn_key(route, "key", table, key),

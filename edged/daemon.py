@@ -25,7 +25,7 @@ from msgspec import structs
 import edged
 from edged.clock import Clock, freshness
 from edged.config import Config, DatasetConfig
-from edged.configfile import header_value, load_with_warnings
+from edged.configfile import load_with_warnings
 from edged.errors import ConfigError, DamageError, EdgedError, RequestError, StoreError
 from edged.http.addresses import refuse_taken
 from edged.http.limits import SWITCH_S, Limits
@@ -51,12 +51,13 @@ from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
 from edged.sync.replication import Replication
 from edged.sync.status import DatasetStatus
-from edged.sync.subscription import OriginAccess, Subscription, device_id
+from edged.sync.subscription import subscription_of
 from edged.units import size_bytes, span_text
 from edged.version import VERSION
 
 if TYPE_CHECKING:
     from edged.proxy.application import ProxyApplication
+    from edged.relay.server import RelayServer
 
 logger = logging.getLogger("edged.daemon")
 
@@ -116,6 +117,7 @@ class Daemon:
         self.replica: Replica | None = None
         self.syncs: trio.Nursery
         self.proxy = make_proxy(config, self.clock) if config.proxy.routes else None
+        self.relay: RelayServer | None = None
 
     def stop(self) -> None:
         """Let `run` end: sync first, then answers under way, then the replicas."""
@@ -132,6 +134,7 @@ class Daemon:
                     await self.start_servers(servers)
                     if self.workers is not None:
                         await stores.start(self.workers.run)
+                    await self.start_relay(servers)
                     await self.sync_until_stopped(task_status)
                 stores.cancel_scope.cancel()
         logger.info("stopped")
@@ -183,7 +186,7 @@ class Daemon:
         if self.config.serve.workers > 1:
             refuse_taken(bind_with(self.inherited, self.config.serve.bind))
         serving = structs.replace(self.config.serve, bind=bind_with(self.inherited, self.config.serve.bind))
-        warn_of_others(self.inherited, (*self.config.serve.bind, *self.config.admin.bind))
+        warn_of_others(self.inherited, (*self.config.serve.bind, *self.config.relay.bind, *self.config.admin.bind))
         apps = AppServer(self.catalog, serving, self.clock, self.meter, self.news, on_damage=self.damaged)
         self.certificates = apps.certificates
         if self.proxy is not None:
@@ -198,6 +201,13 @@ class Daemon:
         self.admin_urls = await servers.start(admin)
         for url in self.admin_urls:
             logger.info("serving operators", extra={"fields": {"url": url}})
+
+    async def start_relay(self, servers: trio.Nursery) -> None:
+        """Other edgeds are served until the last of them has had its answer, so it ends with the servers."""
+        if self.config.relay.bind:
+            self.relay = make_relay(self.config, self.clock)
+            bind = bind_with(self.inherited, self.config.relay.bind)
+            await servers.start(self.relay.run, bind, self.stopping)
 
     async def begin_sync(self, station: Station) -> None:
         """Start what keeps a dataset at the live version and whole; returns when it is known what is held."""
@@ -258,6 +268,8 @@ class Daemon:
             station = self.stations[name]
             station.config, station.status.last_error = configs[name], None
             await self.begin_sync(station)
+        if self.relay is not None:
+            await self.relay.take(self.config)
         self.news.look()
         return changes
 
@@ -299,6 +311,7 @@ class Daemon:
             "memory_bytes": self.memory_bytes(),
             "datasets": {name: self.dataset_status(name, now_s) for name in self.stations},
             "proxy": None if self.proxy is None else self.proxy.status(),
+            "relay": None if self.relay is None else self.relay.status(),
         }
 
     def dataset_status(self, name: str, now_s: float) -> dict[str, Any]:
@@ -350,26 +363,6 @@ class Daemon:
             await self.news.wait(generation)
 
 
-def subscription_of(dataset: DatasetConfig, config: Config) -> Subscription:
-    """What the configuration says of a dataset, in the words of edged/sync."""
-    return Subscription(
-        dataset.name,
-        tuple(dataset.origin),
-        dataset.trust,
-        tuple(dataset.slices),
-        dataset.seed,
-        dataset.poll_s,
-        tuple(dataset.require),
-        device_id(config.daemon.device_id),
-        access_of(dataset),
-    )
-
-
-def access_of(dataset: DatasetConfig) -> OriginAccess:
-    headers = tuple((name, header_value(value)) for name, value in dataset.headers.items())
-    return OriginAccess(dataset.ca, dataset.cert, dataset.key, headers, dataset.proxy)
-
-
 def is_stuck(status: DatasetStatus, now_s: float) -> bool:
     """Whether the writer is at one piece of work for longer than any takes, as on a disk that does not answer."""
     return status.writing_since_s is not None and now_s - status.writing_since_s > STUCK_S
@@ -392,6 +385,12 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApplication:
     from edged.proxy.gateway import Gateway
 
     return ProxyApplication(Gateway(config.proxy, config.proxy_directory, clock))
+
+
+def make_relay(config: Config, clock: Clock) -> RelayServer:
+    from edged.relay.server import RelayServer  # likewise
+
+    return RelayServer(config, clock)
 
 
 async def run_until_signal(config: Config, config_path: Path, started: Callable[[Daemon], None]) -> None:

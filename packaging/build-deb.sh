@@ -75,7 +75,7 @@ fi
 install -D -m 755 packaging/launcher "$root/usr/bin/edged"
 install -D -m 644 packaging/debian/edged.toml "$root/etc/edged/edged.toml"
 install -d -m 755 "$root/etc/edged/edged.d"
-for unit in edged.service edged.socket edged-origin.service; do
+for unit in edged.service edged.socket edged-origin.service edged-relay.service; do
     install -D -m 644 "systemd/$unit" "$root/lib/systemd/system/$unit"
 done
 install -D -m 644 systemd/edged-origin.sysusers "$root/usr/lib/sysusers.d/edged-origin.conf"

@@ -9,9 +9,9 @@ import pytest
 
 from edged.config import Config
 from edged.configfile import all_faults, load, load_with_warnings, render_default
-from edged.daemon import access_of
 from edged.errors import ConfigError
 from edged.replica.files.disk import DEFAULT_DATA_DIR
+from edged.sync.subscription import access_of
 
 ROOT = Path(__file__).parent.parent
 

@@ -145,6 +145,7 @@ FLOORS = (
     ("config", "http", "replica"),
     ("configfile", "feedserving"),
     ("sync", "serve", "proxy", "origin"),
+    ("relay",),
     ("ops",),
     ("processes",),
     ("daemon",),

@@ -138,6 +138,8 @@ def describe(data: dict[str, Any], now_s: float) -> str:
     lines = [table(rows, header) if rows else "no dataset is configured", *notes]
     if data.get("proxy"):
         lines.append(describe_proxy(data["proxy"]))
+    if data.get("relay"):
+        lines.append(describe_relay(data["relay"]))
     lines.append(
         f"edged {data['version']} at {', '.join(data['apps'])}: {data['requests_served']} requests served, "
         f"{size_text(data['memory_bytes'])} of memory"
@@ -152,6 +154,15 @@ def describe_proxy(proxy: dict[str, Any]) -> str:
     away = [prefix for prefix, reached in proxy["upstreams"].items() if not reached]
     note = f"; not reached: {', '.join(away)}" if away else ""
     return f"proxy: {share}, {size_text(proxy['disk_bytes'])} of {size_text(proxy['quota_bytes'])} on disk{note}"
+
+
+def describe_relay(relay: dict[str, Any]) -> str:
+    failing = [f"{name}: {item['last_error']}" for name, item in relay["datasets"].items() if item["last_error"]]
+    parts = (
+        f"relay at {', '.join(relay['urls'])}: {len(relay['datasets'])} datasets for {relay['waiting']} that wait",
+        f"{relay['blobs']} blobs, {size_text(relay['disk_bytes'])} of {size_text(relay['quota_bytes'])} on disk",
+    )
+    return "\n".join((", ".join(parts), *(f"relay: {line}" for line in failing)))
 
 
 def pin_command(args: argparse.Namespace) -> int:

@@ -66,10 +66,13 @@ def check_command(args: argparse.Namespace) -> int:
         "config": str(args.config),
         "datasets": [dataset.name for dataset in config.datasets],
         "serve": config.serve.bind,
+        "relay": config.relay.bind,
         "admin": config.admin.bind,
     }
     datasets = ", ".join(dataset.name for dataset in config.datasets) or "none"
     text = f"{args.config}: no fault. Datasets: {datasets}. Apps: {', '.join(config.serve.bind)}."
+    if config.relay.bind:
+        text += f" Other edgeds: {', '.join(config.relay.bind)}."
     emit(args, data, text)
     return 0
 

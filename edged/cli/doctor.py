@@ -212,7 +212,7 @@ async def of_origins(dataset: DatasetConfig, config: Config, root: Root | None) 
     """Each of them: reached, of the right dataset, signed by the right keys, fresh."""
     import trio
 
-    from edged.daemon import subscription_of
+    from edged.sync.subscription import subscription_of
     from edged.sync.transports.origins import Origins
     from edged.sync.transports.transport import Traffic
 

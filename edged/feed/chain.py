@@ -5,7 +5,7 @@ A device whose hop came inlined in the head never fetches it. As it travels it i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -95,6 +95,19 @@ class Chain:
     version: int
     schema: Schema
     slices: Mapping[str, SliceChain] = field(default_factory=dict)
+
+    def pages(self) -> Iterator[PageRef]:
+        for entry in self.slices.values():
+            yield from entry.pages
+
+    def blobs(self) -> Iterator[BlobRef]:
+        """Every blob that the chain names itself; its pages name more hops."""
+        for entry in self.slices.values():
+            for snapshot in entry.snapshots:
+                yield from snapshot.parts
+            yield from entry.dictionary_refs()
+            yield from (hop.blob for hop in entry.hops)
+            yield from (page.blob for page in entry.pages)
 
 
 def encode_chain(chain: Chain) -> bytes:

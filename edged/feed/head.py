@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,6 +97,22 @@ class Head:
     def newest_version(self) -> int:
         """The greatest version number that the head names, offered or live."""
         return self.version if self.offer is None else self.offer.version
+
+    def chains(self) -> tuple[BlobRef, ...]:
+        """The chain of the live version, and that of the one offered."""
+        return (self.chain,) if self.offer is None else (self.chain, self.offer.chain)
+
+    def hops(self) -> Iterator[HopRef]:
+        """Every hop that the head names, to either version."""
+        for item in (*self.slices.values(), *(self.offer.slices.values() if self.offer is not None else ())):
+            yield from item.hops
+
+    def blobs(self) -> Iterator[BlobRef]:
+        """Every blob that the head names itself; its chains name more."""
+        yield from self.chains()
+        if self.takedowns is not None:
+            yield self.takedowns
+        yield from (hop.blob for hop in self.hops())
 
 
 def encode_head(head: Head) -> bytes:

@@ -53,6 +53,26 @@ PER_UPSTREAM = (
     ("upstream_answers", "edged_proxy_upstream_answers_total", "counter", "Answers of the upstream."),
     ("upstream_wait_s", "edged_proxy_upstream_wait_seconds_total", "counter", "Waiting for heads of its answers."),
 )
+PER_RELAY = (
+    ("waiting", "edged_relay_waiting", "gauge", "Held polls of other edgeds."),
+    ("requests", "edged_relay_requests_total", "counter", "Answers to other edgeds."),
+    ("hits", "edged_relay_blob_hits_total", "counter", "Blobs answered from the disk."),
+    ("fetches", "edged_relay_blob_fetches_total", "counter", "Blobs asked for above."),
+    ("joined", "edged_relay_blob_joined_total", "counter", "Requests that waited for a fetch under way."),
+    ("fetched_bytes", "edged_relay_fetched_bytes_total", "counter", "Bytes of blobs from above."),
+    ("failures", "edged_relay_fetch_failures_total", "counter", "Fetches that brought nothing."),
+    ("damaged", "edged_relay_damaged_total", "counter", "Blobs whose file had changed; they are fetched again."),
+    ("store_failures", "edged_relay_store_failures_total", "counter", "Blobs that could not be written."),
+    ("evictions", "edged_relay_evictions_total", "counter", "Blobs that made room for others."),
+    ("disk_bytes", "edged_relay_store_bytes", "gauge", "Bytes that the blobs take on disk."),
+    ("quota_bytes", "edged_relay_quota_bytes", "gauge", "Bytes that they may take."),
+)
+PER_RELAYED = (
+    ("version", "edged_relay_dataset_version", "gauge", "Version of the head that is handed on."),
+    ("signed_at", "edged_relay_dataset_signed_timestamp_seconds", "gauge", "When that head was signed."),
+    ("connected", "edged_relay_connected", "gauge", "Whether the origin answered when last asked."),
+    ("complete", "edged_relay_complete", "gauge", "Whether all that is fetched ahead is here."),
+)
 STATES = ("empty", "fresh", "stale", "expired")
 
 
@@ -106,6 +126,8 @@ def daemon_registry(daemon: Counted) -> Registry:
         ),
         *(proxy_gauge(daemon, *row) for row in PER_PROXY),
         *(upstream_gauge(daemon, *row) for row in PER_UPSTREAM),
+        *(relay_gauge(daemon, *row) for row in PER_RELAY),
+        *(relayed_gauge(daemon, *row) for row in PER_RELAYED),
         one("edged_memory_bytes", "Resident memory of all processes of the daemon.", daemon.memory_bytes),
         *process_gauges(),
     )
@@ -161,6 +183,29 @@ def upstream_gauge(daemon: Counted, field: str, name: str, kind: str, help_text:
     def read() -> list[tuple[Labels, float]]:
         return [
             ((("route", prefix),), float(value)) for found in proxies(daemon) for prefix, value in found[field].items()
+        ]
+
+    return Metric(name, help_text, read, kind)
+
+
+def relays(daemon: Counted) -> list[Mapping[str, Any]]:
+    """The relay's numbers; none where there is no relay."""
+    found = daemon.status().get("relay")
+    return [] if found is None else [found]
+
+
+def relay_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
+    return Metric(name, help_text, lambda: [((), float(found[field])) for found in relays(daemon)], kind)
+
+
+def relayed_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
+    """One sample for each dataset that is handed on."""
+
+    def read() -> list[tuple[Labels, float]]:
+        return [
+            ((("dataset", dataset),), float(item[field]))
+            for found in relays(daemon)
+            for dataset, item in found["datasets"].items()
         ]
 
     return Metric(name, help_text, read, kind)

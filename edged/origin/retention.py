@@ -33,26 +33,14 @@ class Keep:
 
 def named_blobs(head: Head, chains: Iterable[Chain]) -> Iterator[bytes]:
     """SHA-256 of every blob that a device may be led to by this head."""
-    yield head.chain.sha256
-    if head.takedowns is not None:
-        yield head.takedowns.sha256
-    if head.offer is not None:
-        yield head.offer.chain.sha256
-    for item in (*head.slices.values(), *(head.offer.slices.values() if head.offer is not None else ())):
-        yield from (hop.blob.sha256 for hop in item.hops)
+    yield from (ref.sha256 for ref in head.blobs())
     yield from chain_blobs(chains)
 
 
 def chain_blobs(chains: Iterable[Chain]) -> Iterator[bytes]:
     """SHA-256 of every blob that chains name."""
-    for entry in (entry for chain in chains for entry in chain.slices.values()):
-        for snapshot in entry.snapshots:
-            yield from (part.sha256 for part in snapshot.parts)
-            if snapshot.dictionary is not None:
-                yield snapshot.dictionary.sha256
-        yield from (hop.blob.sha256 for hop in entry.hops)
-        yield from (ref.sha256 for ref in entry.dictionaries)
-        yield from (page.blob.sha256 for page in entry.pages)
+    for chain in chains:
+        yield from (ref.sha256 for ref in chain.blobs())
 
 
 def mark_unnamed(state: State, head: Head, chains: Iterable[Chain], now: int) -> None:

@@ -6,6 +6,9 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edged.config import Config, DatasetConfig, RelayConfig
+from edged.configfile import header_value
+
 MACHINE_ID = Path("/etc/machine-id")
 PURPOSE = b"edged/1 device "
 MACHINE_ID_CHARACTERS = 32
@@ -61,3 +64,24 @@ def device_id(configured: str, machine_id: Path = MACHINE_ID) -> str:
     if len(found) != MACHINE_ID_CHARACTERS or set(found) - set(b"0123456789abcdef"):
         return ""
     return hashlib.sha256(PURPOSE + found).hexdigest()[:MACHINE_ID_CHARACTERS]
+
+
+def subscription_of(dataset: DatasetConfig, config: Config) -> Subscription:
+    """What the configuration says of a dataset, in the words of edged/sync."""
+    return Subscription(
+        dataset.name,
+        tuple(dataset.origin),
+        dataset.trust,
+        tuple(dataset.slices),
+        dataset.seed,
+        dataset.poll_s,
+        tuple(dataset.require),
+        device_id(config.daemon.device_id),
+        access_of(dataset),
+    )
+
+
+def access_of(configured: DatasetConfig | RelayConfig) -> OriginAccess:
+    """How the origins of a section are spoken to."""
+    headers = tuple((name, header_value(value)) for name, value in configured.headers.items())
+    return OriginAccess(configured.ca, configured.cert, configured.key, headers, configured.proxy)

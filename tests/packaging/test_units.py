@@ -13,7 +13,7 @@ from edged.config import DaemonConfig, ServeConfig
 from edged.configfile import DEFAULT_PATH
 
 UNITS = Path(__file__).parent.parent.parent / "systemd"
-NAMES = ("edged.service", "edged-origin.service")
+NAMES = ("edged.service", "edged-origin.service", "edged-relay.service")
 SOCKET = "edged.socket"
 HIGHEST_EXPOSURE = 1.2
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -64,6 +64,14 @@ def test_the_daemons_unit_names_the_directories_of_the_configuration() -> None:
     assert sockets
     assert all(bind.startswith(f"unix:/run/{unit['RuntimeDirectory'][0]}/") for bind in sockets)
     assert int(unit["LimitNOFILE"][0]) >= 4 * ServeConfig().max_connections
+
+
+def test_the_relays_unit_bears_ten_thousand_devices_and_shares_nothing_with_the_daemon() -> None:
+    relay, daemon = settings("edged-relay.service"), settings("edged.service")
+    assert int(relay["LimitNOFILE"][0]) >= 2 * 60_000  # a connection, and a blob being sent
+    for name in ("StateDirectory", "RuntimeDirectory", "ExecStart"):
+        assert relay[name] != daemon[name]
+    assert relay["Type"] == ["notify"]
 
 
 def test_the_socket_unit_listens_where_the_configuration_says_by_default() -> None:

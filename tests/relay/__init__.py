@@ -1,0 +1,1 @@
+"""Tests of the relay: real publishers, real relays on loopback, real replicas."""

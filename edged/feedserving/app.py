@@ -12,7 +12,7 @@ import re
 import resource
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 from urllib.parse import parse_qsl
 
@@ -27,6 +27,8 @@ from edged.http.limits import Limits
 from edged.http.request import Request, decode, split_target
 from edged.http.validators import names_tag
 
+LONG = 500  # bytes; longer queries and lists of tags are not worth remembering
+REMEMBERED = 128  # of either: devices ask alike
 WAIT_S = 300  # the longest that a request is held
 FILES = r"(?P<head>head)|trust/(?P<trust>[1-9][0-9]{0,8})|blobs/(?P<blob>[0-9a-f]{64})"
 ROUTE = re.compile(rf"/(?P<dataset>{NAME.pattern})/(?:{FILES})", re.ASCII)
@@ -91,6 +93,10 @@ class Feeds(Protocol):
 
     def current(self, dataset: str) -> PublicHead | None:
         """The head in force, None where there is none."""
+        ...
+
+    def latest(self, dataset: str) -> PublicHead | None:
+        """The same as of the last look: a move of the signal has told of it, and ten thousand need not look again."""
         ...
 
     def signal(self, dataset: str) -> Signal:
@@ -173,7 +179,7 @@ class FeedApp(Application):
             if names_tag(request.values.get(b"if-none-match", b""), found.etag):
                 return Response(304, fields)
             return whole_head(found, fields)
-        known = poll.tags is None or is_named(poll.tags, found, *found.earlier)
+        known = poll.tags is None or is_named(poll.tags, found.etag, *found.earlier)
         if found.newest_version > poll.after or not known or not poll.wait_s:
             return self.end_poll(dataset, poll, found)
         resume = partial(self.resume, dataset, poll, found.news)
@@ -201,7 +207,7 @@ class FeedApp(Application):
         """
         signal = self.feeds.signal(dataset)
         generation = signal.generation
-        found = self.feeds.current(dataset)
+        found = self.feeds.current(dataset) if last else self.feeds.latest(dataset)
         if found is None:
             return problem(404, f"no dataset {dataset!r} here", cache=BRIEF)
         if last or found.newest_version > poll.after or found.news != before:
@@ -224,7 +230,7 @@ class FeedApp(Application):
             (b"Cache-Control", BRIEF),
             (b"Edged-Poll", b"%d" % number),
         )
-        if poll.tags is not None and is_named(poll.tags, found):
+        if poll.tags is not None and is_named(poll.tags, found.etag):
             return Response(304, fields)
         if poll.tags is None and known and found.newest_version <= poll.after:
             return Response(204, fields)
@@ -241,13 +247,20 @@ def whole_head(found: PublicHead, fields: Fields) -> Response:
     return Response(200, (kind, *fields, length), found.data)
 
 
-def is_named(tags: bytes, found: PublicHead, *others: bytes) -> bool:
-    """Whether If-None-Match names a head or one of `others`, by its tag or that of a poll that it was the answer to."""
-    wanted = {tag[:-1] for tag in (found.etag, *others)}
+def is_named(tags: bytes, *etags: bytes) -> bool:
+    """Whether If-None-Match names one of these heads, by its tag or that of a poll that it was the answer to."""
+    return (remembered_naming if len(tags) < LONG else names_head)(tags, etags)
+
+
+def names_head(tags: bytes, etags: tuple[bytes, ...]) -> bool:
+    wanted = {tag[:-1] for tag in etags}
     return any(
         member == b"*" or member.removeprefix(b"W/").partition(b"-")[0].rstrip(b'"') in wanted
         for member in split_list(tags)
     )
+
+
+remembered_naming = lru_cache(maxsize=REMEMBERED)(names_head)
 
 
 def offered(head: Head) -> dict[str, Any] | None:
@@ -255,7 +268,14 @@ def offered(head: Head) -> dict[str, Any] | None:
 
 
 def read_poll(query: bytes, tags: bytes | None) -> HeldPoll | None:
-    """None where the query asks for no poll. Raises RequestError for what is not a number."""
+    """None where the query asks for no poll; the same object for all devices that ask alike. Raises RequestError for
+    what is not a number.
+    """
+    short = len(query) < LONG and (tags is None or len(tags) < LONG)
+    return (remembered_poll if short else parse_poll)(query, tags)
+
+
+def parse_poll(query: bytes, tags: bytes | None) -> HeldPoll | None:
     numbers: dict[str, int] = {}
     try:
         parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=8)
@@ -277,3 +297,6 @@ def connection_limits() -> Limits:
     # A blob being sent takes a second descriptor.
     most = max(min((soft if soft != resource.RLIM_INFINITY else hard) - SPARE_FILES, 2 * MOST_CONNECTIONS) // 2, 64)
     return Limits(connections=most, per_peer=most)
+
+
+remembered_poll = lru_cache(maxsize=REMEMBERED)(parse_poll)

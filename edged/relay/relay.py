@@ -172,6 +172,9 @@ class Relay:
         feed = self.feeds.get(dataset)
         return None if feed is None else feed.shown
 
+    def latest(self, dataset: str) -> PublicHead | None:
+        return self.current(dataset)
+
     def signal(self, dataset: str) -> Signal:
         feed = self.feeds.get(dataset)
         return feed.signal if feed is not None else Signal()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edged.feedserving.app import FeedApp
+from edged.feedserving.app import FeedApp, PublicHead
 from edged.feedserving.polls import AHEAD_S, REMEMBERED, PollNumbers
 from edged.http.application import Answer, FileResponse, Held, Response
 from edged.http.request import Request
@@ -127,6 +127,24 @@ def test_whoever_sees_a_new_head_first_everybody_who_waits_hears_of_it(feed: Pub
     answer = poll.resume(False)
     assert isinstance(answer, Response)
     assert (answer.status, answer.body) == (200, (feed.public / "catalog" / "head").read_bytes())
+
+
+def test_one_look_at_the_file_is_enough_for_all_who_wait(feed: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = Heads(feed.public)
+    app, looks = FeedApp(heads, feed.clock), list[str]()
+    polls = [held(ask(app, "/catalog/head?after=1&wait=60")) for _ in range(50)]
+
+    def counted(dataset: str) -> PublicHead | None:
+        looks.append(dataset)
+        return Heads.current(heads, dataset)
+
+    monkeypatch.setattr(heads, "current", counted)
+    feed.publish_changes("catalog", [edit(3)])
+    heads.current("catalog")
+    answers = [poll.resume(False) for poll in polls]
+    assert looks == ["catalog"]
+    head = (feed.public / "catalog" / "head").read_bytes()
+    assert [answer.body for answer in answers if isinstance(answer, Response)] == [head] * 50
 
 
 def test_a_head_that_came_between_the_look_and_the_wait_is_not_missed(feed: Publisher) -> None:

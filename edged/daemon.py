@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec import structs
 
-import edged
 from edged.clock import Clock, freshness
 from edged.config import Config, DatasetConfig
 from edged.configfile import load_with_warnings
@@ -40,6 +39,7 @@ from edged.ops.process import resident_bytes
 from edged.ops.reload import ConfigChanges, applied_to, changes_between
 from edged.processes.workers import Workers
 from edged.progress import Watch, unwatched
+from edged.replica.files import usedtime
 from edged.replica.files.disk import holds_version
 from edged.replica.reader import Dataset, Replica
 from edged.replica.writer import Writer
@@ -135,9 +135,33 @@ class Daemon:
                     if self.workers is not None:
                         await stores.start(self.workers.run)
                     await self.start_relay(servers)
+                    stores.start_soon(self.keep_time)
                     await self.sync_until_stopped(task_status)
                 stores.cancel_scope.cancel()
         logger.info("stopped")
+
+    async def keep_time(self) -> None:
+        """Write now and then, and at the end, how far trusted time has come where records come and go by it."""
+        path = Path(self.config.daemon.data_dir) / usedtime.NAME
+        complained = False
+        try:
+            while True:
+                await trio.sleep(usedtime.WRITE_EVERY_S)
+                complained = self.write_time(path, complained)
+        finally:
+            self.write_time(path, complained)
+
+    def write_time(self, path: Path, complained: bool) -> bool:
+        """Returns whether it could not be written, of which is told once."""
+        if not any(dataset.current.limited for dataset in self.catalog.values()):
+            return complained
+        try:
+            usedtime.write_used_time(path, self.clock.trusted())
+        except StoreError as fault:
+            if not complained:
+                logger.warning("%s; after a restart without a clock, records may be shown that have ended", fault)
+            return True
+        return False
 
     async def sync_until_stopped(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as self.syncs:
@@ -172,7 +196,7 @@ class Daemon:
 
     def open_reader(self, name: str) -> Dataset:
         if self.replica is None:
-            self.replica = edged.open(self.config.daemon.data_dir)
+            self.replica = Replica(self.config.daemon.data_dir, self.clock)
         return self.replica.follow(name)
 
     def close_replicas(self) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,6 +19,7 @@ import pytest
 import trio
 
 import edged
+from edged.clock import Clock
 from edged.configfile import load
 from edged.daemon import STUCK_S, Daemon, is_stuck
 from edged.errors import StoreError
@@ -73,6 +75,33 @@ async def test_the_status_tells_what_is_served_where_what_is_held_cannot_be_read
         assert (told["version"], told["held"]) == (2, 2)
         assert (told["as_of"], told["state"]) == (daemon.stations["catalog"].status.as_of, "fresh")
         daemon.stop()
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_what_has_ended_stays_so_over_a_restart_without_a_clock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, written: bool
+) -> None:
+    origin, now = Origin.make(tmp_path), time.time()
+    (origin.feed / "catalog.toml").write_text('[collections.titles]\nvalid = ["from", "until"]\n')
+    ends = {"collection": "titles", "key": "a", "value": {"until": int(now) + 43_200}}
+    origin.publish([ends, {"collection": "titles", "key": "b", "value": {}}])
+    config = load(Device(tmp_path, origin).configure(origin.public.as_uri()))
+    if not written:
+        monkeypatch.setattr("edged.replica.files.usedtime.write_durable", refuse_writing)
+    seen = []
+    for clock_s in (now + 86_400, 0.0):
+        daemon = Daemon(config, clock=Clock(partial(float, clock_s)))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            await daemon.wait_for("catalog", 1)
+            seen.append(list(daemon.catalog["catalog"].view().keys("titles")))
+            daemon.stop()
+    assert seen == [["b"], ["b"] if written else ["a", "b"]]
+    assert ("records may be shown that have ended" in caplog.text) is not written
+
+
+def refuse_writing(path: Path, data: bytes) -> None:
+    raise StoreError(f"write {path}: No space left on device")
 
 
 async def test_metrics_and_status_sum_what_all_serving_processes_have_counted(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from pathlib import Path
 import trio
 from msgspec import structs
 
-import edged
 from edged.clock import Clock
 from edged.config import Config
 from edged.configfile import load
@@ -27,7 +26,7 @@ from edged.http.limits import SWITCH_S
 from edged.http.meter import Meter
 from edged.ops import logs
 from edged.ops.process import resident_bytes
-from edged.replica.reader import Dataset
+from edged.replica.reader import Dataset, Replica
 from edged.serve.app_server import AppServer
 
 REPORT_S = 1.0
@@ -47,7 +46,7 @@ async def work(config: Config) -> None:
     with ExitStack() as stack:
         catalog: dict[str, Dataset] = {}
         if config.datasets:  # without any, there need be no data directory
-            replica = stack.enter_context(edged.open(config.daemon.data_dir))
+            replica = stack.enter_context(Replica(config.daemon.data_dir, clock))
             catalog = {dataset.name: replica.follow(dataset.name) for dataset in config.datasets}
         serving = structs.replace(config.serve, bind=addresses)
         async with trio.open_nursery() as nursery:

@@ -4,8 +4,9 @@
     indexes    of one pack: terms and words of what records hold
     files      of one dataset: directory and lock, manifest, schema and takedowns, the newer head
     layers     packs over packs: finding a record, conditions, search
+    finds      what a view gives
     view       one version, whole and unchanging;  loading   from the files to it
-    reader     the embedded API, which follows new versions
+    reader     the embedded API, which follows new versions;  watches   what tells it of them
     writing    live (what is on disk now, and the swap), staging, merging, mending;  writer   their face
     audit      every byte against its checksum, every slice against the signed head
 

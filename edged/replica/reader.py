@@ -11,33 +11,35 @@ A get looks at one number in shared memory and follows to a new version when tha
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from time import monotonic
+from math import inf
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import cbor2
 
+from edged.clock import Clock
 from edged.errors import DamageError, StoreError
 from edged.files import stamp_of
-from edged.replica.files.disk import COUNTER, MANIFEST, PREVIOUS, VersionCounter, datasets
+from edged.replica.files.disk import COUNTER, PREVIOUS, datasets
+from edged.replica.files.usedtime import NAME as USED_TIME
+from edged.replica.files.usedtime import read_used_time
+from edged.replica.finds import ChangedRecord, Match
 from edged.replica.layers.lookup import STILL, Following, Getter
 from edged.replica.layers.pool import Pool
 from edged.replica.loading import LoadedVersion, load, nothing
-from edged.replica.view import ChangedRecord, Match, View
+from edged.replica.view import View
+from edged.replica.watches import RETRY_S, RetryWatch, TimeWatch, may_pass, watch
 
 if TYPE_CHECKING:
     from edged.replica.layers.asked import Time
     from edged.replica.layers.question import Question
 
 MORE = ("at", "between", "expand")  # of the keyword arguments of questions
-NO_COUNTER_CHECK, TRY_AGAIN = -1, -2
-RETRY_S, RETRY_MOST_S = 1.0, 60.0  # between attempts at a version that cannot be read; doubled each time
-# Faults that pass: of a disk or a share, or for lack of memory or descriptors.
-PASSING = frozenset({errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE, errno.EAGAIN, errno.ENOTCONN})
+NO_COUNTER_CHECK = -1
+RETRY_MOST_S = 60.0  # between attempts, of which each waits twice as long as the one before
 
 # What dir() shows, and docs/python.md describes: the promise to programs that embed edged.
 OF_A_MAPPING = ["get", "items", "keys", "values"]
@@ -46,40 +48,16 @@ PUBLIC_OF_DATASET = ["changes", "fault", "name", "version", "view", *OF_A_MAPPIN
 PUBLIC_OF_COLLECTION = ["count", "get_many", "get_raw", "groups", "name", "search", "where", *OF_A_MAPPING]
 
 
-class RetryWatch:
-    """Stands in for the counter while the newest version cannot be read, which may pass: time moves it too."""
-
-    def __init__(self, counter: Any, seen: int, pause_s: float) -> None:
-        self.counter, self.seen = counter, seen
-        self.due = monotonic() + pause_s
-
-    def __getitem__(self, place: int) -> int:
-        found: int = self.counter[place]
-        return found if found != self.seen or monotonic() < self.due else TRY_AGAIN
-
-
-class ManifestWatch:
-    """Stands in for the counter where there is none (a copied or read-only replica): the manifest file's identity."""
-
-    def __init__(self, root: str) -> None:
-        self.path = os.path.join(root, MANIFEST)
-
-    def __getitem__(self, place: int) -> int:
-        try:
-            stamp = stamp_of(self.path)
-        except OSError:  # of which loading the manifest tells more
-            stamp = None
-        return 0 if stamp is None else hash(stamp)
-
-
 class Dataset(Mapping[str, "Collection"]):
     """A dataset: its collections by name. Follows new versions at each call; `view()` is one version."""
 
-    def __init__(self, root: str, *, may_be_empty: bool = False) -> None:
-        """may_be_empty: begin with nothing where there is nothing to read, or where neither manifest can be read.
+    def __init__(self, root: str, clock: Clock, *, may_be_empty: bool = False) -> None:
+        """clock: by whose trusted time records come and go. may_be_empty: begin with nothing where there is nothing to
+        read, or where neither manifest can be read.
 
         Otherwise raises StoreError or DamageError there.
         """
+        self.clock = clock
         self.name = os.path.basename(root)
         self.may_be_empty = may_be_empty
         self.root = root
@@ -93,9 +71,10 @@ class Dataset(Mapping[str, "Collection"]):
         """Why the newest version on disk is not the one that is read here, or not wholly; None where it is."""
         self.pause_s = RETRY_S
         self.loaded: LoadedVersion = self.first_load()
-        self.current: View = self.loaded.view
+        self.current: View = self.timed(self.loaded.view, None)
         if may_pass(self.fault):
             self.cell = RetryWatch(self.live, self.seen, self.pause_s)
+        self.watch_time()
         self.pool.relax()  # the kernel maps much around the few pages that opening reads
         self.named: dict[str, Collection] = {}
 
@@ -127,21 +106,44 @@ class Dataset(Mapping[str, "Collection"]):
         lost = loaded.view.fault is not None or not loaded.manifest.generation
         older = lost and loaded.manifest.generation < self.loaded.manifest.generation
         if not older and (self.fault is None or not covers(self.current, loaded.view)):
-            self.loaded, self.current = loaded, loaded.view
+            self.loaded, self.current = loaded, self.timed(loaded.view, self.current)
         return not may_pass(self.fault)
+
+    def timed(self, view: View, former: View | None) -> View:
+        """A version as it is now. former: the view before."""
+        return view.at(int(max(self.clock.trusted(), view.as_of)), former)
+
+    def watch_time(self) -> None:
+        """Have time move the cell where records come and go by it."""
+        if not self.current.limited:
+            return
+        try:
+            due = self.current.next_change
+        except StoreError:  # of which every read tells: it is tried again
+            due = self.current.time + int(RETRY_S)
+        self.cell = TimeWatch(self.cell, self.seen, inf if due is None else due, self.clock)
 
     def refresh(self) -> None:
         """Take up the version on disk. Called when the counter has moved."""
         with self.lock:
             if self.cell[0] == self.seen:  # another thread was here first, or the replica is held still
                 return
-            seen = self.live[0]
+            if isinstance(self.cell, TimeWatch):
+                self.cell = self.cell.watched
+                if self.cell[0] == self.seen:  # time alone
+                    self.current = self.timed(self.current, self.current)
+                    self.watch_time()
+                    return
+            seen, before = self.live[0], self.current
             if self.take_up():
                 self.cell, self.seen, self.pause_s = self.live, seen, RETRY_S
                 self.follow_counter()
             else:
                 self.cell, self.seen = RetryWatch(self.live, seen, self.pause_s), seen
                 self.pause_s = min(2 * self.pause_s, RETRY_MOST_S)
+            if self.current is before:
+                self.current = self.timed(before, before)
+            self.watch_time()
 
     def follow_counter(self) -> None:
         """Watch the counter that is there now: made after this was opened, or anew where the directory was removed."""
@@ -188,9 +190,9 @@ class Dataset(Mapping[str, "Collection"]):
     def version(self) -> int:
         return self.view().version
 
-    def changes(self, since: int) -> Iterator[ChangedRecord]:
+    def changes(self, since: int, at: int | None = None) -> Iterator[ChangedRecord]:
         """See View.changes."""
-        return self.view().changes(since)
+        return self.view().changes(since, at)
 
     def __getitem__(self, name: str) -> Collection:
         found = self.named.get(name)
@@ -367,9 +369,11 @@ class Collection(Mapping[str, Any]):
 class Replica(Mapping[str, Dataset]):
     """All datasets below a data directory, opened when first asked for."""
 
-    def __init__(self, data_dir: str | os.PathLike[str]) -> None:
+    def __init__(self, data_dir: str | os.PathLike[str], clock: Clock | None = None) -> None:
         """Raises StoreError where the directory cannot be listed."""
         self.data_dir = os.fspath(data_dir)
+        self.clock = clock or Clock()
+        self.clock.was_at(read_used_time(os.path.join(self.data_dir, USED_TIME)))
         self.opened: dict[str, Dataset] = {}
         self.lock = threading.Lock()
         datasets(self.data_dir)
@@ -384,14 +388,15 @@ class Replica(Mapping[str, Dataset]):
                 if name not in self.opened:
                     if name not in datasets(self.data_dir):
                         raise KeyError(name)
-                    self.opened[name] = Dataset(os.path.join(self.data_dir, name))
+                    self.opened[name] = Dataset(os.path.join(self.data_dir, name), self.clock)
                 found = self.opened[name]
         return found
 
     def follow(self, name: str) -> Dataset:
         """The dataset `name` even before its first version: until then its version is 0 and it holds nothing."""
         with self.lock:
-            return self.opened.setdefault(name, Dataset(os.path.join(self.data_dir, name), may_be_empty=True))
+            path = os.path.join(self.data_dir, name)
+            return self.opened.setdefault(name, Dataset(path, self.clock, may_be_empty=True))
 
     def __iter__(self) -> Iterator[str]:
         return iter(datasets(self.data_dir))
@@ -441,11 +446,6 @@ def question_of(
     return by_keywords(conditions)._replace(during=interval_of(at, between), order=order, distinct=distinct)
 
 
-def may_pass(fault: BaseException | None) -> bool:
-    """Whether what cannot be read now may be readable in a moment, without anybody mending it."""
-    return fault is not None and isinstance(fault.__cause__, OSError) and fault.__cause__.errno in PASSING
-
-
 def passing_damage(view: View) -> DamageError | None:
     """Why a slice of a view cannot be read at the moment, if that may pass."""
     return next((fault for fault in view.broken.values() if may_pass(fault)), None)
@@ -454,19 +454,6 @@ def passing_damage(view: View) -> DamageError | None:
 def covers(held: View, newer: View) -> bool:
     """Whether a view that is whole is worth more than a newer one of which slices cannot be read at the moment."""
     return bool(held.version) and not held.broken and set(newer.slices) <= set(held.slices)
-
-
-def watch(root: str) -> tuple[Any, int]:
-    """What to look at for a new version, and its inode: shared memory, or the manifest's identity without a counter."""
-    try:
-        counter = VersionCounter(root)
-    except FileNotFoundError:
-        return ManifestWatch(root), 0
-    except OSError as fault:
-        if fault.errno in PASSING:
-            return ManifestWatch(root), 0
-        raise StoreError(f"open {root}: {fault.strerror}; give this user the right to read there") from fault
-    return counter.cell, counter.inode
 
 
 __all__ = ["PREVIOUS", "Collection", "DamageError", "Dataset", "Replica"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 
@@ -13,67 +14,27 @@ from edged.errors import ChainError, DamageError, QueryError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
 from edged.replica.files.settings import ReplicaSettings, takedown_mark
+from edged.replica.finds import ChangedRecord, Group, Match, SliceInfo, numbered
 from edged.replica.layers.layers import Found, Layers
-from edged.replica.layers.lookup import Following, Getter, getter
+from edged.replica.layers.lookup import STILL, Following, Getter, HiddenKeys, Hides, getter, shown_getter
 
 MOVED = 100  # places by which a match is looked for that has moved since the page before
 
 if TYPE_CHECKING:
     from edged.feed.references import Reference
-    from edged.replica.layers import search
     from edged.replica.layers.query import Records, Tally
     from edged.replica.layers.question import Cursor, Declared, Question
-
-
-class SliceInfo(NamedTuple):
-    """version: at which the slice's content last changed; records: live ones; damaged: why it cannot be read."""
-
-    version: int
-    records: int
-    packs: int
-    disk_bytes: int
-    damaged: str | None
-
-
-class ChangedRecord(NamedTuple):
-    """A record as it is now; value: CBOR bytes, None where it was deleted; version: that of its last change."""
-
-    collection: str
-    key: str
-    value: bytes | None
-    version: int
-
-
-class Match(NamedTuple):
-    """A record that answers a question. term: by which it is ordered, None where it lacks the field or goes by key;
-    position: how many came before it, of the best first.
-    """
-
-    key: str
-    value: bytes
-    term: bytes | None = None
-    position: int = 0
-
-    def cursor(self, question: Question) -> str:
-        """From where the next page of a question goes on."""
-        from edged.replica.layers.question import Cursor, write_cursor  # here, so that gets and lists do not load it
-
-        return write_cursor(Cursor(self.term, self.key, self.position), question)
-
-
-class Group(NamedTuple):
-    """The matches that hold one value of an indexed field. cursor: from where the next page goes on, of groups."""
-
-    value: Any
-    matches: list[Match]
-    cursor: str
+    from edged.replica.layers.validity import Validity
 
 
 class View:
-    """All reads of one version. Thread-safe. Every method that reads records raises DamageError for damaged files.
+    """All reads of one version at one time. Thread-safe. Every method that reads records raises DamageError for damaged
+    files.
 
     as_of: when the head in force was signed, in seconds since 1970; fresh_s, expires_s: how long from then on it is
-    fresh, and good at all; changes_from: the oldest version that `changes` can start from.
+    fresh, and good at all; changes_from: the oldest version that `changes` can start from; time: at which records are
+    there or not by their windows, in whole seconds since 1970, 0 where the schema declares none; limited: collections
+    for which it does.
     """
 
     def __init__(
@@ -104,6 +65,34 @@ class View:
         self.hidden: dict[str, set[str]] = {}
         for collection, key in settings.hidden:
             self.hidden.setdefault(collection, set()).add(key)
+        self.time = 0
+        self.limited = frozenset(name for name, rules in self.schema.collections.items() if rules.valid)
+        self.validity: Validity | None = None
+
+    def at(self, time: int, former: View | None = None) -> View:
+        """The same version at a time, in whole seconds since 1970. former: the view before, of which is taken over what
+        has not changed since."""
+        if not self.limited:
+            return self
+        from edged.replica.layers.validity import Validity  # here, so that who declares no windows does not load it
+
+        found = copy(self)
+        found.time, found.getters = time, {}
+        known = self.validity or Validity(self.layers, self.schema, self.hidden, self.limited)
+        found.validity = known.at(time, known if former is None else former.validity)
+        found.collections = found.validity.counts(self.manifest.collections)
+        return found
+
+    def hiding(self, collection: str) -> Hides:
+        """What of a collection is not there, by which every read goes."""
+        if self.validity is not None and collection in self.limited:
+            return self.validity.hiding(collection)
+        return HiddenKeys(self.hidden.get(collection, ()))
+
+    @property
+    def next_change(self) -> int | None:
+        """The second at which the next record comes or goes by time, None where none will."""
+        return self.validity.next_change if self.validity is not None else None
 
     @property
     def head(self) -> bytes:
@@ -146,18 +135,18 @@ class View:
         """`get_raw` of one collection, as one function without a lookup of the collection."""
         found = self.getters.get(collection)
         if found is None:
-            fault = next(iter(self.broken.values()), None)
-            found = self.getters[collection] = getter(self.layers, collection, self.hidden.get(collection, ()), fault)
+            found = self.getters[collection] = self.following_getter(collection, STILL)
         return found
 
     def following_getter(self, collection: str, following: Following) -> Getter:
         """`getter`, which goes by `following`."""
         fault = next(iter(self.broken.values()), None)
-        hidden = self.hidden.get(collection, ())
-        return getter(self.layers, collection, hidden, fault, following)
+        if collection in self.limited:
+            return shown_getter(self.layers, collection, self.hiding(collection), fault, following)
+        return getter(self.layers, collection, self.hidden.get(collection, ()), fault, following)
 
     def get_raw(self, collection: str, key: str) -> bytes | None:
-        """The record's value as CBOR, None where there is none or it is taken down."""
+        """The record's value as CBOR, None where there is none, it is taken down, or outside of its window."""
         return self.getter(collection)(key)
 
     def get_many_raw(self, collection: str, keys: Sequence[str]) -> list[bytes | None]:
@@ -175,12 +164,12 @@ class View:
     def found(self, collection: str, begin: str) -> Iterator[Found]:
         """Live records of all slices from `begin` on, one a key."""
         self.require_whole()
-        hidden = self.hidden.get(collection, set())
+        hides = self.hiding(collection)
         last = None
-        streams = [layers.scan(collection, begin) for layers in self.layers]
+        streams = [layers.scan(collection, begin, hides.shown) for layers in self.layers]
         merged = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
         for found in merged:
-            if found[0] != last and found[0] not in hidden:
+            if found[0] != last and not hides(found[0], found[2], found[3]):
                 last = found[0]
                 yield found
 
@@ -274,7 +263,7 @@ class View:
             return
         from edged.replica.layers import query
 
-        hidden, seen = self.hidden.get(collection, set()), set()
+        hides, seen = self.hiding(collection), set()
         ordered = bool(question.order)
         if ordered:
             merged = query.by_order([source for sources in slices for source in sources], question, cursor)
@@ -285,7 +274,7 @@ class View:
         if cursor is not None and not ordered:
             seen.add(cursor.key)
         for term, (key, _, pack, place) in merged:
-            if key in hidden or key in seen:
+            if key in seen or hides(key, pack, place):
                 continue
             if len(slices) > 1:  # which may share a record
                 seen.add(key)
@@ -318,8 +307,8 @@ class View:
         """Those that hold the words asked for, the best first, after `cursor`."""
         from edged.replica.layers import query
 
-        hidden = self.hidden.get(collection, set())
-        streams = [query.by_relevance(layers, self.schema, collection, question, hidden) for layers in self.layers]
+        hides = self.hiding(collection)
+        streams = [query.by_relevance(layers, self.schema, collection, question, hides) for layers in self.layers]
         found = numbered(heapq.merge(*streams))
         last = -1
         if cursor is not None:  # its match may have moved, or gone, since the page before
@@ -371,12 +360,13 @@ class View:
         if question.is_plain and not facets:
             return query.Tally(self.collections.get(collection, 0), {})
         slices = slices or self.sources(collection)
-        hidden, result = self.hidden.get(collection, set()), query.Tally(0, {field: {} for field in facets})
+        hides, result = self.hiding(collection), query.Tally(0, {field: {} for field in facets})
         for number, sources in enumerate(slices):
             before = self.layers[:number]
 
-            def counts(key: str, before: list[Layers] = before) -> bool:
-                return key not in hidden and all(one.get(collection, key) is None for one in before)
+            def counts(found: Found, before: list[Layers] = before) -> bool:
+                key, _, pack, place = found
+                return not hides(key, pack, place) and all(one.get(collection, key) is None for one in before)
 
             result = result.plus(query.tally(sources, question, facets, counts))
         return result
@@ -386,13 +376,13 @@ class View:
         from edged.replica.indexes import terms
         from edged.replica.indexes.index import REFERENCE
 
-        hidden, slices = self.hidden.get(collection, set()), self.sources(collection)
+        hides, slices = self.hiding(collection), self.sources(collection)
         for key in keys:
             wanted = (terms.term(key) or b"",)
             for source in (source for sources in slices for source in sources):
                 for number in source.equal(REFERENCE + path, wanted).run():
                     found = source.entry(number)
-                    if found is not None and found[0] not in hidden:
+                    if found is not None and not hides(found[0], found[2], found[3]):
                         yield key, found[0]
 
     def expanded(self, value: Any, found: Sequence[Reference]) -> Any:
@@ -423,19 +413,30 @@ class View:
         found = self.ask(collection, Question(text=text or " "), limit=limit)
         return [(match.key, match.value) for match in found]
 
-    def changes(self, since: int) -> Iterator[ChangedRecord]:
-        """Every record that changed after version `since`, once, as it is now, by (version, collection, key).
+    def tells(self, since: int, at: int | None = None) -> bool:
+        """Whether the changes since a version and a time are known: it is there, not too old, and so is its time."""
+        known = at is not None or not self.limited or since in self.manifest.signed
+        return self.changes_from <= since <= self.version and known
 
-        A takedown counts as a deletion, taking it back as a change. Raises ChainError where `since` is too old.
+    def changes(self, since: int, at: int | None = None) -> Iterator[ChangedRecord]:
+        """Every record that changed after version `since`, once, as it is now, by (version, collection, key); then what
+        has come or gone by time since `at`, in the order of times.
+
+        A takedown counts as a deletion, taking it back as a change. at: the `time` of the view that was read, without
+        which more than has changed may be told. Raises ChainError where `since` is too old.
         """
         if since < self.changes_from:
             raise ChainError(
                 f"changes of {self.dataset} since {since}: known from {self.changes_from} on; read everything anew"
             )
+        if since <= self.version and not self.tells(since, at):
+            raise ChainError(
+                f"changes of {self.dataset} since {since}: it is not known since which time; give the `time` too"
+            )
         self.require_whole()
-        return iter(self.changes_list(since))
+        return iter(self.changes_list(since, self.manifest.signed.get(since, 0) if at is None else at))
 
-    def changes_list(self, since: int) -> Iterator[ChangedRecord]:
+    def changes_list(self, since: int, began: int) -> Iterator[ChangedRecord]:
         newest: dict[tuple[str, str], int] = {}
         for layers in self.layers:
             for collection, key, version, _, _ in layers.changed_since(since):
@@ -445,20 +446,20 @@ class View:
                 if version > since:
                     newest[name] = max(version, newest.get(name, 0))
         for (collection, key), version in sorted(newest.items(), key=lambda item: (item[1], item[0])):
-            yield ChangedRecord(collection, key, self.get_raw(collection, key), version)
+            value = self.get_raw(collection, key)
+            if (
+                value is not None
+                or self.validity is None
+                or self.validity.may_have_shown(collection, key, since, began)
+            ):
+                yield ChangedRecord(collection, key, value, version)
+        for collection, key in self.validity.passed(began) if self.validity is not None else ():
+            if (collection, key) not in newest:
+                yield ChangedRecord(collection, key, self.get_raw(collection, key), self.version)
 
 
 def key_of(found: Found) -> str:
     return found[0]
-
-
-def numbered(found: Iterator[search.Ranked]) -> Iterator[Match]:
-    """Each record once, with how many came before it; slices may share some."""
-    seen: set[str] = set()
-    for _, (_, key, value) in found:
-        if key not in seen:
-            seen.add(key)
-            yield Match(key, value, position=len(seen) - 1)
 
 
 def begin_of(after: str | None, prefix: str) -> str:

@@ -9,9 +9,9 @@ from edged.errors import StoreError
 from edged.feed.schema import Schema
 
 if TYPE_CHECKING:
+    from edged.replica.finds import Group, Match
     from edged.replica.layers.query import Tally
     from edged.replica.layers.question import Question
-    from edged.replica.view import Group, Match
 
 Clock = Callable[[], float]
 """Seconds since 1970 that never fall behind the build, nor behind the last signed time seen (a box boots in 1970)."""
@@ -40,7 +40,10 @@ class ChangedRecord(Protocol):
 
 
 class View(Protocol):
-    """One version of a dataset: whatever is read from it belongs together. Times in seconds since 1970."""
+    """One version of a dataset at one time: whatever is read from it belongs together. Times in seconds since 1970.
+
+    time: by which records are there or not, 0 where none comes or goes by time; next_change: when the next one does.
+    """
 
     @property
     def dataset(self) -> str: ...
@@ -54,6 +57,10 @@ class View(Protocol):
     def expires_s(self) -> int: ...
     @property
     def schema(self) -> Schema: ...
+    @property
+    def time(self) -> int: ...
+    @property
+    def next_change(self) -> int | None: ...
     @property
     def slices(self) -> Mapping[str, SliceInfo]: ...
     @property
@@ -71,7 +78,8 @@ class View(Protocol):
     def ask_by_group(self, collection: str, question: Question, field: str, *, limit: int) -> Iterator[Group]: ...
     def tally(self, collection: str, question: Question, facets: Sequence[str] = ()) -> Tally: ...
     def referring(self, collection: str, path: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]: ...
-    def changes(self, since: int) -> Iterator[ChangedRecord]: ...
+    def changes(self, since: int, at: int | None = None) -> Iterator[ChangedRecord]: ...
+    def tells(self, since: int, at: int | None = None) -> bool: ...
 
 
 class Dataset(Protocol):

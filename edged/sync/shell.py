@@ -261,7 +261,8 @@ class Shell:
                 )
                 log.info("%s: version %d to %d, %d bytes", name, before, version, status.last_update.bytes_received)
             case events.Settled(_, _, signed_at, fault):
-                self.clock.seen(signed_at)
+                if self.clock.heard(signed_at):
+                    log.warning("%s: the clock was days ahead once; records come and go by what it says now", name)
                 self.note(fault)
             case events.Trouble(error):
                 if isinstance(error, TransportError) and status.connected:

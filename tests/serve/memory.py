@@ -14,6 +14,7 @@ import cbor2
 from edged.errors import ChainError
 from edged.feed.cbor import encode, encode_record
 from edged.feed.schema import CollectionSchema, Schema, ViewRule
+from edged.replica.finds import Group, Match
 from edged.replica.indexes import terms
 from edged.replica.layers.query import Tally, values_in
 from edged.replica.layers.question import (
@@ -28,7 +29,6 @@ from edged.replica.layers.question import (
     settled,
     spans_of,
 )
-from edged.replica.view import Group, Match
 
 NOW = 1_800_000_000.0
 
@@ -74,6 +74,8 @@ class MemoryView:
     schema: Schema = SCHEMA
     changes_from: int = 0
     trained: bytes = b""
+    time: int = 0
+    next_change: int | None = None
 
     def dictionary(self, collection: str) -> tuple[bytes, bytes]:
         return (sha256(self.trained).digest(), self.trained) if self.trained else (b"", b"")
@@ -190,7 +192,10 @@ class MemoryView:
                 if isinstance(held, str) and held in wanted:
                     yield held, key
 
-    def changes(self, since: int) -> Iterator[MemoryChange]:
+    def tells(self, since: int, at: int | None = None) -> bool:
+        return self.changes_from <= since <= self.version
+
+    def changes(self, since: int, at: int | None = None) -> Iterator[MemoryChange]:
         if since < self.changes_from:
             raise ChainError(f"changes since {since}: kept from {self.changes_from} on")
         newest = {(c.collection, c.key): c for c in self.journal if c.version > since}

@@ -149,7 +149,7 @@ async def test_damage_on_the_way_ends_the_answer_short_and_is_told(
     served.service.damage.tell = lambda dataset, fault: told.append(f"{dataset}: {fault}")
     made, taken = MemoryView.changes, [0]
 
-    def changes(view: MemoryView, since: int) -> Iterator[MemoryChange]:
+    def changes(view: MemoryView, since: int, at: int | None = None) -> Iterator[MemoryChange]:
         taken[0] += 1
         for number, change in enumerate(made(view, since)):
             if taken[0] == 3 and number == COUNT - 10:  # after a look at the first, and the pass for the entity tag
@@ -182,7 +182,7 @@ async def receive(stream: trio.abc.ReceiveStream) -> bytes:
 async def test_damage_before_anything_was_sent_is_a_503(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     made, taken = MemoryView.changes, [0]
 
-    def changes(view: MemoryView, since: int) -> Iterator[MemoryChange]:
+    def changes(view: MemoryView, since: int, at: int | None = None) -> Iterator[MemoryChange]:
         taken[0] += 1
         if taken[0] == 2:
             raise DamageError("a pack is damaged")
@@ -220,7 +220,7 @@ class ManyView(MemoryView):
 
     many: int = 0
 
-    def changes(self, since: int) -> Iterator[MemoryChange]:
+    def changes(self, since: int, at: int | None = None) -> Iterator[MemoryChange]:
         return (MemoryChange("titles", f"k{number:07}", RAW, 1) for number in range(self.many))
 
 

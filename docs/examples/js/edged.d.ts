@@ -68,7 +68,7 @@ export interface Change<T> {
   version: number;
 }
 export interface Wanted<T> {
-  since?: number;
+  since?: number | string;
   collection?: string | string[];
   view?: string;
   fields?: string[];

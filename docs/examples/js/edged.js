@@ -251,7 +251,8 @@
      * next one is made after a pause. wanted: collection, view, fields, since. Returns {stop(), version}.
      */
     follow(wanted) {
-      const following = { version: wanted.since === undefined ? null : wanted.since, stopped: false, wake: [] };
+      const since = wanted.since === undefined ? null : wanted.since;
+      const following = { version: since, since: since, stopped: false, wake: [] };
       following.stop = () => {
         following.stopped = true;
         following.wake.splice(0).forEach((wake) => wake());
@@ -264,7 +265,11 @@
       let pauseMs = 0;
       while (!following.stopped) {
         try {
-          if (following.version === null) following.version = (await this.describe()).version;
+          if (following.since === null) {
+            const now = await this.describe();
+            following.version = now.version;
+            following.since = place(now.version, now.time);
+          }
           await this.poll(following, wanted);
           pauseMs = 0;
         } catch (fault) {
@@ -282,7 +287,7 @@
     /** One held request, and everything that came by it. */
     async poll(following, wanted) {
       const shape = { collection: wanted.collection, view: wanted.view, fields: wanted.fields };
-      const asked = query(Object.assign({ since: following.version, wait: WAIT_S }, shape));
+      const asked = query(Object.assign({ since: following.since, wait: WAIT_S }, shape));
       const url = this.client.base + this.path + "/changes" + asked;
       const limit = 1000 * WAIT_S + this.client.timeoutMs;
       const answer = await this.client.ask(url, { Accept: "application/x-ndjson" }, limit, following.wake);
@@ -301,8 +306,14 @@
       // Only now: who stops, or fails, in the middle of a version is given it again.
       const moved = version !== following.version;
       following.version = version;
+      following.since = place(version, answer.headers.get("Edged-Time"));
       if (moved && wanted.onVersion) await wanted.onVersion(version);
     }
+  }
+
+  /** What was read: a version, and the time where records come and go by it. */
+  function place(version, time) {
+    return time ? version + "-" + time : version;
   }
 
   function refusal(answer) {

@@ -24,6 +24,7 @@ MANIFEST_BYTES = 64 << 20
 DICTIONARY_SUFFIX = ".dict"
 STATE_BYTES = 2048  # feed.digest.STATE_BYTES, here so that readers do not load hashlib and with it libcrypto (3 MB)
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+NO_TIMES: Mapping[int, int] = MappingProxyType({})
 
 
 class FileRef(NamedTuple):
@@ -105,7 +106,8 @@ class Manifest(NamedTuple):
     """One version of a replica. generation: grows by one with each manifest, also where the version stays.
 
     settings: the file with schema and takedowns (settings.py); next_file: the number of the next file;
-    flash_bytes: written so far, as whole pages; pinned: the version that sync is to hold, if any.
+    flash_bytes: written so far, as whole pages; pinned: the version that sync is to hold, if any; signed: when versions
+    were signed of which `changes` may be asked without a time, where the schema declares windows.
     """
 
     dataset: str
@@ -121,6 +123,7 @@ class Manifest(NamedTuple):
     pinned: int | None = None
     collections: Mapping[str, int] = NOTHING
     slices: Mapping[str, SliceState] = NOTHING
+    signed: Mapping[int, int] = NO_TIMES
 
     def files(self) -> set[str]:
         """Names below `packs/` of everything that this version needs."""
@@ -149,6 +152,7 @@ class Manifest(NamedTuple):
             9: self.pinned,
             10: dict(self.collections),
             11: {name: state.to_cbor() for name, state in self.slices.items()},
+            **({12: dict(self.signed)} if self.signed else {}),
         }
 
 
@@ -203,6 +207,7 @@ def manifest_from_cbor(item: object) -> Manifest:
             9: (int() | None) as pinned,
             10: dict() as collections,
             11: dict() as slices,
+            **more,
         }:
             return Manifest(
                 check_name(dataset, "dataset"),
@@ -218,8 +223,15 @@ def manifest_from_cbor(item: object) -> Manifest:
                 pinned,
                 collections,
                 {check_name(name, "slice"): slice_from_cbor(entry) for name, entry in slices.items()},
+                times_from_cbor(more.get(12, {})),
             )
     raise WireError(f"a field is missing or of another kind than in format {FORMAT}")
+
+
+def times_from_cbor(item: object) -> Mapping[int, int]:
+    if isinstance(item, dict) and all(isinstance(part, int) for pair in item.items() for part in pair):
+        return item
+    raise WireError("the times of versions are no map of numbers")
 
 
 def slice_from_cbor(item: Any) -> SliceState:

@@ -1,4 +1,4 @@
-"""Columns of one pack's index: of each record its rank in a declared order, and begin and end of its interval.
+"""Columns of one pack's index: of each record its rank in a declared order, begin and end of its interval, its window.
 
 Terms and postings tell which records hold a value; columns tell which value a record holds, so that few records are
 sorted, and conditions tested, without looking at them. Specification: docs/replica.md.
@@ -9,14 +9,13 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from edged.replica.indexes.terms import NEVER
+from edged.replica.indexes.windows import UNENDING, WIDE, Window, WindowColumn, windows_as_columns
 
 BLOCK = 64  # records of an interval column that share one greatest end
-ORDER, INTERVAL = "<", "~"  # kinds of columns; ORDER is that of the group of terms too
-WIDE = "q"
-UNENDING = (1 << 32) - 1  # NEVER in a column of 32 bits
+ORDER, INTERVAL, VALID = "<", "~", "!"  # kinds of columns; ORDER is that of the group of terms too
 
 
 class ColumnWriter:
@@ -59,6 +58,11 @@ class ColumnWriter:
             tops.append(max(ends[number] for number in order[start : start + BLOCK]))
         columns = [self.append(column) for column in (begins, ends, order, tops)]
         self.table.append([collection, INTERVAL, "", low, base, columns])
+
+    def add_windows(self, collection: str, low: int, windows: Sequence[Window]) -> None:
+        """windows: of each entry from place `low` on."""
+        base, columns = windows_as_columns(windows)
+        self.table.append([collection, VALID, "", low, base, [self.append(column) for column in columns]])
 
 
 class OrderColumn:
@@ -109,10 +113,16 @@ class IntervalColumn:
         return found
 
 
-def read_columns(
-    table: Sequence[Any], data: memoryview[int]
-) -> tuple[dict[tuple[str, str], OrderColumn], dict[str, IntervalColumn]]:
-    """The order columns by collection and field, and the interval columns by collection. Raises ValueError."""
+class PackColumns(NamedTuple):
+    """orders: by collection and field; intervals, windows: by collection."""
+
+    orders: dict[tuple[str, str], OrderColumn]
+    intervals: dict[str, IntervalColumn]
+    windows: dict[str, WindowColumn]
+
+
+def read_columns(table: Sequence[Any], data: memoryview[int]) -> PackColumns:
+    """The columns that `ColumnWriter.table` describes. Raises ValueError."""
 
     def column(place: Sequence[Any]) -> memoryview[int]:
         code, start, count = place
@@ -120,11 +130,12 @@ def read_columns(
             raise ValueError("a column lies outside")
         return data[start : start + array(code).itemsize * count].cast(code)
 
-    orders: dict[tuple[str, str], OrderColumn] = {}
-    intervals: dict[str, IntervalColumn] = {}
+    found = PackColumns({}, {}, {})
     for collection, kind, field, low, *rest in table:
         if kind == ORDER:
-            orders[collection, field] = OrderColumn(low, column(rest[0]))
+            found.orders[collection, field] = OrderColumn(low, column(rest[0]))
+        elif kind == INTERVAL:
+            found.intervals[collection] = IntervalColumn(low, rest[0], [column(place) for place in rest[1]])
         else:
-            intervals[collection] = IntervalColumn(low, rest[0], [column(place) for place in rest[1]])
-    return orders, intervals
+            found.windows[collection] = WindowColumn(low, rest[0], [column(place) for place in rest[1]])
+    return found

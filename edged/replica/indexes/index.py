@@ -23,11 +23,12 @@ from edged.errors import DamageError, WireError
 from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema, collection_from_cbor, collection_to_cbor
 from edged.replica.indexes import terms
-from edged.replica.indexes.columns import ORDER, ColumnWriter, IntervalColumn, OrderColumn, read_columns
+from edged.replica.indexes.columns import ORDER, ColumnWriter, read_columns
+from edged.replica.indexes.windows import ALWAYS, window_of
 from edged.replica.packs.pack import Buffer, Pack
 
 MAGIC = b"\x89EDGIX\r\n"
-FORMAT = 5
+FORMAT = 6
 # magic, format, bytes a posting, bytes of: meta, terms, positions, postings, columns; CRC-32 of all that follows
 HEADER = struct.Struct("<8sHHIIIIII")
 CRC = struct.Struct("<I")
@@ -71,7 +72,7 @@ def rules_of(schema: Schema, names: Iterable[str]) -> dict[str, CollectionSchema
     return {
         name: rules._replace(min_count=0, refs=dict.fromkeys(rules.refs, ""))  # without what says nothing of indexes
         for name, rules in known.items()
-        if rules.index or rules.text or rules.order or rules.interval or rules.refs
+        if rules.index or rules.text or rules.order or rules.interval or rules.refs or rules.valid
     }
 
 
@@ -84,6 +85,7 @@ def build_index(pack: Pack, schema: Schema) -> bytes | None:
         span = pack.span(collection)
         titles: list[tuple[str, int]] = []
         spans: list[tuple[int, int] | None] = [None] * (span.high - span.low)
+        windows = [ALWAYS] * (span.high - span.low)
         for place in range(span.low, span.high):
             value = pack.value(place)
             if value is None:
@@ -91,6 +93,8 @@ def build_index(pack: Pack, schema: Schema) -> bytes | None:
             record = cbor2.loads(value)
             if rule.interval:
                 spans[place - span.low] = terms.span_of(record, rule.interval)
+            if rule.valid:
+                windows[place - span.low] = window_of(record, rule.valid)
             for group, item in set(terms_of(record, rule)):
                 groups.setdefault((collection, group), {}).setdefault(item, array("I")).append(place)
             if rule.text:
@@ -105,6 +109,8 @@ def build_index(pack: Pack, schema: Schema) -> bytes | None:
             columns.add_order(collection, name, span.low, ranks)
         if rule.interval:
             columns.add_interval(collection, span.low, spans)
+        if rule.valid:
+            columns.add_windows(collection, span.low, windows)
     return encode_index(groups, len(pack), rules, columns) if rules else None
 
 
@@ -178,14 +184,12 @@ class Index:
         self.postings: memoryview[int] = whole[ends[3] : ends[4]].cast("H" if width == 2 else "I")
         self.groups: dict[tuple[str, str], tuple[int, int]] = {}
         self.rules: dict[str, CollectionSchema] = {}
-        self.orders: dict[tuple[str, str], OrderColumn] = {}
-        self.intervals: dict[str, IntervalColumn] = {}
         self.read_meta(bytes(whole[:meta_bytes]), whole[ends[4] :], file)
 
     def read_meta(self, data: bytes, columns: memoryview[int], file: str) -> None:
         try:
             table, rules, described, *_ = cbor.decode(data, f"index {file}", depth=6)
-            self.orders, self.intervals = read_columns(described, columns)
+            self.orders, self.intervals, self.windows = read_columns(described, columns)
             self.rules = {name: collection_from_cbor(rule) for name, rule in rules.items()}
         except (WireError, ValueError, TypeError) as fault:
             raise DamageError(f"read {file}: the index's description cannot be decoded; it is made anew") from fault

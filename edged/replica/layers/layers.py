@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from edged.feed.schema import Schema
 from edged.replica.files.manifest import PackRef, SliceState
@@ -19,11 +20,17 @@ from edged.replica.packs.pack import Pack
 if TYPE_CHECKING:
     from edged.replica.indexes.freshindex import FreshIndex
     from edged.replica.indexes.index import Index
+    from edged.replica.indexes.windows import FreshWindows
 
 Place = tuple[Pack, int]
 Found = tuple[str, int, Pack, int]  # key, rank of the layer (0 is the newest), pack, place
+Shown = Mapping[
+    Pack, "tuple[bytearray, int]"
+]  # of a pack a byte an entry, 0 where none is to be looked at; first place
 BASE_RANK = 1 << 20
 BELOW_ALL = ""
+ALL_SHOWN: Shown = MappingProxyType({})
+UNKNOWN: Final = "unknown"  # which entry a key had at a version, since packs of several have been merged
 
 
 class SortedRun(NamedTuple):
@@ -31,6 +38,11 @@ class SortedRun(NamedTuple):
 
     firsts: list[str]
     packs: list[Pack]
+
+    def holder(self, key: str) -> Pack | None:
+        """The one pack that may have a key."""
+        number = bisect_right(self.firsts, key) - 1
+        return self.packs[number] if number >= 0 else None
 
 
 class Layers:
@@ -53,6 +65,7 @@ class Layers:
         self.pool = pool
         grown = former is not None and former.state.fresh == state.fresh[: len(former.state.fresh)]
         self.fresh_indexes: dict[int, FreshIndex] = former.fresh_indexes if former is not None and grown else {}
+        self.window_indexes: dict[int, FreshWindows] = former.window_indexes if former is not None and grown else {}
         self.schemas: list[Schema] = former.schemas if former is not None and grown else []
 
     def index(self, pack: Pack, schema: Schema) -> Index | None:
@@ -72,6 +85,17 @@ class Layers:
         if found is None:
             self.schemas.append(schema)  # keeps the id taken
             found = self.fresh_indexes.setdefault(id(schema), FreshIndex(schema))
+        found.take(self.fresh)
+        return found
+
+    def fresh_windows(self, schema: Schema) -> FreshWindows:
+        """The windows of the fresh packs' entries by `schema`."""
+        from edged.replica.indexes.windows import FreshWindows  # as above
+
+        found = self.window_indexes.get(id(schema))
+        if found is None:
+            self.schemas.append(schema)
+            found = self.window_indexes.setdefault(id(schema), FreshWindows(schema))
         found.take(self.fresh)
         return found
 
@@ -120,13 +144,21 @@ class Layers:
             if place >= 0:
                 return pack, place
         chain = self.chains.get(collection)
-        if chain is not None:
-            number = bisect_right(chain.firsts, key) - 1
-            if number >= 0:
-                place = chain.packs[number].find(collection, name)
-                if place >= 0:
-                    return chain.packs[number], place
+        holder = chain.holder(key) if chain is not None else None
+        if holder is not None:
+            place = holder.find(collection, name)
+            if place >= 0:
+                return holder, place
         return None
+
+    def locate_at(self, collection: str, key: str, version: int) -> Place | Literal["unknown"] | None:
+        """The entry that a key had at a version gone by, None where it had none."""
+        name = key.encode()
+        for pack in reversed(self.fresh):
+            if pack.meta.versions[0] <= version and (place := pack.find(collection, name)) >= 0:
+                return pack, place
+        below = self.locate_below(collection, key)
+        return UNKNOWN if below is not None and below[0].version(below[1]) > version else below
 
     def get(self, collection: str, key: str) -> bytes | None:
         """The value of a record, None where there is none."""
@@ -175,10 +207,10 @@ class Layers:
             keys = self.ordered[collection] = sorted(self.overlay.get(collection, ()))
         return keys
 
-    def scan(self, collection: str, begin: str = BELOW_ALL) -> Iterator[Found]:
-        """The live records from key `begin` on, in key order."""
+    def scan(self, collection: str, begin: str = BELOW_ALL, shown: Shown = ALL_SHOWN) -> Iterator[Found]:
+        """The live records from key `begin` on, in key order. shown: what of the base is passed over."""
         last = None
-        for found in self.merged(collection, begin):
+        for found in self.merged(collection, begin, shown=shown):
             if found[0] != last:
                 last = found[0]
                 if found[2].frame(found[3]):
@@ -192,7 +224,7 @@ class Layers:
                 last = found[0]
                 yield found
 
-    def merged(self, collection: str, begin: str, *, base: bool = True) -> Iterator[Found]:
+    def merged(self, collection: str, begin: str, *, base: bool = True, shown: Shown = ALL_SHOWN) -> Iterator[Found]:
         """All entries from key `begin` on, in order of key and then of layer, the newest first."""
         streams: list[Iterator[Found]] = []
         if self.overlay.get(collection):
@@ -201,7 +233,7 @@ class Layers:
             if collection in pack.meta.spans:
                 streams.append(pack_stream(pack, collection, begin, rank))
         if base and collection in self.chains:
-            streams.append(chain_stream(self.chains[collection], collection, begin))
+            streams.append(chain_stream(self.chains[collection], collection, begin, shown))
         return streams[0] if len(streams) == 1 else heapq.merge(*streams)
 
     def overlay_stream(self, collection: str, begin: str) -> Iterator[Found]:
@@ -245,8 +277,22 @@ def pack_stream(pack: Pack, collection: str, begin: str, rank: int) -> Iterator[
         yield key.decode(), rank, pack, place
 
 
-def chain_stream(chain: SortedRun, collection: str, begin: str) -> Iterator[Found]:
+def chain_stream(chain: SortedRun, collection: str, begin: str, shown: Shown) -> Iterator[Found]:
     number = max(bisect_right(chain.firsts, begin) - 1, 0)
     for pack in chain.packs[number:]:
-        yield from pack_stream(pack, collection, begin, BASE_RANK)
+        known = shown.get(pack)
+        if known is None:
+            yield from pack_stream(pack, collection, begin, BASE_RANK)
+        else:
+            yield from shown_stream(pack, collection, begin, *known)
         begin = BELOW_ALL
+
+
+def shown_stream(pack: Pack, collection: str, begin: str, shown: bytearray, first: int) -> Iterator[Found]:
+    """`pack_stream` of a base pack, past runs of entries that are not shown."""
+    place = pack.bisect(collection, begin.encode()) if begin else first
+    while (number := shown.find(1, place - first)) >= 0:
+        end = shown.find(0, number)
+        place = first + (len(shown) if end < 0 else end)
+        for key, at in pack.walk(first + number, place):
+            yield key.decode(), BASE_RANK, pack, at

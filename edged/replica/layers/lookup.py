@@ -12,16 +12,37 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from edged.errors import DamageError
 from edged.feed import limits
 from edged.feed.zstd import MAGIC, DamagedFrame
-from edged.replica.layers.layers import Layers, SortedRun
+from edged.replica.layers.layers import ALL_SHOWN, Layers, Shown, SortedRun
 from edged.replica.packs.pack import KEY_PREFIX, PAGE_SHIFT, REMOTE_BIT, REMOTE_ENTRY, Pack
 
 Getter = Callable[[str], bytes | None]
 ELSEWHERE = -1 << 40  # a slot on no page: a fingerprint was met, so what its entry says has to be checked too
+
+
+class Hides(Protocol):
+    """What of a collection is not there. shown: what of the base is not to be looked at."""
+
+    @property
+    def shown(self) -> Shown: ...
+    def __call__(self, key: str, pack: Pack, place: int, /) -> bool:
+        """Whether the record of a key is not there, its entry being at a place of a pack."""
+
+
+class HiddenKeys:
+    """What is taken down, and nothing else."""
+
+    shown: Shown = ALL_SHOWN
+
+    def __init__(self, keys: Collection[str]) -> None:
+        self.keys = keys
+
+    def __call__(self, key: str, pack: Pack, place: int, /) -> bool:
+        return key in self.keys
 
 
 class Following(NamedTuple):
@@ -56,6 +77,43 @@ def getter(
             return None
         for part in parts:
             value = part(key)
+            if value is not None:
+                return value
+        if fault is not None:
+            raise fault
+        return None
+
+    return get
+
+
+def shown_getter(
+    layers: Sequence[Layers],
+    collection: str,
+    hides: Hides,
+    fault: DamageError | None,
+    following: Following = STILL,
+) -> Getter:
+    """As `getter`, of a collection whose records have windows: an entry is found first, and judged by its place."""
+    counter, seen, moved = following
+
+    def get(key: str) -> bytes | None:
+        if counter[0] != seen and moved is not None:
+            return moved(key)
+        try:
+            if len(key.encode()) > limits.KEY_BYTES:
+                return None
+        except UnicodeEncodeError:  # in no key
+            return None
+        for one in layers:
+            found = one.locate(collection, key)
+            if found is None:
+                continue
+            pack, place = found
+            if hides(key, pack, place):
+                return None
+            if not pack.frame(place):  # the word of a tombstone is not taken without another look
+                pack.recheck(place)
+            value = pack.value(place)
             if value is not None:
                 return value
         if fault is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ from edged.replica.indexes.freshindex import FreshIndex
 from edged.replica.indexes.index import ALL, RANKED, Index, holds
 from edged.replica.layers import search
 from edged.replica.layers.layers import BASE_RANK, Found, Layers, Place
+from edged.replica.layers.lookup import Hides
 from edged.replica.layers.question import (
     EQUAL,
     HIGHEST,
@@ -341,7 +342,7 @@ def merged_runs(
 
 
 def by_relevance(
-    layers: Layers, schema: Schema, collection: str, question: Question, hidden: Container[str]
+    layers: Layers, schema: Schema, collection: str, question: Question, hides: Hides
 ) -> Iterator[search.Ranked]:
     """The live records that a slice answers with, the best first."""
     words, others = terms.words(question.text), question._replace(text="")
@@ -349,7 +350,7 @@ def by_relevance(
     if not others.is_plain:
         sources = sources_of(layers, schema, collection)
         admitted = [set(numbers_of(source, conditions_of(source, others))) for source in sources]
-    return search.search(layers, schema, collection, words, hidden, admitted)
+    return search.search(layers, schema, collection, words, hides, admitted)
 
 
 class Tally(NamedTuple):
@@ -368,13 +369,13 @@ class Tally(NamedTuple):
 
 
 def tally(
-    sources: Sequence[Records], question: Question, fields: Sequence[str], counts: Callable[[str], bool]
+    sources: Sequence[Records], question: Question, fields: Sequence[str], counts: Callable[[Found], bool]
 ) -> Tally:
-    """How many records a slice answers with, and of which values. counts: whether a key is to be counted here."""
+    """How many records a slice answers with, and of which values. counts: whether one is to be counted here."""
     result = Tally(0, {field: {} for field in fields})
     for source in sources:
         numbers = numbers_of(source, conditions_of(source, question))
-        live = {number for number in numbers if (found := source.entry(number)) is not None and counts(found[0])}
+        live = {number for number in numbers if (found := source.entry(number)) is not None and counts(found)}
         facets = {}
         for field in fields:
             held = ((term, len(live.intersection(run))) for term, run in source.values(EQUAL + field))

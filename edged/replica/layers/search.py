@@ -13,6 +13,7 @@ from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.indexes.freshindex import FreshIndex
 from edged.replica.indexes.index import ALL, FIRST_WORD, OTHERS, RANKED, TITLE, Index, title_of
 from edged.replica.layers.layers import BASE_RANK, Layers, Place
+from edged.replica.layers.lookup import Hides
 from edged.replica.packs.pack import Pack
 
 Hit = tuple[str, str, bytes]  # folded title, key, value
@@ -35,12 +36,12 @@ class FreshSource:
         self.entries = index.entries
         self.newest = newest
 
-    def hits(self, numbers: set[int], hidden: Container[str], admitted: Container[int] | None) -> Iterator[Hit]:
+    def hits(self, numbers: set[int], hides: Hides, admitted: Container[int] | None) -> Iterator[Hit]:
         left = numbers if admitted is None else [number for number in numbers if number in admitted]
         entries = map(self.entries.__getitem__, left)
         newest = [entry for entry in entries if self.newest.get(entry.key) == (entry.pack, entry.place)]
         for entry in sorted(newest, key=lambda entry: (entry.title, entry.key)):
-            value = None if entry.key in hidden else entry.pack.value(entry.place)
+            value = None if hides(entry.key, entry.pack, entry.place) else entry.pack.value(entry.place)
             if value is not None:
                 yield entry.title, entry.key, value
 
@@ -55,13 +56,13 @@ class PackSource:
         self.places = index.places(collection, RANKED, ALL)
         self.layers, self.collection, self.pack, self.rank, self.rules = layers, collection, pack, rank, rules
 
-    def hits(self, numbers: set[int], hidden: Container[str], admitted: Container[int] | None) -> Iterator[Hit]:
+    def hits(self, numbers: set[int], hides: Hides, admitted: Container[int] | None) -> Iterator[Hit]:
         for number in sorted(numbers):
             place = self.places[number]
             if admitted is not None and place not in admitted:
                 continue
             key = self.pack.key(place).decode()
-            if key not in hidden and not self.layers.is_replaced(self.collection, key, self.rank):
+            if not hides(key, self.pack, place) and not self.layers.is_replaced(self.collection, key, self.rank):
                 value = self.pack.value(place)
                 if value is not None:
                     yield title_of(cbor2.loads(value), self.rules), key, value
@@ -82,7 +83,7 @@ def search(
     schema: Schema,
     collection: str,
     asked: Sequence[str],
-    hidden: Container[str],
+    hides: Hides,
     admitted: Sequence[Container[int]] | None = None,
 ) -> Iterator[Ranked]:
     """The records of a slice that hold every word of `asked`, the best first; each is looked for when it is asked for.
@@ -97,7 +98,7 @@ def search(
     left = [None] * len(sources) if admitted is None else admitted
     for tier, numbers in enumerate(zip(*tiers, strict=True)):
         found = zip(sources, numbers, left, strict=True)
-        streams = [source.hits(of_it, hidden, admits) for source, of_it, admits in found if of_it]
+        streams = [source.hits(of_it, hides, admits) for source, of_it, admits in found if of_it]
         for hit in heapq.merge(*streams):
             yield tier, hit
 

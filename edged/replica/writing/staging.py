@@ -4,7 +4,7 @@ changed nothing of what is live."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
@@ -38,7 +38,20 @@ from edged.replica.writing.parts import (
 )
 
 ALIGN = 8
+SIGNED_VERSIONS = 64
 FRESH_RECORDS = 8192  # a hop of more becomes packs with files of their own
+
+
+def windows_in(settings: ReplicaSettings | None) -> dict[str, tuple[str, ...]]:
+    """The fields of the windows that are declared, by collection."""
+    collections = settings.schema.collections if settings is not None else {}
+    return {name: rules.valid for name, rules in collections.items() if rules.valid}
+
+
+def signing_times(windows: object, before: Mapping[int, int], version: int, as_of: int) -> dict[int, int]:
+    """When a version and those before it were signed, none where no windows are declared."""
+    known = {version: as_of, **{number: time for number, time in before.items() if number <= version}}
+    return dict(sorted(known.items())[-SIGNED_VERSIONS:]) if windows else {}
 
 
 @dataclass
@@ -291,9 +304,10 @@ class Staging:
         self.link_parts()
         settings_ref, settings = self.write_settings(version)
         slices = self.indexed(settings.schema)
-        if set(slices) != set(self.base.slices) or version < self.base.version:
-            # Records came or went with a slice, and no hop says which: `changes` can only begin here. So too when the
-            # version goes back: to a pin, or because a stolen key had signed numbers that bind no longer.
+        same = windows_in(settings) == windows_in(self.live.settings())
+        if set(slices) != set(self.base.slices) or version < self.base.version or not same:
+            # Records came or went with a slice or by windows, and no hop says which: `changes` can only begin here. So
+            # too when the version goes back: to a pin, or because a stolen key had signed numbers that bind no longer.
             slices = {name: state._replace(floor=version) for name, state in slices.items()}
         manifest = Manifest(
             dataset=self.base.dataset,
@@ -307,6 +321,7 @@ class Staging:
             pinned=self.base.pinned,
             collections=self.count(settings),
             slices=slices,
+            signed=signing_times(windows_in(settings), self.base.signed if same else {}, version, as_of),
         )
         live.swap(manifest, bytes(self.packs), self.files.commit_file, self.files.names)
         for slice_name, staged in self.slices.items():

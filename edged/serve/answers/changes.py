@@ -1,7 +1,8 @@
 """What changed since a version: whole, as NDJSON that may be waited for, or as an event stream without end.
 
 An event stream carries an id at the end of each version alone: who reconnects with Last-Event-ID gets every version
-that it has not had whole, and nothing is lost where a connection broke in the middle of one.
+that it has not had whole, and nothing is lost where a connection broke in the middle of one. Where records come and go
+by time, an id holds the time too: `VERSION-TIME`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from itertools import chain
 from typing import NamedTuple
 
 from edged.errors import RequestError
@@ -20,14 +22,14 @@ from edged.http.fields import Fields
 from edged.http.request import Request
 from edged.serve.answers.large import PIECE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
-from edged.serve.answers.query import Query
+from edged.serve.answers.query import Query, version_and_time
 from edged.serve.answers.render import Renderer, encode_json, is_binary, value_in
-from edged.serve.answers.respond import CACHE_CONTROL, DataAge, Inquiry, respond
+from edged.serve.answers.respond import CACHE_CONTROL, DataAge, Inquiry, Since, read_from, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import ChangedRecord, Dataset, View
 
 RETRY_MS = 1000
-NOWHERE = -1  # before every version
+NOWHERE = Since(-1)  # before every version
 KEEP_ALIVE = b": still here\n\n"  # a comment, which clients pass over
 
 
@@ -45,7 +47,7 @@ class Wanted:
         """Equal for who wants the same events."""
         return self.collections, tuple((name, shape.name) for name, shape in sorted(self.shapes.items()))
 
-    def of(self, view: View, since: int) -> Iterator[ChangedRecord]:
+    def of(self, view: View, since: Since) -> Iterator[ChangedRecord]:
         """Records that changed, and those whose references lead to one that did: they look another way now."""
         for change in changes_of(view, since, self.shapes):
             if not self.collections or change.collection in self.collections:
@@ -69,9 +71,9 @@ class Wanted:
         return b'%b%b,"version":%d}' % (begin, end, change.version)
 
 
-def changes_of(view: View, since: int, shapes: Mapping[str, Shape]) -> Iterator[ChangedRecord]:
+def changes_of(view: View, since: Since, shapes: Mapping[str, Shape]) -> Iterator[ChangedRecord]:
     """By (version, collection, key). Followed are declared references one level deep, and what a shape expands."""
-    changes = view.changes(since)
+    changes = view.changes(*since)
     followed = {
         name: (*declared_references(view.schema, name), *(shapes[name].expand if name in shapes else ()))
         for name in view.collections
@@ -106,64 +108,60 @@ class ChangeOf(NamedTuple):
     version: int
 
 
-def since_of(request: Request, query: Query) -> int | None:
-    """The version that the client has: Last-Event-ID, which a browser sends when it reconnects, goes before
+def since_of(request: Request, query: Query) -> Since | None:
+    """What the client has: Last-Event-ID, which a browser sends when it reconnects, goes before
     lastEventId, which stand-ins for EventSource send, and that before `since`.
 
     A browser sends the same id for ever: one that is none of ours must not lock it out. Where it says nothing else, it
     is told to read everything again.
     """
     last = request.get(b"last-event-id") or query.last_event_id
-    if not last:
-        return query.since
-    if last.isascii() and last.isdigit() and len(last) <= 19:
-        return int(last)
-    return NOWHERE if query.since is None else query.since
+    given = version_and_time(last) if last else None
+    if given is None and query.since is None:
+        return NOWHERE if last else None
+    return Since(*(given or query.since or NOWHERE))
 
 
 def answer_changes(
-    inquiry: Inquiry, view: View, query: Query, shapes: dict[str, Shape], again: Callable[[bool], Answer]
+    inquiry: Inquiry, view: View, query: Query, shapes: dict[str, Shape], again: Callable[[Since, bool], Answer]
 ) -> Response | InThread | Stream | Held:
-    """again: answers the same request once more, and holds it again only if it is not asked for the last time. Raises
-    RequestError.
+    """again: answers the same request once more, counting from what it was held at, and holds it again only if it is
+    not asked for the last time. Raises RequestError.
     """
     service, request = inquiry.service, inquiry.request
     form = choose_format(request.get(b"accept"), CHANGE_FORMATS)
     for name in query.collections:
         if name not in view.collections:
             raise RequestError(404, f"no collection {name!r:.80} in {view.dataset!r}")
-    since = since_of(request, query)
+    since = inquiry.since or since_of(request, query)
     wanted = Wanted(service.renderer, form, frozenset(query.collections), shapes)
     if form is EVENTS:
-        return event_stream(inquiry, view, wanted, view.version if since is None else since)
+        return event_stream(inquiry, view, wanted, Since(view.version, view.time) if since is None else since)
     if since is None:
         raise RequestError(
             400, "since is missing: name the version that you have (a list's or a record's Edged-Version)"
         )
-    if since == view.version and query.wait_s and inquiry.may_hold:
-        return Held(service.news.signal(view.dataset), inquiry.generation, query.wait_s, again)
+    if query.wait_s and inquiry.may_hold and since.version == view.version:
+        held = since if since.time is not None else Since(view.version, view.time)
+        if not view.time or next(wanted.of(view, held), None) is None:
+            return Held(service.news.signal(view.dataset), inquiry.generation, query.wait_s, partial(again, held))
     return whole(inquiry, view, wanted, since)
 
 
-def is_too_old(view: View, since: int) -> bool:
-    """Whether the changes since then are not kept; a version that does not exist yet is from before a reset."""
-    return since < view.changes_from or since > view.version
-
-
-def whole(inquiry: Inquiry, view: View, wanted: Wanted, since: int) -> Response | InThread:
+def whole(inquiry: Inquiry, view: View, wanted: Wanted, since: Since) -> Response | InThread:
     """One body; where it would be large, in pieces."""
     listing = listing_of(wanted, view, since)
-    items = [reset(wanted.form, view)] if is_too_old(view, since) else first_items(listing)
+    items = first_items(listing) if view.tells(*since) else [reset(wanted.form, view)]
     if items is None:
         return in_pieces(inquiry, listing_of(wanted, view, since, remember=False), wanted.form)
     return respond(inquiry, listing.whole(items), wanted.form)
 
 
-def listing_of(wanted: Wanted, view: View, since: int, *, remember: bool = True) -> Listing:
+def listing_of(wanted: Wanted, view: View, since: Since, *, remember: bool = True) -> Listing:
     """The changes as the items of a body."""
     render = partial(wanted.render, view, remember=remember)
     return Listing(
-        wrap=partial(wrap, wanted.form, view.version),
+        wrap=partial(wrap, wanted.form, view),
         items=lambda: map(render, wanted.of(view, since)),
         sources=lambda: map(source_of, wanted.of(view, since)),
         look=repr(wanted.key),
@@ -177,22 +175,33 @@ def source_of(change: ChangedRecord) -> bytes:
     return found.digest()
 
 
-def wrap(form: Format, version: int, count: int) -> Wrapping:
+def wrap(form: Format, view: View, count: int) -> Wrapping:
     """What is around and between `count` changes."""
     if form is NDJSON:
         return Wrapping(b"", b"\n", b"\n" if count else b"")
     if form is CBOR_SEQ:
         return Wrapping(b"", b"", b"")
     if form is CBOR:
-        return Wrapping(b"\xa2\x65items" + cbor.head(cbor.LIST, count), b"", b"\x67version" + cbor.encode(version))
-    return Wrapping(b'{"items":[', b",", b'],"version":%d}' % version)
+        opened = opening(view) + b"\x65items" + cbor.head(cbor.LIST, count)
+        return Wrapping(opened, b"", b"\x67version" + cbor.encode(view.version))
+    return Wrapping(b'{"items":[', b",", b"]," + moment(view) + b"}")
+
+
+def moment(view: View) -> bytes:
+    """Version, and time where records come and go by it, as members of a JSON object."""
+    return b'"version":%d,"time":%d' % (view.version, view.time) if view.time else b'"version":%d' % view.version
+
+
+def opening(view: View) -> bytes:
+    """The begin of a CBOR map of two members besides the time, where records come and go by it."""
+    return b"\xa3\x64time" + cbor.encode(view.time) if view.time else b"\xa2"
 
 
 def reset(form: Format, view: View) -> bytes:
     """The asker's version is too old (or never was): read everything again, then ask since this version."""
     if is_binary(form):
-        return b"\xa2\x65reset\xf5\x67version" + cbor.encode(view.version)
-    return b'{"reset":true,"version":%d}' % view.version
+        return opening(view) + b"\x65reset\xf5\x67version" + cbor.encode(view.version)
+    return b'{"reset":true,' + moment(view) + b"}"
 
 
 def stream_fields(inquiry: Inquiry, view: View, form: Format) -> Fields:
@@ -200,8 +209,8 @@ def stream_fields(inquiry: Inquiry, view: View, form: Format) -> Fields:
         (b"Content-Type", form.media.encode()),
         (b"X-Content-Type-Options", b"nosniff"),
         (b"Cache-Control", CACHE_CONTROL),
-        (b"Edged-Version", b"%d" % view.version),
-        (b"ETag", b'"%b-%d-%d"' % (form.name.encode(), view.version, view.as_of)),
+        *read_from(view),
+        (b"ETag", b'"%b-%d-%d-%d"' % (form.name.encode(), view.version, view.as_of, view.time)),
         (b"Vary", inquiry.service.vary),
         *inquiry.service.cors.fields(inquiry.request),
     )
@@ -213,48 +222,60 @@ class EventsSince:
 
     wanted: Wanted
     dataset: Dataset
-    sent: int
+    sent: Since
 
     def __call__(self) -> Iterator[bytes]:
         return self.events(self.dataset.view())
 
     def events(self, view: View) -> Iterator[bytes]:
-        if view.version == self.sent:
+        now = Since(view.version, view.time)
+        if self.sent == now:
             return
-        if is_too_old(view, self.sent):
-            yield b"event: reset\nid: %d\ndata: %b\n\n" % (view.version, reset(self.wanted.form, view))
-            self.sent = view.version
+        if not view.tells(*self.sent):
+            yield b"event: reset\nid: %b\ndata: %b\n\n" % (event_id(view), reset(self.wanted.form, view))
+            self.sent = now
             return
         # a thousand listeners at the same place hear the same bytes, made once
-        memo_key = (view.dataset, self.sent, view.version, self.wanted.key)
+        memo_key = (view.dataset, self.sent, now, self.wanted.key)
         known = self.wanted.renderer.events.get(memo_key)
         if known is not None:
-            self.sent = view.version
+            self.sent = now
             yield known
             return
+        changes = self.wanted.of(view, self.sent)
+        if view.version == self.sent.version:  # time alone has passed, and may have changed nothing
+            first = next(changes, None)
+            if first is None:
+                self.sent = now
+                return
+            changes = chain((first,), changes)
         piece, parts = bytearray(), 1
-        for change in self.wanted.of(view, self.sent):
+        for change in changes:
             piece += b"data: " + self.wanted.render(view, change) + b"\n\n"
             if len(piece) >= PIECE_BYTES:
                 yield bytes(piece)
                 piece.clear()
                 parts += 1
-        self.sent = view.version
-        last = bytes(piece) + b'event: version\nid: %d\ndata: {"version":%d}\n\n' % (view.version, view.version)
+        self.sent = now
+        last = bytes(piece) + b"event: version\nid: %b\ndata: {%b}\n\n" % (event_id(view), moment(view))
         if parts == 1:
             self.wanted.renderer.events.put(memo_key, last)
         yield last
 
 
-def event_stream(inquiry: Inquiry, view: View, wanted: Wanted, since: int) -> Stream:
+def event_id(view: View) -> bytes:
+    return b"%d-%d" % (view.version, view.time) if view.time else b"%d" % view.version
+
+
+def event_stream(inquiry: Inquiry, view: View, wanted: Wanted, since: Since) -> Stream:
     """Server-sent events: a change is a message; `version` ends each version; `reset` says to read all again."""
     assert inquiry.dataset is not None
     follower = EventsSince(wanted, inquiry.dataset, since)
 
-    def opening() -> Iterator[bytes]:
+    def beginning() -> Iterator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MS
         yield from follower.events(view)
 
     fields = stream_fields(inquiry, view, wanted.form)
     signal = inquiry.service.news.signal(view.dataset)
-    return Stream(200, fields, DataAge.of(view), opening(), signal, follower, KEEP_ALIVE)
+    return Stream(200, fields, DataAge.of(view), beginning(), signal, follower, KEEP_ALIVE)

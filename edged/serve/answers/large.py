@@ -18,7 +18,7 @@ from edged.http.fields import Fields
 from edged.http.validators import names_tag
 from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
 from edged.serve.answers.render import GZIP_LEVEL, PERSONS
-from edged.serve.answers.respond import PER_VERSION, Inquiry, Kept, Representation, contain, shared_fields
+from edged.serve.answers.respond import PER_VERSION, Inquiry, Kept, Representation, contain, read_from, shared_fields
 from edged.version import VERSION
 
 WHOLE_BYTES = 2 << 20  # of items; more are never held at once
@@ -117,7 +117,7 @@ def respond_in_pieces(
     known = request.values.get(b"if-none-match")
     if known is not None and names_tag(known, large.tag()):
         cors = service.cors.fields(request)
-        shared = shared_fields(Representation(None, coding, service.vary, cors, kept.cache), view.version)
+        shared = shared_fields(Representation(None, coding, service.vary, cors, kept.cache), read_from(view))
         return Response(304, ((b"ETag", large.tag()), *own), b"", service.age_of(view), shared=shared)
     return ByTask(large.pour)
 
@@ -174,7 +174,7 @@ class LargeAnswer:
         assert view is not None
         service, cors = inquiry.service, inquiry.service.cors.fields(inquiry.request)
         shared = shared_fields(
-            Representation(self.form, self.coding, service.vary, cors, self.kept.cache), view.version
+            Representation(self.form, self.coding, service.vary, cors, self.kept.cache), read_from(view)
         )
         timed = service.age_of(view).fields(service.clock())
         await client.start(200, (*timed, *shared.fields, (b"ETag", self.tag()), *self.own))

@@ -20,8 +20,8 @@ from edged.serve.answers.shape import Shape
 from edged.serve.catalog import View
 
 if TYPE_CHECKING:
+    from edged.replica.finds import Group
     from edged.replica.layers.query import Tally
-    from edged.replica.view import Group
 
 MAX_ANSWER_BYTES = 32 << 20
 MAX_GROUPED = 1000  # records of one page by groups, beyond its first group

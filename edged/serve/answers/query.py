@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -23,6 +24,8 @@ MAX_EXPANSIONS = 8
 MAX_TEXT_CHARACTERS = 200
 MAX_CURSOR_BYTES = 24 << 10  # a head has 32 KiB, and a cursor may hold a text by which is sorted
 MAX_WAIT_S = 60
+MAX_VERSION = (1 << 63) - 1
+SINCE = re.compile(r"([0-9]{1,20})(?:-([0-9]{1,15}))?")
 
 DICTIONARY_PARAMETERS = frozenset({"dictionary"})
 RECORD_PARAMETERS = frozenset({"fields", "view", "expand"})
@@ -34,7 +37,8 @@ CHANGES_PARAMETERS = frozenset({"since", "wait", "collection", "fields", "view",
 
 @dataclass(slots=True)
 class Query:
-    """What was asked for; absent parameters at their defaults. asked: conditions, order, cursor and words."""
+    """What was asked for; absent parameters at their defaults. asked: conditions, order, cursor and words; since: a
+    version, and a time where one was given."""
 
     keys: tuple[str, ...] | None = None
     prefix: str = ""
@@ -46,7 +50,7 @@ class Query:
     fields: tuple[str, ...] = ()
     expand: tuple[str, ...] = ()
     view: str = ""
-    since: int | None = None
+    since: tuple[int, int | None] | None = None
     last_event_id: str = ""
     wait_s: int = 0
     collections: tuple[str, ...] = ()
@@ -257,7 +261,18 @@ def set_view(query: Query, value: bytes) -> None:
 
 
 def set_since(query: Query, value: bytes) -> None:
-    query.since = whole_number(value, "since", 0, (1 << 63) - 1)
+    query.since = version_and_time(decode(value, "since"))
+    if query.since is None:
+        what = f"a whole number from 0 to {MAX_VERSION}, or VERSION-TIME as the id of an event may have it"
+        raise RequestError(400, f"since={value[:80].decode('ascii', 'replace')!r}: expected {what}")
+
+
+def version_and_time(text: str) -> tuple[int, int | None] | None:
+    """What `since` and the id of an event say, None where it is none of ours."""
+    found = SINCE.fullmatch(text)
+    if found is None or int(found[1]) > MAX_VERSION:
+        return None
+    return int(found[1]), None if found[2] is None else int(found[2])
 
 
 def set_last_event_id(query: Query, value: bytes) -> None:

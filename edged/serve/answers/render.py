@@ -54,7 +54,7 @@ class Renderer:
         """
         newest = self.views.get(view.dataset)
         if newest is not view or len(self.looks) > LOOKS:
-            if newest is not None and (view.version, view.as_of) < (newest.version, newest.as_of):
+            if newest is not None and place_of(view) < place_of(newest):
                 return NOWHERE
             self.items.clear()
             self.looks.clear()
@@ -165,6 +165,11 @@ def entity_tag(body: bytes, form: str, coding: str, trained: Trained | None = No
     """A strong tag: equal only for equal bodies in the same format and coding, for dcz with the same dictionary."""
     salt = trained.sha256[: blake2b.SALT_SIZE] if trained is not None and coding == "dcz" else b""
     return f'"{blake2b(body, digest_size=10, salt=salt, person=PERSONS[form, coding]).hexdigest()}"'
+
+
+def place_of(view: View) -> tuple[int, int, int]:
+    """By which one view of a dataset is known to be older than another."""
+    return view.version, view.as_of, view.time
 
 
 def item_of(key: str, value: bytes | None, binary: bool) -> bytes:

@@ -29,7 +29,10 @@ from edged.serve.news import News
 CACHE_CONTROL = b"no-cache"
 RETRY_S = b"2"
 # What pages of other origins may read of an answer, and send (CORS).
-EXPOSED = b"ETag, Link, Age, Edged-Version, Edged-State, Edged-Total, Retry-After, Cache-Status"
+EXPOSED = (
+    b"ETag, Link, Age, Edged-Version, Edged-State, Edged-Time, Edged-Next-Change, Edged-Total, "
+    b"Retry-After, Cache-Status"
+)
 # Cache-Control is what polyfills of EventSource send.
 ACCEPTED = b"Accept, Authorization, Cache-Control, If-None-Match, Last-Event-ID"
 
@@ -91,11 +94,19 @@ class Service:
         return known[1]
 
 
+class Since(NamedTuple):
+    """What an app has read: a version, and the time of the view where that is known."""
+
+    version: int
+    time: int | None = None
+
+
 @dataclass(slots=True)
 class Inquiry:
     """One request of an app, and what it is answered from. now: seconds since 1970; may_hold: False when it was held
     already; in_thread: whether milliseconds may be taken here; dataset, view, collection: None as long as it is not
-    known which, or where it is of no single one; generation: of the dataset's signal before its view was taken.
+    known which, or where it is of no single one; generation: of the dataset's signal before its view was taken; since:
+    from where a request counts that was held.
     """
 
     service: Service
@@ -107,6 +118,7 @@ class Inquiry:
     view: View | None = None
     collection: str | None = None
     generation: int = 0
+    since: Since | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +150,10 @@ def respond(
     service, request, view = inquiry.service, inquiry.request, inquiry.view
     accepted = request.get(b"accept-encoding")
     vary, cors = service.vary, service.cors.fields(request)
-    version, trained = None, None
+    trained = None
     timed: TimedFields = DATE
     if view is not None:
-        version, timed = view.version, service.age_of(view)
+        timed = service.age_of(view)
         if inquiry.collection is not None and offers_dcz(accepted) and form is not DICTIONARY:
             trained = service.dictionaries.of(view, inquiry.collection)
             vary += b", Available-Dictionary"
@@ -159,12 +171,12 @@ def respond(
     known = request.values.get(b"if-none-match")
     renewing = service if content else None
     if known is not None and names_tag(known, tag.encode()):
-        shared = shared_fields(Representation(None, coding, vary, cors, kept.cache), version, renewing)
+        shared = shared_fields(Representation(None, coding, vary, cors, kept.cache), read_from(view), renewing)
         return Response(304, own, b"", timed, kept.keep, shared, content=content)
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
-    shared = shared_fields(Representation(form, coding, vary, cors, kept.cache), version, renewing)
+    shared = shared_fields(Representation(form, coding, vary, cors, kept.cache), read_from(view), renewing)
     return Response(200, own, body, timed, kept.keep, shared, content=content)
 
 
@@ -196,13 +208,26 @@ def contain(inquiry: Inquiry, make: Callable[[Inquiry], Answer]) -> Answer:
         return problem(inquiry, RequestError(500, str(fault)))
 
 
+def read_from(view: View | None) -> Fields:
+    """What an answer says of the view that it was read from."""
+    if view is None:
+        return ()
+    version = (b"Edged-Version", b"%d" % view.version)
+    if not view.time:
+        return (version,)
+    time = (b"Edged-Time", b"%d" % view.time)
+    try:
+        following = view.next_change
+    except DamageError:  # of which every read of the records tells
+        following = None
+    return (version, time) if following is None else (version, time, (b"Edged-Next-Change", b"%d" % following))
+
+
 @lru_cache(maxsize=128)
-def shared_fields(represented: Representation, version: int | None, renewing: Service | None = None) -> Shared:
-    """The fields of all answers of a representation and version. renewing: of answers that are one record's value."""
+def shared_fields(represented: Representation, source: Fields, renewing: Service | None = None) -> Shared:
+    """The fields of all answers of a representation, read from a view. renewing: of answers that are one record's."""
     form, coding, vary, cors, cache = represented
-    fields = [(b"Cache-Control", cache), (b"Vary", vary), *cors]
-    if version is not None:
-        fields.append((b"Edged-Version", b"%d" % version))
+    fields = [(b"Cache-Control", cache), (b"Vary", vary), *cors, *source]
     if form is not None:
         fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
         if coding != "identity":
@@ -226,7 +251,7 @@ class RecordRenewal:
             return None  # whoever answers the request anew meets it too, and says so
         if found is None or raw is None or hash(raw) != content:
             return None
-        return service.age_of(found.view), shared_fields(self.represented, found.view.version, service)
+        return service.age_of(found.view), shared_fields(self.represented, read_from(found.view), service)
 
 
 def problem(inquiry: Inquiry, fault: RequestError) -> Response:
@@ -243,5 +268,4 @@ def problem(inquiry: Inquiry, fault: RequestError) -> Response:
     ]
     if view is None:
         return Response(fault.status, tuple(fields), body)
-    fields.append((b"Edged-Version", b"%d" % view.version))
-    return Response(fault.status, tuple(fields), body, service.age_of(view))
+    return Response(fault.status, (*fields, *read_from(view)), body, service.age_of(view))

@@ -27,7 +27,7 @@ from edged.serve.answers.query import (
     parse_query,
 )
 from edged.serve.answers.render import encode_json, is_binary
-from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, contain, respond
+from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, Since, contain, respond
 from edged.serve.answers.shape import Shape, shape_of, shapes_of
 from edged.serve.catalog import Dataset, View
 
@@ -47,13 +47,21 @@ def may_be_slow(query: bytes) -> bool:
     return any(pair.partition(b"=")[0] not in QUICK_PARAMETERS for pair in query.split(b"&")) if query else False
 
 
-def answer(service: Service, request: Request, now: float, *, may_hold: bool = True, in_thread: bool = False) -> Answer:
-    """now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for. in_thread: whether it may
-    take milliseconds; if not, what would is an InThread.
+def answer(
+    service: Service,
+    request: Request,
+    now: float,
+    *,
+    may_hold: bool = True,
+    in_thread: bool = False,
+    since: Since | None = None,
+) -> Answer:
+    """now: seconds since 1970 (a Clock). may_hold: False when a Held answer was waited for; since: from where that one
+    counts. in_thread: whether it may take milliseconds; if not, what would is an InThread.
 
     Raises nothing that a request can cause: faults of a request are problem details, a broken replica is a 503.
     """
-    return contain(Inquiry(service, request, now, may_hold, in_thread), find)
+    return contain(Inquiry(service, request, now, may_hold, in_thread, since=since), find)
 
 
 def find(inquiry: Inquiry) -> Answer:
@@ -138,9 +146,9 @@ def in_time(inquiry: Inquiry, shape: Shape | None) -> InThread | None:
     return InThread(partial(answer, service, inquiry.request, inquiry.now, in_thread=True), service.slow)
 
 
-def ask_again(service: Service, request: Request, last: bool) -> Answer:
+def ask_again(service: Service, request: Request, since: Since, last: bool) -> Answer:
     """A request that was held."""
-    return answer(service, request, service.clock(), may_hold=not last)
+    return answer(service, request, service.clock(), may_hold=not last, since=since)
 
 
 def check_collection(view: View, collection: str) -> None:
@@ -188,6 +196,8 @@ def answer_dataset(inquiry: Inquiry, view: View) -> Response:
         "text": {name: list(item.text) for name, item in view.schema.collections.items() if item.text},
         "dictionaries": inquiry.service.dictionaries.named(view),
     }
+    if view.time:
+        document |= {"time": view.time, "next_change": view.next_change}
     form = choose_format(inquiry.request.get(b"accept"), RECORD_FORMATS)
     return respond(inquiry, encode_document(document, is_binary(form)), form, kept=PER_MOMENT)
 

@@ -3,6 +3,7 @@
 
 VENV := .venv
 OTHER := .venv-other
+COMPILED := build/compiled
 BIN := $(VENV)/bin
 ARGS ?=
 # The share of lines and branches that the fast tests must run, in percent.
@@ -13,7 +14,7 @@ SLOW_TESTS := tests --ignore=tests/packaging --deselect $(EVERY_STEP)
 DIST := dist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-other test-slow test-packages fuzz cache-conformance reference bench deb install clean mutation
+.PHONY: help demo test lint types test-other test-compiled test-slow test-packages fuzz cache-conformance reference bench deb install clean mutation
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -81,6 +82,13 @@ $(OTHER)/.has-dev: pyproject.toml edged/version.py
 
 test-other: $(OTHER)/.has-dev ## the fast tests by another Python, named by PYTHON
 	$(OTHER)/bin/python -m pytest --numprocesses=auto $(ARGS)
+
+# In a copy, so that what was compiled of yesterday's sources never runs for today's.
+test-compiled: $(VENV)/.has-dev ## the coding's tests over what mypyc makes of it (needs a C compiler)
+	@rm -rf $(COMPILED) && mkdir -p $(COMPILED)
+	@cp -R edged tests docs packaging config benchmarks pyproject.toml README.md CHANGELOG.md $(COMPILED)
+	$(BIN)/python packaging/compiling.py $(COMPILED)
+	cd $(COMPILED) && EDGED_COMPILED=1 $(CURDIR)/$(BIN)/python -m pytest --numprocesses=auto tests/feed $(ARGS)
 
 test-slow: $(VENV)/.has-dev ## fault injection, crashes, large data and peers
 	$(BIN)/python -m pytest -m slow $(SLOW_TESTS) $(ARGS)

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Builds dist/edged_VERSION_ARCH.deb for Debian 12: edged and its libraries, byte-compiled, below /usr/lib/edged.
 #   packaging/build-deb.sh [OUT_DIR]      ARCH=arm64 builds for another architecture than this machine's
+#                                         EDGED_COMPILE=1 compiles the coding: on Debian 12, for its own architecture
 # The same sources give the same bytes: versions are pinned, times clamped to SOURCE_DATE_EPOCH, nothing is unsorted.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -49,11 +50,17 @@ mkdir -p "$library" "$out"
 pip() {
     "$python" -m pip --disable-pip-version-check --quiet "$@"
 }
-pip wheel --no-deps --wheel-dir "$work" .
 platforms=()
 for platform in manylinux_2_28 manylinux_2_24 manylinux_2_17 manylinux2014 manylinux_2_12 manylinux_2_5 manylinux1; do
     platforms+=(--platform "${platform}_$machine")
 done
+if [ "${EDGED_COMPILE:-}" = 1 ]; then
+    [ "$arch" = "$(dpkg --print-architecture)" ] || fail "EDGED_COMPILE=1 compiles for this machine, not for $arch"
+    "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' ||
+        fail "EDGED_COMPILE=1 needs BUILD_PYTHON to be a Python 3.11, as Debian 12's is"
+    platforms+=(--platform "linux_$machine")
+fi
+pip wheel --no-deps --wheel-dir "$work" .
 pip install --target "$library" --no-compile --only-binary=:all: --implementation cp --python-version 3.11 \
     "${platforms[@]}" --constraint packaging/constraints.txt "$work"/edged-*.whl
 

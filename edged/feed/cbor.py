@@ -71,6 +71,46 @@ def decode(data: bytes, what: str, *, depth: int = limits.DEPTH) -> Any:
     return value
 
 
+def decode_held(data: bytes, what: str) -> Any:
+    """Decode a record that was checked when it was taken in, in half the time. Raises WireError naming `what`."""
+    check_items(data, f"decode {what}")
+    try:
+        return cbor2.loads(data, max_depth=limits.DEPTH, allow_indefinite=False, allow_duplicate_keys=False)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError, RecursionError) as fault:
+        raise WireError(f"decode {what}: not acceptable CBOR: {fault}; audit the replica") from fault
+
+
+def encoded_size(value: Any) -> int:
+    """How many bytes `encode` makes of a value of the JSON data model: sorting its fields takes most of the time."""
+    kind = type(value)
+    if kind is str:
+        return counted_size(len(value) if value.isascii() else len(value.encode()))
+    if kind is int:
+        return head_size(value if value >= 0 else -1 - value)
+    if kind is list:
+        size = head_size(len(value))
+        for item in value:
+            size += encoded_size(item)
+        return size
+    if kind is dict:
+        size = head_size(len(value))
+        for name, item in value.items():
+            size += encoded_size(name) + encoded_size(item)
+        return size
+    return len(encode(value)) if kind is float else 1
+
+
+def counted_size(size: int) -> int:
+    return size + head_size(size)
+
+
+def head_size(argument: int) -> int:
+    """The bytes of the shortest head with this argument."""
+    if argument < 24:
+        return 1
+    return 2 if argument < 1 << 8 else 3 if argument < 1 << 16 else 5 if argument < 1 << 32 else 9
+
+
 def check_items(data: bytes, what: str) -> None:
     """Raise WireError if CBOR of definite lengths holds more than limits.ITEMS items; says nothing else of it.
 

@@ -6,7 +6,7 @@ import contextlib
 import tracemalloc
 from bisect import bisect_left
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from hashlib import sha256
 
 import pytest
@@ -20,7 +20,7 @@ from edged.feed.coding.changes import Change, sort_key
 from edged.feed.coding.hop import MASS, MODELLED, WHOLE, decode_hop, encode_hop
 from edged.feed.coding.modelledhop import encode_modelled
 from edged.feed.coding.snapshot import train_dictionary
-from edged.feed.coding.wholehop import PLACES_EACH, encode_whole
+from edged.feed.coding.wholehop import encode_whole
 
 State = dict[tuple[str, str], bytes]
 
@@ -129,8 +129,10 @@ def sample_hop(form: int = MODELLED, *, by_key: bool = False) -> tuple[View, byt
         if form == WHOLE:
             patch.setattr(hop, "NEW_BYTES", -1)
         patch.setattr(hop, "MASS_CHANGES", 1 if form == MASS else 64)
-        patch.setattr(hop, "encode_whole", partial(encode_whole, places_each=0 if by_key else PLACES_EACH))
         data = encode_hop(changes, view, DICTIONARY)
+    if by_key:
+        entries = [(change.collection, change.key, change.value) for change in sorted(changes, key=sort_key)]
+        data = bytes([WHOLE]) + encode_whole(entries, view, DICTIONARY, places_each=0)
     assert data[0] == form
     assert form != WHOLE or data[1] >> 1 == (not by_key)
     return view, data

@@ -326,3 +326,12 @@ def test_items_are_moved_where_their_order_is_another() -> None:
     assert is_moved(["a", "b"], ["b", "x", "a"])
     assert not is_moved(["a", "b"], ["a", "x", "b"])
     assert not is_moved(["a", "b"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [(0.0, 0.0, True), (0.0, -0.0, False), (-0.0, -0.0, True), (1.5, 1.5, True), (1.0, 1, False), (0.1, 0.2, False)],
+)
+def test_numbers_are_the_same_where_their_bytes_are(one: Any, other: Any, expected: bool) -> None:
+    assert transforms.same(one, other) is expected
+    assert (cbor.encode(one) == cbor.encode(other)) is expected

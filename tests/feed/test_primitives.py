@@ -46,6 +46,28 @@ def test_noise_decodes_to_itself_or_raises(noise: bytes) -> None:
     assert cbor.encode(value) == noise
 
 
+@given(value=VALUES)
+def test_the_size_of_an_encoding_is_known_without_it(value: Any) -> None:
+    assert cbor.encoded_size(value) == len(cbor.encode(value))
+    assert cbor.decode_held(cbor.encode(value), "test") == value
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+def test_sizes_at_the_ends_of_heads(bits: int) -> None:
+    most = (1 << bits) - 1
+    for number in (23, 24, most, -1 - most, *([most + 1, -2 - most] if bits < 64 else [])):
+        assert cbor.encoded_size(number) == len(cbor.encode(number)), number
+    for size in (23, 24, 255, 256, 65_535, 65_536):
+        for value in ("a" * size, "é" * size, [None] * size, {f"{place}": 0.1 for place in range(size)}):
+            assert cbor.encoded_size(value) == len(cbor.encode(value)), size
+
+
+@pytest.mark.parametrize("data", [b"", b"\x61", b"\x9f\xff", b"\xa2\x61a\x01\x61a\x02", b"\x81" * 200 + b"\x00"])
+def test_a_held_record_that_has_decayed_is_refused(data: bytes) -> None:
+    with pytest.raises(WireError, match="decode held record: not acceptable CBOR"):
+        cbor.decode_held(data, "held record")
+
+
 @pytest.mark.parametrize(
     "data",
     [

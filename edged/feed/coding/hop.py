@@ -84,7 +84,7 @@ def unpack_hop(blob: bytes, old: Lookup, dictionary: bytes, *, max_bytes: int = 
 def encode_hop(changes: Sequence[Change], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
     """The smallest coding of `changes` against version A as `old` sees it.
 
-    bits: at most so many are coded one by one, at some 15 microseconds each; 0: none, records are whole.
+    bits: at most so many are coded one by one, at some 5 microseconds each; 0: none, records are whole.
     Changes may come in any order, one at most for a record; those that change nothing are left out.
     Raises WireError for names and keys that are not acceptable, a record that is changed twice, and a value that is
     not deterministic CBOR of the JSON data model.

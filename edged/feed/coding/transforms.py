@@ -42,6 +42,8 @@ def same(one: Any, other: Any) -> bool:
     """Whether two values have the same canonical bytes."""
     if type(one) is not type(other):
         return False
+    if type(one) is float:
+        return bool(one == other) and math.copysign(1.0, one) == math.copysign(1.0, other)
     return bool(one == other) if type(one) in (str, int, bool) else cbor.encode(one) == cbor.encode(other)
 
 

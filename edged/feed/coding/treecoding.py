@@ -32,7 +32,7 @@ from edged.feed.coding.differences import (
 )
 from edged.feed.coding.guessing import PALETTE, Guess, Guesser
 from edged.feed.coding.knowledge import NAMES, Knowledge, inside, name_order
-from edged.feed.coding.textmodel import END, HISTORY, Decisions, Field, HopMemory, TextCoder
+from edged.feed.coding.textmodel import END, HISTORY, Counter, Decisions, Field, HopMemory, TextCoder
 from edged.feed.coding.transforms import same
 from edged.feed.fieldpath import ABSENT
 
@@ -66,13 +66,14 @@ def knowledge_of(dictionary: bytes) -> Knowledge:
     knowledge = Knowledge(dictionary)
     primer = TreeCoder(NullCoder(), knowledge, 1 << 62)
     primer.priming = primer.fresh = True
-    primer.decisions.counters["=", False] = [ONE // 16, 6]  # a text is seldom the key, unless its field is the key
-    primer.decisions.counters["=", True] = [ONE // 16, 6]
+    # A text is seldom the key, unless its field is the key.
+    primer.decisions.counters["=", False] = Counter(ONE // 16, 6)
+    primer.decisions.counters["=", True] = Counter(ONE // 16, 6)
     for collection, values in knowledge.values.items():
         for base, new in pairwise(values):
             primer.value(new, base, collection)
     for context, share in FIRST_GUESSES.items():
-        primer.decisions.counters[context] = [ONE * share // 100, 6]
+        primer.decisions.counters[context] = Counter(ONE * share // 100, 6)
     knowledge.primed = primer.decisions.counters
     return knowledge
 
@@ -184,8 +185,8 @@ class TreeCoder:
 
     def text(self, new: Any, base: str | None, path: str) -> str:
         """Text: the key; or what it begins and ends with in common with `base`, and the rest as characters."""
-        flag, number, fresh = self.decisions.flag, self.decisions.number, self.fresh
-        if not self.priming and flag(new == self.key, ("=", base is None), ("=", path)):
+        decisions, fresh = self.decisions, self.fresh
+        if not self.priming and decisions.flag(new == self.key, ("=", base is None), ("=", path)):
             self.charge(len(self.key))
             return self.key
         data = new.encode() if type(new) is str else b""
@@ -193,8 +194,8 @@ class TreeCoder:
         if base is not None:
             old = base.encode()
             front, back = self.ends(old, data, path)
-            if flag(front + back > 2, ("e", fresh), ("e", path, fresh)):
-                front, back = number(front, "f", ("f", path)), number(back, "b", ("b", path))
+            if decisions.flag(front + back > 2, ("e", fresh), ("e", path, fresh)):
+                front, back = decisions.number(front, "f", ("f", path)), decisions.number(back, "b", ("b", path))
                 if front + back > len(old):
                     raise WireError(f"decode hop: {front} and {back} bytes shared of {len(old)} at {path:.200}")
                 head, tail = old[:front], old[len(old) - back :]
@@ -274,7 +275,7 @@ class TreeCoder:
             if step == CUT:
                 return out
             if step == KEEP:
-                self.charge(len(cbor.encode(base[at])))
+                self.charge(cbor.encoded_size(base[at]))
                 out.append(base[at])
             elif step == EDIT:
                 out.append(self.value(item, base[at], path + "[]", depth + 1))
@@ -302,17 +303,17 @@ class TreeCoder:
             if rank == len(left):
                 out.append(self.value(item, ABSENT, path + "[]", depth + 1))
                 continue
-            self.charge(len(cbor.encode(left[rank])))
+            self.charge(cbor.encoded_size(left[rank]))
             out.append(left.pop(rank))
         return out
 
     def step(self, step: int, more: bool, before: int, path: str, count: int) -> int:
         """One step of a list's edit; where nothing is left of the base only INSERT or CUT can follow."""
-        flag = self.decisions.flag
+        decisions = self.decisions
         if not more:
-            return INSERT if flag(step == INSERT, ("m", before), ("m", before, path, min(count, 3))) else CUT
+            return INSERT if decisions.flag(step == INSERT, ("m", before), ("m", before, path, min(count, 3))) else CUT
         for choice in (KEEP, EDIT, INSERT, DROP):
-            if flag(step == choice, ("l", choice, before), ("l", choice, before, path, self.fresh)):
+            if decisions.flag(step == choice, ("l", choice, before), ("l", choice, before, path, self.fresh)):
                 return choice
         return CUT
 
@@ -343,7 +344,7 @@ class TreeCoder:
     def by_pattern(
         self, pattern: Pattern, given: dict[str, Any], base: dict[str, Any], path: str, depth: int
     ) -> dict[str, Any]:
-        self.charge(len(cbor.encode(base)))
+        self.charge(cbor.encoded_size(base))
         out = {name: value for name, value in base.items() if name not in pattern.touched}
         for name in pattern.set:
             self.charge(len(name))
@@ -357,12 +358,12 @@ class TreeCoder:
         guesser = self.guessers.get(path)
         if guesser is None:
             guesser = self.guessers[path] = Guesser(trusting=self.aside is not None)
-        flag = self.decisions.flag
+        decisions = self.decisions
         wrong: list[Guess] = []
         bases = [base]
         for guess, made in guesser.offers(self.record, self.key, base):
-            if flag(new is not ABSENT and same(made, new), ("g", len(wrong)), ("g", path, guess.number)):
-                self.charge(len(cbor.encode(made)))
+            if decisions.flag(new is not ABSENT and same(made, new), ("g", len(wrong)), ("g", path, guess.number)):
+                self.charge(cbor.encoded_size(made))
                 guesser.judge(wrong, guess)
                 return made
             wrong.append(guess)
@@ -378,18 +379,18 @@ class TreeCoder:
 
     def known_value(self, new: Any, guesser: Guesser, path: str) -> Any:
         """A value that other records were given, by its number; ABSENT if it is none of them."""
-        palette, flag = guesser.palette, self.decisions.flag
+        palette, decisions = guesser.palette, self.decisions
         if len(palette) < 2:
             return ABSENT
         number = -1 if new is ABSENT else guesser.numbers.get(cbor.encode(new), -1)
-        if not flag(number >= 0, "w", ("w", path)):
+        if not decisions.flag(number >= 0, "w", ("w", path)):
             return ABSENT
         node = 1
         for shift in range((PALETTE - 1).bit_length() - 1, -1, -1):
-            node = node << 1 | flag(max(number, 0) >> shift & 1, ("w", path, node))
+            node = node << 1 | decisions.flag(max(number, 0) >> shift & 1, ("w", path, node))
         if node - PALETTE >= len(palette):
             raise WireError(f"decode hop: value {node - PALETTE} of {len(palette)} is named at {path:.200}")
-        self.charge(len(cbor.encode(palette[node - PALETTE])))
+        self.charge(cbor.encoded_size(palette[node - PALETTE]))
         return palette[node - PALETTE]
 
     def nearest(self, new: Any, bases: list[Any], path: str) -> Any:
@@ -405,19 +406,19 @@ class TreeCoder:
 
     def by_field(self, new: Any, given: dict[str, Any], base: dict[str, Any], path: str, depth: int) -> dict[str, Any]:
         """For each field of the base whether it differs, for each known one whether it is new; then others."""
-        flag, fresh = self.decisions.flag, self.fresh
+        decisions, fresh = self.decisions, self.fresh
         out: dict[str, Any] = {}
         edits = last = 0
         for name in sorted(base, key=name_order):
             item, inner = given.get(name, ABSENT), inside(path, name)
             differs = item is ABSENT or (given is new and cbor.encode(item) != cbor.encode(base[name]))
             few = min(edits, 2)
-            if not flag(differs, ("s", fresh, few), ("s", fresh, inner), ("s", fresh, inner, few)):
-                self.charge(len(name) + len(cbor.encode(base[name])))
+            if not decisions.flag(differs, ("s", fresh, few), ("s", fresh, inner), ("s", fresh, inner, few)):
+                self.charge(len(name) + cbor.encoded_size(base[name]))
                 out[name] = base[name]
                 continue
             edits += 1
-            if not flag(item is ABSENT, ("x", fresh), ("x", inner)):
+            if not decisions.flag(item is ABSENT, ("x", fresh), ("x", inner)):
                 self.charge(len(name))
                 out[name] = self.changed(item, base[name], inner, depth + 1)
         known = self.known(path)
@@ -426,7 +427,7 @@ class TreeCoder:
                 continue
             item, inner = given.get(name, ABSENT), inside(path, name)
             few = min(edits, 2)
-            last = flag(item is not ABSENT, ("+", fresh, few), ("+", fresh, inner), ("+", fresh, inner, last))
+            last = decisions.flag(item is not ABSENT, ("+", fresh, few), ("+", fresh, inner), ("+", fresh, inner, last))
             if last:
                 edits += 1
                 self.charge(len(name))

@@ -191,10 +191,11 @@ def test_more_changes_than_allowed_are_refused_and_not_encoded_so(over: int, mon
 @pytest.mark.parametrize(
     ("count", "bits", "forms"),
     [
-        (1, 0, [MASS]),
+        (1, 0, []),  # where none may be coded one by one, none is
+        (1, 1, [MASS]),
         (1, -30, []),
-        (63, 0, [MODELLED, MASS]),
-        (64, 0, [MASS]),
+        (63, 1, [MODELLED, MASS]),
+        (64, 1, [MASS]),
     ],
 )
 def test_new_records_that_cannot_fit_are_not_tried(count: int, bits: int, forms: list[int]) -> None:

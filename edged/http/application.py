@@ -101,7 +101,8 @@ class Response:
     """A whole answer. own: fields of this one, beside those of `timed` and `shared`, Content-Length among them;
     body: what GET gets (HEAD gets the fields alone); keep: it may be remembered for the same bytes of a request from
     the same identity, as long as `Application.generation()` stays the same and its lease, if it has one, holds;
-    content: for `shared.renewal`, a hash of 64 bits of what `own` and `body` were made of.
+    content: for `shared.renewal`, a hash of 64 bits of what `own` and `body` were made of; common: of the request's
+    fields those alone that `Application.deciding` names decide it, so that it is for clients that differ in others.
     """
 
     status: int
@@ -112,6 +113,7 @@ class Response:
     shared: Shared = NOTHING_SHARED
     lease: Lease | None = None
     content: int = 0
+    common: bool = False
 
     @property
     def fields(self) -> Fields:
@@ -271,7 +273,12 @@ Answer = Response | FileResponse | Stream | Held | InThread | ByTask
 
 
 class Application:
-    """Whoever answers. Every method but `websocket` is called on the server's thread, and must not block it."""
+    """Whoever answers. Every method but `websocket` is called on the server's thread, and must not block it.
+
+    deciding: names of the request's fields that decide a `common` Response; none where there are no such answers.
+    """
+
+    deciding: frozenset[bytes] = frozenset()
 
     def identify(self, peer: Peer) -> Identity:
         """Who asks on a connection of `peer`. Equal identities share remembered answers."""

@@ -9,12 +9,14 @@ from typing import Any
 from edged.errors import RequestError
 from edged.http.application import Answer, Application, InThread, OnWebSocket
 from edged.http.request import Request, is_origin_form, split_target
-from edged.serve.answers.respond import Service
+from edged.serve.answers.respond import DECIDING, Service
 from edged.serve.answers.routes import answer, is_own, may_be_slow
 
 
 class Api(Application):
     """The API alone."""
+
+    deciding = DECIDING
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -33,6 +35,8 @@ class Api(Application):
 
 class Apps(Application):
     """The API, and `others` for every other path: those know nothing of hosts and web pages, so that is judged here."""
+
+    deciding = DECIDING
 
     def __init__(self, api: Api, others: Application) -> None:
         self.api = api

@@ -81,7 +81,7 @@ def test_the_fields_of_requests_are_counted_with_all_their_objects() -> None:
         before = tracemalloc.get_traced_memory()[0]
         fields = [(b"x-field-%d" % number, b"value of some length %d" % number) for number in range(20)]
         place = b"\r\n".join(b"%b: %b" % field for field in fields)
-        section = FieldSection(bytes(6), place, fields, False)
+        section = FieldSection(bytes(6), bytes(6), place, fields, False)
         taken = tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()

@@ -50,7 +50,7 @@ class LaneAnswers:
         self.clock = clock
         self.meter = meter
         self.limits = limits
-        self.memory = AnswerMemory(limits.memory_bytes, meter)
+        self.memory = AnswerMemory(limits.memory_bytes, meter, application.deciding)
 
     def renew(self, generation: int) -> None:
         """Before each batch of requests."""
@@ -81,9 +81,13 @@ class LaneAnswers:
                     return None
                 raw = inbox[:end]
             connection.head_since = 0.0
-            found = self.memory.recall(connection, raw)
+            if head is None:
+                head = read_head(raw)
+                found = self.memory.recall_common(connection, head, raw)
+            else:
+                found = self.memory.recall(connection, raw)
             if found is None:
-                return self.find(connection, raw, read_head(raw) if head is None else head, now)
+                return self.find(connection, raw, head, now)
         except HeadError as fault:
             return self.refuse(connection, fault)
         connection.inbox = inbox[len(raw) :]

@@ -48,17 +48,19 @@ class Event(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldSection:
-    """The fields of a request, judged once. name: by which answers to requests with them are remembered; tail: what
-    those end with, from the version on; close: whether the connection ends after the answer.
+    """The fields of a request, judged once. name: by which answers to requests with them are remembered; common: the
+    same of those that a few of the fields decide; tail: what such requests end with, from the version on; close:
+    whether the connection ends after the answer.
     """
 
     name: bytes
+    common: bytes
     tail: bytes
     fields: Sequence[tuple[bytes, bytes]]
     close: bool
 
 
-NO_SECTION = FieldSection(bytes(6), b"\0", (), False)  # under its name nothing is remembered
+NO_SECTION = FieldSection(bytes(6), bytes(6), b"\0", (), False)  # under its name nothing is remembered
 
 
 @dataclass(slots=True)
@@ -118,9 +120,9 @@ Doing = StreamUnderWay | HeldRequest | ThreadWork | FileUnderWay | LaneClient | 
 
 class LaneConnection:
     """partition: four bytes before each of its requests in the memory, the same only for the same identity by the
-    same kind of listener; section: the fields of its latest request, where they were asked with before. doing: the
-    details of its state. outbox: bytes that the kernel did not take, of
-    outbox_bytes that are held; blocked_at: since when, blocked_read: how many went out since. progress_at:
+    same kind of listener; section: the fields of its latest request, where they were asked with before; unknown: a hash
+    of those of its latest that were not, or 0. doing: the details of its state. outbox: bytes that the kernel did not
+    take, of outbox_bytes that are held; blocked_at: since when, blocked_read: how many went out since. progress_at:
     when it last got on (the lane's clock); head_since: when the first byte of a head came that is not whole yet, or 0.
     """
 
@@ -145,6 +147,7 @@ class LaneConnection:
         "section",
         "sock",
         "state",
+        "unknown",
         "who",
         "woken",
     )
@@ -156,6 +159,7 @@ class LaneConnection:
         self.who = who
         self.partition = partition
         self.section = NO_SECTION
+        self.unknown = 0
         self.state = LaneState.READING
         self.doing: Doing | None = None
         self.inbox = b""

@@ -1,8 +1,9 @@
 """What the lane remembers: bytes of requests to bytes of answers. No socket here, and no clock.
 
 An answer depends on the request's bytes, the identity, the kind of listener, what is served and the time. The first
-three are the key: a name for identity, listener and all fields of the request together, and its first line. What the
-time says is put in anew each second. At another generation of what is served an answer is given again only where the
+three are the key: a name for identity, listener and fields of the request together, and its first line. The fields are
+all of them, or those alone that decide the answer, where whoever answers has said so. What the time says is put in anew
+each second. At another generation of what is served an answer is given again only where the
 application knows that it is the same still (`Shared.renewal`): it is asked once for each, when that is next wanted.
 """
 
@@ -17,7 +18,7 @@ from edged.http.application import Lease, Response, Shared, TimedFields
 from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.head import RequestHead
 from edged.http.lane.connection import FieldSection, LaneConnection
-from edged.http.memory import OBJECT_BYTES, Memo
+from edged.http.memory import OBJECT_BYTES, Memo, size_of_bytes
 from edged.http.meter import Meter
 
 # The first line of a request that is remembered. With fields that were accepted beside another such line, it is a whole
@@ -25,6 +26,7 @@ from edged.http.meter import Meter
 LINE = re.compile(rb"(GET|HEAD) (/[!\x22$-~]*)")
 VERSION = b" HTTP/1.1"
 SECTIONS_SHIFT = 5  # a thirty-second of the memory is for the fields of requests
+NAMES_SHIFT = 7  # and a hundred-and-twenty-eighth for those of them that decide answers
 NAME_BYTES = 6
 CONTENT = slice(1, 9)
 REST = 9  # where behind number and content what follows the opening begins
@@ -50,19 +52,24 @@ class LeasedAnswer:
 
 
 class AnswerMemory:
-    """At most `memory_bytes`. meter: counts what is recalled, once `count` is called.
+    """At most `memory_bytes`. meter: counts what is recalled, once `count` is called; deciding: names of the fields
+    that decide common answers.
 
     answers: name and first line to the number of an opening in one byte, eight of what its renewal knows the content
     by, and what follows the opening. Bytes alone, but for leased answers: they refer to nothing, so the garbage
     collector never goes through what is remembered.
     """
 
-    def __init__(self, memory_bytes: int, meter: Meter) -> None:
+    def __init__(self, memory_bytes: int, meter: Meter, deciding: frozenset[bytes] = frozenset()) -> None:
         self.meter = meter
-        sections_bytes = memory_bytes >> SECTIONS_SHIFT
+        self.deciding = deciding
+        sections_bytes, names_bytes = memory_bytes >> SECTIONS_SHIFT, memory_bytes >> NAMES_SHIFT
+        self.names: Memo[bytes, bytes] = Memo(names_bytes, size_of_bytes)
         self.sections: Memo[bytes, FieldSection] = Memo(sections_bytes, size_of_section)
         self.last_name = 0
-        self.answers: Memo[bytes, bytes | LeasedAnswer] = Memo(memory_bytes - sections_bytes, size_of_answer)
+        self.answers: Memo[bytes, bytes | LeasedAnswer] = Memo(
+            memory_bytes - sections_bytes - names_bytes, size_of_answer
+        )
         self.partitions: dict[tuple[Identity, bool], bytes] = {}
         self.openings: list[Opening] = []
         self.opening_bytes: list[bytes] = []  # of each: status line, timed and shared fields; none of those gone by
@@ -75,7 +82,7 @@ class AnswerMemory:
 
     @property
     def used_bytes(self) -> int:
-        return self.answers.used_bytes + self.sections.used_bytes
+        return self.answers.used_bytes + self.sections.used_bytes + self.names.used_bytes
 
     def partition_of(self, who: Identity, unix: bool) -> bytes:
         """Four bytes before each key, the same only for the same identity and kind of listener."""
@@ -120,10 +127,39 @@ class AnswerMemory:
             if found is None:
                 return None
             section = found
-        key = section.name + raw[: -len(section.tail)]
+        line = raw[: -len(section.tail)]
+        key = section.common + line
+        known = self.answers.entries.get(key)
+        if known is None:
+            key = section.name + line
+            known = self.answers.entries.get(key)
+            if known is None:
+                return None
+        connection.closing = section.close
+        return self.give(key, known)
+
+    def recall_common(self, connection: LaneConnection, head: RequestHead, raw: bytes) -> bytes | None:
+        """The remembered answer to a request of which those fields were seen before that decide it. Once all of them
+        come again on a connection they are learnt, so that fields that never come again push none out.
+        """
+        if head.body or head.expects or not self.deciding:
+            return None
+        name = self.names.entries.get(self.deciders(connection.partition, head))
+        if name is None or head.version != "1.1":
+            return None
+        key = b"%b%b %b" % (name, head.method, head.target)
         known = self.answers.entries.get(key)
         if known is None:
             return None
+        mark = hash(raw[raw.find(b"\r\n") :])
+        if mark == connection.unknown:
+            self.learn(connection, head, raw)
+        connection.unknown = mark
+        connection.closing = not head.keep_alive
+        return self.give(key, known)
+
+    def give(self, key: bytes, known: bytes | LeasedAnswer) -> bytes | None:
+        """A remembered answer as it goes out; None where it holds no longer."""
         if isinstance(known, LeasedAnswer):
             if not known.lease.holds():
                 self.answers.drop(key)
@@ -139,7 +175,6 @@ class AnswerMemory:
             opening = self.opening_bytes[number]
         self.hits[number] += 1
         self.has_hits = True
-        connection.closing = section.close
         return opening + known[REST:]
 
     def section_of(self, connection: LaneConnection, raw: bytes) -> FieldSection | None:
@@ -188,7 +223,7 @@ class AnswerMemory:
         own = join_fields(found.own + CLOSE if close else found.own)
         rest = b"%b\r\n%b" % (own, b"" if head.method == b"HEAD" else found.body)
         if found.keep and raw:
-            key = self.key_of(connection, head, raw)
+            key = self.key_of(connection, head, raw, found.common)
             if key:
                 content = found.content.to_bytes(8, "big", signed=True) if found.content else NO_CONTENT
                 data = b"%c%b%b" % (number, content, rest)
@@ -196,19 +231,41 @@ class AnswerMemory:
                 self.meter.memo_bytes = self.used_bytes
         return self.opening_bytes[number] + rest
 
-    def key_of(self, connection: LaneConnection, head: RequestHead, raw: bytes) -> bytes:
+    def key_of(self, connection: LaneConnection, head: RequestHead, raw: bytes, common: bool) -> bytes:
         """Where the answer to `raw` is remembered, under a new name where its fields are new; empty where it is not."""
-        section = self.section_of(connection, raw)
-        if section is None:
-            tail = raw[max(raw.find(b"\r\n") - len(VERSION), 0) :]
-            if not tail.startswith(VERSION):
-                return b""
-            self.last_name += 1  # never used again: what was remembered under a forgotten one is never found
-            name = self.last_name.to_bytes(NAME_BYTES, "big")
-            section = connection.section = FieldSection(name, tail, head.fields, not head.keep_alive)
-            self.sections.put(connection.partition + tail, section)
+        section = self.section_of(connection, raw) or self.learn(connection, head, raw)
         end = len(raw) - len(section.tail)
-        return section.name + raw[:end] if LINE.fullmatch(raw, 0, end) else b""
+        if not section.tail.startswith(VERSION) or not LINE.fullmatch(raw, 0, end):
+            return b""
+        return (section.common if common else section.name) + raw[:end]
+
+    def learn(self, connection: LaneConnection, head: RequestHead, raw: bytes) -> FieldSection:
+        """The fields of a request, remembered if they are of HTTP/1.1."""
+        tail = raw[max(raw.find(b"\r\n") - len(VERSION), 0) :]
+        name = common = self.new_name()
+        if self.deciding:
+            deciders = self.deciders(connection.partition, head)
+            found = self.names.get(deciders)
+            if found is None:
+                common = self.new_name()
+                self.names.put(deciders, common)
+            else:
+                common = found
+        section = FieldSection(name, common, tail, head.fields, not head.keep_alive)
+        if tail.startswith(VERSION):
+            connection.section = section
+            self.sections.put(connection.partition + tail, section)
+        return section
+
+    def new_name(self) -> bytes:
+        """One that was never used: what was remembered under a forgotten one is never found."""
+        self.last_name += 1
+        return self.last_name.to_bytes(NAME_BYTES, "big")
+
+    def deciders(self, partition: bytes, head: RequestHead) -> bytes:
+        """Those fields of a request that decide common answers, and whether the connection goes on."""
+        fields = [b"%b:%b\n" % field for field in head.fields if field[0] in self.deciding]
+        return b"%b%d%b" % (partition, head.keep_alive, b"".join(fields))
 
     def number_of(self, opening: Opening) -> int:
         """The number of an opening, a new one where it is new. With more of them than one byte can name, everything
@@ -237,7 +294,7 @@ def opening_of(status: int, timed: TimedFields, now: float) -> bytes:
 
 def size_of_section(place: bytes, section: FieldSection) -> int:
     """What the fields of a request take: their bytes, twice, and again as fields, each a tuple of two."""
-    return 3 * len(place) + len(section.fields) * (2 * OBJECT_BYTES + 72) + 4 * OBJECT_BYTES + 200
+    return 3 * len(place) + len(section.fields) * (2 * OBJECT_BYTES + 72) + 5 * OBJECT_BYTES + 200
 
 
 def size_of_answer(key: bytes, value: bytes | LeasedAnswer) -> int:

@@ -35,6 +35,10 @@ EXPOSED = (
 )
 # Cache-Control is what polyfills of EventSource send.
 ACCEPTED = b"Accept, Authorization, Cache-Control, If-None-Match, Last-Event-ID"
+# The fields of a request that anything here looks at: no other decides an answer.
+DECIDING = frozenset(
+    {b"accept", b"accept-encoding", b"available-dictionary", b"host", b"if-none-match", b"last-event-id", b"origin"}
+)
 
 State = Literal["fresh", "stale", "expired"]
 
@@ -172,12 +176,12 @@ def respond(
     renewing = service if content else None
     if known is not None and names_tag(known, tag.encode()):
         shared = shared_fields(Representation(None, coding, vary, cors, kept.cache), read_from(view), renewing)
-        return Response(304, own, b"", timed, kept.keep, shared, content=content)
+        return Response(304, own, b"", timed, kept.keep, shared, content=content, common=True)
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
     shared = shared_fields(Representation(form, coding, vary, cors, kept.cache), read_from(view), renewing)
-    return Response(200, own, body, timed, kept.keep, shared, content=content)
+    return Response(200, own, body, timed, kept.keep, shared, content=content, common=True)
 
 
 class Representation(NamedTuple):

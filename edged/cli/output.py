@@ -10,9 +10,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
+from itertools import islice
 from typing import Any
 
 from edged.progress import Watch, unwatched
@@ -55,6 +56,14 @@ def discard_output() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """In blocks, so that a million keys neither wait for the last one nor cost a system call each."""
+    lines = iter(lines)
+    while block := list(islice(lines, 1000)):
+        sys.stdout.write("\n".join(block) + "\n")
+    sys.stdout.flush()
 
 
 @contextmanager

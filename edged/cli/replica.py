@@ -1,12 +1,10 @@
-"""`edged get`, `ls`, `search` and `verify`: read a replica on disk, whether a daemon runs or not."""
+"""`edged get`, `ls`, `search`, `types` and `verify`: read a replica on disk, whether a daemon runs or not."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +12,10 @@ import cbor2
 
 import edged
 from edged.cli.output import add_json_flag, emit, positive, progress, table
-from edged.errors import StoreError
+from edged.cli.questions import add_questions, answer_question, is_question, items_of, print_items
+from edged.errors import QueryError, StoreError
 from edged.replica.reader import Dataset, Replica
-from edged.replica.view import View
+from edged.replica.view import Match, View
 from edged.units import size_text
 
 if TYPE_CHECKING:
@@ -28,6 +27,7 @@ REMEDY = "mend it by `edged sync` or, where the daemon runs, by `systemctl reloa
 def add_commands(commands: Any) -> None:
     get = commands.add_parser("get", help="one record from a replica on disk", description=get_command.__doc__)
     add_place(get, "dataset", "collection", "key")
+    get.add_argument("--expand", default="", metavar="PATHS", help="put records in the place of the keys there")
     get.set_defaults(run=get_command)
 
     ls = commands.add_parser("ls", help="datasets, collections or keys of a replica", description=ls_command.__doc__)
@@ -36,12 +36,19 @@ def add_commands(commands: Any) -> None:
     ls.add_argument("collection", nargs="?", metavar="COLLECTION")
     ls.add_argument("--prefix", default="", metavar="P", help="only keys that begin with P")
     ls.add_argument("--limit", type=positive, default=None, metavar="N", help="at most N keys")
+    add_questions(ls)
     ls.set_defaults(run=ls_command)
 
     search = commands.add_parser("search", help="search the declared text fields", description=search_command.__doc__)
     add_place(search, "dataset", "collection", "text")
     search.add_argument("--limit", type=positive, default=20, metavar="N", help="at most N records (default 20)")
+    add_questions(search)
     search.set_defaults(run=search_command)
+
+    types = commands.add_parser("types", help="types of what collections hold", description=types_command.__doc__)
+    add_place(types, "dataset")
+    types.add_argument("--json-schema", action="store_true", help="print JSON Schema instead of TypeScript")
+    types.set_defaults(run=types_command)
 
     verify = commands.add_parser("verify", help="audit a whole replica", description=verify_command.__doc__)
     add_place(verify)
@@ -83,7 +90,7 @@ def get_command(args: argparse.Namespace) -> int:
             raise StoreError(
                 f"{args.data_dir}: {args.dataset}/{args.collection} {args.key!r} {gone} at version {view.version}"
             )
-        value = cbor2.loads(raw)
+        value = view.expanded(cbor2.loads(raw), view.references(args.collection, args.expand))
     emit(args, value, json.dumps(value, ensure_ascii=False, indent=2))
     return 0
 
@@ -95,20 +102,16 @@ def ls_command(args: argparse.Namespace) -> int:
             return list_datasets(args, replica)
         if args.collection is None:
             return list_collections(args, dataset_of(replica, args))
-        keys = (key for key, _ in view_of(replica, args).scan(args.collection, prefix=args.prefix, limit=args.limit))
-        if args.json:
-            emit(args, list(keys), "")
-        else:
-            write_lines(keys)
+        view = view_of(replica, args)
+        if is_question(args):
+            if args.prefix:
+                raise QueryError(
+                    "--prefix does not go together with conditions, orders and counts; leave one of them out"
+                )
+            return answer_question(args, view)
+        found = (Match(*pair) for pair in view.scan(args.collection, prefix=args.prefix, limit=args.limit))
+        print_items(args, items_of(args, view, found, {}))
     return 0
-
-
-def write_lines(lines: Iterable[str]) -> None:
-    """In blocks, so that a million keys neither wait for the last one nor cost a system call each."""
-    lines = iter(lines)
-    while block := list(islice(lines, 1000)):
-        sys.stdout.write("\n".join(block) + "\n")
-    sys.stdout.flush()
 
 
 def list_datasets(args: argparse.Namespace, replica: Replica) -> int:
@@ -133,11 +136,33 @@ def list_collections(args: argparse.Namespace, dataset: Dataset) -> int:
 
 
 def search_command(args: argparse.Namespace) -> int:
-    """Search the text fields that the dataset declares, best first."""
+    """Search the text fields that the dataset declares, best first, within conditions."""
+    args.values = args.values or args.json
     with edged.open(args.data_dir) as replica:
-        found = view_of(replica, args).search(args.collection, args.text, limit=args.limit)
-        items = [{"key": key, "value": cbor2.loads(raw)} for key, raw in found]
-    emit(args, items, "\n".join(str(item["key"]) for item in items) or "nothing found")
+        return answer_question(args, view_of(replica, args))
+
+
+def types_command(args: argparse.Namespace) -> int:
+    """Print TypeScript, or JSON Schema, of what the collections of a dataset hold, from all of its records."""
+    from edged.replica.recordtypes import Seen, json_schema, typescript
+
+    with edged.open(args.data_dir) as replica, progress(args) as watch:
+        view = dataset_of(replica, args).view()
+        seen, done, total = {}, 0, sum(view.collections.values())
+        for collection in sorted(view.collections):
+            found = seen[collection] = Seen()
+            for _, raw in view.scan(collection):
+                found.add(cbor2.loads(raw))
+                done += 1
+                if done % 1000 == 0:
+                    watch("records", done, total)
+    if args.json_schema:
+        document = json_schema(args.dataset, view.version, seen)
+        emit(args, document, json.dumps(document, ensure_ascii=False, indent=2))
+        return 0
+    refs = {name: item.refs for name, item in view.schema.collections.items()}
+    text = typescript(args.dataset, view.version, seen, refs)
+    emit(args, {"typescript": text}, text.rstrip("\n"))
     return 0
 
 

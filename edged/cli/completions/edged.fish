@@ -50,8 +50,8 @@ function _shtab_edged_using
   test "$_shtab_edged_cmdpath" = "$argv"
 end
 
-set -g _shtab_edged_commands demo run check sync status pin unpin get ls search verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin serve' doctor completion
-set -g _shtab_edged_opts_with_value --admin-port --bind --collection --config --dataset --diff --dir --group --key --limit --message --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait
+set -g _shtab_edged_commands demo run check sync status pin unpin get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin serve' doctor completion
+set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --expand --facets --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait --where
 
 complete -c edged -e
 complete -c edged -f
@@ -93,18 +93,46 @@ complete -c edged -n '_shtab_edged_using unpin' -l json -d 'print one JSON docum
 complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a get -d 'Print one record'"'"'s value as JSON.'
 complete -c edged -n '_shtab_edged_using get' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using get' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using get' -l expand -x -d 'put records in the place of the keys there'
 complete -c edged -n '_shtab_edged_using get; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d DATA_DIR
 complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a ls -d 'List the datasets, the collections of one, or the keys of a collection.'
 complete -c edged -n '_shtab_edged_using ls' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using ls' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using ls' -l prefix -x -d 'only keys that begin with P'
 complete -c edged -n '_shtab_edged_using ls' -l limit -x -d 'at most N keys'
+complete -c edged -n '_shtab_edged_using ls' -l where -x -d 'a condition; again for any of several values; FIELD.gte=, .gt=, .lte=, .lt= for a range'
+complete -c edged -n '_shtab_edged_using ls' -l order -x -d 'sort by a field with a declared order; --order=-FIELD for the greatest first'
+complete -c edged -n '_shtab_edged_using ls' -l at -x -d 'what the declared interval holds then: seconds since 1970, RFC 3339, or now'
+complete -c edged -n '_shtab_edged_using ls' -l from -x -d 'what has a time in common with those from TIME on'
+complete -c edged -n '_shtab_edged_using ls' -l to -x -d 'what has a time in common with those before TIME'
+complete -c edged -n '_shtab_edged_using ls' -l group -x -d 'by the values of a field with an index; --limit counts within each'
+complete -c edged -n '_shtab_edged_using ls' -l distinct -x -d 'of each value of a field with an index the first record only'
+complete -c edged -n '_shtab_edged_using ls' -l count -d 'print how many records there are instead'
+complete -c edged -n '_shtab_edged_using ls' -l facets -x -d 'print how many records have each value of these fields instead'
+complete -c edged -n '_shtab_edged_using ls' -l values -d 'print the values too, a record a line'
+complete -c edged -n '_shtab_edged_using ls' -l expand -x -d 'print the values, with records in the place of the keys there'
 complete -c edged -n '_shtab_edged_using ls; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d DATA_DIR
-complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a search -d 'Search the text fields that the dataset declares, best first.'
+complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a search -d 'Search the text fields that the dataset declares, best first, within conditions.'
 complete -c edged -n '_shtab_edged_using search' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using search' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using search' -l limit -x -d 'at most N records (default 20)'
+complete -c edged -n '_shtab_edged_using search' -l where -x -d 'a condition; again for any of several values; FIELD.gte=, .gt=, .lte=, .lt= for a range'
+complete -c edged -n '_shtab_edged_using search' -l order -x -d 'sort by a field with a declared order; --order=-FIELD for the greatest first'
+complete -c edged -n '_shtab_edged_using search' -l at -x -d 'what the declared interval holds then: seconds since 1970, RFC 3339, or now'
+complete -c edged -n '_shtab_edged_using search' -l from -x -d 'what has a time in common with those from TIME on'
+complete -c edged -n '_shtab_edged_using search' -l to -x -d 'what has a time in common with those before TIME'
+complete -c edged -n '_shtab_edged_using search' -l group -x -d 'by the values of a field with an index; --limit counts within each'
+complete -c edged -n '_shtab_edged_using search' -l distinct -x -d 'of each value of a field with an index the first record only'
+complete -c edged -n '_shtab_edged_using search' -l count -d 'print how many records there are instead'
+complete -c edged -n '_shtab_edged_using search' -l facets -x -d 'print how many records have each value of these fields instead'
+complete -c edged -n '_shtab_edged_using search' -l values -d 'print the values too, a record a line'
+complete -c edged -n '_shtab_edged_using search' -l expand -x -d 'print the values, with records in the place of the keys there'
 complete -c edged -n '_shtab_edged_using search; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d DATA_DIR
+complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a types -d 'Print TypeScript, or JSON Schema, of what the collections of a dataset hold, from all of its records.'
+complete -c edged -n '_shtab_edged_using types' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using types' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using types' -l json-schema -d 'print JSON Schema instead of TypeScript'
+complete -c edged -n '_shtab_edged_using types; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d DATA_DIR
 complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a verify -d 'Audit every file and record of a replica against its signed head. Exit code 3 names what is wrong. It writes nothing: `edged sync` mends what it finds, or the daemon when told to look (`systemctl reload edged`).'
 complete -c edged -n '_shtab_edged_using verify' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using verify' -l json -d 'print one JSON document instead of text'

@@ -21,9 +21,10 @@ _shtab_edged_commands() {
     origin:'make a feed, publish to it, serve it'
     pin:'Hold a dataset at VERSION until `edged unpin`; takedowns still apply. It survives restarts.'
     run:'Sync and serve until SIGTERM or Ctrl-C. Logs go to standard error; with --json each line is a JSON object, and a document on standard output says where it answers.'
-    search:'Search the text fields that the dataset declares, best first.'
+    search:'Search the text fields that the dataset declares, best first, within conditions.'
     status:'Versions, freshness, what was transferred and written, and the last error, of each dataset; the proxy, and what all of it takes. Without a configuration the default address is asked.'
     sync:'One synchronisation of every dataset, then exit: for firmware builds, timers and a first look.'
+    types:'Print TypeScript, or JSON Schema, of what the collections of a dataset hold, from all of its records.'
     unpin:'let a pinned daemon follow the origin again'
     verify:'Audit every file and record of a replica against its signed head. Exit code 3 names what is wrong. It writes nothing: `edged sync` mends what it finds, or the daemon when told to look (`systemctl reload edged`).'
   )
@@ -179,6 +180,7 @@ _shtab_edged_doctor_defaults_added=0
 _shtab_edged_get_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document instead of text]"
+  "--expand[put records in the place of the keys there]:PATHS:"
   ":DATA_DIR:_files"
   ":DATASET:"
   ":COLLECTION:"
@@ -193,6 +195,17 @@ _shtab_edged_ls_options=(
   "--json[print one JSON document instead of text]"
   "--prefix[only keys that begin with P]:P:"
   "--limit[at most N keys]:N:"
+  "*--where[a condition\; again for any of several values\; FIELD.gte\=, .gt\=, .lte\=, .lt\= for a range]:FIELD=VALUE:"
+  "--order[sort by a field with a declared order\; --order\=-FIELD for the greatest first]:FIELD:"
+  "--at[what the declared interval holds then\: seconds since 1970, RFC 3339, or now]:TIME:"
+  "--from[what has a time in common with those from TIME on]:TIME:"
+  "--to[what has a time in common with those before TIME]:TIME:"
+  "--group[by the values of a field with an index\; --limit counts within each]:FIELD:"
+  "--distinct[of each value of a field with an index the first record only]:FIELD:"
+  "--count[print how many records there are instead]"
+  "--facets[print how many records have each value of these fields instead]:FIELDS:"
+  "--values[print the values too, a record a line]"
+  "--expand[print the values, with records in the place of the keys there]:PATHS:"
   ":DATA_DIR:_files"
   ":DATASET:"
   ":COLLECTION:"
@@ -391,6 +404,17 @@ _shtab_edged_search_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document instead of text]"
   "--limit[at most N records (default 20)]:N:"
+  "*--where[a condition\; again for any of several values\; FIELD.gte\=, .gt\=, .lte\=, .lt\= for a range]:FIELD=VALUE:"
+  "--order[sort by a field with a declared order\; --order\=-FIELD for the greatest first]:FIELD:"
+  "--at[what the declared interval holds then\: seconds since 1970, RFC 3339, or now]:TIME:"
+  "--from[what has a time in common with those from TIME on]:TIME:"
+  "--to[what has a time in common with those before TIME]:TIME:"
+  "--group[by the values of a field with an index\; --limit counts within each]:FIELD:"
+  "--distinct[of each value of a field with an index the first record only]:FIELD:"
+  "--count[print how many records there are instead]"
+  "--facets[print how many records have each value of these fields instead]:FIELDS:"
+  "--values[print the values too, a record a line]"
+  "--expand[print the values, with records in the place of the keys there]:PATHS:"
   ":DATA_DIR:_files"
   ":DATASET:"
   ":COLLECTION:"
@@ -418,6 +442,17 @@ _shtab_edged_sync_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_sync_defaults_added=0
+
+_shtab_edged_types_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--json[print one JSON document instead of text]"
+  "--json-schema[print JSON Schema instead of TypeScript]"
+  ":DATA_DIR:_files"
+  ":DATASET:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_types_defaults_added=0
 
 _shtab_edged_unpin_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -471,6 +506,7 @@ _shtab_edged() {
         search) _arguments -C -s $_shtab_edged_search_options ;;
         status) _arguments -C -s $_shtab_edged_status_options ;;
         sync) _arguments -C -s $_shtab_edged_sync_options ;;
+        types) _arguments -C -s $_shtab_edged_types_options ;;
         unpin) _arguments -C -s $_shtab_edged_unpin_options ;;
         verify) _arguments -C -s $_shtab_edged_verify_options ;;
       esac

@@ -97,8 +97,8 @@ def items_of(args: argparse.Namespace, view: View, found: Iterator[Match], more:
 
 
 def print_items(args: argparse.Namespace, items: Iterator[Item]) -> None:
-    first = next(items, None)
-    if first is None and not args.json and getattr(args, "text", ""):
+    first, words = next(items, None), str(getattr(args, "text", ""))
+    if first is None and not args.json and words:
         print("nothing found")
         return
     items = chain([] if first is None else [first], items)

@@ -111,6 +111,14 @@ def test_emergencies_are_not_held_up_by_validators(publisher: Publisher) -> None
         ('[collections.t]\nvalid = ["from"]\n', "line 2: collections.t.valid: expected two fields"),
         ('[collections.t]\nvalid = ["from", "from"]\n', "expected two fields"),
         ('[collections.t]\nrank = "votes"\n', "line 2: collections.t.rank: orders what a search finds"),
+        ('[collections.r]\nrefs = { items = "../x" }\n', "line 2: collections.r.refs.items: not a name"),
+        ('[collections.r]\nrefs = { a = "t", "a.b" = "t" }\n', "lies in 'a', which holds keys itself"),
+        ('[views.tv.r]\nexpand = ["items"]\n', "line 2: views.tv.r.expand: expand=items: r declares no reference"),
+        (
+            '[collections.r]\nrefs = { a = "r" }\n[views.tv.r]\nexpand = ["a.a.a"]\n',
+            "views.tv.r.expand: expand=a.a: leads further than 2 levels",
+        ),
+        ("[views.tv.r]\nlimit = { items = -1 }\n", "views.tv.r.limit"),
         ('[validate.titles]\ntypes = { n = "float" }\n', "'float' is not of string number integer"),
         ("[validate.titles]\nmin_count = 5\nmax_count = 4\n", "line 3: validate.titles.max_count: is less than"),
         ('[validate.titles]\nmax_change = "lots"\n', "max_change"),
@@ -138,6 +146,11 @@ order = ["year"]
 interval = ["start", "end"]
 valid = ["available.from", "available.until"]
 rank = "votes"
+[collections.rows]
+refs = { "items" = "titles" }
+[views.tv.rows]
+expand = ["items"]
+limit = { items = 20 }
 [slices.region-br]
 where = { region = ["BR", "*"] }
 [views.stb-basic.titles]
@@ -155,7 +168,10 @@ max_change = "50%"
     assert rules.collections["titles"].index == ["year", "genres"]
     publisher.publish("catalog", records(3))
     device = Device(publisher.path, "catalog")
-    told = device.chain(device.head()).schema.collections["titles"]
+    schema = device.chain(device.head()).schema
+    assert schema.collections["rows"].refs == {"items": "titles"}
+    assert (schema.views["tv"]["rows"].expand, schema.views["tv"]["rows"].limit) == (("items",), {"items": 20})
+    told = schema.collections["titles"]
     assert (told.order, told.interval) == (("year",), ("start", "end"))
     assert (told.valid, told.rank) == (("available.from", "available.until"), "votes")
 

@@ -16,7 +16,8 @@ from edged.errors import QueryError
 from edged.replica.indexes.terms import value_of
 from edged.replica.layers.asked import Asked
 from edged.replica.layers.query import Tally
-from edged.replica.view import Match, View
+from edged.replica.finds import Match
+from edged.replica.view import View
 
 Item = dict[str, Any]
 

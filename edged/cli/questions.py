@@ -13,10 +13,10 @@ import cbor2
 
 from edged.cli.output import emit, table, write_lines
 from edged.errors import QueryError
+from edged.replica.finds import Match
 from edged.replica.indexes.terms import value_of
 from edged.replica.layers.asked import Asked
 from edged.replica.layers.query import Tally
-from edged.replica.finds import Match
 from edged.replica.view import View
 
 Item = dict[str, Any]

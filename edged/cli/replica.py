@@ -14,8 +14,8 @@ import edged
 from edged.cli.output import add_json_flag, emit, positive, progress, table
 from edged.cli.questions import add_questions, answer_question, is_question, items_of, print_items
 from edged.errors import QueryError, StoreError
-from edged.replica.reader import Dataset, Replica
 from edged.replica.finds import Match
+from edged.replica.reader import Dataset, Replica
 from edged.replica.view import View
 from edged.units import size_text
 

@@ -20,7 +20,7 @@ import zstandard
 from edged.errors import DamageError
 from edged.feed.cbor import encode_record
 from edged.http.application import InThread, Response
-from edged.serve.answers import large
+from edged.serve.answers import large, lists
 from edged.serve.answers.large import WHOLE_BYTES
 from edged.serve.answers.respond import Service
 from edged.serve.apps import Api
@@ -207,6 +207,69 @@ def whole(dataset: MemoryDataset) -> Response:
     found = ask_any(make_service({"catalog": dataset}), CHANGES)
     assert isinstance(found, Response)
     return found
+
+
+# --- lists and batches ----------------------------------------------------------------------------------------------
+
+KEYS = ",".join(f"k{n:05}" for n in [*range(300), 9999, 7])
+LISTS = [
+    "/v1/catalog/titles?limit=400",
+    "/v1/catalog/titles?limit=400&after=k00100&fields=title",
+    "/v1/catalog/titles?limit=30&q=film&count=1",
+    f"/v1/catalog/titles?keys={KEYS}",
+    f"/v1/catalog/titles?keys={KEYS}&fields=title",
+]
+
+
+def whole_up_to(size: int, patch: pytest.MonkeyPatch) -> None:
+    for module in (large, lists):
+        patch.setattr(module, "WHOLE_BYTES", size)
+
+
+@pytest.mark.parametrize("media", MEDIA)
+@pytest.mark.parametrize("target", LISTS)
+async def test_lists_in_pieces_are_those_made_whole(
+    served: Served, target: str, media: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Ask(target, fields=[("accept", media)])
+    (whole,) = await served.everywhere.ask("h1", asked)
+    assert whole.get("content-length") == str(len(whole.body))
+    whole_up_to(1000, monkeypatch)
+    served.dataset.publish("people", {"a": {"name": "A"}})  # a new version, so that nothing is remembered
+    served.dataset.version -= 1
+    served.dataset.made = None
+    for protocol in PROTOCOLS:
+        (got,) = await served.everywhere.ask(protocol, asked)
+        assert got.body == whole.body, protocol
+        assert got.get("content-length") is None
+        (again,) = await served.everywhere.ask(
+            protocol, Ask(target, fields=[("accept", media), ("if-none-match", str(got.get("etag")))])
+        )
+        assert (again.status, again.body) == (304, b"")
+        names = ("etag", "content-length", "date", "age", "transfer-encoding", "connection")  # clocks of tests differ
+        rest = [[pair for pair in one.fields if pair[0].lower() not in names] for one in (got, whole)]
+        assert sorted(rest[0]) == sorted(rest[1])
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 400)])
+async def test_a_batch_has_its_bound_in_pieces_too(
+    served: Served, more: int, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (whole,) = await served.everywhere.ask("h1", Ask(f"/v1/catalog/titles?keys={KEYS}"))
+    items = len(whole.body) - len(b'{"items":[],"version":1,"next":null}') - KEYS.count(",")
+    whole_up_to(1000, monkeypatch)
+    monkeypatch.setattr(lists, "MAX_ANSWER_BYTES", items - more)
+    served.dataset.publish("people", {"a": {"name": "A"}})
+    (got,) = await served.everywhere.ask("h2", Ask(f"/v1/catalog/titles?keys={KEYS}"))
+    assert got.status == status
+
+
+def test_a_page_holds_no_values_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_up_to(250, monkeypatch)
+    found = [(lists.Listed(f"k{n}", bytes(100)), 100, f"k{n}") for n in range(5)]
+    assert [one.raw for one in lists.bounded(iter(found[:2]), 9).items] == [bytes(100)] * 2
+    page = lists.bounded(iter(found), 9)
+    assert ([one.raw for one in page.items], page.size, page.following) == ([None] * 5, 500, None)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------

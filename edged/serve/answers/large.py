@@ -39,13 +39,14 @@ class Wrapping(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Listing:
     """A body of many items. wrap: what is around and between so many of them; items: gives them, anew at each call;
-    sources: likewise what they are made of, one for each; look: how, the same only where items of the same sources are.
+    sources: likewise what they are made of, one for each, or the items themselves; look: how they are made of it, the
+    same only where items of the same sources are.
     """
 
     wrap: Callable[[int], Wrapping]
     items: Callable[[], Iterator[bytes]]
     sources: Callable[[], Iterator[bytes]]
-    look: str
+    look: str = ""
 
     def whole(self, items: list[bytes]) -> bytes:
         """The body of these items."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote
 
 from edged.errors import RequestError
 from edged.feed import cbor
 from edged.feed.schema import CollectionSchema
-from edged.http.application import Response
+from edged.http.application import InThread, Response
 from edged.http.request import Request, encode, split_target
 from edged.replica.indexes.terms import value_of
+from edged.serve.answers.large import WHOLE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, JSON, LIST_FORMATS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query
-from edged.serve.answers.render import encode_json, is_binary
-from edged.serve.answers.respond import Inquiry, Kept, Service, respond
+from edged.serve.answers.render import Renderer, encode_json, is_binary, item_of
+from edged.serve.answers.respond import Inquiry, Kept, respond
 from edged.serve.answers.shape import Shape
 from edged.serve.catalog import View
 
@@ -29,58 +32,102 @@ MAX_FACET_VALUES = 1000  # of one field, the most frequent
 
 
 class Listed(NamedTuple):
-    """A record of a list. group: (the value that it was found by,), where the list is by groups."""
+    """A record of a list. raw: its value, None where it is to be read again, for there are too many to hold; group:
+    (the value that it was found by,), where the list is by groups.
+    """
 
     key: str
-    raw: bytes
+    raw: bytes | None
     group: tuple[Any, ...] = ()
 
 
 class Page(NamedTuple):
-    """following: the cursor after which the next page begins, None on the last; tally: where it was asked for."""
+    """following: the cursor after which the next page begins, None on the last; size: of all values, in bytes; tally:
+    where it was asked for.
+    """
 
     items: list[Listed]
+    size: int
     following: str | None = None
     tally: Tally | None = None
 
 
-def answer_list(inquiry: Inquiry, view: View, collection: str, query: Query, shape: Shape | None) -> Response:
+def answer_list(
+    inquiry: Inquiry, view: View, collection: str, query: Query, shape: Shape | None
+) -> Response | InThread:
     """A list as asked. Raises RequestError."""
-    service = inquiry.service
     form = choose_format(inquiry.request.get(b"accept"), LIST_FORMATS)
-    binary = is_binary(form)
+    asked = ItemRendering(inquiry.service.renderer, view, collection, is_binary(form), shape)
     if query.keys is not None:
-        items = batch(service, view, collection, query.keys, binary, shape)
-        return respond(inquiry, wrap(items, form, view.version, None, {}), form)
+        return answer_batch(inquiry, asked, query.keys, form)
     if query.facets and form not in (JSON, CBOR):
         raise RequestError(400, f"facets have no place in {form.media}; ask for {JSON.media} or {CBOR.media}")
     page = find(inquiry, view, collection, query)
-    items = []
-    left = MAX_ANSWER_BYTES
-    for key, raw, group in page.items:
-        item = service.renderer.item(view, collection, key, raw, binary, shape)
-        items.append(in_group(item, key, group, binary))
-        left -= len(item)
-        if left < 0 and shape is not None and shape.expand:  # by itself a page has as much as it may have
-            what = f"with the records that they refer to, these are over {MAX_ANSWER_BYTES} bytes"
-            raise RequestError(400, f"{what}; ask for fewer (limit), for some fields, or by a view with a limit")
     links = (link(inquiry.request, page.following),) if page.following is not None else ()
     more = counted(query, page.tally)
     extra = ((b"Edged-Total", b"%d" % more["total"]),) if "total" in more else ()
     kept = Kept(keep=not query.asked.is_of_now, extra=extra)
-    body = wrap(items, form, view.version, page.following, more)
-    return respond(inquiry, body, form, links=links, kept=kept)
+    around = partial(wrap, form, view.version, page.following, more)
+    items = partial(asked.items, page.items, remember=page.size <= WHOLE_BYTES)
+    what = "with the records that they refer to, these"
+    wanted = "ask for fewer (limit), for some fields, or by a view with a limit"
+    expands = shape is not None and shape.expand  # by itself a page has as much as it may have
+    listing = Listing(around, items, partial(bounded_items, items, what, wanted) if expands else items)
+    found = first_items(listing) if page.size <= WHOLE_BYTES else None
+    if found is None:
+        return in_pieces(inquiry, listing, form, links=links, kept=kept)
+    return respond(inquiry, listing.whole(found), form, links=links, kept=kept)
 
 
-def batch(
-    service: Service, view: View, collection: str, keys: Sequence[str], binary: bool, shape: Shape | None
-) -> list[bytes]:
-    """In the order asked for, null where missing or taken down. Raises RequestError where it would be too large."""
+@dataclass(frozen=True, slots=True)
+class ItemRendering:
+    """Of what the items of a list are, and how they look."""
+
+    renderer: Renderer
+    view: View
+    collection: str
+    binary: bool
+    shape: Shape | None
+
+    def items(self, listed: Sequence[Listed], *, remember: bool) -> Iterator[bytes]:
+        make = self.renderer.item if remember else self.renderer.item_once
+        for key, raw, group in listed:
+            value = raw if raw is not None else self.view.get_raw(self.collection, key)
+            assert value is not None  # the view has given it
+            yield in_group(
+                make(self.view, self.collection, key, value, self.binary, self.shape), key, group, self.binary
+            )
+
+    def batch(self, keys: Sequence[str]) -> Iterator[bytes]:
+        """In the order asked for, null where missing or taken down."""
+        make = self.renderer.item_once
+        for key in keys:
+            raw = self.view.get_raw(self.collection, key)
+            if raw is None:
+                yield item_of(key, None, self.binary)
+            else:
+                yield make(self.view, self.collection, key, raw, self.binary, self.shape)
+
+
+def answer_batch(inquiry: Inquiry, asked: ItemRendering, keys: Sequence[str], form: Format) -> Response | InThread:
+    around = partial(wrap, form, asked.view.version, None, {})
+    items = partial(asked.batch, keys)
+    listing = Listing(around, items, partial(bounded_items, items, f"these {len(keys)} records", "ask for fewer"))
     try:
-        return service.renderer.batch(view, collection, keys, binary, shape, MAX_ANSWER_BYTES)
-    except OverflowError as fault:
-        what = f"these {len(keys)} records are over {MAX_ANSWER_BYTES} bytes; ask for fewer"
-        raise RequestError(400, what) from fault
+        found = asked.renderer.batch(asked.view, asked.collection, keys, asked.binary, asked.shape, WHOLE_BYTES)
+    except OverflowError:
+        return in_pieces(inquiry, listing, form)
+    return respond(inquiry, listing.whole(found), form)
+
+
+def bounded_items(items: Callable[[], Iterator[bytes]], what: str, wanted: str) -> Iterator[bytes]:
+    """Raises RequestError 400 where they come to more than MAX_ANSWER_BYTES."""
+    left = MAX_ANSWER_BYTES
+    for item in items():
+        left -= len(item)
+        if left < 0:
+            raise RequestError(400, f"{what} are over {MAX_ANSWER_BYTES} bytes; {wanted}")
+        yield item
 
 
 def find(inquiry: Inquiry, view: View, collection: str, query: Query) -> Page:
@@ -93,23 +140,26 @@ def find(inquiry: Inquiry, view: View, collection: str, query: Query) -> Page:
         page = groups(view.ask_by_group(collection, question, query.group, limit=query.limit))
     elif question.is_plain and not question.distinct:
         found = view.scan(collection, after=asked.after, prefix=query.prefix, limit=query.limit + 1)
-        page = bounded(((Listed(key, raw), key) for key, raw in found), query.limit)
+        page = bounded(((Listed(key, raw), len(raw), key) for key, raw in found), query.limit)
     else:
         matches = view.ask(collection, question, limit=query.limit + 1)
-        page = bounded(((Listed(one.key, one.value), one.cursor(question)) for one in matches), query.limit)
+        found_items = ((Listed(one.key, one.value), len(one.value), one.cursor(question)) for one in matches)
+        page = bounded(found_items, query.limit)
     return page._replace(tally=tally)
 
 
-def bounded(found: Iterable[tuple[Listed, str]], limit: int) -> Page:
-    """At most `limit` records and MAX_ANSWER_BYTES (but at least one record). found: each with its cursor."""
+def bounded(found: Iterable[tuple[Listed, int, str]], limit: int) -> Page:
+    """At most `limit` records and MAX_ANSWER_BYTES (but at least one record). found: each with its size and cursor."""
     items: list[Listed] = []
     size, last = 0, ""
-    for item, cursor in found:
-        if len(items) == limit or (items and size + len(item.raw) > MAX_ANSWER_BYTES):
-            return Page(items, last)
+    for item, more, cursor in found:
+        if len(items) == limit or (items and size + more > MAX_ANSWER_BYTES):
+            return Page(items, size, last)
+        size, last = size + more, cursor
         items.append(item)
-        size, last = size + len(item.raw), cursor
-    return Page(items)
+        if size > WHOLE_BYTES:
+            let_go(items)
+    return Page(items, size)
 
 
 def groups(found: Iterable[Group]) -> Page:
@@ -119,10 +169,20 @@ def groups(found: Iterable[Group]) -> Page:
     for value, matches, cursor in found:
         more = sum(len(match.value) for match in matches)
         if items and (len(items) + len(matches) > MAX_GROUPED or size + more > MAX_ANSWER_BYTES):
-            return Page(items, last)
-        items += [Listed(match.key, match.value, (value,)) for match in matches]
+            return Page(items, size, last)
         size, last = size + more, cursor
-    return Page(items)
+        items += [Listed(match.key, match.value, (value,)) for match in matches]
+        if size > WHOLE_BYTES:
+            let_go(items)
+    return Page(items, size)
+
+
+def let_go(items: list[Listed]) -> None:
+    """Hold no values any more: those of the last ones, the others were let go of before."""
+    for place in range(len(items) - 1, -1, -1):
+        if items[place].raw is None:
+            break
+        items[place] = items[place]._replace(raw=None)
 
 
 def in_group(item: bytes, key: str, group: tuple[Any, ...], binary: bool) -> bytes:
@@ -155,21 +215,22 @@ def facet(counts: Mapping[bytes, int]) -> dict[str, int]:
     return found
 
 
-def wrap(items: list[bytes], form: Format, version: int, following: str | None, more: Mapping[str, Any]) -> bytes:
-    """The list's body, put together from items that are rendered once each. more: members beside them."""
+def wrap(form: Format, version: int, following: str | None, more: Mapping[str, Any], count: int) -> Wrapping:
+    """What is around and between `count` items. more: members of a list beside them."""
     if form is CBOR_SEQ:
-        return b"".join(items)
+        return Wrapping(b"", b"", b"")
     if form is NDJSON:
-        return b"".join([item + b"\n" for item in items])
+        return Wrapping(b"", b"\n", b"\n" if count else b"")
     if form is CBOR:
-        members = {
-            name: cbor.encode(value) for name, value in (*more.items(), ("next", following), ("version", version))
-        }
-        members["items"] = cbor.head(cbor.LIST, len(items)) + b"".join(items)
+        members = {name: cbor.encode(value) for name, value in more.items()}
+        members |= {"next": cbor.encode(following), "version": cbor.encode(version)}
+        members["items"] = cbor.head(cbor.LIST, count)
         names = sorted(members, key=lambda name: (len(name), name))  # as RFC 8949 section 4.2.1 has them
-        return cbor.head(cbor.MAP, len(names)) + b"".join([cbor.encode(name) + members[name] for name in names])
+        parts = [cbor.encode(name) + members[name] for name in names]
+        at = names.index("items") + 1
+        return Wrapping(cbor.head(cbor.MAP, len(names)) + b"".join(parts[:at]), b"", b"".join(parts[at:]))
     end = b"".join([b",%b:%b" % (encode_json(name), encode_json(value)) for name, value in more.items()])
-    return b'{"items":[%b],"version":%d,"next":%b%b}' % (b",".join(items), version, encode_json(following), end)
+    return Wrapping(b'{"items":[', b",", b'],"version":%d,"next":%b%b}' % (version, encode_json(following), end))
 
 
 def link(request: Request, following: str) -> bytes:

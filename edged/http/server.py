@@ -13,17 +13,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import trio
-from hypercorn.config import Config
 
 from edged.access.identity import Peer, read_peer
 from edged.http.addresses import Listener, open_listeners
 from edged.http.application import Application
 from edged.http.framing import CLOSE, join_fields, status_line
-from edged.http.hypercorn.connection import HypercornConnection, SharedByConnections, checked_config
-from edged.http.hypercorn.gateway import HypercornGateway
 from edged.http.lane.connection import LaneConnection
 from edged.http.lane.lane import Lane
 from edged.http.lane.secure import SecureConnection
@@ -32,6 +29,9 @@ from edged.http.meter import Meter
 from edged.http.problem import make_problem
 from edged.http.tls.certificates import DAY_S, Certificates
 from edged.http.tls.stream import TlsStream
+
+if TYPE_CHECKING:
+    from edged.http.hypercorn.gateway import HypercornLane
 
 logger = logging.getLogger("edged.http")
 
@@ -89,20 +89,20 @@ class Server:
     ) -> None:
         limits = listening.limits
         self.limits = limits
-        self.gateway = HypercornGateway(application, clock, meter)
-        config = make_config(limits)
-        self.shared = SharedByConnections(self.gateway, config, limits)
+        self.application = application
+        self.meter = meter
+        self.hypercorn: HypercornLane | None = None
         self.certificates = listening.certificates
         self.clock = clock
         self.lane = (
             Lane(application, clock, meter, limits, self.certificates) if listening.lane or self.certificates else None
         )
         self.nursery: trio.Nursery
-        self.open: set[HypercornConnection] = set()
         self.total = 0
         self.warned_at = -WARN_S
         self.peers: Counter[str] = Counter()
         self.empty = trio.Event()
+        self.stopping = False
 
     async def accept_from(self, listener: Listener) -> None:
         """Accept for ever. Running out of descriptors pauses; a connection that died in the queue is passed over."""
@@ -163,15 +163,25 @@ class Server:
         self.nursery.start_soon(self.converse, stream, connection.peer, connection.inbox)
 
     def is_busy(self) -> bool:
-        return self.shared.busy.is_getting_on()
+        return self.hypercorn is not None and self.hypercorn.is_busy()
 
     async def converse(self, stream: Any, peer: Peer, initial: bytes) -> None:
-        connection = HypercornConnection(self.shared, stream, peer, initial)
-        self.open.add(connection)
+        """A connection of Hypercorn's. That is loaded for the first of them, in a thread: most devices never need it,
+        and it takes 3 MB.
+        """
         try:
-            await connection.run()
+            if self.hypercorn is None:
+                try:
+                    make = await trio.to_thread.run_sync(load_hypercorn)
+                except BaseException:
+                    await trio.aclose_forcefully(stream)
+                    raise
+                self.hypercorn = self.hypercorn or make(self.application, self.limits, self.clock, self.meter)
+            if self.stopping:
+                await trio.aclose_forcefully(stream)
+            else:
+                await self.hypercorn.converse(stream, peer, initial)
         finally:
-            self.open.discard(connection)
             self.release(peer)
 
     async def run(
@@ -200,8 +210,9 @@ class Server:
 
     async def finish(self) -> None:
         """Let the answers under way end within graceful_s, then close what is left."""
-        await self.shared.context.terminated.set()
-        self.gateway.stopping.move()
+        self.stopping = True
+        if self.hypercorn is not None:
+            await self.hypercorn.stop()
         if self.lane is not None:
             self.lane.drain()
         self.empty = trio.Event()
@@ -212,8 +223,14 @@ class Server:
         self.abort()
 
     def abort(self) -> None:
-        for connection in list(self.open):
-            connection.abort()
+        if self.hypercorn is not None:
+            self.hypercorn.abort()
+
+
+def load_hypercorn() -> type[HypercornLane]:
+    from edged.http.hypercorn.gateway import HypercornLane
+
+    return HypercornLane
 
 
 async def keep_certificates(certificates: Certificates, clock: Callable[[], float]) -> None:
@@ -245,20 +262,6 @@ def refuse(sock: socket.socket, *, plain: bool) -> None:
         logger.debug("the refused connection was gone already")
     finally:
         sock.close()
-
-
-def make_config(limits: Limits) -> Config:
-    return checked_config(
-        include_server_header=False,
-        include_date_header=False,  # whoever answers says it
-        keep_alive_timeout=limits.idle_s,
-        keep_alive_max_requests=1 << 62,
-        h11_max_incomplete_size=limits.head_bytes,
-        graceful_timeout=limits.graceful_s,
-        ssl_handshake_timeout=limits.handshake_s,
-        accesslog=None,
-        errorlog=logging.getLogger("edged.http.hypercorn"),
-    )
 
 
 async def serve(

@@ -7,6 +7,8 @@ import os
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -358,3 +360,12 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
     plain = serialization.NoEncryption()
     key_path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
     return cert_path, key_path
+
+
+def test_hypercorn_is_loaded_when_a_connection_needs_it_and_not_before() -> None:
+    """3 MB that most devices never need."""
+    script = (
+        "import sys, edged.daemon, edged.http.server as server; assert 'hypercorn' not in sys.modules;"
+        "server.load_hypercorn(); assert 'hypercorn' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from functools import partial
@@ -9,6 +10,7 @@ from math import inf
 from typing import Any
 
 import trio
+from hypercorn.config import Config
 
 from edged.access.identity import Peer
 from edged.http.application import (
@@ -27,7 +29,15 @@ from edged.http.application import (
     is_endless,
 )
 from edged.http.fields import Fields
-from edged.http.hypercorn.connection import BODY, TARGET, Inbox
+from edged.http.hypercorn.connection import (
+    BODY,
+    TARGET,
+    HypercornConnection,
+    Inbox,
+    SharedByConnections,
+    checked_config,
+)
+from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.request import Request
 
@@ -35,6 +45,51 @@ BODY_BYTES = 64 << 10  # of a body that nobody asked for; a longer one ends its 
 PIECE_BYTES = 256 << 10  # of a file
 
 Send = Callable[[Any], Awaitable[None]]
+
+
+class HypercornLane:
+    """The connections that Hypercorn has. clock: seconds since 1970."""
+
+    def __init__(self, application: Application, limits: Limits, clock: Callable[[], float], meter: Meter) -> None:
+        self.gateway = HypercornGateway(application, clock, meter)
+        self.shared = SharedByConnections(self.gateway, make_config(limits), limits)
+        self.open: set[HypercornConnection] = set()
+
+    def is_busy(self) -> bool:
+        """Whether a request is under way that gets on."""
+        return self.shared.busy.is_getting_on()
+
+    async def converse(self, stream: Any, peer: Peer, initial: bytes) -> None:
+        """One connection to its end. initial: what was read from it before."""
+        connection = HypercornConnection(self.shared, stream, peer, initial)
+        self.open.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self.open.discard(connection)
+
+    async def stop(self) -> None:
+        """Begin nothing new, and answer what is held."""
+        await self.shared.context.terminated.set()
+        self.gateway.stopping.move()
+
+    def abort(self) -> None:
+        for connection in list(self.open):
+            connection.abort()
+
+
+def make_config(limits: Limits) -> Config:
+    return checked_config(
+        include_server_header=False,
+        include_date_header=False,  # whoever answers says it
+        keep_alive_timeout=limits.idle_s,
+        keep_alive_max_requests=1 << 62,
+        h11_max_incomplete_size=limits.head_bytes,
+        graceful_timeout=limits.graceful_s,
+        ssl_handshake_timeout=limits.handshake_s,
+        accesslog=None,
+        errorlog=logging.getLogger("edged.http.hypercorn"),
+    )
 
 
 class HypercornGateway:

@@ -165,7 +165,7 @@ HEAVY = {
     "json", "logging", "msgspec", "pathlib", "random", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "tomllib",
     "trio", "urllib", "zoneinfo",
 }  # fmt: skip
-QUERYING = {"dataclasses", "inspect"}
+QUERYING = {"dataclasses", "inspect", "json"}
 
 
 def test_importing_and_opening_load_little(tmp_path: Path) -> None:
@@ -178,10 +178,11 @@ def test_importing_and_opening_load_little(tmp_path: Path) -> None:
     assert HEAVY.isdisjoint(name.partition(".")[0] for name in opened)
     ours = {name for name in opened if name.startswith("edged.")}
     assert ours <= {
-        "edged.errors", "edged.feed", "edged.feed.cbor", "edged.feed.limits", "edged.feed.names", "edged.feed.schema",
-        "edged.files", "edged.feed.zstd",
+        "edged.clock", "edged.errors", "edged.feed", "edged.feed.cbor", "edged.feed.limits", "edged.feed.names",
+        "edged.feed.schema", "edged.files", "edged.feed.zstd",
         "edged.replica", "edged.replica.files", "edged.replica.files.disk", "edged.replica.files.manifest",
-        "edged.replica.files.settings", "edged.replica.files.touched", "edged.replica.layers",
+        "edged.replica.files.settings", "edged.replica.files.touched", "edged.replica.files.usedtime",
+        "edged.replica.finds", "edged.replica.layers", "edged.replica.watches",
         "edged.replica.layers.layers", "edged.replica.layers.lookup", "edged.replica.layers.pool",
         "edged.replica.loading", "edged.replica.packs", "edged.replica.packs.frames", "edged.replica.packs.pack",
         "edged.replica.packs.packmeta", "edged.replica.reader", "edged.replica.view",

@@ -17,7 +17,7 @@ from edged.feed.head import HopRef
 from edged.feed.names import check_name
 from edged.feed.schema import Schema
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)

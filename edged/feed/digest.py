@@ -1,7 +1,8 @@
 """The digest of a set of records: LtHash16-1024 over SHAKE128 (Bellare and Micciancio 1997; Lewi et al. 2019).
 
 Adding and removing records commute, so the digest of a state follows from that of the state before and the change.
-The 2,048-byte sum is what is kept; the 32-byte `digest()` of it is what is signed.
+The 2,048-byte sum is what is kept; the 16-byte `digest()` of it is what is signed. Blobs
+are named by whole hashes: the digest tells an accident, or a fault of ours, from the content that was meant.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 
 LANES = 1024
 STATE_BYTES = 2 * LANES
-DIGEST_BYTES = 32
+DIGEST_BYTES = 16
 
 # Lanes of 16 bits are summed in two integers, every second lane each, so that a carry falls into the gap between.
 GAPS = int.from_bytes(b"\xff\xff\x00\x00" * (LANES // 2), "little")
@@ -74,8 +75,8 @@ class SetHash:
         return (self.even | (self.odd << 16)).to_bytes(STATE_BYTES, "little")
 
     def digest(self) -> bytes:
-        """The 32 bytes to sign: SHA-256 of the state."""
-        return hashlib.sha256(self.state()).digest()
+        """What is signed: the first DIGEST_BYTES of the SHA-256 of the state."""
+        return hashlib.sha256(self.state()).digest()[:DIGEST_BYTES]
 
     def copy(self) -> SetHash:
         twin = SetHash()

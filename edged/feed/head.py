@@ -12,8 +12,9 @@ from edged.feed.blob import BlobRef
 from edged.feed.digest import DIGEST_BYTES
 from edged.feed.names import check_name
 
-FORMAT = 1
+FORMAT = 2
 AAD = b"edged/1 head"
+USUAL_FRESHNESS_S = [86_400, 2_592_000]  # a day and thirty days: left out of the head
 SALT_BYTES = (8, 32)  # the least and the most of an offer's salt
 
 
@@ -122,12 +123,13 @@ def encode_head(head: Head) -> bytes:
         2: head.dataset,
         3: head.version,
         4: head.signed_at,
-        5: [head.fresh_s, head.expires_s],
         6: head.root,
         7: slices_to_cbor(head.slices),
         8: head.chain.to_cbor(),
         9: head.schema_version,
     }
+    if [head.fresh_s, head.expires_s] != USUAL_FRESHNESS_S:
+        document[5] = [head.fresh_s, head.expires_s]
     if head.takedowns is not None:
         document[10] = head.takedowns.to_cbor()
     if head.offer is not None:
@@ -156,7 +158,7 @@ def decode_head(payload: bytes) -> Head:
     if not isinstance(document, dict) or document.get(1) != FORMAT:
         found = document.get(1) if isinstance(document, dict) else type(document).__name__
         raise WireError(f"decode head: format {found!r:.40}, this edged reads {FORMAT}; update edged")
-    match document:
+    match {5: USUAL_FRESHNESS_S, **document}:
         case {
             2: dataset,
             3: int() as version,

@@ -179,11 +179,22 @@ class FeedApp(Application):
             if names_tag(request.values.get(b"if-none-match", b""), found.etag):
                 return Response(304, fields)
             return whole_head(found, fields)
-        known = poll.tags is None or is_named(poll.tags, found.etag, *found.earlier)
+        known = self.is_up_to_date(dataset, poll, found)
         if found.newest_version > poll.after or not known or not poll.wait_s:
             return self.end_poll(dataset, poll, found)
         resume = partial(self.resume, dataset, poll, found.news)
         return Held(signal, signal.generation, poll.wait_s, resume)
+
+    def is_up_to_date(self, dataset: str, poll: HeldPoll, found: PublicHead) -> bool:
+        """Whether the device has a head with the same news, by its tag or else by the number of its last answer.
+
+        A number that is not known here, because another origin gave it or this one was started anew, says nothing.
+        """
+        if poll.tags is not None:
+            return is_named(poll.tags, found.etag, *found.earlier)
+        numbers = self.numbers.get(dataset)
+        sent = None if numbers is None or poll.number is None else numbers.tags.get(poll.number)
+        return sent is None or sent in (found.etag, *found.earlier)
 
     def await_first(self, dataset: str, request: Request, poll: HeldPoll | None) -> Answer:
         """There is no head. Raises RequestError, unless one is expected."""
@@ -215,8 +226,10 @@ class FeedApp(Application):
         return Held(signal, generation, poll.wait_s, partial(self.resume, dataset, poll, before))
 
     def end_poll(self, dataset: str, poll: HeldPoll, found: PublicHead) -> Response:
-        """The head, or that there is none that the device does not have. The entity tag is one of this answer alone, so
-        that no cache takes it for that of another poll.
+        """The head, or that there is none that the device does not have.
+
+        The entity tag is one of this answer alone, so that no cache takes it for that of another poll. Who asks with a
+        number and without a tag gets none, nor a media type.
         """
         now = self.clock()
         numbers = self.numbers.get(dataset)
@@ -225,11 +238,13 @@ class FeedApp(Application):
         # A cache on the way takes If-None-Match off; then the number says what the device has.
         known = numbers.is_known(poll.number, found.etag) or poll.number is None
         number = numbers.after(poll.number, found.etag, now)
-        fields = (
-            (b"ETag", b'%b-%d"' % (found.etag[:-1], number)),
-            (b"Cache-Control", BRIEF),
-            (b"Edged-Poll", b"%d" % number),
-        )
+        fields: Fields = ((b"Cache-Control", BRIEF), (b"Edged-Poll", b"%d" % number))
+        if poll.number is not None and poll.tags is None:
+            # Devices go by the number: what they have no use for they need not be sent with each edit.
+            if known and found.newest_version <= poll.after:
+                return Response(204, fields)
+            return Response(200, (*fields, (b"Content-Length", b"%d" % len(found.data))), found.data)
+        fields = ((b"ETag", b'%b-%d"' % (found.etag[:-1], number)), *fields)
         if poll.tags is not None and is_named(poll.tags, found.etag):
             return Response(304, fields)
         if poll.tags is None and known and found.newest_version <= poll.after:

@@ -7,6 +7,7 @@ so that they grow on where the server starts anew or another one answers.
 
 from __future__ import annotations
 
+EPOCH_S = 1_790_000_000  # where numbers begin, in September 2026: each digit is sent twice with every edit
 AHEAD_S = 86_400  # a number further ahead of the clock is nobody's, and only whoever asks with it gets on from there
 REMEMBERED = 64
 
@@ -15,7 +16,7 @@ class PollNumbers:
     """Of one dataset. now: seconds since 1970. tags: of the head that each of the newest numbers went out with."""
 
     def __init__(self, now: float) -> None:
-        self.number = max(1, int(now))
+        self.number = max(1, int(now) - EPOCH_S)
         self.tags: dict[int, bytes] = {}
 
     def after(self, asked: int | None, tag: bytes, now: float) -> int:
@@ -23,7 +24,7 @@ class PollNumbers:
         number = self.number
         if asked is not None and asked >= number:
             number = asked + 1
-            if asked > now + AHEAD_S:
+            if asked > now - EPOCH_S + AHEAD_S:
                 return number
             self.number = number
         elif tag != self.tags.get(number, tag):

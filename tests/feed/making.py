@@ -16,7 +16,7 @@ from edged.feed.trust import root as trust
 ROOT_KEY, HEAD_KEY, OTHER_KEY = (
     Ed25519PrivateKey.from_private_bytes(hashlib.sha256(name).digest()) for name in (b"root", b"head", b"other")
 )
-DIGEST = bytes(range(32))
+DIGEST = bytes(range(16))
 
 
 def public(key: Ed25519PrivateKey) -> bytes:

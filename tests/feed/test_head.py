@@ -16,11 +16,21 @@ from edged.feed.head import decode_head, encode_head
 from edged.feed.takedowns import decode_takedowns, encode_takedowns
 from tests.feed.making import DIGEST, blob, chain, head
 
+SHA256 = bytes(range(32))
+
 
 def test_head_comes_back() -> None:
     assert decode_head(encode_head(head())) == head()
     bare = replace(head(), slices={}, takedowns=None)
     assert decode_head(encode_head(bare)) == bare
+
+
+def test_the_usual_freshness_takes_no_byte() -> None:
+    usual = replace(head(), fresh_s=86_400, expires_s=2_592_000)
+    assert decode_head(encode_head(usual)) == usual
+    assert 5 not in cbor.decode(encode_head(usual), "test")
+    other = replace(usual, expires_s=2_592_001)
+    assert decode_head(encode_head(other)) == other
 
 
 def test_chain_comes_back() -> None:
@@ -49,7 +59,7 @@ def changed(field: int, value: Any) -> bytes:
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        (1, 2, "format 2, this edged reads 1; update edged"),
+        (1, 3, "format 3, this edged reads 2; update edged"),
         (2, "../etc", "dataset name"),
         (2, 5, "dataset name"),
         (3, 0, "a field is missing"),
@@ -62,23 +72,23 @@ def changed(field: int, value: Any) -> bytes:
         (7, [], "a field is missing"),
         (7, {"core/x": [7, DIGEST, 1, []]}, "slice name"),
         (7, {"core": [8, DIGEST, 1, []]}, "slice 'core' is not"),
-        (7, {"core": [7, DIGEST[:31], 1, []]}, "slice 'core' is not"),
+        (7, {"core": [7, DIGEST[:15], 1, []]}, "slice 'core' is not"),
         (7, {"core": [7, DIGEST, -1, []]}, "slice 'core' is not"),
         (7, {"core": [7, DIGEST, 1, [[5, 6, b"x"]]]}, "slice 'core' is not"),
         (7, {"core": [7, DIGEST, 1, [[7, 7, b"x"]]]}, "not a hop reference"),
         (7, {"core": [7, DIGEST, 1, [[-1, 7, b"x"]]]}, "not a hop reference"),
         (7, {"core": [7, DIGEST, 1, [[6, 7, 10]]]}, "not a hop reference"),
-        (8, [limits.BLOB_BYTES + 1, DIGEST], "expected .size up to"),
+        (8, [limits.BLOB_BYTES + 1, SHA256], "expected .size up to"),
         (8, [1, DIGEST[:5]], "expected .size up to"),
         (9, 8, "a field is missing"),
         (9, -1, "a field is missing"),
         (10, "x", "expected .size up to"),
-        (11, [b"saltsalt", 0, 8, {}, [1, DIGEST], 1], "its offer is not"),
-        (11, [b"saltsalt", 1001, 8, {}, [1, DIGEST], 1], "its offer is not"),
-        (11, [b"salt", 5, 8, {}, [1, DIGEST], 1], "its offer is not"),
-        (11, [b"saltsalt", 5, 7, {}, [1, DIGEST], 1], "its offer is not"),
-        (11, [b"saltsalt", 5, 8, {}, [1, DIGEST], 9], "its offer is not"),
-        (11, [b"saltsalt", 5, 8, {"../x": [8, DIGEST, 1, []]}, [1, DIGEST], 1], "slice name"),
+        (11, [b"saltsalt", 0, 8, {}, [1, SHA256], 1], "its offer is not"),
+        (11, [b"saltsalt", 1001, 8, {}, [1, SHA256], 1], "its offer is not"),
+        (11, [b"salt", 5, 8, {}, [1, SHA256], 1], "its offer is not"),
+        (11, [b"saltsalt", 5, 7, {}, [1, SHA256], 1], "its offer is not"),
+        (11, [b"saltsalt", 5, 8, {}, [1, SHA256], 9], "its offer is not"),
+        (11, [b"saltsalt", 5, 8, {"../x": [8, DIGEST, 1, []]}, [1, SHA256], 1], "slice name"),
         (11, 5, "its offer is not"),
     ],
 )
@@ -87,7 +97,7 @@ def test_malformed_head(field: int, value: Any, words: str) -> None:
         decode_head(changed(field, value))
 
 
-@pytest.mark.parametrize("item", [None, [], 5, "x", {}, {1: 1}])
+@pytest.mark.parametrize("item", [None, [], 5, "x", {}, {1: 2}])
 def test_what_is_no_head_at_all(item: Any) -> None:
     with pytest.raises(WireError):
         decode_head(cbor.encode(item))
@@ -107,14 +117,14 @@ SNAPSHOT: list[Any] = [6, DIGEST, 12, None, []]
         ([[[6, DIGEST, 12, None]], [], []], "not a snapshot reference"),
         ([[[-1, *SNAPSHOT[1:]]], [], []], "not a snapshot reference"),
         ([[[6, b"short", 12, None, []]], [], []], "not a snapshot reference"),
-        ([[[6, DIGEST, 12, [limits.DICTIONARY_BYTES + 1, DIGEST], []]], [], []], "a dictionary of"),
-        ([[], [], [[limits.DICTIONARY_BYTES + 1, DIGEST]]], "a dictionary of"),
-        ([[], [[2, 1, 5, DIGEST]], []], "not a hop reference"),
-        ([[[6, DIGEST, 12, None, [["x", DIGEST]]]], [], []], "expected .size up to"),
+        ([[[6, DIGEST, 12, [limits.DICTIONARY_BYTES + 1, SHA256], []]], [], []], "a dictionary of"),
+        ([[], [], [[limits.DICTIONARY_BYTES + 1, SHA256]]], "a dictionary of"),
+        ([[], [[2, 1, 5, SHA256]], []], "not a hop reference"),
+        ([[[6, DIGEST, 12, None, [["x", SHA256]]]], [], []], "expected .size up to"),
     ],
 )
 def test_malformed_chain(entry: Any, words: str) -> None:
-    document = {1: 1, 2: "catalog", 3: 7, 4: {"collections": {}, "views": {}}, 5: {"core": entry}}
+    document = {1: 2, 2: "catalog", 3: 7, 4: {"collections": {}, "views": {}}, 5: {"core": entry}}
     with pytest.raises(WireError, match=words):
         decode_chain(zstd.compress(cbor.encode(document)))
 

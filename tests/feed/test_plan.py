@@ -26,7 +26,7 @@ def hop(low: int, high: int, size: int, *, inline: bool = False) -> HopRef:
 
 def snapshot(version: int, *sizes: int) -> SnapshotRef:
     parts = tuple(blob(f"{version}.{place}", size) for place, size in enumerate(sizes))
-    return SnapshotRef(version, bytes(32), 1, None, parts)
+    return SnapshotRef(version, bytes(16), 1, None, parts)
 
 
 def walk(path: Path, have: int | None) -> int | None:

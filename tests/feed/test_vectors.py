@@ -100,7 +100,8 @@ def lanes_of(records: Records) -> bytes:
 def test_the_digest_is_what_its_definition_says(case: Json) -> None:
     records = records_of(case["records"])
     state = lanes_of(records)
-    assert hashlib.sha256(state).hexdigest() == case["digest"] == case["state_sha256"]
+    assert hashlib.sha256(state).hexdigest() == case["state_sha256"]
+    assert case["digest"] == case["state_sha256"][:32]
     assert state.hex().startswith(case["state_begin"])
     total = digest.SetHash(state)
     for (collection, key), value in records.items():
@@ -179,7 +180,7 @@ def test_a_snapshot_part_gives_its_records_and_their_digest() -> None:
         found.update({(collection, key): value for collection, key, value in decoded})
     assert found == records_of(file["records"])
     signed = chain.decode_chain(bytes.fromhex(vectors("chain")["blob"])).slices["core"].snapshots[0]
-    assert hashlib.sha256(lanes_of(found)).digest() == signed.digest
+    assert hashlib.sha256(lanes_of(found)).digest()[:16] == signed.digest
 
 
 @pytest.mark.parametrize("case", vectors("hop")["cases"], ids=lambda case: case["name"])
@@ -199,7 +200,7 @@ def test_a_hop_turns_the_old_records_into_the_signed_new_ones(case: Json) -> Non
             old[change.collection, change.key] = change.value
     assert old == records_of(file["new"])
     signed = trust.verify_head(bytes.fromhex(vectors("head")["document"]), generate.first_root(), "catalog").head
-    assert hashlib.sha256(lanes_of(old)).digest() == signed.slices["core"].digest
+    assert hashlib.sha256(lanes_of(old)).digest()[:16] == signed.slices["core"].digest
     with pytest.raises(ChainError, match="fetch the dictionary"):
         hop.unpack_hop(blob, Held(old), dictionary + b"x")
 
@@ -254,16 +255,16 @@ def wrong_items() -> dict[str, tuple[str, Any]]:
     root = cbor2.loads(bytes.fromhex(vectors("trust")["roots"][0]["payload"]))
     listed = cbor2.loads(bytes.fromhex(vectors("chain")["cbor"]))
     return {
-        "a head of format 2": ("head", {**payload, 1: 2}),
+        "a head of format 1": ("head", {**payload, 1: 1}),
         "a head without its chain": ("head", {field: item for field, item in payload.items() if field != 8}),
         "a digest of 31 bytes": ("head", {**payload, 7: {"core": [2, bytes(31), 0, []]}}),
         "a hash of 20 bytes": ("head", {**payload, 8: [5, bytes(20)]}),
         "a key of 31 bytes": ("root", {**root, 5: [1, [bytes(31)]]}),
-        "a slice with a name that leaves its directory": ("head", {**payload, 7: {"../core": [0, bytes(32), 0, []]}}),
-        "a hop without its hash": ("head", {**payload, 7: {"core": [2, bytes(32), 0, [[1, 2, 5]]]}}),
+        "a slice with a name that leaves its directory": ("head", {**payload, 7: {"../core": [0, bytes(16), 0, []]}}),
+        "a hop without its hash": ("head", {**payload, 7: {"core": [2, bytes(16), 0, [[1, 2, 5]]]}}),
         "an offer to more than all": ("head", {**payload, 11: [b"saltsalt", 1001, 9, {}, payload[8], 1]}),
         "a chain without a schema": ("chain", {field: item for field, item in listed.items() if field != 4}),
-        "a snapshot without parts": ("chain", {**listed, 5: {"core": [[[1, bytes(32), 4, None]], [], []]}}),
+        "a snapshot without parts": ("chain", {**listed, 5: {"core": [[[1, bytes(16), 4, None]], [], []]}}),
         "takedowns of a number": ("takedowns", {1: 1, 2: {"titles": [5]}}),
     }
 

@@ -119,7 +119,7 @@ async def test_head_of_a_later_format_is_not_guessed_at(
     device = Device.of(tmp_path, feed)
     origin = await first_sync(device, feed)
     with monkeypatch.context() as patch:
-        patch.setattr("edged.feed.head.FORMAT", 2)
+        patch.setattr("edged.feed.head.FORMAT", 3)
         feed.publish(EDIT)
     await refused(device, origin, WireError, "update edged")
 

@@ -293,7 +293,7 @@ def head_with_hop(size: int, chain_bytes: int) -> Head:
         root=1,
         schema_version=0,
         chain=BlobRef(bytes(32), chain_bytes),
-        slices={"core": SliceHead(2, bytes(32), 5, (hop,))},
+        slices={"core": SliceHead(2, bytes(16), 5, (hop,))},
     )
 
 

@@ -499,10 +499,28 @@ async def test_a_poll_is_held_longer_than_any_other_deadline(autojump_clock: Any
     assert peer.requests[0].splitlines() == [
         b"GET /catalog/head?after=7&wait=240 HTTP/1.1",
         b"Host: origin.test",
-        b"Accept-Encoding: identity",
         b"User-Agent: edged",
         b'If-None-Match: "old"',
     ]
+
+
+async def test_a_poll_with_a_number_asks_in_few_bytes(autojump_clock: Any) -> None:
+    async def script(peer: Peer, head: bytes) -> None:
+        await peer.answer(b"a head", "Edged-Poll: 41", 'ETag: "abc-41"')
+
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(script, nursery)
+        assert await transport.head(7, 240, '"old"') is not None
+        assert await transport.head(8, 240, '"abc-41"') is not None
+        assert peer.requests[1].splitlines() == [
+            b"GET /catalog/head?after=8&wait=240&poll=41 HTTP/1.1",
+            b"Host: origin.test",
+            b"User-Agent: edged",
+        ]
+        assert await transport.head(8, 0, '"abc-41"') is not None  # a plain one is of no number
+        assert b'If-None-Match: "abc-41"' in peer.requests[2].splitlines()
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
 
 
 async def test_polls_say_what_is_held_where_every_access_log_keeps_it() -> None:

@@ -101,7 +101,9 @@ class HttpTransport:
     async def head_once(self, url: str, hold_s: int, etag: str | None) -> HeadReply | None:
         held = bool(hold_s)
         agent = f"edged/{VERSION} ({self.held})".encode() if self.held else USER_AGENT
-        conditions = [(b"User-Agent", agent), *([(b"If-None-Match", etag.encode())] if etag else [])]
+        # A poll's number says what is held; every byte here is paid for with each edit, by each device.
+        named = etag is not None and not (held and self.poll is not None)
+        conditions = [(b"User-Agent", agent), *([(b"If-None-Match", etag.encode())] if etag and named else [])]
         unchanged = (204,) * held + (304,) * (held or bool(etag))  # to what was not asked for, they are a fault
         async with self.get(url, conditions, hold_s + DOCUMENT_S, hold_s) as (response, pace):
             self.poll = poll_number(response) or self.poll
@@ -226,7 +228,9 @@ class HttpTransport:
 
     async def send_once(self, url: str, headers: Headers, hold_s: float) -> httpcore2.Response:
         place = urlsplit(url).netloc
-        ours = [(b"Host", place.encode()), (b"Accept-Encoding", b"identity")]
+        ours = [(b"Host", place.encode())]
+        if not hold_s:  # whoever holds polls compresses nothing, and gzip would be undone
+            ours.append((b"Accept-Encoding", b"identity"))
         if not any(name == b"User-Agent" for name, _ in headers):
             ours.append((b"User-Agent", USER_AGENT))
         request = httpcore2.Request(

@@ -206,7 +206,7 @@ class Daemon:
             close_writer(station)
 
     async def start_servers(self, servers: trio.Nursery) -> None:
-        self.news = News(self.catalog, self.damaged)
+        self.news = News(self.catalog, self.damaged, str(self.config.daemon.data_dir))
         if self.config.serve.workers > 1:
             refuse_taken(bind_with(self.inherited, self.config.serve.bind))
         serving = structs.replace(self.config.serve, bind=bind_with(self.inherited, self.config.serve.bind))

@@ -28,6 +28,7 @@ from edged.ops import logs
 from edged.ops.process import resident_bytes
 from edged.replica.reader import Dataset, Replica
 from edged.serve.app_server import AppServer
+from edged.serve.news import News
 
 REPORT_S = 1.0
 TOLD = 500  # characters of a fault
@@ -53,7 +54,8 @@ async def work(config: Config) -> None:
             nursery.start_soon(report, catalog, clock, meter, damages)
             nursery.start_soon(stop_at_end_of_input, stop)
             nursery.start_soon(stop_on_signal, stop)
-            await AppServer(catalog, serving, clock, meter, on_damage=note).run(stop)
+            news = News(catalog, data_dir=str(config.daemon.data_dir))
+            await AppServer(catalog, serving, clock, meter, news, on_damage=note).run(stop)
             nursery.cancel_scope.cancel()
 
 

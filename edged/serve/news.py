@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import trio
 
 from edged.errors import DamageError, StoreError
 from edged.http.application import Signal
+from edged.inotify import DirectoryWatch
 from edged.serve.catalog import Catalog, View
 from edged.serve.damage import OnDamage
 
 logger = logging.getLogger("edged.serve")
 
-POLL_S = 0.05
+LOOK_S = 0.05  # between looks while somebody waits, where the kernel does not tell of commits
+TOLD_LOOK_S = 0.5  # where it does: records come and go by time, too
 IDLE_S = (
     60.0  # between looks while nobody waits: what is merged away is let go of, what could not be read is tried again
 )
 
 
 class News:
-    """Whoever commits in this process calls `look`; for commits of other processes the shared version counter is read
-    every POLL_S, but only while somebody waits: an idle device is woken once in IDLE_S.
+    """Whoever commits in this process calls `look`; of commits of other processes the kernel tells, but only while
+    somebody waits: an idle device is woken once in IDLE_S.
 
-    on_damage: told of damage that keeps a dataset from following. moved: the signal of all datasets together.
+    on_damage: told of damage that keeps a dataset from following; data_dir: what the datasets lie in; moved: the signal
+    of all datasets together.
     """
 
-    def __init__(self, catalog: Catalog, on_damage: OnDamage | None = None) -> None:
+    def __init__(self, catalog: Catalog, on_damage: OnDamage | None = None, data_dir: str = "") -> None:
         self.catalog = catalog
         self.on_damage = on_damage
+        self.data_dir = data_dir
         self.views: dict[str, View] = {}
         self.faults: dict[str, str] = {}
         self.wanted = trio.Event()
@@ -105,11 +110,14 @@ class News:
         return bool(self.moved.followers) or any(signal.followers for signal in self.signals.values())
 
     async def run(self) -> None:
-        while True:
-            with trio.move_on_after(IDLE_S):
-                await self.wanted.wait()
-            self.look()
-            while self.is_followed():
+        with DirectoryWatch(LOOK_S, TOLD_LOOK_S) as watch:
+            while True:
+                with trio.move_on_after(IDLE_S):
+                    await self.wanted.wait()
                 self.look()
-                await trio.sleep(POLL_S)
-            self.wanted = trio.Event()
+                while self.is_followed():
+                    watch.follow([os.path.join(self.data_dir, name) for name in self.catalog])
+                    self.look()
+                    await watch.wait()
+                watch.follow(())
+                self.wanted = trio.Event()

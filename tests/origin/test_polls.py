@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass, field
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from edged.feedserving.app import FeedApp, PublicHead
 from edged.feedserving.polls import AHEAD_S, EPOCH_S, REMEMBERED, PollNumbers
@@ -128,6 +130,30 @@ def test_whoever_sees_a_new_head_first_everybody_who_waits_hears_of_it(feed: Pub
     answer = poll.resume(False)
     assert isinstance(answer, Response)
     assert (answer.status, answer.body) == (200, (feed.public / "catalog" / "head").read_bytes())
+
+
+async def test_a_new_head_is_seen_at_once_and_costs_nothing_until_then(
+    feed: Publisher, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heads, looks = Heads(feed.public), list[float]()
+
+    def counted(dataset: str) -> PublicHead | None:
+        looks.append(trio.current_time())
+        return Heads.current(heads, dataset)
+
+    heads.current("catalog")
+    monkeypatch.setattr(heads, "current", counted)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(heads.watch)
+        signal = heads.signal("catalog")
+        nursery.start_soon(signal.wait, signal.generation)
+        await trio.sleep(10)
+        assert len(looks) <= 12  # for a network's file system, of which the kernel does not tell
+        feed.publish_changes("catalog", [edit(3)])
+        began = trio.current_time()
+        await signal.wait(signal.generation)
+        assert trio.current_time() == began
+        nursery.cancel_scope.cancel()
 
 
 def test_one_look_at_the_file_is_enough_for_all_who_wait(feed: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

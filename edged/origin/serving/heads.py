@@ -18,11 +18,13 @@ from edged.feedserving.files import BLOB, COSE, open_file
 from edged.files import FileStamp, read_bounded, stamp_of
 from edged.http.application import Answer, Signal
 from edged.http.request import Request
+from edged.inotify import DirectoryWatch
 
 logger = logging.getLogger("edged.origin")
 
 EARLIER_MOST = 8  # heads of one version whose entity tags are remembered
-LOOK_S = 0.1  # between two looks at head files while somebody waits
+LOOK_S = 0.1  # between two looks at head files while somebody waits, where the kernel does not tell of them
+TOLD_LOOK_S = 1.0  # where it does
 
 
 class Heads:
@@ -105,11 +107,14 @@ class Heads:
         return open_file(self.public / dataset / "blobs" / name, BLOB, name.encode(), request)
 
     async def watch(self) -> None:
-        """Look at the heads that somebody waits for, for ever: one look for all who wait for the same."""
-        while True:
-            await self.wanted.wait()
-            self.wanted = trio.Event()
-            while followed := [name for name, signal in self.signals.items() if signal.followers]:
-                for dataset in followed:
-                    self.current(dataset)
-                await trio.sleep(LOOK_S)
+        """Look at the heads that somebody waits for when they change, for ever: one look for all who wait for one."""
+        with DirectoryWatch(LOOK_S, TOLD_LOOK_S) as watch:
+            while True:
+                await self.wanted.wait()
+                self.wanted = trio.Event()
+                while followed := [name for name, signal in self.signals.items() if signal.followers]:
+                    watch.follow([f"{self.public}/{dataset}" for dataset in followed])
+                    for dataset in followed:
+                        self.current(dataset)
+                    await watch.wait()
+                watch.follow(())

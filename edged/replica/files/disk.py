@@ -131,11 +131,14 @@ def take_lock(root: Path) -> int:
 
 
 class VersionCounter:
-    """The number that all processes watch: it moves when there may be a new manifest. Never written to say what."""
+    """The number that all processes watch: it moves when there may be a new manifest. Never written to say what.
+
+    Writing shared memory tells nobody; so that who waits is told, the file is opened for writing, and closed.
+    """
 
     def __init__(self, root: StrPath, *, write: bool = False) -> None:
         """Raises FileNotFoundError for readers where no writer has made it yet."""
-        path = os.path.join(root, COUNTER)
+        self.path = path = os.path.join(root, COUNTER)
         with explained("open", path) if write else contextlib.nullcontext():
             handle = os.open(path, (os.O_RDWR | os.O_CREAT if write else os.O_RDONLY) | os.O_CLOEXEC, 0o644)
             try:
@@ -155,6 +158,8 @@ class VersionCounter:
 
     def bump(self) -> None:
         self.cell[0] = (self.cell[0] + 1) & (1 << 64) - 1
+        with contextlib.suppress(OSError):  # then they see it at their next look
+            os.close(os.open(self.path, os.O_WRONLY | os.O_CLOEXEC))
 
 
 def holds_version(root: StrPath) -> bool:

@@ -12,9 +12,10 @@ from edged.errors import HashError, MissingError, TransportError, WireError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.files import read_regular, stamp_of, told
+from edged.inotify import DirectoryWatch
 from edged.sync.transports.transport import HeadReply, Traffic
 
-LOOK_S = 0.5  # between looks at the head while a poll is held
+LOOK_S = 0.5  # between looks at the head while a poll is held, if the kernel tells of no change before
 
 
 class FileTransport:
@@ -33,15 +34,19 @@ class FileTransport:
     async def head(self, after: int | None, wait_s: int, etag: str | None) -> HeadReply | None:
         path = self.root / "head"
         deadline = trio.current_time() + wait_s
-        while True:
-            mark = await trio.to_thread.run_sync(mark_of, path, abandon_on_cancel=True)
-            if mark is None:
-                raise MissingError(f"read {path}: no such file; is this the feed's directory, and was it published?")
-            if mark != etag:
-                return HeadReply(await self.read(path, limits.HEAD_BYTES, "head"), mark)
-            if trio.current_time() + LOOK_S > deadline:
-                return None
-            await trio.sleep(LOOK_S)
+        with DirectoryWatch(LOOK_S, LOOK_S) as watch:
+            while True:
+                watch.follow([str(self.root)])
+                mark = await trio.to_thread.run_sync(mark_of, path, abandon_on_cancel=True)
+                if mark is None:
+                    raise MissingError(
+                        f"read {path}: no such file; is this the feed's directory, and was it published?"
+                    )
+                if mark != etag:
+                    return HeadReply(await self.read(path, limits.HEAD_BYTES, "head"), mark)
+                if trio.current_time() + LOOK_S > deadline:
+                    return None
+                await watch.wait()
 
     async def trust(self, number: int) -> bytes | None:
         try:

@@ -241,6 +241,9 @@ class H2Exchange:
             self.host.end(self)
         elif client.status:
             self.break_off()
+        elif client.broken:  # by its client, which is no fault of ours
+            self.host.core.reset(self.stream_id, ErrorCode.CANCEL)
+            self.host.end(self)
         else:
             self.client = None
             self.body_open = False

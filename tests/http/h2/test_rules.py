@@ -125,6 +125,8 @@ ENDS_STREAM: dict[str, tuple[Sequence[bytes], ErrorCode]] = {
     "8.1 a pseudo-field in trailers": ([OPEN, headers(1, [(b":path", b"/")])], PROTOCOL),
     "8.1 a capital in trailers": ([OPEN, raw(1, 5, 1, b"\x00\x01X\x01y")], PROTOCOL),
     "8.1 Connection in trailers": ([OPEN, headers(1, [(b"connection", b"close")])], PROTOCOL),
+    "8.1 a length in trailers": ([OPEN, headers(1, [(b"content-length", b"0")])], PROTOCOL),
+    "8.1 a host in trailers": ([OPEN, headers(1, [(b"host", b"a")])], PROTOCOL),
     "8.1 a line end in trailers": ([OPEN, headers(1, [(b"x", b"a\r\nb: c")])], PROTOCOL),
     "8.1.1 a body too long": ([headers(1, (*POST, (b"content-length", b"1")), 4), data(1, b"xy", 1)], PROTOCOL),
     "8.1.1 a body too short": ([headers(1, (*POST, (b"content-length", b"3")), 4), data(1, b"xy", 1)], PROTOCOL),

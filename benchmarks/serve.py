@@ -3,7 +3,8 @@
     python -m benchmarks.serve [--data movies.ndjson.zst] [--seconds 4] [--rounds 3] [--quick]
 
 Each server runs on one core and wrk on another (taskset); all are warm; the servers take turns within each round, and
-the table gives the median of the rounds. Needs wrk; peers that are not installed are left out. Everything listens on
+the table gives the median of the rounds. Besides requests a second it gives the server's processor time for each, which
+other programs on the machine disturb least. Needs wrk; peers that are not installed are left out. Everything listens on
 loopback, on ports that were free. Without --data the records are made up. TLS and HTTP/2: benchmarks/secure.py.
 """
 
@@ -26,7 +27,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
@@ -34,25 +35,22 @@ import cbor2
 import h2.config
 import h2.connection
 import h2.events
-import trio
 
-import edged
-from benchmarks.shared.stores import Edged, edits_of, films
+from benchmarks.shared.stores import Edged, films
 from edged.config import ServeConfig
 from edged.feed.coding.snapshot import train_dictionary
-from edged.http.limits import SWITCH_S
-from edged.serve.app_server import AppServer
-from edged.serve.news import News
 
 HOT = 500
+TRACE, CONDITION = "Traceparent", "If-None-Match"
 BATCH = 20
 SLOW, LISTENERS = 200, 1000
 SERVER_CORE, CLIENT_CORE = "0", "1"
+TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 
 LISTEN = b"GET /v1/catalog/changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
 
 NGINX = """
-worker_processes 1; daemon off; pid {dir}/nginx.pid; error_log {dir}/error.log;
+worker_processes 1; daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000000; open_file_cache max=10000 inactive=1h;
@@ -79,10 +77,10 @@ end
 local n = 0
 request = function() n = n + 1; return requests[{choice}] end
 """
-UNLIKE = """
+VARYING = """
 local requests, n = {{}}, {seed}
 init = function(args)
-  local fields = " HTTP/1.1\\r\\nHost: localhost\\r\\nX-N: "
+  local fields = " HTTP/1.1\\r\\nHost: localhost\\r\\n{varying}: "
   for path in io.lines("{paths}") do requests[#requests + 1] = "GET " .. path .. fields end
 end
 request = function() n = n + 1; return requests[{choice}] .. n .. "\\r\\n\\r\\n" end
@@ -91,8 +89,8 @@ request = function() n = n + 1; return requests[{choice}] .. n .. "\\r\\n\\r\\n"
 
 @dataclass(frozen=True)
 class Load:
-    """A mix of requests from so many connections. records: in each answer; unlike: the bytes of each request were never
-    sent before, so that no answer is remembered.
+    """A mix of requests from so many connections. records: in each answer; varying: a field that has another value in
+    each request: TRACE decides nothing, with CONDITION no answer is remembered; asked: of edged beside nginx.
     """
 
     name: str
@@ -100,7 +98,21 @@ class Load:
     connections: int
     shuffled: bool = False
     records: int = 1
-    unlike: bool = False
+    varying: str = ""
+    asked: str = ""
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server under measurement."""
+
+    url: str
+    pid: int
+
+    def cpu_us(self) -> float:
+        """User and system time so far, of its first process."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_US
 
 
 @dataclass(frozen=True)
@@ -108,6 +120,7 @@ class Measured:
     per_s: float
     p50_us: float
     p99_us: float
+    cpu_us: float = 0.0  # of the server, for each request
 
 
 def free_port() -> int:
@@ -143,7 +156,7 @@ def wait_for(port: int) -> None:
 
 @contextmanager
 def edged_server(data_dir: Path, *options: str) -> Iterator[tuple[str, int]]:
-    with process(sys.executable, "-m", "benchmarks.serve", "--serve", str(data_dir), *options) as server:
+    with process(sys.executable, "-m", "benchmarks.shared.server", str(data_dir), *options) as server:
         assert server.stdout is not None
         yield server.stdout.readline().decode().strip(), server.pid
 
@@ -152,8 +165,9 @@ def wrk(url: str, load: Load, seconds: int, scratch: Path) -> Measured:
     """One run. Raises SystemExit if any answer was not 200: then the figures would mean nothing."""
     choice = "math.random(#requests)" if load.shuffled else "n % #requests + 1"
     script = scratch / "load.lua"
-    lua = UNLIKE if load.unlike else LUA
-    script.write_text(lua.format(paths=load.paths, choice=choice, seed=random.randrange(1 << 30)))
+    lua = VARYING if load.varying else LUA
+    seed = random.randrange(1 << 30)
+    script.write_text(lua.format(paths=load.paths, choice=choice, seed=seed, varying=load.varying))
     command = ["taskset", "-c", CLIENT_CORE, "wrk", "-t1", f"-c{load.connections}", f"-d{seconds}s", "--latency"]
     text = subprocess.run([*command, "-s", str(script), url], check=True, capture_output=True, text=True).stdout
     if "Non-2xx" in text or "Socket errors" in text:
@@ -161,6 +175,12 @@ def wrk(url: str, load: Load, seconds: int, scratch: Path) -> Measured:
     found = re.search(r"Requests/sec:\s+([0-9.]+)", text)
     assert found is not None
     return Measured(float(found[1]), percentile(text, "50"), percentile(text, "99"))
+
+
+def measure(server: Running, load: Load, seconds: int, scratch: Path) -> Measured:
+    before = server.cpu_us()
+    found = wrk(server.url, load, seconds, scratch)
+    return replace(found, cpu_us=(server.cpu_us() - before) / (found.per_s * seconds))
 
 
 def percentile(text: str, which: str) -> float:
@@ -206,9 +226,9 @@ def prepare(records: Sequence[tuple[str, str, bytes]], scratch: Path) -> dict[st
     return {name: scratch / name for name in lists}
 
 
-def start_peers(stack: ExitStack, upstream: str, scratch: Path) -> dict[str, str]:
-    """URLs of the peers that are installed, by name."""
-    urls = {}
+def start_peers(stack: ExitStack, upstream: str, scratch: Path) -> dict[str, Running]:
+    """The peers that are installed, by name."""
+    found = {}
     if shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin"):
         cache, static = free_port(), free_port()
         config = scratch / "nginx.conf"
@@ -216,47 +236,68 @@ def start_peers(stack: ExitStack, upstream: str, scratch: Path) -> dict[str, str
             NGINX.format(dir=scratch, cache=cache, static=static, upstream=upstream, files=scratch / "files")
         )
         scratch.chmod(0o755)
-        stack.enter_context(process("nginx", "-c", str(config), "-p", str(scratch)))
-        urls["nginx proxy_cache"] = f"http://127.0.0.1:{cache}"
-        urls["nginx static"] = f"http://127.0.0.1:{static}"
+        nginx = stack.enter_context(process("nginx", "-c", str(config), "-p", str(scratch)))
+        found["nginx proxy_cache"] = Running(f"http://127.0.0.1:{cache}", nginx.pid)
+        found["nginx static"] = Running(f"http://127.0.0.1:{static}", nginx.pid)
         wait_for(cache)
     if shutil.which("varnishd", path=os.environ.get("PATH", "") + ":/usr/sbin"):
         port, vcl = free_port(), scratch / "edged.vcl"
         vcl.write_text(VCL.format(port=upstream.rpartition(":")[2]))
         arguments = ["-F", "-a", f"127.0.0.1:{port}", "-f", str(vcl), "-n", str(scratch / "varnish")]
-        stack.enter_context(process("varnishd", *arguments, "-s", "malloc,1g"))
-        urls["varnish"] = f"http://127.0.0.1:{port}"
+        varnish = stack.enter_context(process("varnishd", *arguments, "-s", "malloc,1g"))
+        found["varnish"] = Running(f"http://127.0.0.1:{port}", varnish.pid)
         wait_for(port)
-    return urls
+    return found
 
 
-def compare(urls: dict[str, str], loads: Sequence[Load], paths: dict[str, Path], options: argparse.Namespace) -> None:
+def compare(
+    servers: dict[str, Running], loads: Sequence[Load], paths: dict[str, Path], options: argparse.Namespace
+) -> None:
     """All servers in turn under each load; prints ratios to nginx proxy_cache, and the medians."""
     scratch = paths["hot"].parent
-    for name, url in urls.items():
+    for name, server in reversed(servers.items()):  # edged last: what the others ask of it for their caches is others'
         which = "static-all" if "static" in name else "all"
         load, count = Load("warm", paths[which], 8), len(paths[which].read_text().splitlines())
-        rate = wrk(url, load, 2, scratch).per_s
-        wrk(url, load, min(60, int(count / rate * 1.3) + 1), scratch)
+        rate = wrk(server.url, load, 2, scratch).per_s
+        wrk(server.url, load, min(60, int(count / rate * 1.3) + 1), scratch)
     for load in loads:
-        runs: dict[str, list[Measured]] = {name: [] for name in urls}
+        runs: dict[str, list[Measured]] = {name: [] for name in servers}
         for _ in range(options.rounds):
-            for name, url in urls.items():
+            for name, server in servers.items():
                 used = load
                 if "static" in name:
-                    used = Load(load.name, paths[f"static-{load.paths.name}"], load.connections, load.shuffled)
-                runs[name].append(wrk(url, used, options.seconds, scratch))
+                    used = replace(load, paths=paths[f"static-{load.paths.name}"])
+                runs[name].append(measure(server, used, options.seconds, scratch))
         show(load, runs)
+
+
+def unseen(data_dir: Path, servers: dict[str, Running], every: Path, options: argparse.Namespace) -> None:
+    """Records that edged was never asked for, beside peers whose caches hold them: a new edged in each round."""
+    load = Load("records not asked for before, one connection", every, 1, asked="p50 <= 1.1")
+    peers = {name: server for name, server in servers.items() if name not in ("edged", "nginx static")}
+    runs: dict[str, list[Measured]] = {name: [] for name in ("edged", *peers)}
+    for _ in range(options.rounds):
+        with edged_server(data_dir) as (url, pid):
+            runs["edged"].append(measure(Running(url, pid), load, 1, every.parent))  # in which it does not get through
+        for name, server in peers.items():
+            runs[name].append(measure(server, load, 1, every.parent))
+    show(load, runs)
 
 
 def show(load: Load, runs: dict[str, list[Measured]]) -> None:
     base = runs.get("nginx proxy_cache") or runs["edged"]
-    print(f"\n{load.name}\n{'':20}{'requests':>10}{'median latency':>16}{'requests/s':>12}{'p50 µs':>9}{'p99 µs':>9}")
+    asked = f" (asked: {load.asked})" if load.asked else ""
+    heads = f"{'requests':>10}{'median latency':>16}{'CPU':>7}{'requests/s':>12}{'p50 µs':>9}{'p99 µs':>9}{'CPU µs':>8}"
+    print(f"\n{load.name}{asked}\n{'':20}{heads}")
     for name, found in runs.items():
-        faster = statistics.median(mine.per_s / other.per_s for mine, other in zip(found, base, strict=True))
-        slower = statistics.median(mine.p50_us / other.p50_us for mine, other in zip(found, base, strict=True))
-        per_s, p50, p99 = (statistics.median(getattr(m, f) for m in found) for f in ("per_s", "p50_us", "p99_us"))
-        print(f"{name:20}{faster:9.2f}x{slower:15.2f}x{per_s:12,.0f}{p50:9,.0f}{p99:9,.0f}", flush=True)
+        pairs = list(zip(found, base, strict=True))
+        faster = statistics.median(mine.per_s / other.per_s for mine, other in pairs)
+        slower = statistics.median(mine.p50_us / other.p50_us for mine, other in pairs)
+        cheaper = statistics.median(other.cpu_us / max(mine.cpu_us, 0.01) for mine, other in pairs)
+        values = [[getattr(run, of) for run in found] for of in ("per_s", "p50_us", "p99_us", "cpu_us")]
+        per_s, p50, p99, cpu = map(statistics.median, values)
+        ratios = f"{faster:9.2f}x{slower:15.2f}x{cheaper:6.2f}x"
+        print(f"{name:20}{ratios}{per_s:12,.0f}{p50:9,.0f}{p99:9,.0f}{cpu:8.1f}", flush=True)
 
 
 def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -> None:
@@ -265,11 +306,11 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
     hot = Load("hot", paths["hot"], 16)
     with edged_server(data_dir) as (url, _):
         wrk(url, hot, 1, scratch)
-        rows = [hot, Load("GETs never seen", paths["hot"], 16, unlike=True)]
-        rows.append(Load("the same, of all", paths["all"], 16, shuffled=True, unlike=True))
+        rows = [hot, Load("GETs never seen", paths["hot"], 16, varying=CONDITION)]
+        rows.append(Load("the same, of all", paths["all"], 16, shuffled=True, varying=CONDITION))
         rows.append(Load("batches seen before", paths["batches"], 16, records=BATCH))
-        rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH, unlike=True))
-        rows.append(Load("the same, of all", paths["wide-batches"], 16, records=BATCH, unlike=True))
+        rows.append(Load("batches never seen", paths["fresh-batches"], 16, records=BATCH, varying=CONDITION))
+        rows.append(Load("the same, of all", paths["wide-batches"], 16, records=BATCH, varying=CONDITION))
         rates = [[wrk(url, load, options.seconds, scratch).per_s for load in rows] for _ in range(options.rounds)]
         show_batches(rows, [1e6 / statistics.median(found) for found in zip(*rates, strict=True)])
     busy: list[Measured] = []
@@ -281,7 +322,8 @@ def alone(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) -
     p99 = [statistics.median(m.p99_us for m in runs) for runs in (busy, calm)]
     rate = [statistics.median(m.per_s for m in runs) for runs in (busy, calm)]
     print(
-        f"\na hop of 20 edits every second: p99 {p99[0] / p99[1]:.2f}x ({p99[0]:,.0f} µs, without {p99[1]:,.0f} µs), "
+        f"\na hop of 20 edits every second (asked: p99 <= 1.5): p99 {p99[0] / p99[1]:.2f}x "
+        f"({p99[0]:,.0f} µs, without {p99[1]:,.0f} µs), "
         f"requests {rate[0] / rate[1]:.2f}x"
     )
 
@@ -377,58 +419,13 @@ def http2_rate(url: str, paths: Path, seconds: int) -> float:
     return done / seconds
 
 
-async def serve_replica(data_dir: Path, hops: bool, tls: Path | None) -> None:
-    """The server under measurement: what `edged run` serves with, and, with hops, what sync does to the replica."""
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-    sys.setswitchinterval(SWITCH_S)
-    cert, key = (str(tls / "cert.pem"), str(tls / "key.pem")) if tls is not None else ("", "")
-    with edged.open(data_dir / "edged") as replica:
-        catalog = {"catalog": replica.follow("catalog")}
-        news = News(catalog)
-        config = ServeConfig(
-            bind=["127.0.0.1:0"], max_connections=4096, hosts=["localhost", "127.0.0.1"], tls_cert=cert, tls_key=key
-        )
-        async with trio.open_nursery() as nursery:
-            apps = AppServer(catalog, config, time.time, news=news)
-            hopping = Hopping(data_dir, news) if hops else None  # its records are in memory before anybody asks
-            print((await nursery.start(apps.run))[0], flush=True)
-            if hopping is not None:
-                await hopping.run()
-
-
-class Hopping:
-    """Applies a hop of 20 edits every second, in a thread, as sync does."""
-
-    def __init__(self, data_dir: Path, news: News) -> None:
-        view = news.catalog["catalog"].view()
-        collection = next(iter(view.collections))
-        self.news = news
-        self.writer = Edged(data_dir)
-        self.writer.version = view.version
-        self.records = [(collection, key, value) for key, value in view.scan(collection)]
-
-    async def run(self) -> None:
-        chance = random.Random(5)
-        for number in range(1 << 30):
-            await trio.sleep(1)
-            changed = edits_of(self.records, 20, chance, number)
-            await trio.to_thread.run_sync(self.writer.apply, changed)
-            self.news.look()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", help="NDJSON, zstd-compressed, as edged origin publish takes it")
     parser.add_argument("--seconds", type=int, default=4, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")
-    parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--hops", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--tls", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        trio.run(serve_replica, options.serve, options.hops, options.tls)
-        return
     if options.quick:
         options.seconds, options.rounds = 1, 1
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
@@ -436,18 +433,25 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
         scratch = Path(directory)
         paths = prepare(films(options.data), scratch)
-        url, _ = stack.enter_context(edged_server(scratch / "data"))
+        url, pid = stack.enter_context(edged_server(scratch / "data"))
         print(f"edged remembers answers in {ServeConfig().memory}, the default; the peers' caches hold all")
-        urls = {"edged": url, **start_peers(stack, url, scratch)}
+        started_kib = resident_kib(pid)
+        servers = {"edged": Running(url, pid), **start_peers(stack, url, scratch)}
+        hot, every = paths["hot"], paths["all"]
         loads = [
-            Load(f"{HOT} hot keys, 16 connections", paths["hot"], 16),
-            Load("all keys at random, 16 connections", paths["all"], 16, shuffled=True),
-            Load(f"{HOT} hot keys, one connection", paths["hot"], 1),
+            Load(f"{HOT} hot keys, 16 connections", hot, 16, asked=">= 1.6"),
+            Load("all keys at random, 16 connections", every, 16, shuffled=True, asked=">= 1.3"),
+            Load("all keys at random, one connection", every, 1, shuffled=True, asked="p50 <= 1.1"),
+            Load(f"{HOT} hot keys, one connection", hot, 1),
+            Load("all keys, a trace's number in each request, one connection", every, 1, shuffled=True, varying=TRACE),
         ]
-        compare(urls, loads, paths, options)
+        compare(servers, loads, paths, options)
         os.sched_setaffinity(0, {int(CLIENT_CORE)})
-        rate = http2_rate(urls["edged"], paths["hot"], options.seconds)
+        rate = http2_rate(url, paths["hot"], options.seconds)
         print(f"\nHTTP/2 in clear text, one connection, 50 streams: {rate:,.0f} requests/s")
+        kib = resident_kib(pid)
+        print(f"\nresident after it (asked: <= 70 MB): {kib / 1024:.1f} MB; at its start {started_kib / 1024:.1f} MB")
+        unseen(scratch / "data", servers, every, options)
         stack.close()
         alone(scratch / "data", paths, options)
         crowds(scratch / "data", paths, options)

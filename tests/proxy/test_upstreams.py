@@ -34,6 +34,19 @@ from tests.proxy.driving import Origin, Says, call, make_request, running
 pytestmark = pytest.mark.trio
 
 
+SIGNS_CERTIFICATES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
+
 def make_authority(directory: Path, name: str) -> tuple[Path, Path, Path]:
     """An authority, and a certificate and key of its for 127.0.0.1."""
     key, own = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
@@ -48,12 +61,16 @@ def make_authority(directory: Path, name: str) -> tuple[Path, Path, Path]:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - datetime.timedelta(days=1))
             .not_valid_after(now + datetime.timedelta(days=1))
+            # Servers ask for this, and the authority's key usage, from Python 3.13 on (RFC 5280 section 4.2.1).
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
         )
 
     authority = (
         builder(key.public_key())
         .subject_name(subject)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(SIGNS_CERTIFICATES, critical=True)
         .sign(key, hashes.SHA256())
     )
     leaf = (

@@ -95,6 +95,14 @@ class Cache:
 
     def open_store(self, directory: Path) -> tuple[Store, DiskTier]:
         store = Store(directory, self.quota_bytes, self.recently_used)
+        try:
+            return store, self.begin(store, directory)
+        except BaseException:
+            store.close()
+            raise
+
+    def begin(self, store: Store, directory: Path) -> DiskTier:
+        """Take up what was noted when it was last closed."""
         starts = 0
         for key, load in ((STARTS, None), (BOOTS, self.timeline.load), (LEDGER, self.load_ledgers)):
             found = store.get(key)
@@ -114,7 +122,7 @@ class Cache:
         self.purged = stamp_of(directory / PURGED)
         disk = DiskTier(store, self.memory.largest_bytes)
         self.presence = disk.find_present()
-        return store, disk
+        return disk
 
     async def renew_presence(self) -> None:
         """Make the bitmap anew from what there is; what is written meanwhile is added to both."""

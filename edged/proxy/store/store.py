@@ -67,6 +67,18 @@ def corrupt(fault: sqlite3.Error) -> bool:
     return (code & 0xFF) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
+class OwnCache(diskcache.Cache):  # type: ignore[misc]  # diskcache ships no types
+    """Leaves no connection open where it cannot be made."""
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            super().__init__(str(directory), timeout=5, disk=BytesDisk, **SETTINGS)
+        except BaseException:
+            if hasattr(self, "_local"):
+                self.close()
+            raise
+
+
 class Store:
     """Records under keys, in a directory that takes at most `quota_bytes` on the disk.
 
@@ -85,7 +97,11 @@ class Store:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self.open()
-        except OSError as fault:
+        except BaseException as fault:
+            if hasattr(self, "cache"):
+                self.close()
+            if not isinstance(fault, OSError):
+                raise
             raise StoreError(
                 f"open the proxy's store in {directory}: {fault.strerror}; make it writable or set another data_dir"
             ) from fault
@@ -95,7 +111,7 @@ class Store:
     def open(self) -> None:
         try:
             self.inspect()
-            self.cache = diskcache.Cache(str(self.directory), timeout=5, disk=BytesDisk, **SETTINGS)
+            self.cache = OwnCache(self.directory)
             self.sweep()
         except (sqlite3.Error, DamageError, ValueError, TypeError, KeyError) as fault:
             if isinstance(fault, sqlite3.Error) and not corrupt(fault):
@@ -127,7 +143,7 @@ class Store:
             else:
                 child.unlink(missing_ok=True)
         self.spooled.clear()
-        self.cache = diskcache.Cache(str(self.directory), timeout=5, disk=BytesDisk, **SETTINGS)
+        self.cache = OwnCache(self.directory)
         self.sweep()
 
     def sweep(self) -> None:

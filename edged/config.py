@@ -57,6 +57,16 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = "info"
 
 
+class BrokerConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """How the broker of `announce` is spoken to."""
+
+    ca: Annotated[File, Meta(description="PEM of the only authorities trusted for it; empty: the system's.")] = ""
+    cert: Annotated[File, Meta(description="PEM of a client certificate, with key.")] = ""
+    key: Annotated[File, Meta(description="PEM key of cert.")] = ""
+    user: Annotated[str, Meta(description='"env:NAME" and "file:PATH" are taken from there.')] = ""
+    password: Annotated[str, Meta(description="Likewise.")] = ""
+
+
 class DatasetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """One dataset that this device carries. Repeat the section for more; none is allowed (nothing is synced then)."""
 
@@ -92,6 +102,17 @@ class DatasetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     proxy: Annotated[
         str, Meta(description="URL of an HTTP proxy on the way to the origins; empty: the environment's, if any.")
     ] = ""
+    announce: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:mqtts?://[^\s/?#@]+(?:/[^\s?#+]*)?)?$",
+            extra={"form": "mqtts://broker:8883/prefix"},
+            description="A broker that brings new heads at once, beside the poll: mqtts://host/prefix; empty: none.",
+        ),
+    ] = ""
+    broker: Annotated[
+        BrokerConfig, Meta(description='For `announce`: { ca, cert, key, user, password }; "env:NAME", "file:PATH".')
+    ] = field(default_factory=BrokerConfig)
 
 
 class CertificateConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -15,7 +15,17 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from edged.config import CertificateConfig, Config, DatasetConfig, ProxyConfig, RelayConfig, RouteConfig, ServeConfig
+from edged.announce.broker import BrokerAccess, secret
+from edged.config import (
+    BrokerConfig,
+    CertificateConfig,
+    Config,
+    DatasetConfig,
+    ProxyConfig,
+    RelayConfig,
+    RouteConfig,
+    ServeConfig,
+)
 from edged.errors import ConfigError
 from edged.http.fields import BAD_VALUE, TOKEN
 from edged.http.urls import sound_url
@@ -176,6 +186,26 @@ def check_origins(dataset: DatasetConfig | RelayConfig, table: Table, key: Key) 
     return faults + check_files(dataset, ("ca", "cert", "key"), table, key)
 
 
+def check_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
+    """Origins, and the broker: a place, keys that go together, credentials that are there."""
+    faults, broker, place = check_origins(dataset, table, key), dataset.broker, (*key, "broker")
+    if bool(broker.cert) != bool(broker.key):
+        faults.append(table.fault((*place, "cert"), "cert and key go together; set both or neither"))
+    if broker != BrokerConfig() and not dataset.announce:
+        faults.append(table.fault(place, "set announce too: it says where the broker is"))
+    access = BrokerAccess(dataset.announce)
+    for check, at in (
+        (lambda: access.place if dataset.announce else None, (*key, "announce")),
+        (lambda: secret(broker.user, "user"), (*place, "user")),
+        (lambda: secret(broker.password, "password"), (*place, "password")),
+    ):
+        try:
+            check()
+        except ConfigError as fault:
+            faults.append(table.fault(at, str(fault)))
+    return faults + check_files(broker, ("ca", "cert", "key"), table, place)
+
+
 def check_relay(relay: RelayConfig, table: Table, key: Key) -> list[Fault]:
     """What a pattern needs, keys that go together, and room for a few blobs."""
     faults = check_origins(relay, table, key)
@@ -225,7 +255,7 @@ def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
 
 CHECKS: Mapping[type, Check] = {
     CertificateConfig: lambda found, table, key: check_files(found, ("cert", "key"), table, key),
-    DatasetConfig: check_origins,
+    DatasetConfig: check_dataset,
     RelayConfig: check_relay,
     ServeConfig: check_serve,
     RouteConfig: check_route,
@@ -335,6 +365,8 @@ def comment(text: str) -> list[str]:
 def toml_value(value: object) -> str:
     if isinstance(value, str):
         return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    if isinstance(value, Struct):
+        return toml_value(msgspec.structs.asdict(value))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name} = {toml_value(item)}" for name, item in value.items()) + "}"
     if isinstance(value, list):

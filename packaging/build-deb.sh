@@ -62,7 +62,7 @@ if [ "${EDGED_COMPILE:-}" = 1 ]; then
 fi
 pip wheel --no-deps --wheel-dir "$work" .
 pip install --target "$library" --no-compile --only-binary=:all: --implementation cp --python-version 3.11 \
-    "${platforms[@]}" --constraint packaging/constraints.txt "$work"/edged-*.whl
+    "${platforms[@]}" --constraint packaging/constraints.txt "$(echo "$work"/edged-*.whl)[mqtt]"
 
 # What only installers, developers and other interpreters need; and direct_url.json names this machine's paths.
 rm -rf "$library/bin"

@@ -143,6 +143,7 @@ FLOORS = (
     ("toml", "clock", "files", "inotify"),
     ("access", "feed"),
     ("config", "http", "replica"),
+    ("announce",),
     ("configfile", "feedserving"),
     ("sync", "serve", "proxy", "origin"),
     ("relay",),

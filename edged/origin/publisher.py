@@ -16,6 +16,7 @@ from edged.feed.head import Head
 from edged.feed.names import check_collection, check_key, check_name
 from edged.files import is_locked, locked, make_directory, read_bounded, sync_directory, write_durable
 from edged.origin import takedowns, upkeep
+from edged.origin.announcing import Announcements
 from edged.origin.applying import Row
 from edged.origin.declared.rules import load_rules
 from edged.origin.declared.validate import Permitted
@@ -309,14 +310,15 @@ class Publisher:
 
         Raises OriginError naming datasets whose heads could not be signed; the next operation on each does it.
         """
-        with locked(self.private / "lock", busy(f"feed {self.path}"), wait_s=self.wait_s):
+        lock = locked(self.private / "lock", busy(f"feed {self.path}"), wait_s=self.wait_s)
+        with Announcements.of(self.path) as announcements, lock:
             now = time_of(self.clock, "rotate key")
             where = root_keys_directory or self.private / "keys"
             self.roots = next_roots(load_roots(self.private), now, where, new_root_keys=new_root_keys)
             faults = []
             for dataset in self.datasets():
                 try:
-                    with self.workplace(dataset):
+                    with self.workplace(dataset, announcements):
                         pass
                 except EdgedError as fault:
                     faults.append(f"dataset {dataset}: {fault}")
@@ -358,7 +360,7 @@ class Publisher:
         """The dataset opened under its lock, what was cut short before finished or undone."""
         check_name(dataset, "dataset")
         self.renew_root()
-        with ExitStack() as stack:
+        with Announcements.of(self.path) as announcements, ExitStack() as stack:
             whole, lock = self.private / "lock", self.private / "state" / f"{dataset}.lock"
             # Upkeep holds the lock for a moment only, and is never in the way of an edit.
             wait_s = max(self.wait_s, UPKEEP_WAIT_S) if is_locked(self.upkeep_lock(dataset)) else self.wait_s
@@ -367,7 +369,7 @@ class Publisher:
             self.roots = load_roots(self.private)
             if not create:
                 self.require(dataset)
-            place = stack.enter_context(self.workplace(dataset))
+            place = stack.enter_context(self.workplace(dataset, announcements))
             self.keep_trust_file()
             if not create and not place.state.live:  # its first publish was killed
                 raise OriginError(f"open dataset {dataset}: it has no version yet; publish to it first")
@@ -431,7 +433,7 @@ class Publisher:
             write_durable(self.trust_path, newest)
 
     @contextmanager
-    def workplace(self, dataset: str) -> Iterator[Workplace]:
+    def workplace(self, dataset: str, announcements: Announcements) -> Iterator[Workplace]:
         rules = load_rules(self.path / f"{dataset}.toml")
         now = time_of(self.clock, f"work on dataset {dataset}")
         base = self.public / dataset
@@ -443,6 +445,7 @@ class Publisher:
             try:
                 blobs = BlobStore(base / "blobs", state)
                 place = Workplace(dataset, base, state, blobs, rules, self.roots, self.roots.newest, now)
+                place.on_head = announcements.tell
                 recover(place)
                 bring_up_to_date(place)
                 yield place

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,7 +48,8 @@ class Workplace:
     root: the newest that is public, under which heads are signed; public: the head that devices see, None: none yet.
 
     rollout: as the public head has it, or as the operation under way will have it. since: the version that most
-    devices hold when a rollout ends, whose hop to the new one is worth inlining.
+    devices hold when a rollout ends, whose hop to the new one is worth inlining. on_head: told of each head that goes
+    live.
     """
 
     dataset: str
@@ -62,6 +63,7 @@ class Workplace:
     public: trust.VerifiedHead | None = None
     rollout: Rollout | None = None
     since: int | None = None
+    on_head: Callable[[str, bytes], None] = lambda dataset, head: None
 
     @property
     def keep(self) -> Keep:
@@ -290,6 +292,7 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
         raise
     place.public = signed
     place.blobs.fresh.clear()
+    place.on_head(place.dataset, signed.data)
     settle(place, head, chains, what)
 
 

@@ -280,8 +280,8 @@ class HeadFollower:
     def rest(self) -> float:
         """Before the next look: none where polls are held. Before that the others' turn, now and then: an origin that
         is frozen in time looks like one without news."""
-        rotation, now, newest = self.rotation, trio.current_time(), self.trusted.newest_head
-        stale = newest is not None and self.time.time_s > newest.head.signed_at + newest.head.fresh_s
+        rotation, now = self.rotation, trio.current_time()
+        stale = judge.is_stale(self.trusted.newest_head, self.time)
         if rotation.unasked is None and rotation.survey_due(now, stale=stale, urgent=False):
             rotation.begin_survey(now)
         if rotation.next_of_survey(now) or rotation.held_wait_s(now):

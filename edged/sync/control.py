@@ -13,18 +13,31 @@ from edged.replica.audit import Finding
 class Control:
     """One a dataset.
 
-    nudged: what waits for the origin is to be cut short; repinned: so is an update; keep_pin: set by the task.
+    nudged: what waits for the origin is to be cut short; repinned: so is an update; keep_pin: set by the task;
+    announced: a broker has brought `announcement`; pushed: whether it would bring the next head too.
     """
 
     def __init__(self) -> None:
         self.nudged, self.repinned = trio.Event(), trio.Event()
         self.faults: list[Finding] = []
+        self.announced = trio.Event()
+        self.announcement: bytes | None = None
+        self.pushed = False
         self.audit_wanted = trio.Event()
         self.keep_pin: Callable[[int | None], Awaitable[None]] | None = None
 
     def nudge(self) -> None:
         """Ask the origin again now."""
         self.nudged.set()
+
+    def announce(self, head: bytes) -> None:
+        """A broker has brought this; it has not been judged. One that was not looked at yet is let go for it."""
+        self.announcement = head
+        self.announced.set()
+
+    def take_announcement(self) -> bytes | None:
+        found, self.announcement, self.announced = self.announcement, None, trio.Event()
+        return found
 
     def taken(self) -> None:
         """What was asked for is being looked after."""

@@ -11,7 +11,16 @@ from typing import TypeVar, assert_never
 
 import trio
 
-from edged.errors import DamageError, EdgedError, StoreError, TransportError
+from edged.errors import (
+    DamageError,
+    EdgedError,
+    NewerRootError,
+    StoreError,
+    TransportError,
+    TrustError,
+    UnknownKeyError,
+    WireError,
+)
 from edged.feed.blob import BlobRef
 from edged.sync.core import events
 from edged.sync.core.events import Effect, Event, Instant, MachineSettings
@@ -27,6 +36,7 @@ log = logging.getLogger("edged.sync")
 
 COMPACT_BYTES = 8 << 20  # written by compaction after one update at most, so that wear and load are spread
 ONCE_REST_S = 5.0
+ASK_ROOTS_S = 60.0  # between questions for newer roots because of what a broker brought
 
 
 class Shell:
@@ -48,6 +58,7 @@ class Shell:
         self.before: int | None = None  # the version that was held at first
         self.update_began = (0.0, 0, 0)
         self.trouble: EdgedError | None = None
+        self.ask_roots_at = 0.0
 
     def __enter__(self) -> Shell:
         return self
@@ -65,6 +76,7 @@ class Shell:
             event = await self.perform_all(self.decide(event))
 
     def decide(self, event: Event) -> list[Effect]:
+        self.machine.rotation.pushed = self.control.pushed
         effects = self.machine.handle(event, Instant(self.clock.source(), trio.current_time()))
         newest = self.machine.newest if self.machine.known is not None else None
         self.status.newest = self.status.version if newest is None else newest.head.newest_version
@@ -110,9 +122,9 @@ class Shell:
             case events.Load():
                 return await self.load()
             case events.Poll():
-                return await self.unless(self.control.nudged, lambda: self.poll(effect))
+                return await self.unless(self.control.nudged, lambda: self.poll(effect), announced=True)
             case events.Rest(seconds):
-                return await self.unless(self.control.nudged, lambda: rest(seconds))
+                return await self.unless(self.control.nudged, lambda: rest(seconds), announced=True)
             case events.FetchTrust(origin, number):
                 data = await self.origins.at(origin).trust(number)
                 return events.TrustMissing(number) if data is None else events.TrustArrived(number, data)
@@ -150,12 +162,17 @@ class Shell:
                 assert_never(effect)
         return None
 
-    async def unless(self, signal: trio.Event, work: Callable[[], Awaitable[Event]]) -> Event:
-        """`work()`, cut short by `signal`."""
+    async def unless(
+        self, signal: trio.Event, work: Callable[[], Awaitable[Event]], *, announced: bool = False
+    ) -> Event:
+        """`work()`, cut short by `signal`. announced: or by a head that a broker brings."""
+        self.brought: Event | None = None
         answer: Event | None = None
         error: EdgedError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cancel_at, signal, nursery.cancel_scope)
+            if announced:
+                nursery.start_soon(self.await_announcement, nursery.cancel_scope)
             try:
                 answer = await work()
             except EdgedError as fault:
@@ -163,7 +180,27 @@ class Shell:
             nursery.cancel_scope.cancel()
         if error is not None:
             raise error
-        return self.nudged() if answer is None else answer
+        return answer or self.brought or self.nudged()
+
+    async def await_announcement(self, scope: trio.CancelScope) -> None:
+        """Until a broker has brought a head that may follow the newest. Anything else costs its look: an old one, one
+        that is forged; one that a newer root may vouch for has the origin asked for that root, once in a while."""
+        while True:
+            await self.control.announced.wait()
+            data = self.control.take_announcement()
+            try:
+                now = Instant(self.clock.source(), trio.current_time())
+                if data is not None and self.machine.may_follow(data, now):
+                    self.brought = events.HeadAnnounced(data)
+                    scope.cancel()
+                    return
+            except (UnknownKeyError, NewerRootError):
+                if now.elapsed_s >= self.ask_roots_at:
+                    self.ask_roots_at = now.elapsed_s + ASK_ROOTS_S
+                    self.control.nudge()
+            except (WireError, TrustError) as fault:
+                log.debug("%s: a broker brought %s", self.status.dataset, one_line(fault))
+            await trio.lowlevel.checkpoint()
 
     def nudged(self) -> Event:
         self.control.taken()

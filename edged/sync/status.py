@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import trio
@@ -36,6 +36,15 @@ class LastUpdate:
 
 
 @dataclass(slots=True)
+class BrokerStatus:
+    """connected: whether it would bring a new head; heads: messages that came; last_error: None when all is well."""
+
+    connected: bool = False
+    heads: int = 0
+    last_error: str | None = None
+
+
+@dataclass(slots=True)
 class DatasetStatus:
     """Written by the sync task alone, read by anyone in the process. Bytes and counts are since the process began.
 
@@ -43,7 +52,8 @@ class DatasetStatus:
     connected: whether the origin answered when last asked; origin: the one in use; last_error: None when all is well;
     writing_since_s: monotonic time at which the writer's work under way began, None: none is;
     offered: the version that a rollout offers to some devices, held when this is one of them; newest: the greatest
-    version number known of; lost: whether the origin that answered before does not any more; steps_done, steps: how
+    version number known of; broker: that announces heads, where one does; lost: whether the origin that answered before
+    does not any more; steps_done, steps: how
     far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two.
     """
 
@@ -67,6 +77,7 @@ class DatasetStatus:
     connected: bool = False
     lost: bool = False
     origin: str = ""
+    broker: BrokerStatus | None = None
     steps_done: int = 0
     steps: int = 0
     watch: Watch = unwatched
@@ -124,5 +135,6 @@ class DatasetStatus:
             "steps_done": self.steps_done,
             "steps": self.steps,
             "last_update": None if self.last_update is None else self.last_update.document(),
+            "broker": None if self.broker is None else asdict(self.broker),
             "last_error": self.last_error,
         }

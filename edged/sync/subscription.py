@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from edged.announce.broker import BrokerAccess
 from edged.config import Config, DatasetConfig, RelayConfig
 from edged.configfile import header_value
 
@@ -34,7 +35,7 @@ class Subscription:
     """One dataset as this device is to have it; the fields are those of `[[datasets]]` in the configuration.
 
     origins: base URLs, tried in order; trust: the file with the root of trust; device_id: decides which rollouts are
-    for this device, empty: none are.
+    for this device, empty: none are; broker: where heads are announced as well.
     """
 
     dataset: str
@@ -46,6 +47,7 @@ class Subscription:
     require: tuple[str, ...] = ()
     device_id: str = ""
     access: OriginAccess = field(default_factory=OriginAccess)
+    broker: BrokerAccess | None = None
 
 
 def device_id(configured: str, machine_id: Path = MACHINE_ID) -> str:
@@ -78,6 +80,7 @@ def subscription_of(dataset: DatasetConfig, config: Config) -> Subscription:
         tuple(dataset.require),
         device_id(config.daemon.device_id),
         access_of(dataset),
+        broker_of(dataset),
     )
 
 
@@ -85,3 +88,11 @@ def access_of(configured: DatasetConfig | RelayConfig) -> OriginAccess:
     """How the origins of a section are spoken to."""
     headers = tuple((name, header_value(value)) for name, value in configured.headers.items())
     return OriginAccess(configured.ca, configured.cert, configured.key, headers, configured.proxy)
+
+
+def broker_of(dataset: DatasetConfig) -> BrokerAccess | None:
+    """The broker that announces heads of a dataset, None where there is none."""
+    broker = dataset.broker
+    if not dataset.announce:
+        return None
+    return BrokerAccess(dataset.announce, broker.ca, broker.cert, broker.key, broker.user, broker.password)

@@ -13,6 +13,7 @@ from edged.clock import BUILD_TIME_S, Clock
 from edged.errors import ConfigError, EdgedError, TransportError, TrustError, WireError
 from edged.feed import limits
 from edged.replica.writer import Writer
+from edged.sync.announced import listen
 from edged.sync.audits import audit
 from edged.sync.core.events import MachineSettings
 from edged.sync.replication import Replication, one_line
@@ -60,6 +61,8 @@ async def run(
         control.keep_pin = replication.pin
         task_status.started()
         nursery.start_soon(log_states, replication)
+        if subscription.broker is not None:
+            nursery.start_soon(listen, replication, subscription.broker)
         while True:
             try:
                 async with origins or Origins.of(subscription, status.traffic) as found:

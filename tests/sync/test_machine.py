@@ -88,6 +88,8 @@ FOLLOWERS = {
     (Phase.RESTING, Phase.POLLING),
     (Phase.RESTING, Phase.TRUST),
     (Phase.RESTING, Phase.FETCHING),
+    (Phase.RESTING, Phase.APPLYING),
+    (Phase.RESTING, Phase.COMMITTING),
     (Phase.RESTING, Phase.LOADING),
 }
 

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import trio
 
+from edged.announce.putting import Announcer
 from edged.errors import BusyError, ConfigError, EdgedError, plain_errors
 from edged.feedserving.app import FeedApp, connection_limits
 from edged.http.server import Listening, serve
+from edged.origin.announcing import load_feed_rules
 from edged.origin.publisher import Clock, Publisher
 from edged.origin.serving.heads import Heads
 
 logger = logging.getLogger("edged.origin")
 
+BROKER_LOOK_S = 5.0  # between looks at whether the broker has every head
 LOOK_S = 30.0  # between looks at the age of the heads
 
 
@@ -50,6 +53,7 @@ async def run_station(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heads.watch)
         nursery.start_soon(keep_fresh, feed_dir, heads, clock)
+        nursery.start_soon(keep_announced, feed_dir, heads)
         app = FeedApp(heads, clock)
         listening = Listening(tuple(bind), limits=connection_limits())
         await serve(app, listening, clock=clock, stop=stop, task_status=task_status)
@@ -104,3 +108,29 @@ def open_with_key(feed_dir: Path, clock: Clock) -> Publisher | None:
         logger.info("heads are not signed anew here: %s", fault)
         return None
     return publisher
+
+
+async def keep_announced(feed_dir: Path, heads: Heads) -> None:
+    """For `origin serve`: announce heads that are not, for ever: what was signed anew, and all of them to a broker that
+    was away, which may have lost what it kept."""
+    access = (await trio.to_thread.run_sync(load_feed_rules, feed_dir)).announce.access
+    if access is None:
+        return
+    said = ""
+    told: dict[str, bytes] = {}
+    with Announcer(access) as announcer:
+        while True:
+            if announcer.client is None or not announcer.client.is_connected():
+                told.clear()
+            try:
+                for dataset in heads.datasets():
+                    found = heads.current(dataset)
+                    if found is not None and told.get(dataset) != found.etag:
+                        await trio.to_thread.run_sync(announcer.announce, dataset, found.data)
+                        told[dataset] = found.etag
+                said = ""
+            except EdgedError as fault:
+                if str(fault) != said:
+                    logger.warning("%s; devices find heads by their polls", fault)
+                said = str(fault)
+            await trio.sleep(BROKER_LOOK_S)

@@ -95,6 +95,13 @@ class HeadArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadAnnounced:
+    """A broker has brought a head that may follow the newest one, while an origin was waited for."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class HeadUnchanged:
     """The origin has no other head than the one that the poll named."""
 
@@ -160,6 +167,7 @@ Event = (
     Started
     | HeldLoaded
     | HeadArrived
+    | HeadAnnounced
     | HeadUnchanged
     | TrustArrived
     | TrustMissing

@@ -118,6 +118,11 @@ def expired_fault(head: Head, clock: TrustedTime) -> ExpiredError | None:
     )
 
 
+def is_stale(newest: SeenHead | None, clock: TrustedTime) -> bool:
+    """Whether the newest head is no longer fresh by its own account."""
+    return newest is not None and clock.time_s > newest.head.signed_at + newest.head.fresh_s
+
+
 def missing_slices(head: Head, wanted: frozenset[str]) -> ChainError | None:
     """What to report if the feed lacks slices that this device is to carry; the others are kept up to date."""
     missing = sorted(wanted - head.slices.keys())

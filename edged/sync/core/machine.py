@@ -7,7 +7,6 @@ which event is taken in which phase and by what; anything that is not there is a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from edged.errors import (
     ChainError,
@@ -22,7 +21,6 @@ from edged.errors import (
     UnknownKeyError,
     WireError,
 )
-from edged.feed.rollout import head_for
 from edged.feed.trust.root import VerifiedHead, expired
 from edged.sync.core import events, judge
 from edged.sync.core.events import PHASE_OF, SEED, Effect, Event, HeldState, Instant, MachineSettings, Phase
@@ -124,11 +122,6 @@ class Machine:
         """When roots have to vouch for a head; 0: ever, for the seed, which is as old as the trust file may be."""
         return 0.0 if self.rotation.current == SEED else self.clock.time_s
 
-    @property
-    def is_stale(self) -> bool:
-        newest = self.newest
-        return newest is not None and self.clock.time_s > newest.head.signed_at + newest.head.fresh_s
-
     # ---- polling
 
     def poll(self, event: Event | None = None) -> Effect:
@@ -176,7 +169,7 @@ class Machine:
         now, rotation = self.now.elapsed_s, self.rotation
         if rotation.current != SEED and rotation.unasked is None:
             urgent = self.settings.thorough and not self.surveyed
-            if rotation.survey_due(now, stale=self.is_stale, urgent=urgent):
+            if rotation.survey_due(now, stale=judge.is_stale(self.newest, self.clock), urgent=urgent):
                 self.surveyed = True
                 rotation.begin_survey(now)
         if rotation.next_of_survey(now):
@@ -184,7 +177,7 @@ class Machine:
         self.report()
         if rotation.held_wait_s(now) == 0 or not self.settled:
             self.resume = Phase.POLLING
-            return events.Rest(self.settings.poll_s * (0.9 + 0.2 * self.chance()))
+            return events.Rest(rotation.rest_s(self.settings.poll_s) * (0.9 + 0.2 * self.chance()))
         return self.poll()
 
     def report(self) -> None:
@@ -232,20 +225,24 @@ class Machine:
         wanted = self.slices
         if arrived.carries is not None:
             wanted &= arrived.carries | self.held.slices.keys()
-        self.update = Update(
-            self.chosen(verified, arrived.carries is None), self.held, wanted, require=self.settings.require
-        )
+        device = self.settings.device_id if arrived.carries is None else ""
+        chosen = self.trusted.chosen(verified, self.held, device)
+        self.update = Update(chosen, self.held, wanted, require=self.settings.require)
         return self.advance()
 
-    def chosen(self, verified: VerifiedHead, takes_offers: bool) -> VerifiedHead:
-        """The head as this device follows it: with the version that it offers, or without.
+    def announced(self, event: events.HeadAnnounced) -> Effect:
+        """A broker's head, which has been judged as it came: may_follow(). No origin has shown it yet."""
+        self.let_go()
+        self.pending = events.HeadArrived(event.data)
+        return self.consider(self.trusted.verify(event.data, self.vouching_time_s))
 
-        A pin behind the live version is not moved by an offer; a bundle carries only the live version.
-        """
-        pinned = self.held.pinned is not None and self.held.pinned <= verified.head.version
-        device = self.settings.device_id if takes_offers else ""
-        mine = replace(verified.head, offer=None) if pinned else head_for(verified.head, device, self.held.version)
-        return replace(verified, head=mine)
+    def may_follow(self, data: bytes, now: Instant) -> bool:
+        """Whether a head is rightful and newer than the newest. Raises WireError, TrustError where it is neither."""
+        self.now = now
+        if self.known is None or (self.newest is not None and self.newest.data == data):
+            return False
+        judge.judge(self.trusted.verify(data, self.vouching_time_s), self.newest, self.clock)
+        return self.rotation.current != SEED
 
     # ---- roots of trust, one by one
 
@@ -480,6 +477,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Callable[..., Effect]] = {
     (Phase.TRUST, events.TrustMissing): Machine.root_missing,
     (Phase.TRUST, events.Failed): Machine.root_failed,
     (Phase.POLLING, events.HeadArrived): Machine.head_arrived,
+    (Phase.POLLING, events.HeadAnnounced): Machine.announced,
     (Phase.POLLING, events.HeadUnchanged): Machine.unchanged,
     (Phase.POLLING, events.Failed): Machine.poll_failed,
     (Phase.POLLING, events.Nudged): Machine.nudged,
@@ -494,6 +492,7 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Callable[..., Effect]] = {
     (Phase.COMMITTING, events.Failed): Machine.storage_failed,
     (Phase.COMMITTING, events.Nudged): Machine.nudged,
     (Phase.RESTING, events.Woken): Machine.rested,
+    (Phase.RESTING, events.HeadAnnounced): Machine.announced,
     (Phase.RESTING, events.Failed): Machine.storage_failed,
     (Phase.RESTING, events.Nudged): Machine.nudged,
 }

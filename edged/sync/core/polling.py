@@ -11,6 +11,7 @@ CUTS = 2  # in a row; more, and the origin counts as unreachable
 AT_ONCE_S = 2.0  # who answers a held poll with "unchanged" sooner than this does not hold polls
 PROBE_S = 3600.0  # a host that does not hold polls is asked to again after so long
 HOME_S = 600.0  # after so long with another origin the first of the list is tried again
+PUSHED_S = 900.0  # between polls while a broker brings new heads
 SURVEY_S = 86_400.0  # so often all origins are asked, since one that is frozen in time looks like one without news
 STALE_SURVEY_S = 600.0  # likewise while what is held is no longer fresh
 
@@ -48,6 +49,7 @@ class Rotation:
         self.etags: dict[int, str | None] = {}  # of the newest head, by the origins that have shown it
         self.wait_s, self.asked_wait_s, self.asked_at, self.conditional = wait_s, 0, 0.0, False
         self.static_until, self.cuts = 0.0, 0
+        self.pushed = False  # whether a broker brings new heads, so that polls may be few
         self.unasked: list[int] | None = None  # those that a survey has yet to ask; None: no survey is under way
         self.best = 0  # where a survey has found the newest head
 
@@ -82,8 +84,12 @@ class Rotation:
         self.asked_wait_s, self.asked_at, self.conditional = wait_s, now, conditional
 
     def held_wait_s(self, now: float) -> int:
-        """How long the next poll may be held; 0 in a survey, and at a host that does not hold polls."""
-        return 0 if now < self.static_until or self.unasked is not None else self.wait_s
+        """How long the next poll may be held; 0 in a survey, at a host that does not hold them, and beside a broker."""
+        return 0 if self.pushed or now < self.static_until or self.unasked is not None else self.wait_s
+
+    def rest_s(self, poll_s: float) -> float:
+        """Between two polls that are not held. poll_s: where nothing else brings news."""
+        return max(poll_s, PUSHED_S) if self.pushed else poll_s
 
     def unchanged(self, now: float) -> None:
         """The poll was answered by "nothing new": soon, or held to its end."""

@@ -7,8 +7,11 @@ head seen binds (no rollback) until a newer root no longer names the key that si
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from edged.errors import EdgedError, NewerRootError, TrustError, UnknownKeyError, WireError
 from edged.feed.head import decode_head
+from edged.feed.rollout import head_for
 from edged.feed.trust import cose, succession
 from edged.feed.trust.root import Root, VerifiedHead, expired, verify_head
 from edged.sync.core.events import HeldState
@@ -95,3 +98,14 @@ class Trusted:
         if fault is not None:
             raise fault
         return verified
+
+    @staticmethod
+    def chosen(verified: VerifiedHead, held: HeldState, device_id: str) -> VerifiedHead:
+        """The head as this device follows it: with the version that it offers, or without.
+
+        A pin behind the live version is not moved by an offer; a bundle carries only the live version, so from one no
+        device_id is given.
+        """
+        pinned = held.pinned is not None and held.pinned <= verified.head.version
+        mine = replace(verified.head, offer=None) if pinned else head_for(verified.head, device_id, held.version)
+        return replace(verified, head=mine)

@@ -1,0 +1,126 @@
+"""Heads to a broker as they go live: `[announce]` of feed.toml.
+
+A head is live before it is announced. What the broker does costs no publish and no lock: the connection is made beside
+the work, and a broker that is away is one line in the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from pathlib import Path
+from typing import Annotated, Self
+
+from msgspec import Meta, Struct, field
+
+from edged.announce.broker import CONNECT_S, BrokerAccess, secret
+from edged.announce.putting import Announcer
+from edged.errors import ConfigError, EdgedError
+from edged.toml import Fault, Key, Table, read_toml
+
+logger = logging.getLogger("edged.origin")
+
+FEED_FILE = "feed.toml"
+FLUSH_S = CONNECT_S  # how long a publish waits at its end for a broker
+
+
+class AnnounceRules(Struct, frozen=True, forbid_unknown_fields=True):
+    """`[announce]`. The fields are those of announce.broker.BrokerAccess; mqtt: its URL, empty for no broker."""
+
+    mqtt: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:mqtts?://[^\s/?#@]+(?:/[^\s?#+]*)?)?$",
+            extra={"form": "mqtts://broker:8883/prefix, or mqtt:// in clear"},
+        ),
+    ] = ""
+    ca: str = ""
+    cert: str = ""
+    key: str = ""
+    user: str = ""
+    password: str = ""
+
+    @property
+    def access(self) -> BrokerAccess | None:
+        if not self.mqtt:
+            return None
+        return BrokerAccess(self.mqtt, self.ca, self.cert, self.key, self.user, self.password)
+
+
+class FeedRules(Struct, frozen=True, forbid_unknown_fields=True):
+    """`feed.toml`: what concerns every dataset of a feed."""
+
+    announce: AnnounceRules = field(default_factory=AnnounceRules)
+
+
+def check_announce(rules: AnnounceRules, table: Table, key: Key) -> list[Fault]:
+    faults = []
+    if bool(rules.cert) != bool(rules.key):
+        faults.append(table.fault((*key, "cert"), "cert and key go together; set both or neither"))
+    for name in ("ca", "cert", "key"):
+        if (file := getattr(rules, name)) and not Path(file).is_file():
+            faults.append(table.fault((*key, name), f"{file!r} is not a file"))
+    try:
+        if rules.access is not None:
+            rules.access.place  # noqa: B018 - raises for a URL that is none
+        for name in ("user", "password"):
+            secret(getattr(rules, name), name)
+    except ConfigError as fault:
+        faults.append(table.fault((*key, "mqtt"), str(fault)))
+    return faults
+
+
+def load_feed_rules(feed_dir: Path) -> FeedRules:
+    """Read feed.toml; the defaults if there is none. Raises ConfigError with every fault, its line, the fix."""
+    path = feed_dir / FEED_FILE
+    if not path.exists() and not path.is_symlink():
+        return FeedRules()
+    table, faults = read_toml(path)
+    rules = table.convert(FeedRules, faults, {AnnounceRules: check_announce}) if table is not None else None
+    if faults or rules is None:
+        lines = tuple(str(fault) for fault in sorted(faults, key=lambda fault: fault.place))
+        raise ConfigError(lines[0], lines)
+    return rules
+
+
+class Announcements:
+    """The heads of one operation. A context manager: at its end what was told has been announced, or said not to be."""
+
+    def __init__(self, access: BrokerAccess | None) -> None:
+        self.access = access
+        self.heads: queue.SimpleQueue[tuple[str, bytes] | None] = queue.SimpleQueue()
+        self.thread: threading.Thread | None = None
+
+    @classmethod
+    def of(cls, feed_dir: Path) -> Self:
+        """Raises ConfigError for a feed.toml that is faulty."""
+        return cls(load_feed_rules(feed_dir).announce.access)
+
+    def __enter__(self) -> Self:
+        if self.access is not None:
+            self.thread = threading.Thread(target=self.work, args=(self.access,), name="announce", daemon=True)
+            self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.thread is not None:
+            self.heads.put(None)
+            self.thread.join(FLUSH_S)
+
+    def tell(self, dataset: str, head: bytes) -> None:
+        """A head is live."""
+        if self.thread is not None:
+            self.heads.put((dataset, head))
+
+    def work(self, access: BrokerAccess) -> None:
+        with Announcer(access) as announcer:
+            try:
+                announcer.connected()  # beside the publish, whose head then finds the connection made
+            except EdgedError as fault:
+                logger.debug("%s", fault)  # said below if there is a head to announce
+            while (item := self.heads.get()) is not None:
+                try:
+                    announcer.announce(*item)
+                except EdgedError as fault:
+                    logger.warning("%s; the head is live, and devices find it by their polls", fault)

@@ -270,7 +270,8 @@ class View:
         else:
             begin = cursor.key if cursor is not None else ""
             streams = [query.by_key(sources, question, begin) for sources in slices]
-            merged = ((None, one) for one in heapq.merge(*streams, key=key_of))
+            found = streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
+            merged = ((None, one) for one in found)
         if cursor is not None and not ordered:
             seen.add(cursor.key)
         for term, (key, _, pack, place) in merged:
@@ -278,7 +279,7 @@ class View:
                 continue
             if len(slices) > 1:  # which may share a record
                 seen.add(key)
-            data = pack.value(place)
+            data = pack.value_after(place, key)  # as its pages have just been checked
             if data is not None:
                 yield Match(key, data, term)
 
@@ -336,12 +337,14 @@ class View:
             found = query.all_values(slices, field)
         else:
             found = query.values_in(wanted)
-        for value, cursor in asking.from_group(found, after):
+        groups = list(asking.from_group(found, after))
+        parts = query.by_value(slices, field, [value for value, _ in groups])
+        for (value, cursor), part in zip(groups, parts, strict=True):
             one = question._replace(where={**question.where, field: value})
             if one.is_ranked:
                 matches = self.best(collection, one, None)
             else:
-                matches = self.in_order(collection, one, None, slices)
+                matches = self.in_order(collection, one, None, part)
                 matches = self.distinct(matches, question.distinct) if question.distinct else matches
             first = list(islice(matches, limit))
             if first:

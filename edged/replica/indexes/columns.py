@@ -71,8 +71,15 @@ class OrderColumn:
     def __init__(self, low: int, ranks: Sequence[int]) -> None:
         self.low, self.ranks = low, ranks
 
-    def rank(self, place: int) -> int:
-        return self.ranks[place - self.low]
+    def of(self, places: Sequence[int]) -> Sequence[int]:
+        """The rank of each of some rising places."""
+        if not places:
+            return ()
+        ranks, low = self.ranks, self.low
+        if places[-1] - places[0] + 1 == len(places):  # as those of a key's beginning often lie
+            run = ranks[places[0] - low : places[-1] - low + 1]
+            return run.tolist() if isinstance(run, memoryview) else run
+        return [ranks[place - low] for place in places]
 
     def narrow(self, places: Iterable[int], least: int, most: int) -> list[int]:
         """Those of `places` whose rank lies from `least` to `most`."""

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import cbor2
 
 from edged.feed.schema import Schema
+from edged.replica.indexes.columns import ORDER
 from edged.replica.indexes.index import HIGHEST, rules_of, terms_of, title_of
 from edged.replica.indexes.terms import span_of
 from edged.replica.packs.pack import Pack
@@ -38,6 +39,9 @@ class FreshIndex:
         self.packs: list[Pack] = []
         self.entries: list[FreshEntry] = []
         self.spans: dict[int, tuple[int, int]] = {}
+        self.placed: dict[
+            tuple[str, str], dict[int, bytes]
+        ] = {}  # by collection and group of an order: terms by number
         self.numbers: dict[tuple[str, str], dict[bytes, list[int]]] = {}
         self.sorted: dict[tuple[str, str], list[bytes]] = {}
 
@@ -65,6 +69,9 @@ class FreshIndex:
                     if rules.interval and (found := span_of(record, rules.interval)) is not None:
                         self.spans[number] = found
                     for group, item in set(terms_of(record, rules)):
+                        if group[:1] == ORDER:
+                            self.placed.setdefault((collection, group), {})[number] = item
+                            continue
                         self.numbers.setdefault((collection, group), {}).setdefault(item, []).append(number)
 
     def places(self, collection: str, group: str, wanted: bytes) -> list[int]:
@@ -72,15 +79,11 @@ class FreshIndex:
         with self.lock:
             return list(self.numbers.get((collection, group), {}).get(wanted, ()))
 
-    def between(self, collection: str, group: str, low: bytes, high: bytes) -> list[tuple[bytes, list[int]]]:
-        """(term, numbers of its entries) from term `low` to before `high`, rising."""
+    def values(self, collection: str, group: str) -> list[tuple[bytes, list[int]]]:
+        """Every term of a group with the numbers of its entries, rising."""
         with self.lock:
-            held = self.numbers.get((collection, group), {})
-            ordered = self.sorted.get((collection, group))
-            if ordered is None:
-                ordered = self.sorted[collection, group] = sorted(held)
             return [
-                (item, list(held[item])) for item in ordered[bisect_left(ordered, low) : bisect_left(ordered, high)]
+                (item, list(numbers)) for item, numbers in sorted(self.numbers.get((collection, group), {}).items())
             ]
 
     def places_from(self, collection: str, group: str, beginning: bytes) -> list[int]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 import zlib
 from array import array
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
@@ -183,6 +183,7 @@ class Index:
         self.runs: Sequence[int] = whole[ends[2] : ends[3]].cast("I")
         self.postings: memoryview[int] = whole[ends[3] : ends[4]].cast("H" if width == 2 else "I")
         self.groups: dict[tuple[str, str], tuple[int, int]] = {}
+        self.known_kinds: dict[tuple[str, str], frozenset[bytes]] = {}
         self.rules: dict[str, CollectionSchema] = {}
         self.read_meta(bytes(whole[:meta_bytes]), whole[ends[4] :], file)
 
@@ -207,6 +208,27 @@ class Index:
             else:
                 end = middle
         return first
+
+    def within(self, collection: str, group: str, wanted: Sequence[bytes]) -> Sequence[bytes]:
+        """Those of some rising terms that lie between the first and the last of a group."""
+        first, end = self.groups.get((collection, group), (0, 0))
+        if first == end:
+            return ()
+        low = bisect_left(wanted, self.term(first))
+        return wanted[low : bisect_right(wanted, self.term(end - 1), low)]
+
+    def kinds(self, collection: str, group: str) -> frozenset[bytes]:
+        """The first bytes of the terms of a group, which say of which type values are."""
+        found = self.known_kinds.get((collection, group))
+        if found is None:
+            first, end = self.groups.get((collection, group), (0, 0))
+            kinds = set()
+            while first < end:
+                kind = self.term(first)[:1]
+                kinds.add(kind)
+                first = self.bisect(first, end, bytes([kind[0] + 1]))
+            found = self.known_kinds[collection, group] = frozenset(kinds)
+        return found
 
     def places(self, collection: str, group: str, wanted: bytes) -> Sequence[int]:
         """Places of the entries that hold a term, rising; of a word their ranks."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import Any, NamedTuple, Protocol
 
 from edged.feed.schema import Schema
@@ -22,7 +23,6 @@ from edged.replica.layers.lookup import Hides
 from edged.replica.layers.question import (
     EQUAL,
     HIGHEST,
-    KINDS,
     LOWEST,
     Cursor,
     Question,
@@ -33,6 +33,7 @@ from edged.replica.layers.question import (
 )
 from edged.replica.packs.pack import Pack
 
+FIRST = itemgetter(0)
 FEW = 4096  # records that are sorted rather than found by walking through a whole order
 MANY = 2048  # numbers from which sets are quicker than bisecting
 
@@ -50,16 +51,21 @@ class Condition(NamedTuple):
 
 
 class Records(Protocol):
-    """Records with rising numbers."""
+    """Records with rising numbers. line: equal for sources of which one begins where another ends, None for others."""
 
+    @property
+    def line(self) -> int | None: ...
     def all(self) -> Sequence[int]: ...
     def equal(self, group: str, wanted: Sequence[bytes]) -> Condition: ...
+    def within(self, group: str, wanted: Sequence[bytes], /) -> Sequence[bytes]: ...
     def between(self, field: str, span: Span) -> Condition: ...
     def during(self, begin: int, end: int) -> Condition: ...
     def holding(self, words: Sequence[str], /) -> Condition: ...
-    def kinds(self, field: str, /) -> set[bytes]: ...
+    def kinds(self, field: str, /) -> Collection[bytes]: ...
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
-    def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
+    def ranked(
+        self, field: str, numbers: Sequence[int], span: Span, falling: bool, /
+    ) -> Iterator[tuple[bytes, Sequence[int]]]: ...
     def lacking(self, field: str, numbers: Iterable[int], /) -> list[int]: ...
     def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]: ...
     def entry(self, number: int) -> Found | None: ...
@@ -72,6 +78,7 @@ class PackRecords:
     def __init__(self, layers: Layers, collection: str, pack: Pack, rank: int, index: Index) -> None:
         self.layers, self.collection, self.pack, self.rank, self.index = layers, collection, pack, rank, index
         self.span = pack.span(collection)
+        self.line = id(layers) if rank == BASE_RANK else None
 
     def all(self) -> Sequence[int]:
         return range(self.span.low, self.span.high)
@@ -80,6 +87,9 @@ class PackRecords:
         runs = [run for run in (self.index.places(self.collection, group, item) for item in wanted) if len(run)]
         run = runs[0] if len(runs) == 1 else sorted(set().union(*runs))
         return Condition(len(run), lambda: run, lambda places: common(places, run))
+
+    def within(self, group: str, wanted: Sequence[bytes], /) -> Sequence[bytes]:
+        return self.index.within(self.collection, group, wanted)
 
     def between(self, field: str, span: Span) -> Condition:
         first, low, high = self.terms(field, span)
@@ -113,8 +123,8 @@ class PackRecords:
         held = sorted(map(places.__getitem__, ranks))
         return Condition(len(held), lambda: held, lambda some: common(some, held))
 
-    def kinds(self, field: str, /) -> set[bytes]:
-        return {kind for kind in KINDS if len(set(self.terms(field, Span(kind, terms.kind_end(kind)))[1:])) > 1}
+    def kinds(self, field: str, /) -> Collection[bytes]:
+        return self.index.kinds(self.collection, order_group(field))
 
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
         _, low, high = self.terms(field, span)
@@ -122,14 +132,17 @@ class PackRecords:
         for number in range(high - 1, low - 1, -1) if falling else range(low, high):
             yield index.term(number), index.postings[index.runs[number] : index.runs[number + 1]]
 
-    def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
-        column = self.index.orders[self.collection, field]
-        first, _ = self.index.groups.get((self.collection, order_group(field)), (0, 0))
-        pairs = [(column.rank(place), place) for place in numbers]
-        pairs.sort(key=lambda pair: pair[0], reverse=falling)
-        for rank, same in groupby(pairs, key=lambda pair: pair[0]):
-            if rank:
-                yield self.index.term(first + rank - 1), [place for _, place in same]
+    def ranked(
+        self, field: str, numbers: Sequence[int], span: Span, falling: bool, /
+    ) -> Iterator[tuple[bytes, Sequence[int]]]:
+        first, low, high = self.terms(field, span)
+        least, most = low - first + 1, high - first
+        ranks = self.index.orders[self.collection, field].of(numbers)
+        sign = -1 if falling else 1
+        pairs = [(sign * rank, place) for rank, place in zip(ranks, numbers, strict=True) if least <= rank <= most]
+        pairs.sort()
+        for rank, same in groupby(pairs, key=FIRST):
+            yield self.index.term(first + abs(rank) - 1), [place for _, place in same]
 
     def lacking(self, field: str, numbers: Iterable[int], /) -> list[int]:
         return self.index.orders[self.collection, field].narrow(numbers, 0, 0)
@@ -161,6 +174,7 @@ class FreshRecords:
 
     def __init__(self, index: FreshIndex, collection: str, newest: dict[str, Place]) -> None:
         self.index, self.collection, self.newest = index, collection, newest
+        self.line = None
 
     def all(self) -> Sequence[int]:
         return range(len(self.index.entries))
@@ -172,41 +186,56 @@ class FreshRecords:
         held = set(numbers)
         return Condition(len(held), lambda: sorted(held), lambda some: [number for number in some if number in held])
 
+    def within(self, group: str, wanted: Sequence[bytes], /) -> Sequence[bytes]:
+        held = self.index.numbers.get((self.collection, group), {})
+        return [term for term in wanted if term in held]
+
+    def placed(self, field: str) -> dict[int, bytes]:
+        """By which entries are ordered, by their numbers."""
+        return self.index.placed.get((self.collection, order_group(field)), {})
+
     def between(self, field: str, span: Span) -> Condition:
-        runs = self.index.between(self.collection, order_group(field), *span)
-        return self.condition(number for _, run in runs for number in run)._replace(field=field)
+        low, high = span
+        placed = self.placed(field)
+        return Condition(
+            len(placed),
+            lambda: sorted([number for number, term in list(placed.items()) if low <= term < high]),
+            lambda some: [number for number in some if (term := placed.get(number)) is not None and low <= term < high],
+            field,
+        )
 
     def during(self, begin: int, end: int) -> Condition:
-        spans = list(self.index.spans.items())
-        return self.condition(number for number, (first, last) in spans if first < end and last > begin)
+        spans = self.index.spans
+        return Condition(
+            len(spans),
+            lambda: sorted([number for number, (first, last) in list(spans.items()) if first < end and last > begin]),
+            lambda some: [n for n in some if (held := spans.get(n)) is not None and held[0] < end and held[1] > begin],
+        )
 
     def holding(self, words: Sequence[str], /) -> Condition:
         return self.condition(set().union(*search.tiers_of(self.index, self.collection, words)))
 
-    def kinds(self, field: str, /) -> set[bytes]:
-        return {
-            kind
-            for kind in KINDS
-            if self.index.between(self.collection, order_group(field), kind, terms.kind_end(kind))
-        }
+    def kinds(self, field: str, /) -> Collection[bytes]:
+        return {term[:1] for term in list(self.placed(field).values())}
 
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
-        runs = self.index.between(self.collection, order_group(field), *span)
-        return iter(runs[::-1] if falling else runs)
+        return self.ranked(field, list(self.placed(field)), span, falling)
 
-    def ranked(self, field: str, numbers: Iterable[int], falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]:
-        wanted = set(numbers)
-        for term, run in self.walk(field, Span(LOWEST, HIGHEST), falling):
-            found = [number for number in run if number in wanted]
-            if found:
-                yield term, found
+    def ranked(
+        self, field: str, numbers: Sequence[int], span: Span, falling: bool, /
+    ) -> Iterator[tuple[bytes, Sequence[int]]]:
+        placed, (low, high) = self.placed(field), span
+        pairs = [(term, n) for n in numbers if (term := placed.get(n)) is not None and low <= term < high]
+        pairs.sort(key=FIRST, reverse=falling)
+        for term, same in groupby(pairs, key=FIRST):
+            yield term, [number for _, number in same]
 
     def lacking(self, field: str, numbers: Iterable[int], /) -> list[int]:
-        having = set(self.between(field, Span(LOWEST, HIGHEST)).run())
-        return [number for number in numbers if number not in having]
+        placed = self.placed(field)
+        return [number for number in numbers if number not in placed]
 
     def values(self, group: str) -> Iterator[tuple[bytes, Sequence[int]]]:
-        return iter(self.index.between(self.collection, group, LOWEST, HIGHEST))
+        return iter(self.index.values(self.collection, group))
 
     def entry(self, number: int) -> Found | None:
         entry = self.index.entries[number]
@@ -244,7 +273,11 @@ def sources_of(layers: Layers, schema: Schema, collection: str) -> list[Records]
 
 def conditions_of(source: Records, question: Question) -> list[Condition]:
     """Each of the question's conditions in a source, that with the shortest run first."""
-    found = [source.equal(group, wanted) for group, wanted in groups_of(question)]
+    found = []
+    for group, wanted in groups_of(question):
+        found.append(source.equal(group, wanted))
+        if not found[-1].size:  # so that sources which hold none of it cost no more than this
+            return found[-1:]
     found += [source.between(field, span) for field, span in spans_of(question)]
     if question.during is not None:
         found.append(source.during(*question.during))
@@ -273,7 +306,13 @@ def by_key(sources: Sequence[Records], question: Question, begin: str) -> Iterat
 
 def in_key_order(some: Iterable[tuple[Records, Sequence[int]]], begin: str) -> Iterator[Found]:
     """The live ones of some records, from key `begin` on, in the order of keys."""
-    streams = [source.in_key_order(numbers, begin) for source, numbers in some if len(numbers)]
+    streams: list[Iterator[Found]] = []
+    lines: dict[int, list[Iterator[Found]]] = {}
+    for source, numbers in some:
+        if len(numbers):
+            stream = source.in_key_order(numbers, begin)
+            (streams if source.line is None else lines.setdefault(source.line, [])).append(stream)
+    streams += map(chain.from_iterable, lines.values())
     return streams[0] if len(streams) == 1 else heapq.merge(*streams, key=key_of)
 
 
@@ -305,25 +344,29 @@ def by_order(
 def ordered_runs(source: Records, question: Question, within: Span) -> Iterator[Run]:
     """The runs of a source in the question's order, of terms `within`."""
     field, falling = question.order_field, question.falling
-    conditions = conditions_of(source, question)
-    if conditions and not conditions[0].size:
+    for name, span in spans_of(question):  # a range of the very field is where the order begins and ends
+        if name == field:
+            within = Span(max(within.low, span.low), min(within.high, span.high))
+    if within.low >= within.high:
         return
-    others = [condition for condition in conditions if condition.field != field]
+    others = conditions_of(source, without_range(question, field))
+    if others and not others[0].size:
+        return
     if others and others[0].size <= FEW:
-        runs = source.ranked(field, numbers_of(source, conditions), falling)
+        runs = source.ranked(field, numbers_of(source, others), within, falling)
         others = []
     else:
-        for name, span in spans_of(question):  # a range of the very field is where the walk goes
-            if name == field:
-                within = Span(max(within.low, span.low), min(within.high, span.high))
-        if within.low >= within.high:
-            return
         runs = source.walk(field, within, falling)
     for term, numbers in runs:
-        if within.low <= term < within.high:
-            for condition in others:
-                numbers = condition.narrow(numbers)
-            yield term, (source, numbers)
+        for condition in others:
+            numbers = condition.narrow(numbers)
+        yield term, (source, numbers)
+
+
+def without_range(question: Question, field: str) -> Question:
+    if field not in question.ranges:
+        return question
+    return question._replace(ranges={name: bounds for name, bounds in question.ranges.items() if name != field})
 
 
 def merged_runs(
@@ -387,6 +430,18 @@ def tally(
 def kinds_in(sources: Iterable[Records], field: str) -> set[bytes]:
     """The kinds of values that a declared order holds: first bytes of its terms."""
     return set().union(*(source.kinds(field) for source in sources))
+
+
+def by_value(slices: Sequence[Sequence[Records]], field: str, values: Sequence[Any]) -> list[list[list[Records]]]:
+    """For each of some values of an indexed field the sources that may have records with it, by slice."""
+    found = [terms.term(value) or b"" for value in values]
+    wanted = sorted(set(found))
+    held: dict[bytes, list[list[Records]]] = {term: [[] for _ in slices] for term in wanted}
+    for number, sources in enumerate(slices):
+        for source in sources:
+            for term in source.within(EQUAL + field, wanted):
+                held[term][number].append(source)
+    return [held[term] for term in found]
 
 
 def values_in(wanted: Any) -> list[Any]:

@@ -274,7 +274,11 @@ class Pack:
             place = self.bisect(collection, key)
             return place if place < self.meta.spans[collection].high and self.key(place) == key else -1
         word = KEY_PREFIX[len(key)] + key
-        return self.probe(collection, word, zlib.crc32(word, zlib.crc32(collection.encode())))
+        value = zlib.crc32(word, zlib.crc32(collection.encode()))
+        bits = self.filter
+        if bits and not bits[value >> 33 - len(bits).bit_length()] >> (value & 7) & 1:
+            return -1
+        return self.probe(collection, word, value)
 
     def probe(self, collection: str, word: bytes, value: int) -> int:
         """The place of the entry that begins with `word` (a key behind its length) and hashes to `value`, or -1."""

@@ -13,6 +13,7 @@ from edged.feed import cbor
 from edged.feed.schema import CollectionSchema
 from edged.http.application import InThread, Response
 from edged.http.request import Request, encode, split_target
+from edged.replica.finds import Match
 from edged.replica.indexes.terms import value_of
 from edged.serve.answers.large import WHOLE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, JSON, LIST_FORMATS, NDJSON, Format, choose_format
@@ -25,6 +26,7 @@ from edged.serve.catalog import View
 if TYPE_CHECKING:
     from edged.replica.finds import Group
     from edged.replica.layers.query import Tally
+    from edged.replica.layers.question import Question
 
 MAX_ANSWER_BYTES = 32 << 20
 MAX_GROUPED = 1000  # records of one page by groups, beyond its first group
@@ -139,24 +141,22 @@ def find(inquiry: Inquiry, view: View, collection: str, query: Query) -> Page:
     if query.group:
         page = groups(view.ask_by_group(collection, question, query.group, limit=query.limit))
     elif question.is_plain and not question.distinct:
-        found = view.scan(collection, after=asked.after, prefix=query.prefix, limit=query.limit + 1)
-        page = bounded(((Listed(key, raw), len(raw), key) for key, raw in found), query.limit)
+        pairs = view.scan(collection, after=asked.after, prefix=query.prefix, limit=query.limit + 1)
+        page = bounded((Match(*pair) for pair in pairs), query.limit, question)
     else:
-        matches = view.ask(collection, question, limit=query.limit + 1)
-        found_items = ((Listed(one.key, one.value), len(one.value), one.cursor(question)) for one in matches)
-        page = bounded(found_items, query.limit)
+        page = bounded(view.ask(collection, question, limit=query.limit + 1), query.limit, question)
     return page._replace(tally=tally)
 
 
-def bounded(found: Iterable[tuple[Listed, int, str]], limit: int) -> Page:
-    """At most `limit` records and MAX_ANSWER_BYTES (but at least one record). found: each with its size and cursor."""
+def bounded(found: Iterable[Match], limit: int, question: Question) -> Page:
+    """At most `limit` records and MAX_ANSWER_BYTES (but at least one record)."""
     items: list[Listed] = []
-    size, last = 0, ""
-    for item, more, cursor in found:
-        if len(items) == limit or (items and size + more > MAX_ANSWER_BYTES):
-            return Page(items, size, last)
-        size, last = size + more, cursor
-        items.append(item)
+    size, last = 0, None
+    for match in found:
+        if last is not None and (len(items) == limit or size + len(match.value) > MAX_ANSWER_BYTES):
+            return Page(items, size, last.cursor(question))
+        items.append(Listed(match.key, match.value))
+        size, last = size + len(match.value), match
         if size > WHOLE_BYTES:
             let_go(items)
     return Page(items, size)

@@ -123,6 +123,8 @@ def keep(value: Any, paths: Sequence[str]) -> Any:
         return [keep(item, paths) for item in value if isinstance(item, dict | list)]
     if not isinstance(value, dict):
         return value
+    if not any("." in path for path in paths):
+        return {path: value[path] for path in paths if path in value}
     below: dict[str, list[str]] = {}
     whole: set[str] = set()
     for path in paths:

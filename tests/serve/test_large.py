@@ -20,6 +20,8 @@ import zstandard
 from edged.errors import DamageError
 from edged.feed.cbor import encode_record
 from edged.http.application import InThread, Response
+from edged.replica.finds import Match
+from edged.replica.layers.question import Question
 from edged.serve.answers import large, lists
 from edged.serve.answers.large import WHOLE_BYTES
 from edged.serve.answers.respond import Service
@@ -266,9 +268,9 @@ async def test_a_batch_has_its_bound_in_pieces_too(
 
 def test_a_page_holds_no_values_beyond_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     whole_up_to(250, monkeypatch)
-    found = [(lists.Listed(f"k{n}", bytes(100)), 100, f"k{n}") for n in range(5)]
-    assert [one.raw for one in lists.bounded(iter(found[:2]), 9).items] == [bytes(100)] * 2
-    page = lists.bounded(iter(found), 9)
+    found = [Match(f"k{n}", bytes(100)) for n in range(5)]
+    assert [one.raw for one in lists.bounded(iter(found[:2]), 9, Question()).items] == [bytes(100)] * 2
+    page = lists.bounded(iter(found), 9, Question())
     assert ([one.raw for one in page.items], page.size, page.following) == ([None] * 5, 500, None)
 
 

@@ -96,9 +96,12 @@ test-slow: $(VENV)/.has-dev ## fault injection, crashes, large data and peers
 test-packages: $(VENV)/.has-dev ## the .deb in a minimal Debian and the systemd units (root, mmdebstrap)
 	$(BIN)/python -m pytest -m slow tests/packaging $(ARGS)
 
-fuzz: $(VENV)/.has-dev ## long: property tests with many more examples, ten minutes of damaged HTTP, all kills and mutations
-	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=deep $(ARGS)
-	EDGED_FUZZ_SECONDS=600 EDGED_KILLS=1000 EDGED_MUTATIONS=10000 $(BIN)/python -m pytest -m slow \
+# Where all of it would take hours, a share is taken, another one each day: EDGED_FUZZ_SEED=N brings one back.
+fuzz: export EDGED_FUZZ_SEED ?= $(shell echo $$(($$(date +%s) / 86400)))
+fuzz: $(VENV)/.has-dev ## half an hour: property tests with many more examples, damaged HTTP, kills, mutations, faults of I/O
+	@echo "EDGED_FUZZ_SEED=$(EDGED_FUZZ_SEED)"
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=deep --numprocesses=auto $(ARGS)
+	EDGED_FUZZ_SECONDS=300 EDGED_KILLS=300 EDGED_MUTATIONS=3000 $(BIN)/python -m pytest -m slow --numprocesses=auto \
 		tests/http/test_fuzz.py tests/sync/test_http_fuzz.py tests/replica/test_faults.py tests/replica/test_damage.py $(EVERY_STEP) $(ARGS)
 
 mutation: $(VENV)/.has-dev ## 300 small changes to the core's code, each of which a test should notice (ARGS="--seed 2")

@@ -25,6 +25,7 @@ from edged.replica.files.manifest import dictionary_name, file_name
 from edged.replica.view import View
 from edged.replica.writer import Writer
 from edged.replica.writing.compaction import MergePolicy
+from tests.conftest import FUZZ_SEED
 from tests.replica.feeds import SCHEMA, Publisher, Records, made_up
 
 SLICES = ("core", "region-br")
@@ -202,8 +203,9 @@ def test_seeded_mutations_of_every_kind_of_file(damaged: Damaged, tmp_path: Path
 
 @pytest.mark.slow
 def test_mutations_by_the_thousand(damaged: Damaged, tmp_path: Path) -> None:
-    """600 of them, each mended; EDGED_MUTATIONS=10000 for the long run."""
-    for seed in range(1000, 1000 + int(os.environ.get("EDGED_MUTATIONS", "600"))):
+    """600 of them, each mended; EDGED_MUTATIONS for more, EDGED_FUZZ_SEED for others."""
+    first = FUZZ_SEED * 1000
+    for seed in range(first, first + int(os.environ.get("EDGED_MUTATIONS", "600"))):
         strike(damaged, tmp_path / str(seed), seed)
 
 

@@ -54,16 +54,20 @@ class Listing:
         return wrapping.before + wrapping.between.join(items) + wrapping.after
 
     def pieces(self, count: int) -> Iterator[bytes]:
-        """The same in pieces, none much longer than an item. count: of the items."""
+        """The same in pieces of some PIECE_BYTES, however large an item is. count: of the items."""
         wrapping = self.wrap(count)
         piece, between = bytearray(wrapping.before), b""
         for item in self.items():
             piece += between
-            piece += item
             between = wrapping.between
-            if len(piece) >= PIECE_BYTES:
+            if len(piece) + len(item) > PIECE_BYTES:
                 yield bytes(piece)
                 piece.clear()
+            if len(item) <= PIECE_BYTES:
+                piece += item
+                continue
+            for at in range(0, len(item), PIECE_BYTES):
+                yield item[at : at + PIECE_BYTES]
         piece += wrapping.after
         yield bytes(piece)
 

@@ -92,23 +92,22 @@ class ItemRendering:
     shape: Shape | None
 
     def items(self, listed: Sequence[Listed], *, remember: bool) -> Iterator[bytes]:
-        make = self.renderer.item if remember else self.renderer.item_once
-        for key, raw, group in listed:
-            value = raw if raw is not None else self.view.get_raw(self.collection, key)
-            assert value is not None  # the view has given it
-            yield in_group(
-                make(self.view, self.collection, key, value, self.binary, self.shape), key, group, self.binary
-            )
+        return map(partial(self.item, self.renderer.item if remember else self.renderer.item_once), listed)
+
+    def item(self, make: Callable[..., bytes], listed: Listed) -> bytes:
+        raw = listed.raw if listed.raw is not None else self.view.get_raw(self.collection, listed.key)
+        item = make(self.view, self.collection, listed.key, raw, self.binary, self.shape)
+        return in_group(item, listed.key, listed.group, self.binary)
 
     def batch(self, keys: Sequence[str]) -> Iterator[bytes]:
         """In the order asked for, null where missing or taken down."""
-        make = self.renderer.item_once
-        for key in keys:
-            raw = self.view.get_raw(self.collection, key)
-            if raw is None:
-                yield item_of(key, None, self.binary)
-            else:
-                yield make(self.view, self.collection, key, raw, self.binary, self.shape)
+        return map(self.found, keys)
+
+    def found(self, key: str) -> bytes:
+        raw = self.view.get_raw(self.collection, key)
+        if raw is None:
+            return item_of(key, None, self.binary)
+        return self.renderer.item_once(self.view, self.collection, key, raw, self.binary, self.shape)
 
 
 def answer_batch(inquiry: Inquiry, asked: ItemRendering, keys: Sequence[str], form: Format) -> Response | InThread:

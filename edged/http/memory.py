@@ -1,4 +1,4 @@
-"""A memory of bytes, bounded in bytes; the oldest entries go first, so that a hit costs one look and no bookkeeping."""
+"""A memory of bytes, bounded in bytes. The oldest entries go first; those asked for meanwhile get another turn."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ V = TypeVar("V")
 SLOT_BYTES = 80  # what a place in the dictionary costs at most, its index and spare room counted
 OBJECT_BYTES = 48  # what a bytes object costs beside its bytes, the allocator's rounding counted
 BATCH_SHIFT = 6  # a 64th of the budget is freed at once
+VISITED_BYTES = 4096  # of the budget for each visited entry that is known as one: a hundredth of it is for these
 
 
 class Memo(Generic[K, V]):
@@ -19,6 +20,9 @@ class Memo(Generic[K, V]):
 
     size_of: what a key and a value take, in bytes, always the same for the same pair; the place that they take here is
     added. A plain dictionary keeps the order of insertion, and a third of the room that an OrderedDict needs.
+
+    Where a scan passes through, the hot ones stay: whoever looks in `entries` adds the hash of the key that it found to
+    `visited` (by `visit`), and `make_room` passes such an entry over once. What nobody tells of goes by age alone.
     """
 
     def __init__(self, budget_bytes: int, size_of: Callable[[K, V], int]) -> None:
@@ -27,6 +31,8 @@ class Memo(Generic[K, V]):
         self.used_bytes = 0
         self.lock = Lock()
         self.entries: dict[K, V] = {}
+        self.visited: set[int] = set()
+        self.most_visited = budget_bytes // VISITED_BYTES
 
     def get(self, key: K) -> V | None:
         return self.entries.get(key)
@@ -47,18 +53,33 @@ class Memo(Generic[K, V]):
             if self.used_bytes > self.budget_bytes:
                 self.make_room()
 
+    def visit(self, key: K) -> None:
+        """An entry was asked for. With too many of them told of, it begins anew: the hot ones are soon back."""
+        visited = self.visited
+        if len(visited) >= self.most_visited:
+            visited.clear()
+        visited.add(hash(key))
+
     def make_room(self) -> None:
         """Forget the oldest, many at once: whoever looks for the oldest passes over the places of those before it."""
         floor = self.budget_bytes - (self.budget_bytes >> BATCH_SHIFT)
-        used, old = self.used_bytes, []
-        for key, value in self.entries.items():
-            if used <= floor:
-                break
-            used -= self.size_of(key, value) + SLOT_BYTES
-            old.append(key)
-        for key in old:
-            del self.entries[key]
-        self.used_bytes = used
+        visited, entries = self.visited, self.entries
+        while self.used_bytes > floor:  # a second time where all that are left were visited
+            used, old, hot = self.used_bytes, [], []
+            for key, value in entries.items():
+                if used <= floor:
+                    break
+                if visited and hash(key) in visited:
+                    visited.discard(hash(key))
+                    hot.append(key)
+                else:
+                    used -= self.size_of(key, value) + SLOT_BYTES
+                    old.append(key)
+            for key in old:
+                del entries[key]
+            for key in hot:
+                entries[key] = entries.pop(key)
+            self.used_bytes = used
 
     def drop(self, key: K) -> None:
         """Forget one entry, if it is there."""

@@ -18,6 +18,9 @@ from edged.http.limits import Limits
 from edged.http.memory import SLOT_BYTES, Memo, size_of_bytes
 from edged.http.meter import Meter
 from edged.serve.apps import Api
+from tests.http.h2.peer import Peer as Peer2
+from tests.http.h2.test_remembered import FOUND
+from tests.http.h2.test_remembered import ask as ask_h2
 from tests.serve.asking import ask, ask_json, make_service
 from tests.serve.memory import NOW, film, make_dataset
 
@@ -230,3 +233,59 @@ def test_what_is_not_to_be_kept_and_what_a_generation_gone_by_said_is_not_recall
 
 def test_a_lease_counts_as_more_than_its_bytes() -> None:
     assert size_of_answer(b"key", LeasedAnswer(Lent(), b"data")) > size_of_answer(b"key", b"data") > 7
+
+
+def test_what_is_asked_for_outlives_a_scan_and_what_is_not_does_not() -> None:
+    memo: Memo[bytes, bytes] = Memo(1 << 20, size_of_bytes)
+    hot = [b"hot %d" % number for number in range(50)]
+    for key in (*hot, b"once"):
+        memo.put(key, bytes(500))
+    for number in range(20_000):
+        memo.put(b"scan %d" % number, bytes(500))
+        key = hot[number % len(hot)]
+        assert key in memo.entries
+        memo.visit(key)
+        assert memo.used_bytes <= memo.budget_bytes
+        assert len(memo.visited) <= memo.most_visited
+    assert b"once" not in memo.entries
+    assert b"scan 19999" in memo.entries
+    assert memo.used_bytes == sum(size_of_bytes(key, value) + SLOT_BYTES for key, value in memo.entries.items())
+    for number in range(20_000):
+        memo.put(b"later %d" % number, bytes(500))
+    assert not any(key in memo.entries for key in hot)  # nobody asks for them any more
+
+
+def test_room_is_made_where_everything_was_asked_for() -> None:
+    memo: Memo[bytes, bytes] = Memo(64 * 4096, lambda key, value: 4096 - SLOT_BYTES)
+    for number in range(64):
+        memo.put(b"%d" % number, b"")
+    for number in range(64):
+        memo.visit(b"%d" % number)
+    assert len(memo.visited) == memo.most_visited == 64
+    memo.put(b"64", b"")
+    assert memo.used_bytes == len(memo.entries) * 4096 == 63 * 4096
+    assert b"64" not in memo.entries  # the only one that nobody has asked for
+    assert b"0" not in memo.entries  # and the oldest
+    memo.visit(b"1")
+    assert len(memo.visited) == 1
+
+
+def test_answers_that_are_asked_for_again_outlive_a_scan_in_both_protocols() -> None:
+    memory = AnswerMemory(1 << 18, Meter())
+    memory.renew(1, NOW)
+    connection, found = connected(memory), Response(200, (), bytes(300), keep=True)
+    memory.whole(connection, HEAD, RAW, found)
+    for number in range(3000):
+        raw = b"GET /%d HTTP/1.1\r\nHost: a\r\n\r\n" % number
+        memory.whole(connection, HEAD, raw, found)
+        assert memory.recall(connection, RAW) is not None
+    assert len(memory.answers.entries) < 1000
+    peer = Peer2()
+    peer.memory.memo.budget_bytes, peer.memory.memo.most_visited = 1 << 17, 8
+    ask_h2(peer, 1, FOUND, b"\x82\x86\x41\x01h\x04\x02/a")
+    ask_h2(peer, 3, FOUND)
+    for number in range(2000):
+        peer.memory.memo.put(b"scan %d" % number, bytes(300))
+        if not number % 10:
+            ask_h2(peer, 5 + 2 * (number // 10), None)
+    assert b"scan 1" not in peer.memory.entries

@@ -174,11 +174,13 @@ class H2Connection(ControlFrames):
 
         Not where the number is not the next, or a window is too narrow: those go the long way.
         """
-        known = self.memory.entries.get(self.place + block)
+        key = self.place + block
+        known = self.memory.entries.get(key)
         if known is None or stream_id != self.last_id + 2 or self.phase is not H2Phase.OPEN:
             return False
         if not self.put_known(stream_id, known):
             return False
+        self.memory.memo.visit(key)
         self.last_id = stream_id
         return True
 

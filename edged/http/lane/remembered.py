@@ -175,6 +175,7 @@ class AnswerMemory:
             opening = self.opening_bytes[number]
         self.hits[number] += 1
         self.has_hits = True
+        self.answers.visit(key)
         return opening + known[REST:]
 
     def section_of(self, connection: LaneConnection, raw: bytes) -> FieldSection | None:

@@ -29,6 +29,7 @@ Shown = Mapping[
 ]  # of a pack a byte an entry, 0 where none is to be looked at; first place
 BASE_RANK = 1 << 20
 BELOW_ALL = ""
+ABOVE_ALL = "\U0010ffff" * 129  # 516 bytes: longer than any key may be
 ALL_SHOWN: Shown = MappingProxyType({})
 UNKNOWN: Final = "unknown"  # which entry a key had at a version, since packs of several have been merged
 
@@ -43,6 +44,18 @@ class SortedRun(NamedTuple):
         """The one pack that may have a key."""
         number = bisect_right(self.firsts, key) - 1
         return self.packs[number] if number >= 0 else None
+
+
+class Gap(NamedTuple):
+    """The neighbour below every key above `low` up to `high`: the record with key `low`, None if there is none."""
+
+    collection: str
+    low: str
+    high: str
+    record: tuple[str, bytes] | None
+
+
+NO_GAP = Gap("", "", "", None)
 
 
 class Layers:
@@ -61,6 +74,7 @@ class Layers:
         self.overlay = self.build_overlay(former)
         pool.settle(mapped)
         self.ordered: dict[str, list[str]] = {}
+        self.gap = NO_GAP
         self.refs: dict[Pack, PackRef] = {pool.pack(ref): ref for ref in (*state.base, *state.middle)}
         self.pool = pool
         grown = former is not None and former.state.fresh == state.fresh[: len(former.state.fresh)]
@@ -166,7 +180,19 @@ class Layers:
         return None if found is None else found[0].value(found[1])
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
-        """The record with the greatest key below `key`."""
+        """The record with the greatest key below `key`. Those who ask for many ask in order, often for the same."""
+        gap = self.gap
+        if gap.collection == collection and gap.low < key <= gap.high:
+            return gap.record
+        record = self.search_before(collection, key)
+        low = "" if record is None else record[0]
+        high = key
+        if (gap.collection, gap.low) == (collection, low):  # met twice: then it is worth to know how far it reaches
+            high = next((found[0] for found in self.scan(collection, key)), ABOVE_ALL)
+        self.gap = Gap(collection, low, high, record)
+        return record
+
+    def search_before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         while True:
             below = self.entry_before(collection, key)
             if below is None:
@@ -178,7 +204,27 @@ class Layers:
 
     def keys(self, collection: str) -> Iterator[str]:
         """The keys of all records of a collection, in order."""
-        return (found[0] for found in self.scan(collection))
+        above = ((found[0], bool(found[2].frame(found[3]))) for found in self.newest(collection, base=False))
+        upper, live = next(above, (ABOVE_ALL, False))
+        for key in self.base_keys(collection):
+            while upper < key:
+                if live:
+                    yield upper
+                upper, live = next(above, (ABOVE_ALL, False))
+            if upper != key:
+                yield key
+        while upper != ABOVE_ALL:
+            if live:
+                yield upper
+            upper, live = next(above, (ABOVE_ALL, False))
+
+    def base_keys(self, collection: str) -> Iterator[str]:
+        """The keys of the records in the base packs, in order, whatever lies above them."""
+        for pack in self.chains[collection].packs if collection in self.chains else ():
+            span, whole = pack.span(collection), not pack.meta.spans_deleted()
+            for key, place in pack.walk(span.low, span.high):
+                if whole or pack.frame(place):
+                    yield key.decode()
 
     def entry_before(self, collection: str, key: str) -> str | None:
         """The greatest key below `key` in any layer, tombstones included."""

@@ -31,7 +31,8 @@ class MergePolicy:
     """When to merge. fresh_*: more than that many fresh packs or entries go into the middle pack;
 
     tiny_*: where the fresh packs are small, merge earlier, so that hop, manifest and its references fit in one page;
-    base_share: the upper layers' bytes, as a share of the base's, from which the base is written anew; keep_bytes: a
+    base_share: the upper layers' bytes, as a share of the base's, from which the base is written anew; removed_share:
+    of its entries, removed by the upper layers, likewise: in a window that rolls nothing grows over them; keep_bytes: a
     file with at least that many is kept for the values in it; pack_bytes: about the size of a base pack;
     least_bytes: upper layers below that never make a base merge due; always_packs: fresh packs from which a merge is
     done whatever the budget says; history: the share of a slice's records whose changes `changes` can still tell.
@@ -42,6 +43,7 @@ class MergePolicy:
     tiny_bytes: int = 64 << 10
     fresh_entries: int = 32768
     base_share: float = 1.5
+    removed_share: float = 0.2
     keep_bytes: int = 32 << 10
     pack_bytes: int = 8 << 20
     least_bytes: int = 256 << 10
@@ -60,11 +62,20 @@ def base_bytes(state: SliceState) -> int:
     return sum(ref.size for ref in state.base)
 
 
+def removed_share(state: SliceState, pool: Pool) -> float:
+    """The tombstones of the upper layers, as a share of the base's entries."""
+    held = sum(len(pool.pack(ref)) for ref in state.base)
+    removed = sum(pool.pack(ref).meta.spans_deleted() for ref in (*state.middle, *state.fresh))
+    return removed / held if held else 0.0
+
+
 def due(state: SliceState, pool: Pool, policy: MergePolicy) -> tuple[str, int]:
     """("base", "upper" or "", bytes that the step will write, about)."""
     entries = sum(len(pool.pack(ref)) for ref in state.fresh)
     above, below = upper_bytes(state, pool), base_bytes(state)
-    if above >= policy.least_bytes and above >= policy.base_share * below:
+    if above >= policy.least_bytes and (
+        above >= policy.base_share * below or removed_share(state, pool) >= policy.removed_share
+    ):
         return "base", above + below
     tiny = len(state.fresh) > policy.tiny_packs and sum(ref.size for ref in state.fresh) < policy.tiny_bytes
     if tiny or len(state.fresh) > policy.fresh_packs or entries > policy.fresh_entries or len(state.middle) > 1:

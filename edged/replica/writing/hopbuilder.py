@@ -8,7 +8,7 @@ from edged.feed.coding.changes import Change, sort_key
 from edged.feed.digest import SetHash
 from edged.replica.files.manifest import SliceState
 from edged.replica.layers.layers import Layers
-from edged.replica.packs.frames import HOP_LEVEL, SNAPSHOT_LEVEL, Frames
+from edged.replica.packs.frames import HOP_LEVEL, MASS_LEVEL, Frames
 from edged.replica.packs.packbuilder import PackBuilder
 
 PACK_BYTES = 8 << 20  # about the largest pack that is built
@@ -32,7 +32,7 @@ class HopBuilder:
 
     def apply(self, changes: Sequence[Change], old: Layers, relax: Callable[[], None]) -> None:
         """Add all changes, one at most a record. relax: called now and then, to give back memory of mapped files."""
-        level = HOP_LEVEL if len(changes) <= CAREFUL_RECORDS else SNAPSHOT_LEVEL
+        level = HOP_LEVEL if len(changes) <= CAREFUL_RECORDS else MASS_LEVEL
         for number, change in enumerate(sorted(changes, key=sort_key), 1):
             if not number % RELAX_RECORDS:
                 relax()

@@ -369,9 +369,11 @@ class Staging:
         readable = self.readable(self.slices)
         damaged = [name for name in self.base.slices if self.live.damage_of(name) is not None]
         same = set(self.slices) == set(self.base.slices) and len(readable) == len(self.slices)
-        if not same or held is None or damaged or any(one.snapshot is not None for one in self.slices.values()):
+        known = same and held is not None and not damaged
+        if len(self.slices) == 1 or not known or any(one.snapshot is not None for one in self.slices.values()):
             return count_all(list(readable.values()), settings.hidden)
         touched = {name for one in self.slices.values() for name in one.touched}
+        assert held is not None
         touched.update(set(held.hidden) ^ set(settings.hidden))
         before = [self.live.layers(name) for name in self.base.slices]
         return count_changes(

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edged.cli.fleet import add_fleet
 from edged.cli.output import add_json_flag, announce, emit, progress, table
 from edged.errors import ConfigError, OriginError, WireError
 from edged.feed.names import check_collection, check_name
@@ -44,6 +45,7 @@ def add_commands(commands: Any) -> None:
     verify.add_argument("--mend", action="store_true", help="make anew what is missing or damaged")
     log = add(kinds, "log", log_command, "versions, what changed, bytes per field and collection", dataset=True)
     log.add_argument("--diff", nargs=2, type=int, metavar=("A", "B"), help="what changed from version A to version B")
+    add_fleet(kinds)
     serve = add(kinds, "serve", serve_command, "serve the feed over HTTP")
     serve.add_argument(
         "--bind", action="append", metavar="HOST:PORT", help=f"repeat for several addresses (default {BIND})"

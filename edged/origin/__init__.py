@@ -12,7 +12,7 @@
     release     the chain, the signed head, the swap that makes a version live
     upkeep      skip hops and snapshots, made once the version is live
     state       the publisher's database of one dataset
-    retention   what may be deleted and when;  history: `origin log`
+    retention   what may be deleted and when;  history: `origin log`;  fleet: access logs
     signing/    keys, roots: secrets and roots of trust
     serving/    FEED_DIR/public over HTTP, heads kept fresh
 

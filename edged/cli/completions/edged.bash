@@ -7,7 +7,7 @@
 
 _shtab_edged_bundle_subparsers=(export import)
 _shtab_edged_cache_subparsers=(ls purge)
-_shtab_edged_origin_subparsers=(init publish rollout rollback takedown restore takedowns rotate-key datasets drop verify log serve)
+_shtab_edged_origin_subparsers=(init publish rollout rollback takedown restore takedowns rotate-key datasets drop verify log fleet serve)
 _shtab_edged_subparsers=(demo run check sync status pin unpin get ls search types verify bundle cache origin doctor completion)
 
 _shtab_edged_demo_option_strings=(-h --help --port --admin-port --records --seconds --json)
@@ -40,6 +40,7 @@ _shtab_edged_origin_datasets_option_strings=(-h --help --json)
 _shtab_edged_origin_drop_option_strings=(-h --help --dataset --wait --json --yes)
 _shtab_edged_origin_verify_option_strings=(-h --help --wait --json --dataset --mend)
 _shtab_edged_origin_log_option_strings=(-h --help --dataset --json --diff)
+_shtab_edged_origin_fleet_option_strings=(-h --help --feed --dataset --json)
 _shtab_edged_origin_serve_option_strings=(-h --help --json --bind)
 _shtab_edged_origin_option_strings=(-h --help)
 _shtab_edged_doctor_option_strings=(-h --help --config --json)
@@ -79,12 +80,13 @@ _shtab_edged_origin_datasets_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_drop_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_verify_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_log_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_edged_origin_fleet___feed_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_serve_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_doctor___config_COMPGEN=_shtab_compgen_files
 
 _shtab_edged_bundle_pos_0_choices=(export import)
 _shtab_edged_cache_pos_0_choices=(ls purge)
-_shtab_edged_origin_pos_0_choices=(init publish rollout rollback takedown restore takedowns rotate-key datasets drop verify log serve)
+_shtab_edged_origin_pos_0_choices=(init publish rollout rollback takedown restore takedowns rotate-key datasets drop verify log fleet serve)
 _shtab_edged_completion_pos_0_choices=(bash zsh fish)
 _shtab_edged_pos_0_choices=(demo run check sync status pin unpin get ls search types verify bundle cache origin doctor completion)
 
@@ -198,6 +200,10 @@ _shtab_edged_origin_log__h_nargs=0
 _shtab_edged_origin_log___help_nargs=0
 _shtab_edged_origin_log___json_nargs=0
 _shtab_edged_origin_log___diff_nargs=2
+_shtab_edged_origin_fleet_pos_0_nargs=+
+_shtab_edged_origin_fleet__h_nargs=0
+_shtab_edged_origin_fleet___help_nargs=0
+_shtab_edged_origin_fleet___json_nargs=0
 _shtab_edged_origin_serve__h_nargs=0
 _shtab_edged_origin_serve___help_nargs=0
 _shtab_edged_origin_serve___json_nargs=0

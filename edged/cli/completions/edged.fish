@@ -50,8 +50,8 @@ function _shtab_edged_using
   test "$_shtab_edged_cmdpath" = "$argv"
 end
 
-set -g _shtab_edged_commands demo run check sync status pin unpin get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin serve' doctor completion
-set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --expand --facets --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait --where
+set -g _shtab_edged_commands demo run check sync status pin unpin get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
+set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait --where
 
 complete -c edged -e
 complete -c edged -f
@@ -256,6 +256,11 @@ complete -c edged -n '_shtab_edged_using origin log' -l dataset -x -d D
 complete -c edged -n '_shtab_edged_using origin log' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using origin log' -l diff -x -d 'what changed from version A to version B'
 complete -c edged -n '_shtab_edged_using origin log; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a fleet -d 'Count by version and lag what devices say in their polls that they hold, name states that no publisher made, and say how soon each version reached half of them, 90 and 99 of a hundred. Reads the logs of nginx, Varnish, Apache, S3 and CloudFront in their usual forms, and others with an ISO time. Devices are told apart by their address.'
+complete -c edged -n '_shtab_edged_using origin fleet' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using origin fleet' -l feed -xka "(__fish_complete_path (commandline -ct))" -d 'says what is right, and when it was published'
+complete -c edged -n '_shtab_edged_using origin fleet' -l dataset -x -d 'only this one'
+complete -c edged -n '_shtab_edged_using origin fleet' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a serve -d 'Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh.'
 complete -c edged -n '_shtab_edged_using origin serve' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using origin serve' -l json -d 'print one JSON document instead of text'

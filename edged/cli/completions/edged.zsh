@@ -51,6 +51,7 @@ _shtab_edged_origin_commands() {
   local _commands=(
     datasets:'The datasets of a feed: version, when it was published, records.'
     drop:'Remove a dataset: everything public of it, and the publisher'"'"'s state. Devices go on with what they hold.'
+    fleet:'Count by version and lag what devices say in their polls that they hold, name states that no publisher made, and say how soon each version reached half of them, 90 and 99 of a hundred. Reads the logs of nginx, Varnish, Apache, S3 and CloudFront in their usual forms, and others with an ISO time. Devices are told apart by their address.'
     init:'Make keys and an empty feed in FEED_DIR; print where the root of trust is that devices are given.'
     log:'The versions of a dataset; with --diff what changed between two, and what each field cost in bytes.'
     publish:'Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing.'
@@ -241,6 +242,17 @@ _shtab_edged_origin_drop_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_origin_drop_defaults_added=0
+
+_shtab_edged_origin_fleet_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--feed[says what is right, and when it was published]:FEED_DIR:_files"
+  "--dataset[only this one]:D:"
+  "--json[print one JSON document instead of text]"
+  "(*):also .gz and .zst, - for standard input:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_origin_fleet_defaults_added=0
 
 _shtab_edged_origin_init_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -581,6 +593,7 @@ _shtab_edged_origin() {
       case $line[1] in
         datasets) _arguments -C -s $_shtab_edged_origin_datasets_options ;;
         drop) _arguments -C -s $_shtab_edged_origin_drop_options ;;
+        fleet) _arguments -C -s $_shtab_edged_origin_fleet_options ;;
         init) _arguments -C -s $_shtab_edged_origin_init_options ;;
         log) _arguments -C -s $_shtab_edged_origin_log_options ;;
         publish) _arguments -C -s $_shtab_edged_origin_publish_options ;;

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edged.access.identity import LOCAL, Peer
-from edged.http.application import DATE, Response, Shared
+from edged.http.application import DATE, UNTIMED, Response, Shared, TimedFields
 from edged.http.head import HeadError, RequestHead, head_end, read_head
 from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.connection import FieldSection, LaneConnection
@@ -202,13 +202,16 @@ HEAD = RequestHead(b"GET", b"/x", "1.1", [(b"host", b"a")], False, False, True)
 RAW = b"GET /x HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
-def test_a_leased_answer_is_given_while_its_lease_holds_and_then_forgotten() -> None:
+@pytest.mark.parametrize("timed", [DATE, UNTIMED])
+def test_a_leased_answer_is_given_while_its_lease_holds_and_then_forgotten(timed: TimedFields) -> None:
     memory, lease = AnswerMemory(1 << 20, Meter()), Lent()
     memory.renew(1, NOW)
     connection = connected(memory)
-    sent = memory.whole(connection, HEAD, RAW, Response(200, (), b"body", keep=True, lease=lease))
+    sent = memory.whole(connection, HEAD, RAW, Response(200, (), b"body", timed, True, lease=lease))
     for _ in range(2):
         assert memory.recall(connection, RAW) == sent
+    memory.renew(1, NOW + 1)
+    assert (memory.recall(connection, RAW) == sent) is (timed is UNTIMED)
     lease.good = False
     assert memory.recall(connection, RAW) is None
     assert len(memory.answers.entries) == memory.answers.used_bytes == 0
@@ -232,7 +235,7 @@ def test_what_is_not_to_be_kept_and_what_a_generation_gone_by_said_is_not_recall
 
 
 def test_a_lease_counts_as_more_than_its_bytes() -> None:
-    assert size_of_answer(b"key", LeasedAnswer(Lent(), b"data")) > size_of_answer(b"key", b"data") > 7
+    assert size_of_answer(b"key", LeasedAnswer(Lent(), 0, b"data", False)) > size_of_answer(b"key", b"data") > 7
 
 
 def test_what_is_asked_for_outlives_a_scan_and_what_is_not_does_not() -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from edged.access.identity import Identity
-from edged.http.application import Lease, Response, Shared, TimedFields
+from edged.http.application import UNTIMED, Lease, Response, Shared, TimedFields
 from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.head import RequestHead
 from edged.http.lane.connection import FieldSection, LaneConnection
@@ -45,10 +45,14 @@ class Opening(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LeasedAnswer:
-    """data: as it is remembered without a lease."""
+    """number: of its opening. data: what follows that, or the whole answer where the time changes nothing in it: these
+    may be large, and are given without a copy.
+    """
 
     lease: Lease
+    number: int
     data: bytes
+    is_whole: bool
 
 
 class AnswerMemory:
@@ -136,7 +140,7 @@ class AnswerMemory:
             if known is None:
                 return None
         connection.closing = section.close
-        return self.give(key, known)
+        return self.give(key, known) if isinstance(known, bytes) else self.give_leased(key, known)
 
     def recall_common(self, connection: LaneConnection, head: RequestHead, raw: bytes) -> bytes | None:
         """The remembered answer to a request of which those fields were seen before that decide it. Once all of them
@@ -156,15 +160,10 @@ class AnswerMemory:
             self.learn(connection, head, raw)
         connection.unknown = mark
         connection.closing = not head.keep_alive
-        return self.give(key, known)
+        return self.give(key, known) if isinstance(known, bytes) else self.give_leased(key, known)
 
-    def give(self, key: bytes, known: bytes | LeasedAnswer) -> bytes | None:
+    def give(self, key: bytes, known: bytes) -> bytes | None:
         """A remembered answer as it goes out; None where it holds no longer."""
-        if isinstance(known, LeasedAnswer):
-            if not known.lease.holds():
-                self.answers.drop(key)
-                return None
-            known = known.data
         number = known[0]
         opening = self.opening_bytes[number]
         if not opening:
@@ -177,6 +176,18 @@ class AnswerMemory:
         self.has_hits = True
         self.answers.visit(key)
         return opening + known[REST:]
+
+    def give_leased(self, key: bytes, known: LeasedAnswer) -> bytes | None:
+        """`give`, where a lease decides."""
+        number = known.number
+        opening = self.opening_bytes[number]
+        if not opening or not known.lease.holds():
+            self.answers.drop(key)
+            return None
+        self.hits[number] += 1
+        self.has_hits = True
+        self.answers.visit(key)
+        return known.data if known.is_whole else opening + known.data
 
     def section_of(self, connection: LaneConnection, raw: bytes) -> FieldSection | None:
         """The fields that `raw` ends with, if it is a whole request with fields that were accepted before."""
@@ -227,8 +238,12 @@ class AnswerMemory:
             key = self.key_of(connection, head, raw, found.common)
             if key:
                 content = found.content.to_bytes(8, "big", signed=True) if found.content else NO_CONTENT
-                data = b"%c%b%b" % (number, content, rest)
-                self.answers.put(key, data if found.lease is None else LeasedAnswer(found.lease, data))
+                if found.lease is None:
+                    self.answers.put(key, b"%c%b%b" % (number, content, rest))
+                else:
+                    whole = found.timed is UNTIMED
+                    data = self.opening_bytes[number] + rest if whole else rest
+                    self.answers.put(key, LeasedAnswer(found.lease, number, data, whole))
                 self.meter.memo_bytes = self.used_bytes
         return self.opening_bytes[number] + rest
 

@@ -53,7 +53,8 @@ class DaemonConfig(Struct, frozen=True, forbid_unknown_fields=True):
         ),
     ] = 86_400
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="The least level that is logged.")
+        Literal["debug", "info", "warning", "error"],
+        Meta(description='The least level that is logged. At "debug" from the start each request is.'),
     ] = "info"
 
 

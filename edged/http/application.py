@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol, cast
 
 import trio
 
@@ -329,3 +329,69 @@ def failed(request: Request) -> Response:
     """The answer to a request at which the application has failed. For an `except` clause: it logs the exception."""
     logger.exception("answer %s %r", request.method, request.target[:500])
     return problem(500, "a fault of edged, which its log describes")
+
+
+class TellingApplication(Application):
+    """Another one, each request of which is told at the level `debug`: who asked, for what, and the answer's status.
+
+    Queries are left out: they may hold what is a secret between an app and a service behind the proxy. What goes to a
+    WebSocket is not told. Nothing is remembered, so that every request comes here.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self.deciding = application.deciding
+
+    def identify(self, peer: Peer) -> Identity:
+        return self.application.identify(peer)
+
+    def generation(self) -> int:
+        return self.application.generation()
+
+    def answer(self, request: Request) -> Answer:
+        return told(request, self.application.answer(request))
+
+    def on_websocket(self, request: Request) -> OnWebSocket:
+        return self.application.on_websocket(request)
+
+    async def websocket(
+        self, request: Request, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        await self.application.websocket(request, receive, send)
+
+
+class TellingClient:
+    """The client of a ByTask, of whose answer the status is told. Otherwise as it is."""
+
+    def __init__(self, client: Client, request: Request) -> None:
+        self.client = client
+        self.request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+    async def start(self, status: int, fields: Fields) -> None:
+        tell(self.request, status)
+        await self.client.start(status, fields)
+
+
+def told(request: Request, answer: Answer) -> Answer:
+    """The answer as it is, told of as soon as its status is known."""
+    match answer:
+        case InThread(work, limiter):
+            return InThread(lambda: told(request, work()), limiter)
+        case Held(resume=resume):
+            return replace(answer, resume=lambda last: told(request, resume(last)))
+        case ByTask(run):
+            return ByTask(lambda client: run(cast("Client", TellingClient(client, request))))
+        case Response():
+            tell(request, answer.status)
+            return replace(answer, keep=False)
+    tell(request, answer.status)
+    return answer
+
+
+def tell(request: Request, status: int) -> None:
+    path = request.target.partition(b"?")[0][:500].decode("ascii", "backslashreplace")
+    fields = {"method": request.method, "path": path, "status": status, "peer": request.peer.address}
+    logger.debug("request", extra={"fields": fields})

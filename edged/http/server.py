@@ -19,7 +19,7 @@ import trio
 
 from edged.access.identity import Peer, read_peer
 from edged.http.addresses import Listener, open_listeners
-from edged.http.application import Application
+from edged.http.application import Application, TellingApplication
 from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.lane.connection import LaneConnection
 from edged.http.lane.lane import Lane
@@ -278,6 +278,8 @@ async def serve(
     clock: seconds since 1970, for Date and ages. meter: counts into it. Reports the bound URLs by task_status.
     Raises ConfigError where an address cannot be used.
     """
+    if logger.isEnabledFor(logging.DEBUG):
+        application = TellingApplication(application)
     server = Server(application, listening, clock, Meter() if meter is None else meter)
     listeners = open_listeners(
         listening.bind,

@@ -15,10 +15,11 @@ from edged.clock import Clock
 from edged.errors import EdgedError, RequestError
 from edged.feed.head import decode_head
 from edged.feed.trust import cose
+from edged.replica.writer import HeldVersion
 from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
 from edged.sync.status import DatasetStatus
-from edged.sync.store import HeldLike, Writer
+from edged.sync.store import Writer
 from edged.sync.subscription import Subscription
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ class Replication:
             log.info("%s: %s", self.status.dataset, words)
         self.status.pinned = version
 
-    def note_held(self, held: HeldLike) -> None:
+    def note_held(self, held: HeldVersion) -> None:
         """What the replica holds, for the status and for the clock that may be 1970."""
         status = self.status
         status.version = held.version

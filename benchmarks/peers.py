@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
-from benchmarks.shared.publishes import Record, made_up, read
+from benchmarks.shared.publishes import Record, end_publish, made_up, publish_until_placed, read
 from benchmarks.shared.wire import CountingProxy
 
 SETTLE_S, QUIET_S, DEADLINE_S = 0.5, 2.0, 300.0
@@ -117,6 +117,7 @@ class Edged:
         self.apps = free_port()
         self.device: subprocess.Popen[bytes]
         self.connection: http.client.HTTPConnection
+        self.publishing: subprocess.Popen[str] | None = None
 
     def command(self, *words: str | Path, data: str | None = None) -> None:
         done = subprocess.run(
@@ -151,8 +152,10 @@ class Edged:
         return answer.status == 200 and json.loads(body) == value
 
     def edit(self, record: Record) -> float:
-        self.command("origin", "publish", self.feed, "--dataset", "catalog", "--changes", "-", data=lines([record]))
-        return (self.feed / "public" / "catalog" / "head").stat().st_mtime
+        if self.publishing is not None:
+            end_publish(self.publishing)
+        placed, self.publishing = publish_until_placed(self.feed, lines([record]))
+        return placed
 
     def device_pid(self) -> int:
         return self.device.pid

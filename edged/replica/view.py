@@ -388,6 +388,25 @@ class View:
                     if found is not None and not hides(found[0], found[2], found[3]):
                         yield key, found[0]
 
+    def lacking(self, collection: str, paths: Sequence[str], *, look: bool) -> list[str] | None:
+        """Those of some field paths that no record has, whatever is hidden of it; None where it takes a look to know.
+
+        look: look at as many records as it takes, once for each pack.
+        """
+        left, looked = list(paths), []
+        for layers in self.layers:
+            for pack in (*layers.base, *layers.middle, *layers.fresh):
+                if not left:
+                    return left
+                if collection in pack.meta.spans:
+                    looked.append(layers.pool.field_paths(pack, collection))
+                    left = [path for path in left if not looked[-1].has(path)]
+        if left and not look and not all(one.is_whole for one in looked):
+            return None
+        for one in looked:
+            left = one.look(left) if left else left
+        return left
+
     def expanded(self, value: Any, found: Sequence[Reference]) -> Any:
         """`value` with {"key", "value"} in the place of each key of its references; value None where missing."""
         from edged.feed.references import expanded

@@ -16,6 +16,7 @@ from edged.feed.cbor import encode, encode_record
 from edged.feed.schema import CollectionSchema, Schema, ViewRule
 from edged.replica.finds import Group, Match
 from edged.replica.indexes import terms
+from edged.replica.layers.fieldpaths import paths_in
 from edged.replica.layers.query import Tally, values_in
 from edged.replica.layers.question import (
     Cursor,
@@ -184,6 +185,10 @@ class MemoryView:
                 for term in terms.record_terms(cbor2.loads(match.value), name):
                     counts[name][term] = counts[name].get(term, 0) + 1
         return Tally(len(found), counts)
+
+    def lacking(self, collection: str, paths: Sequence[str], *, look: bool) -> list[str] | None:
+        there = {path for _, raw in self.scan(collection) for path in paths_in(cbor2.loads(raw), "")}
+        return [path for path in paths if path not in there]
 
     def referring(self, collection: str, path: str, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
         wanted = set(keys)

@@ -22,7 +22,7 @@ from edged.version import VERSION
 from tests.serve.asking import ask, field_of, make_service
 from tests.serve.memory import make_dataset
 
-SOMETIMES = {"Link", "Use-As-Dictionary", "Edged-Total", "Edged-Time", "Edged-Next-Change"}
+SOMETIMES = {"Link", "Use-As-Dictionary", "Edged-Total", "Edged-Warning", "Edged-Time", "Edged-Next-Change"}
 SERVICE = make_service({"catalog": make_dataset()})
 DESCRIPTION: dict[str, Any] = json.loads(ask(SERVICE, "/openapi.json").body)
 EXAMPLES = {

@@ -45,6 +45,7 @@ export interface Query extends Shape {
 export interface Item<T> {
   key: string;
   value: T;
+  group?: Scalar | null;
 }
 export interface Page<T> {
   items: Item<T>[];
@@ -52,6 +53,7 @@ export interface Page<T> {
   next: string | null;
   stale: boolean;
   total?: number;
+  warnings?: string[];
   facets?: { [field: string]: { [value: string]: number } };
 }
 export interface Batch<T> {
@@ -72,6 +74,7 @@ export interface Wanted<T> {
   collection?: string | string[];
   view?: string;
   fields?: string[];
+  expand?: string[];
   onChange?: (change: Change<T>) => void | Promise<void>;
   onVersion?: (version: number) => void | Promise<void>;
   onReset?: (version: number) => void | Promise<void>;

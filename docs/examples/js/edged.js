@@ -286,7 +286,7 @@
 
     /** One held request, and everything that came by it. */
     async poll(following, wanted) {
-      const shape = { collection: wanted.collection, view: wanted.view, fields: wanted.fields };
+      const shape = { collection: wanted.collection, view: wanted.view, fields: wanted.fields, expand: wanted.expand };
       const asked = query(Object.assign({ since: following.since, wait: WAIT_S }, shape));
       const url = this.client.base + this.path + "/changes" + asked;
       const limit = 1000 * WAIT_S + this.client.timeoutMs;

@@ -23,6 +23,7 @@ from edged.replica.packs.pack import Buffer, Pack
 
 if TYPE_CHECKING:
     from edged.replica.indexes.index import Index
+    from edged.replica.layers.fieldpaths import FieldPaths
 
 NO_DICTIONARY = b""
 ENDS_BYTES = 8192  # header, `meta` and first entry at the begin of a pack; `crcs` at its end
@@ -53,6 +54,7 @@ class Pool:
         self.frames: dict[bytes, Frames] = {NO_DICTIONARY: Frames(b"", EnginePerThread)}
         self.settings: dict[FileRef, ReplicaSettings] = {}
         self.inodes: dict[bytes, int] = {NO_DICTIONARY: 0}
+        self.paths: dict[tuple[Pack, str], FieldPaths] = {}
 
     def map(self, name: str) -> mmap.mmap:
         found = self.files.get(name)
@@ -153,6 +155,13 @@ class Pool:
         self.indexes[pack, ref.number if ref is not None else 0] = (rules, found)
         return found
 
+    def field_paths(self, pack: Pack, collection: str) -> FieldPaths:
+        """Which fields the records of a collection in a pack have."""
+        from edged.replica.layers.fieldpaths import FieldPaths  # here, as only `fields=` needs it
+
+        found = self.paths.get((pack, collection))
+        return found or self.paths.setdefault((pack, collection), FieldPaths(pack, collection))
+
     def checked_file(self, ref: FileRef) -> Buffer:
         """A whole file whose CRC-32 is checked now. Raises DamageError."""
         name = file_name(ref.number)
@@ -179,5 +188,6 @@ class Pool:
         self.packs = {ref: pack for ref, pack in self.packs.items() if ref in refs}
         held = set(self.packs.values())
         self.indexes = {key: item for key, item in self.indexes.items() if key[0] in held}
+        self.paths = {key: item for key, item in self.paths.items() if key[0] in held}
         self.frames = {sha256: frames for sha256, frames in self.frames.items() if sha256 in wanted}
         self.settings = {ref: item for ref, item in self.settings.items() if ref in {m.settings for m in manifests}}

@@ -18,7 +18,16 @@ from edged.http.fields import Fields
 from edged.http.validators import names_tag
 from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
 from edged.serve.answers.render import GZIP_LEVEL, PERSONS
-from edged.serve.answers.respond import PER_VERSION, Inquiry, Kept, Representation, contain, read_from, shared_fields
+from edged.serve.answers.respond import (
+    PER_VERSION,
+    Inquiry,
+    Kept,
+    Representation,
+    contain,
+    read_from,
+    shared_fields,
+    warnings,
+)
 from edged.version import VERSION
 
 WHOLE_BYTES = 2 << 20  # of items; more are never held at once
@@ -115,7 +124,7 @@ def respond_in_pieces(
     assert view is not None
     coding = choose_coding(request.get(b"accept-encoding"))
     digest, count = digest_of(listing)
-    own: Fields = kept.extra
+    own: Fields = (*kept.extra, *warnings(inquiry))
     if links:
         own = (*own, (b"Link", b", ".join(links)))
     large = LargeAnswer(inquiry, listing, count, digest, form, coding, own, kept)

@@ -66,7 +66,7 @@ def answer_list(
         raise RequestError(400, f"facets have no place in {form.media}; ask for {JSON.media} or {CBOR.media}")
     page = find(inquiry, view, collection, query)
     links = (link(inquiry.request, page.following),) if page.following is not None else ()
-    more = counted(query, page.tally)
+    more = {**noticed(inquiry), **counted(query, page.tally)}
     extra = ((b"Edged-Total", b"%d" % more["total"]),) if "total" in more else ()
     kept = Kept(keep=not query.asked.is_of_now, extra=extra)
     around = partial(wrap, form, view.version, page.following, more)
@@ -111,7 +111,7 @@ class ItemRendering:
 
 
 def answer_batch(inquiry: Inquiry, asked: ItemRendering, keys: Sequence[str], form: Format) -> Response | InThread:
-    around = partial(wrap, form, asked.view.version, None, {})
+    around = partial(wrap, form, asked.view.version, None, noticed(inquiry))
     items = partial(asked.batch, keys)
     listing = Listing(around, items, partial(bounded_items, items, f"these {len(keys)} records", "ask for fewer"))
     try:
@@ -192,6 +192,11 @@ def in_group(item: bytes, key: str, group: tuple[Any, ...], binary: bool) -> byt
         begin = 1 + 4 + len(cbor.encode(key))
         return b"\xa3" + item[1:begin] + b"\x65group" + cbor.encode(group[0]) + item[begin:]
     return item[:-1] + b',"group":' + encode_json(group[0]) + b"}"
+
+
+def noticed(inquiry: Inquiry) -> dict[str, Any]:
+    """The member of a list that warns."""
+    return {"warnings": [inquiry.warning]} if inquiry.warning else {}
 
 
 def counted(query: Query, tally: Tally | None) -> dict[str, Any]:

@@ -30,7 +30,7 @@ CACHE_CONTROL = b"no-cache"
 RETRY_S = b"2"
 # What pages of other origins may read of an answer, and send (CORS).
 EXPOSED = (
-    b"ETag, Link, Age, Edged-Version, Edged-State, Edged-Time, Edged-Next-Change, Edged-Total, "
+    b"ETag, Link, Age, Edged-Version, Edged-State, Edged-Time, Edged-Next-Change, Edged-Total, Edged-Warning, "
     b"Retry-After, Cache-Status"
 )
 # Cache-Control is what polyfills of EventSource send.
@@ -110,7 +110,7 @@ class Inquiry:
     """One request of an app, and what it is answered from. now: seconds since 1970; may_hold: False when it was held
     already; in_thread: whether milliseconds may be taken here; dataset, view, collection: None as long as it is not
     known which, or where it is of no single one; generation: of the dataset's signal before its view was taken; since:
-    from where a request counts that was held.
+    from where a request counts that was held; warning: what of the request is likely to be a slip, "" for nothing.
     """
 
     service: Service
@@ -123,6 +123,7 @@ class Inquiry:
     collection: str | None = None
     generation: int = 0
     since: Since | None = None
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +138,11 @@ class Kept:
 
 
 PER_VERSION, PER_MOMENT = Kept(), Kept(keep=False)
+
+
+def warnings(inquiry: Inquiry) -> Fields:
+    """Of an answer to a request that is likely to hold a slip."""
+    return ((b"Edged-Warning", inquiry.warning.encode()),) if inquiry.warning else ()
 
 
 def respond(
@@ -169,7 +175,7 @@ def respond(
     if coding != "identity" and len(body) < LEAST_CODED_BYTES and not refuses_identity(accepted):
         coding = "identity"
     tag = entity_tag(body, form.name, coding, trained)
-    own: Fields = ((b"ETag", tag.encode()), *kept.extra)
+    own: Fields = ((b"ETag", tag.encode()), *kept.extra, *warnings(inquiry))
     if links:
         own = (*own, (b"Link", b", ".join(links)))
     known = request.values.get(b"if-none-match")

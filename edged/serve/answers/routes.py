@@ -11,7 +11,7 @@ import cbor2
 from edged.errors import RequestError
 from edged.http.application import Answer, InThread, Response, Stream
 from edged.http.cors import METHODS
-from edged.http.request import Request, decode, split_target
+from edged.http.request import Request, decode, encode, split_target
 from edged.serve.answers.changes import answer_changes
 from edged.serve.answers.dictionary import DICTIONARY, LIFE
 from edged.serve.answers.lists import answer_list
@@ -28,7 +28,7 @@ from edged.serve.answers.query import (
 )
 from edged.serve.answers.render import encode_json, is_binary
 from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, Since, contain, respond
-from edged.serve.answers.shape import Shape, shape_of, shapes_of
+from edged.serve.answers.shape import Shape, lost_fields, shape_of, shapes_of
 from edged.serve.catalog import Dataset, View
 
 QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view", b"_"})
@@ -122,7 +122,7 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
         inquiry.collection = collection
         shape = shape_of(view.schema, collection, parsed)
         key = parse_key(segments[1], "key")
-        return in_time(inquiry, shape) or answer_record(inquiry, view, collection, key, shape)
+        return in_time(inquiry, collection, shape) or answer_record(inquiry, view, collection, key, shape)
     if collection == "changes":
         parsed = parse_query(query, CHANGES_PARAMETERS)
         shapes = shapes_of(view.schema, view.collections, parsed)
@@ -135,14 +135,20 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
     check_collection(view, collection)
     inquiry.collection = collection
     shape = shape_of(view.schema, collection, parsed)
-    return in_time(inquiry, shape) or answer_list(inquiry, view, collection, parsed, shape)
+    return in_time(inquiry, collection, shape) or answer_list(inquiry, view, collection, parsed, shape)
 
 
-def in_time(inquiry: Inquiry, shape: Shape | None) -> InThread | None:
-    """The same request in a thread, where its shape takes time and this is none."""
-    if shape is None or not shape.expand or inquiry.in_thread:
+def in_time(inquiry: Inquiry, collection: str, shape: Shape | None) -> InThread | None:
+    """The same request in a thread, where its shape takes time and this is none. Warns of fields that are nowhere."""
+    service, slow = inquiry.service, shape is not None and bool(shape.expand)
+    if shape is not None and shape.fields and inquiry.view is not None:
+        fields = lost_fields(inquiry.view, collection, shape, shape.fields, look=inquiry.in_thread)
+        slow = slow or fields is None
+        if fields:
+            names = ", ".join(encode(name) for name in fields)  # as a field's value may not have every letter
+            inquiry.warning = f"fields: no record of {collection} has {names}"
+    if not slow or inquiry.in_thread:
         return None
-    service = inquiry.service
     return InThread(partial(answer, service, inquiry.request, inquiry.now, in_thread=True), service.slow)
 
 

@@ -19,6 +19,7 @@ from edged.feed.fieldpath import step
 from edged.feed.references import Reference, references, with_records
 from edged.feed.schema import NOTHING, Schema, ViewRule, view_to_cbor
 from edged.serve.answers.query import Query
+from edged.serve.catalog import View
 
 NO_RULE = ViewRule()
 
@@ -112,6 +113,55 @@ def make_shape(
         [[*reference[:2], shape and shape.name] for reference, shape in expand.items()],
     ]
     return Shape(msgspec.json.encode(words).decode(), rule, fields, expand)
+
+
+def lost_fields(
+    view: View, collection: str, shape: Shape | None, fields: Sequence[str], *, look: bool
+) -> list[str] | None:
+    """Those of `fields` that no record of a collection has in a shape; None where it takes a look to know (`look`)."""
+    lost: list[str] = []
+    asked: dict[str, list[str]] = {}
+    for path in fields:
+        inner = inner_of(shape, path) if shape is not None else None
+        if inner is not None:  # of the records that come in the place of keys
+            found = lost_fields(view, inner[0].collection, inner[1], inner[2], look=look)
+            if found is None:
+                return None
+            lost += [path] if found else []
+        else:
+            asked[path] = raw_paths(shape.rule, path) if shape is not None else [path]
+    every = sorted({raw for raws in asked.values() for raw in raws if raw})
+    missing = view.lacking(collection, every, look=look) if every else []
+    if missing is None:
+        return None
+    return lost + [path for path, raws in asked.items() if all(raw in missing for raw in raws)]
+
+
+def inner_of(shape: Shape, path: str) -> tuple[Reference, Shape | None, list[str]] | None:
+    """(reference, shape of its records, path in them) where a path leads into what is expanded."""
+    for reference, below in shape.expand.items():
+        for name in (
+            reference.path,
+            *([shape.rule.rename[reference.path]] if reference.path in shape.rule.rename else []),
+        ):
+            if path.startswith(name + "."):
+                rest = path[len(name) + 1 :]
+                return reference, below, [rest.removeprefix("value.")] if rest.startswith("value.") else []
+    return None
+
+
+def raw_paths(rule: ViewRule, path: str) -> list[str]:
+    """Where in a record lies what an app finds at a path, if it is there; "" for what may always be."""
+    found = [old + path[len(new) :] for old, new in rule.rename.items() if leads(new, path)]
+    found += [] if any(leads(old, path) for old in rule.rename) else [path]
+    if rule.fields:
+        found = [one for one in found if any(leads(name, one) or leads(one, name) for name in rule.fields)]
+    return ["" if any(one != name and leads(name, one) for name in rule.choose) else one for one in found]
+
+
+def leads(path: str, below: str) -> bool:
+    """Whether a path is another one, or its beginning."""
+    return below == path or below.startswith(path + ".")
 
 
 def keep(value: Any, paths: Sequence[str]) -> Any:

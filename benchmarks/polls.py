@@ -1,9 +1,10 @@
-"""Ten thousand held polls at one origin: what they take, and when the last one has the new head.
+"""Ten thousand held polls at one origin, or one relay: what they take, and when the last one has the new head.
 
-    python -m benchmarks.polls [--polls 10000] [--rounds 3]
+    python -m benchmarks.polls [--relay] [--polls 10000] [--rounds 3]
 
-The origin runs in a process of its own, as `edged origin serve`; everything listens on loopback. Asked: 80 MB resident
-and 2 s from publishing until the last device has the head. Needs twice as many descriptors as polls.
+The origin runs in a process of its own, as `edged origin serve`, and so does the relay below it, as `edged run`;
+everything listens on loopback. Asked: 80 MB resident and 2 s from publishing until the last device has the head. Needs
+twice as many descriptors as polls.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edged.origin.publisher import Publisher
@@ -99,22 +102,52 @@ def field_of(answer: bytes, name: str) -> str:
     return found[1]
 
 
-def measure(feed: Path, polls: int, rounds: int) -> None:
-    command = [sys.executable, "-m", "edged", "origin", "serve", str(feed), "--bind", "127.0.0.1:0", "--json"]
-    origin = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+@contextmanager
+def running(pattern: str, *words: str) -> Iterator[tuple[int, int]]:
+    """A program of edged: its process, and the port that `pattern` finds in what it says."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "edged", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     try:
-        assert origin.stdout is not None
+        assert program.stdout is not None
         text = ""
-        while (found := re.search(r":(\d+)\"", text)) is None:
-            text += origin.stdout.readline()
-        before_mb = resident_mb(origin.pid)
-        sockets = connect(int(found[1]), polls)
+        while (found := re.search(pattern, text)) is None:
+            text += program.stdout.readline()
+        yield program.pid, int(found[1])
+    finally:
+        program.terminate()
+        program.wait(20)
+
+
+@contextmanager
+def station(feed: Path, relay: bool) -> Iterator[tuple[int, int]]:
+    """Process and port of the one that devices ask."""
+    serve = ("origin", "serve", str(feed), "--bind", "127.0.0.1:0", "--json")
+    with running(r":(\d+)\"", *serve) as origin:
+        if not relay:
+            yield origin
+            return
+        config = feed.parent / "relay.toml"
+        config.write_text(
+            f'[daemon]\ndata_dir = "{feed.parent}/relay"\n[serve]\nbind = ["unix:{feed.parent}/apps.sock"]\n'
+            f'[relay]\nbind = ["127.0.0.1:0"]\ndatasets = ["*"]\norigin = ["http://127.0.0.1:{origin[1]}"]\n'
+            f'trust = "{feed}/root.trust"\n[admin]\nbind = ["127.0.0.1:0"]\n'
+        )
+        with running(r"other edgeds.*:(\d+)", "run", "--config", str(config)) as below:
+            yield below
+
+
+def measure(feed: Path, options: argparse.Namespace) -> None:
+    polls, rounds = options.polls, options.rounds
+    with station(feed, options.relay) as (pid, port):
+        before_mb = resident_mb(pid)
+        sockets = connect(port, polls)
         ask(sockets, 0, '"none"', 0)
         _, answer = answers(sockets)
         took = []
         for number in range(rounds):
             hold(sockets, number + 1, answer)
-            held_mb = resident_mb(origin.pid)
+            held_mb = resident_mb(pid)
             publish(feed, number + 2)
             published = (feed / "public/catalog/head").stat().st_mtime
             at, answer = answers(sockets)
@@ -122,14 +155,12 @@ def measure(feed: Path, polls: int, rounds: int) -> None:
         last_s, half_s = (statistics.median(column) for column in zip(*took, strict=True))
         print(f"{polls:,} held polls: {held_mb:.0f} MB resident ({before_mb:.0f} MB before them), asked 80")
         print(f"from the new head to the last device {last_s:.2f} s, asked 2; to the median one {half_s:.2f} s")
-    finally:
-        origin.terminate()
-        origin.wait(20)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--polls", type=int, default=10_000)
+    parser.add_argument("--relay", action="store_true", help="ask a relay below the origin")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -139,7 +170,7 @@ def main() -> None:
         feed = Path(directory) / "feed"
         Publisher.init(feed)
         publish(feed, 1)
-        measure(feed, options.polls, options.rounds)
+        measure(feed, options)
 
 
 if __name__ == "__main__":

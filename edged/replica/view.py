@@ -246,10 +246,15 @@ class View:
         if question.is_plain:
             return [], question
         slices = self.sources(collection)
+        every = [source for sources in slices for source in sources]
+        if question.text:
+            from edged.replica.layers import query, search
+
+            words = query.wording_of(question).words
+            question = question._replace(misspelt=search.misspelt_in([source.words for source in every], words))
         if question.ranges:
             from edged.replica.layers import query
 
-            every = [source for sources in slices for source in sources]
             question = asking.settled(question, lambda field: query.kinds_in(every, field))
         return slices, question
 

@@ -46,15 +46,17 @@ def tier_of(asked: Sequence[str], held: Sequence[Sequence[str]]) -> int | None:
     """The tier of a record by the words of its text fields, None where a word is missing."""
     title, everything = held[0], [word for field in held for word in field]
     in_title = all(any(other.startswith(word) for other in title) for word in asked)
-    if in_title and (title[0] == asked[0] or (len(asked) == 1 and title[0].startswith(asked[0]))):
+    if in_title and title[0] == asked[0]:
         return 0
-    if all(word in title for word in asked):
+    if in_title and len(asked) == 1 and title[0].startswith(asked[0]):
         return 1
-    if in_title:
+    if all(word in title for word in asked):
         return 2
-    if all(word in everything for word in asked):
+    if in_title:
         return 3
-    return 4 if all(any(other.startswith(word) for other in everything) for word in asked) else None
+    if all(word in everything for word in asked):
+        return 4
+    return 5 if all(any(other.startswith(word) for other in everything) for word in asked) else None
 
 
 def expected_order(films: dict[str, Any], text: str) -> list[str]:

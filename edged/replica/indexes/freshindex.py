@@ -14,19 +14,22 @@ import cbor2
 
 from edged.feed.schema import Schema
 from edged.replica.indexes.columns import ORDER
-from edged.replica.indexes.index import HIGHEST, rules_of, terms_of, title_of
+from edged.replica.indexes.index import HIGHEST, Standing, rules_of, standing_of, terms_of
+from edged.replica.indexes.spelling import NearRun, WordList, near
 from edged.replica.indexes.terms import span_of
 from edged.replica.packs.pack import Pack
 
+NO_STANDING: Standing = (0.0, "")
+
 
 class FreshEntry(NamedTuple):
-    """title: "" where the collection has no text fields."""
+    """standing: of none where the collection has no text fields."""
 
     collection: str
     key: str
     pack: Pack
     place: int
-    title: str
+    standing: Standing
 
 
 class FreshIndex:
@@ -64,8 +67,8 @@ class FreshIndex:
                 value = pack.value(place)
                 if value is not None:
                     record, number = cbor2.loads(value), len(self.entries)
-                    title = title_of(record, rules) if rules.text else ""
-                    self.entries.append(FreshEntry(collection, key.decode(), pack, place, title))
+                    standing = standing_of(record, rules) if rules.text else NO_STANDING
+                    self.entries.append(FreshEntry(collection, key.decode(), pack, place, standing))
                     if rules.interval and (found := span_of(record, rules.interval)) is not None:
                         self.spans[number] = found
                     for group, item in set(terms_of(record, rules)):
@@ -79,6 +82,13 @@ class FreshIndex:
         with self.lock:
             return list(self.numbers.get((collection, group), {}).get(wanted, ()))
 
+    def ordered(self, collection: str, group: str) -> list[bytes]:
+        """The terms of a group, sorted. Called with the lock."""
+        found = self.sorted.get((collection, group))
+        if found is None:
+            found = self.sorted[collection, group] = sorted(self.numbers.get((collection, group), {}))
+        return found
+
     def values(self, collection: str, group: str) -> list[tuple[bytes, list[int]]]:
         """Every term of a group with the numbers of its entries, rising."""
         with self.lock:
@@ -89,10 +99,23 @@ class FreshIndex:
     def places_from(self, collection: str, group: str, beginning: bytes) -> list[int]:
         """Numbers of the entries that hold a term with that beginning, some of them more than once."""
         with self.lock:
+            held, ordered = self.numbers.get((collection, group), {}), self.ordered(collection, group)
+            found = ordered[bisect_left(ordered, beginning) : bisect_left(ordered, beginning + HIGHEST)]
+            return [number for item in found for number in held[item]]
+
+    def near(self, collection: str, group: str, typed: str) -> list[NearRun]:
+        """See spelling.near."""
+        with self.lock:
+            return near(WordList(self.ordered(collection, group)), typed)
+
+    def near_words(self, collection: str, group: str, typed: str) -> list[str]:
+        """The words one typing error away."""
+        with self.lock:
+            held = WordList(self.ordered(collection, group))
+            return [held.word(run.low).decode() for run in near(held, typed) if run.whole]
+
+    def places_among(self, collection: str, group: str, low: int, high: int) -> list[int]:
+        """Numbers of the entries that hold terms `low` to before `high`, some of them more than once."""
+        with self.lock:
             held = self.numbers.get((collection, group), {})
-            ordered = self.sorted.get((collection, group))
-            if ordered is None:
-                ordered = self.sorted[collection, group] = sorted(held)
-            low = bisect_left(ordered, beginning)
-            high = bisect_left(ordered, beginning + HIGHEST)
-            return [number for item in ordered[low:high] for number in held[item]]
+            return [number for item in self.ordered(collection, group)[low:high] for number in held[item]]

@@ -24,11 +24,12 @@ from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema, collection_from_cbor, collection_to_cbor
 from edged.replica.indexes import terms
 from edged.replica.indexes.columns import ORDER, ColumnWriter, read_columns
+from edged.replica.indexes.spelling import NearRun, near
 from edged.replica.indexes.windows import ALWAYS, window_of
 from edged.replica.packs.pack import Buffer, Pack
 
 MAGIC = b"\x89EDGIX\r\n"
-FORMAT = 6
+FORMAT = 7
 # magic, format, bytes a posting, bytes of: meta, terms, positions, postings, columns; CRC-32 of all that follows
 HEADER = struct.Struct("<8sHHIIIIII")
 CRC = struct.Struct("<I")
@@ -38,11 +39,16 @@ ALL = b""  # the one term of the group `#`
 HIGHEST = "\U0010ffff".encode()
 Groups = dict[tuple[str, str], dict[bytes, "array[int]"]]  # by collection and group: the postings of each term
 NO_RUN: Sequence[int] = ()
+NUMBERS = range(1 << 32)
 
 
-def title_of(record: Any, rules: CollectionSchema) -> str:
-    """By what the finds of a search are ordered: the folded words of the first text field."""
-    return " ".join(terms.record_words(record, rules.text[0]))
+Standing = tuple[float, str]  # by which equally good finds of a search are put in order
+
+
+def standing_of(record: Any, rules: CollectionSchema) -> Standing:
+    """The declared rank, the greatest first, then the folded words of the first text field but for an article."""
+    found = [word for text in terms.record_texts(record, rules.text[0]) for word in terms.words(text, spelt_out=True)]
+    return terms.standing(record, rules.rank), " ".join(terms.without_article(found))
 
 
 def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]]:
@@ -59,11 +65,12 @@ def terms_of(record: Any, rules: CollectionSchema) -> Iterator[tuple[str, bytes]
             if item[:1] == b"s":
                 yield REFERENCE + name, item
     for number, name in enumerate(rules.text):
-        found = terms.record_words(record, name)
-        if not number and found:
-            yield FIRST_WORD, found[0].encode()
-        for word in set(found):
-            yield OTHERS if number else TITLE, word.encode()
+        for text in terms.record_texts(record, name):
+            if not number:
+                for word in terms.first_words(text):
+                    yield FIRST_WORD, word.encode("utf-8", "surrogatepass")
+            for word in (*terms.words(text), *terms.other_forms(text)):
+                yield OTHERS if number else TITLE, word.encode("utf-8", "surrogatepass")
 
 
 def rules_of(schema: Schema, names: Iterable[str]) -> dict[str, CollectionSchema]:
@@ -83,7 +90,7 @@ def build_index(pack: Pack, schema: Schema) -> bytes | None:
     rules = rules_of(schema, pack.meta.spans)
     for collection, rule in rules.items():
         span = pack.span(collection)
-        titles: list[tuple[str, int]] = []
+        titles: list[tuple[Standing, int]] = []
         spans: list[tuple[int, int] | None] = [None] * (span.high - span.low)
         windows = [ALWAYS] * (span.high - span.low)
         for place in range(span.low, span.high):
@@ -98,7 +105,7 @@ def build_index(pack: Pack, schema: Schema) -> bytes | None:
             for group, item in set(terms_of(record, rule)):
                 groups.setdefault((collection, group), {}).setdefault(item, array("I")).append(place)
             if rule.text:
-                titles.append((title_of(record, rule), place))
+                titles.append((standing_of(record, rule), place))
         if titles:
             rank_by_title(groups, collection, [place for _, place in sorted(titles)])
         for name in rule.order:
@@ -178,6 +185,7 @@ class Index:
         ends = [meta_bytes, meta_bytes + words_bytes]
         ends += [ends[-1] + positions, ends[-1] + 2 * positions, ends[-1] + 2 * positions + postings]
         self.base = len(head) + meta_bytes
+        self.last_near: tuple[tuple[str, str, str], list[NearRun]] = ("", "", ""), []
         self.buffer = buffer
         self.starts: Sequence[int] = whole[ends[1] : ends[2]].cast("I")
         self.runs: Sequence[int] = whole[ends[2] : ends[3]].cast("I")
@@ -201,13 +209,7 @@ class Index:
 
     def bisect(self, first: int, end: int, wanted: bytes) -> int:
         """The first term of a group that is at least `wanted`."""
-        while first < end:
-            middle = first + end >> 1
-            if self.term(middle) < wanted:
-                first = middle + 1
-            else:
-                end = middle
-        return first
+        return bisect_left(NUMBERS, wanted, first, end, key=self.term)
 
     def within(self, collection: str, group: str, wanted: Sequence[bytes]) -> Sequence[bytes]:
         """Those of some rising terms that lie between the first and the last of a group."""
@@ -238,12 +240,38 @@ class Index:
             return NO_RUN
         return self.postings[self.runs[number] : self.runs[number + 1]]
 
+    def near(self, collection: str, group: str, typed: str) -> list[NearRun]:
+        """See spelling.near. Remembered is what was asked for last, which comes in several tiers."""
+        if self.last_near[0] != (collection, group, typed):
+            found = near(GroupTerms(self, *self.groups.get((collection, group), (0, 0))), typed)
+            self.last_near = (collection, group, typed), found
+        return self.last_near[1]
+
+    def near_words(self, collection: str, group: str, typed: str) -> list[str]:
+        """The words one typing error away."""
+        return [self.term(run.low).decode() for run in self.near(collection, group, typed) if run.whole]
+
+    def places_among(self, collection: str, group: str, low: int, high: int) -> Sequence[int]:
+        """Ranks of the entries that hold terms `low` to before `high`, some of them more than once."""
+        return self.postings[self.runs[low] : self.runs[high]]
+
     def places_from(self, collection: str, group: str, beginning: bytes) -> Sequence[int]:
         """Ranks of the entries that hold a word with that beginning, in no order, some of them more than once."""
         first, end = self.groups.get((collection, group), (0, 0))
         low = self.bisect(first, end, beginning)
         high = self.bisect(low, end, beginning + HIGHEST)
         return self.postings[self.runs[low] : self.runs[high]]
+
+
+class GroupTerms:
+    """The terms of one group. Satisfies spelling.Lexicon."""
+
+    def __init__(self, index: Index, first: int, end: int) -> None:
+        self.index, self.first, self.end = index, first, end
+        self.word = index.term
+
+    def lower(self, wanted: bytes, low: int, high: int, /) -> int:
+        return self.index.bisect(low, high, wanted)
 
 
 def holds(run: Sequence[int], place: int) -> bool:

@@ -7,6 +7,7 @@ import re
 import struct
 import unicodedata
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any
 
 from edged.feed.fieldpath import ABSENT, reach
@@ -16,9 +17,38 @@ PLAIN = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ħ": "h", "ı": "i", "ŧ": "t", "æ": "ae", "œ": "oe", "þ": "th", "ð": "d"}
 )
 # Scripts that are written without spaces: each sign is a word of its own, so that any part of a title can be found.
+# Indic vowel signs are no letters to Unicode, but parts of words.
 WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W_]+")
+INDIC_WORD = re.compile(WORD.pattern.replace(r"[^\W_]+", r"(?:[^\W_]|[\u0900-\u0963\u0966-\u0dff])+"))
 UNSPACED = re.compile(r"([\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
 INNER = str.maketrans("", "", "'’‘ʼ`.")  # "O'Brien" and "OBrien", "S.W.A.T." and "SWAT" are one word
+ELIDED = re.compile(r"[^\W_]['’‘ʼ`.]([^\W\d_]{3,})")  # "Brien" is one too, and so is "amore" in "Dell'amore"
+HYPHENATED = re.compile(r"[^\W_]+(?:[-‐‑·][^\W_]+)+")  # "Spider-Man" and "Spiderman", "WALL·E" and "Walle"
+HYPHENS = str.maketrans("", "", "-‐‑·")
+LONGEST_JOINED = 24
+# With which titles are not put in order, as in a library; a viewer may leave them out.
+ARTICLES = frozenset(
+    (
+        "the",
+        "a",
+        "an",
+        "le",
+        "la",
+        "les",
+        "une",
+        "das",
+        "el",
+        "los",
+        "las",
+        "il",
+        "lo",
+        "gli",
+        "ein",
+        "eine",
+        "het",
+        "os",
+    )
+)
 
 
 SIGN, ALL_BITS = 1 << 63, (1 << 64) - 1
@@ -37,12 +67,47 @@ def fold(text: str) -> str:
     return "".join(sign for sign in plain if not unicodedata.combining(sign)).translate(PLAIN)
 
 
-def words(text: str) -> list[str]:
-    """The folded words of `text`, in order."""
-    plain = fold(text).translate(INNER)
+def words(text: str, *, spelt_out: bool = False) -> list[str]:
+    """The folded words of `text`, in order. spelt_out: with "and" for "&", which otherwise is no word."""
+    if spelt_out and "&" in text:
+        text = text.replace("&", " and ")
+    return split(fold(text))
+
+
+def split(plain: str) -> list[str]:
+    plain = plain.translate(INNER)
     if plain.isascii():
         return WORD.findall(plain)
-    return WORD.findall(UNSPACED.sub(r" \1 ", plain))
+    return INDIC_WORD.findall(UNSPACED.sub(r" \1 ", plain))
+
+
+def other_forms(text: str) -> Iterator[str]:
+    """Further words by which `text` is found: what follows an apostrophe, what hyphens join, "and" for "&"."""
+    plain = fold(text)
+    if plain.isalnum():
+        return
+    yield from ELIDED.findall(plain)
+    for found in HYPHENATED.findall(plain):
+        joined = found.translate(HYPHENS)
+        if len(joined) <= LONGEST_JOINED and not joined.isdigit():
+            yield joined
+    if "&" in plain:
+        yield "and"
+
+
+def without_article(found: list[str]) -> list[str]:
+    """The words of a title as they are put in order."""
+    return found[1:] if len(found) > 1 and found[0] in ARTICLES else found
+
+
+def first_words(text: str) -> Iterator[str]:
+    """What a viewer may begin to type of a title: its first word in every form, and the one after an article."""
+    found = words(text)
+    if found:
+        yield found[0]
+        yield without_article(found)[0]
+        first = fold(text).split(maxsplit=1)
+        yield from other_forms(first[0]) if first else ()
 
 
 def field_values(value: Any, path: str) -> Iterator[Any]:
@@ -166,4 +231,17 @@ def record_terms(record: Any, path: str) -> set[bytes]:
 
 def record_words(record: Any, path: str) -> list[str]:
     """The folded words of a record's text field, in order; of a list, those of its items one after the other."""
-    return [word for text in field_values(record, path) if isinstance(text, str) for word in words(text)]
+    return [word for text in record_texts(record, path) for word in words(text)]
+
+
+def record_texts(record: Any, path: str) -> Iterator[str]:
+    """The texts of a record's field."""
+    return (text for text in field_values(record, path) if isinstance(text, str))
+
+
+def standing(record: Any, path: str) -> float:
+    """By which equally good finds are put in order: the less the better, so that the greatest number is best."""
+    for value in field_values(record, path) if path else ():
+        if isinstance(value, int | float) and not isinstance(value, bool) and value == value:
+            return -float(value)
+    return inf if path else 0.0

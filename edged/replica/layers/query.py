@@ -60,7 +60,9 @@ class Records(Protocol):
     def within(self, group: str, wanted: Sequence[bytes], /) -> Sequence[bytes]: ...
     def between(self, field: str, span: Span) -> Condition: ...
     def during(self, begin: int, end: int) -> Condition: ...
-    def holding(self, words: Sequence[str], /) -> Condition: ...
+    @property
+    def words(self) -> tuple[search.Words, str]: ...
+    def holding(self, asked: search.Wording, /) -> Condition: ...
     def kinds(self, field: str, /) -> Collection[bytes]: ...
     def walk(self, field: str, span: Span, falling: bool, /) -> Iterator[tuple[bytes, Sequence[int]]]: ...
     def ranked(
@@ -117,8 +119,12 @@ class PackRecords:
             lambda places: column.narrow(places, begin, end),
         )
 
-    def holding(self, words: Sequence[str], /) -> Condition:
-        ranks = set().union(*search.tiers_of(self.index, self.collection, words))
+    @property
+    def words(self) -> tuple[search.Words, str]:
+        return self.index, self.collection
+
+    def holding(self, asked: search.Wording, /) -> Condition:
+        ranks = set().union(*search.tiers_of(self.index, self.collection, asked))
         places = self.index.places(self.collection, RANKED, ALL)
         held = sorted(map(places.__getitem__, ranks))
         return Condition(len(held), lambda: held, lambda some: common(some, held))
@@ -212,8 +218,12 @@ class FreshRecords:
             lambda some: [n for n in some if (held := spans.get(n)) is not None and held[0] < end and held[1] > begin],
         )
 
-    def holding(self, words: Sequence[str], /) -> Condition:
-        return self.condition(set().union(*search.tiers_of(self.index, self.collection, words)))
+    @property
+    def words(self) -> tuple[search.Words, str]:
+        return self.index, self.collection
+
+    def holding(self, asked: search.Wording, /) -> Condition:
+        return self.condition(set().union(*search.tiers_of(self.index, self.collection, asked)))
 
     def kinds(self, field: str, /) -> Collection[bytes]:
         return {term[:1] for term in list(self.placed(field).values())}
@@ -271,6 +281,10 @@ def sources_of(layers: Layers, schema: Schema, collection: str) -> list[Records]
     return sources
 
 
+def wording_of(question: Question) -> search.Wording:
+    return search.Wording(terms.words(question.text), question.misspelt)
+
+
 def conditions_of(source: Records, question: Question) -> list[Condition]:
     """Each of the question's conditions in a source, that with the shortest run first."""
     found = []
@@ -282,7 +296,7 @@ def conditions_of(source: Records, question: Question) -> list[Condition]:
     if question.during is not None:
         found.append(source.during(*question.during))
     if question.text:
-        found.append(source.holding(terms.words(question.text)))
+        found.append(source.holding(wording_of(question)))
     return sorted(found, key=lambda condition: condition.size)
 
 
@@ -388,12 +402,12 @@ def by_relevance(
     layers: Layers, schema: Schema, collection: str, question: Question, hides: Hides
 ) -> Iterator[search.Ranked]:
     """The live records that a slice answers with, the best first."""
-    words, others = terms.words(question.text), question._replace(text="")
+    asked, others = wording_of(question), question._replace(text="")
     admitted: list[set[int]] | None = None
     if not others.is_plain:
         sources = sources_of(layers, schema, collection)
         admitted = [set(numbers_of(source, conditions_of(source, others))) for source in sources]
-    return search.search(layers, schema, collection, words, hides, admitted)
+    return search.search(layers, schema, collection, asked, hides, admitted)
 
 
 class Tally(NamedTuple):

@@ -18,12 +18,20 @@ SIMPLE_KINDS = str | int | float | bool | None
 KINDS = {b"a": "null", b"b": "true or false", b"n": "numbers", b"s": "texts"}  # by the first byte of an order term
 
 
+class Misspelt(NamedTuple):
+    """words: of which each may have a typing error, or lack a space; titles: whether they are to be in the title."""
+
+    words: frozenset[str]
+    titles: bool
+
+
 class Question(NamedTuple):
     """where: field to a value, or to a tuple of which any will do; ranges: field to operators (gte, gt, lte, lt) with
     their bounds, of which a tuple is one of several readings; during: (begin, end) in seconds since 1970, with which an
     interval has a time in common; order: a field, rising, or falling with a "-" before it, "" for the order of keys, or
     the best first where there is a text; after: the cursor of the last match of the page before; distinct: a field of
-    which each value comes but once; text: words that the text fields hold.
+    which each value comes but once; text: words that the text fields hold; misspelt: which of them, as is looked
+    up where nothing holds them as they were typed.
     """
 
     where: Mapping[str, Any] = {}
@@ -33,6 +41,7 @@ class Question(NamedTuple):
     after: str | None = None
     distinct: str = ""
     text: str = ""
+    misspelt: Misspelt | None = None
 
     @property
     def order_field(self) -> str:

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Container, Iterator, Sequence
-from functools import cache
-from typing import Protocol
+from functools import cache, partial
+from typing import NamedTuple, Protocol
 
 import cbor2
 
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.indexes.freshindex import FreshIndex
-from edged.replica.indexes.index import ALL, FIRST_WORD, OTHERS, RANKED, TITLE, Index, title_of
+from edged.replica.indexes.index import ALL, FIRST_WORD, OTHERS, RANKED, TITLE, Index, Standing, standing_of
+from edged.replica.indexes.spelling import LEAST_LETTERS, NearRun, may_be_misspelt
 from edged.replica.layers.layers import BASE_RANK, Layers, Place
 from edged.replica.layers.lookup import Hides
+from edged.replica.layers.question import Misspelt
 from edged.replica.packs.pack import Pack
 
-Hit = tuple[str, str, bytes]  # folded title, key, value
+Hit = tuple[Standing, str, bytes]  # standing, key, value
 Ranked = tuple[int, Hit]  # the tier before it
-Run = Callable[[str, bytes, bool], Sequence[int]]  # of a group and a word, whole or the beginning of one
+Run = Callable[[str, str, bool], Sequence[int]]  # of a group and a word, whole or the beginning of one
+TIERS = (((TITLE,), True), ((TITLE,), False), ((TITLE, OTHERS), True), ((TITLE, OTHERS), False))
+NEAR_TIERS = (((TITLE,), True), ((TITLE,), False), ((TITLE, OTHERS), False))
+LEAST_PART = 2  # letters of each of two words that were typed as one
+MOST_MISSPELT = 3  # words, of which each is looked for in every index
+
+
+class Wording(NamedTuple):
+    """What was typed. misspelt: None as long as something holds the words as they are."""
+
+    words: Sequence[str]
+    misspelt: Misspelt | None
 
 
 class Words(Protocol):
@@ -26,6 +39,12 @@ class Words(Protocol):
 
     def places(self, collection: str, group: str, wanted: bytes, /) -> Sequence[int]: ...
     def places_from(self, collection: str, group: str, beginning: bytes, /) -> Sequence[int]: ...
+    def near(self, collection: str, group: str, typed: str, /) -> Sequence[NearRun]: ...
+    def near_words(self, collection: str, group: str, typed: str, /) -> Sequence[str]:
+        """The words themselves."""
+
+    def places_among(self, collection: str, group: str, low: int, high: int, /) -> Sequence[int]:
+        """Of the terms `low` to before `high`, as `near` numbers them."""
 
 
 class FreshSource:
@@ -40,10 +59,10 @@ class FreshSource:
         left = numbers if admitted is None else [number for number in numbers if number in admitted]
         entries = map(self.entries.__getitem__, left)
         newest = [entry for entry in entries if self.newest.get(entry.key) == (entry.pack, entry.place)]
-        for entry in sorted(newest, key=lambda entry: (entry.title, entry.key)):
+        for entry in sorted(newest, key=lambda entry: (entry.standing, entry.key)):
             value = None if hides(entry.key, entry.pack, entry.place) else entry.pack.value(entry.place)
             if value is not None:
-                yield entry.title, entry.key, value
+                yield entry.standing, entry.key, value
 
 
 class PackSource:
@@ -65,7 +84,7 @@ class PackSource:
             if not hides(key, self.pack, place) and not self.layers.is_replaced(self.collection, key, self.rank):
                 value = self.pack.value(place)
                 if value is not None:
-                    yield title_of(cbor2.loads(value), self.rules), key, value
+                    yield standing_of(cbor2.loads(value), self.rules), key, value
 
 
 def sources_of(layers: Layers, schema: Schema, collection: str) -> Iterator[FreshSource | PackSource]:
@@ -82,16 +101,16 @@ def search(
     layers: Layers,
     schema: Schema,
     collection: str,
-    asked: Sequence[str],
+    asked: Wording,
     hides: Hides,
     admitted: Sequence[Container[int]] | None = None,
 ) -> Iterator[Ranked]:
-    """The records of a slice that hold every word of `asked`, the best first; each is looked for when it is asked for.
+    """The records of a slice that hold every word asked for, the best first; each is looked for when it is asked for.
 
     admitted: of each source the numbers that other conditions leave: places, or entries of the fresh packs. The
     collection has text fields. Raises DamageError.
     """
-    if not asked:
+    if not asked.words:
         return
     sources = list(sources_of(layers, schema, collection))
     tiers = [tiers_of(source.words, collection, asked) for source in sources]
@@ -103,37 +122,88 @@ def search(
             yield tier, hit
 
 
-def tiers_of(index: Words, collection: str, asked: Sequence[str]) -> Iterator[set[int]]:
+def tiers_of(index: Words, collection: str, asked: Wording) -> Iterator[set[int]]:
     """The numbers of each tier in turn, without those of the tiers before; each is worked out when it is asked for.
 
-    0: the title begins with the first word typed and holds the others · 1: it holds all words · 2: words that begin
-    so · 3: the text fields together hold all words · 4: words that begin so.
+    0: the title begins with the first word typed and holds the others · 1: it begins with one that begins so · 2: it
+    holds all words · 3: words that begin so · 4: the text fields together hold all words · 5: words that begin so ·
+    6: the title holds two of the words written as one. Where some are misspelt: 0, 2, 3 and 5, with the words that one
+    typing error makes of them, or two that were typed as one.
     """
-
-    if not asked:
+    words, misspelt = asked
+    if not words:
         return
-    words = [word.encode() for word in asked]
-
-    @cache
-    def run(group: str, word: bytes, whole: bool) -> Sequence[int]:
-        found = (index.places if whole else index.places_from)(collection, group, word)
-        return (
-            found.tolist() if isinstance(found, memoryview) else found
-        )  # a list is gone through several times as fast
-
-    done = set(run(FIRST_WORD, words[0], len(words) > 1))
-    if len(words) > 1:
-        done = common(run, (TITLE,), words[1:], False, within=done)
+    run = cache(partial(plain_run, index, collection))
+    if misspelt is not None:
+        run = cache(forgiving(index, collection, misspelt.words, run))
+    done = common(run, (TITLE,), words[1:], False, within=set(run(FIRST_WORD, words[0], True)))
     yield done
-    for groups in ((TITLE,), (TITLE, OTHERS)):
-        for whole in (True, False):
-            found = common(run, groups, words, whole) - done
-            done = done | found
-            yield found
+    if misspelt is None:
+        longer = set() if len(words) > 1 else set(run(FIRST_WORD, words[0], False)) - done
+        done = done | longer
+        yield longer
+    for groups, whole in TIERS if misspelt is None else NEAR_TIERS[: 2 if misspelt.titles else 3]:
+        found = common(run, groups, words, whole) - done
+        done = done | found
+        yield found
+    if misspelt is None:
+        joined = [phrase for phrase in joined_phrases(words) if all(len(run(TITLE, word, False)) for word in phrase)]
+        yield set().union(*(common(run, (TITLE,), phrase, False) for phrase in joined)) - done
+
+
+def misspelt_in(sources: Sequence[tuple[Words, str]], words: Sequence[str]) -> Misspelt | None:
+    """What is misspelt, if nothing holds the words as they were typed. sources: each with its collection."""
+    if any(any(map(len, tiers_of(*source, Wording(words, None)))) for source in sources):
+        return None
+    held = {word for word in words for source in sources if any(knows(*source, word))}
+    wrong = frozenset(sorted(set(words) - held or set(words))[:MOST_MISSPELT])
+    in_titles = Wording(words, Misspelt(wrong, True))
+    return Misspelt(wrong, any(any(map(len, tiers_of(*source, in_titles))) for source in sources))
+
+
+def knows(index: Words, collection: str, word: str) -> Iterator[bool]:
+    return (len(index.places_from(collection, group, word.encode())) > 0 for group in (TITLE, OTHERS))
+
+
+def joined_phrases(asked: Sequence[str]) -> Iterator[list[str]]:
+    """`asked` with two of its words written as one, if that gives one that says something."""
+    for number in range(len(asked) - 1):
+        joined = asked[number] + asked[number + 1]
+        if len(joined) >= LEAST_LETTERS and joined.isalpha():
+            yield [*asked[:number], joined, *asked[number + 2 :]]
+
+
+def plain_run(index: Words, collection: str, group: str, word: str, whole: bool) -> Sequence[int]:
+    found = (index.places if whole else index.places_from)(collection, group, word.encode())
+    return found.tolist() if isinstance(found, memoryview) else found  # a list is gone through several times as fast
+
+
+def forgiving(index: Words, collection: str, misspelt: Container[str], plain: Run) -> Run:
+    """As `plain`, and for a misspelt word numbers of what one typing error or a missing space makes of it."""
+
+    def run(group: str, word: str, whole: bool) -> Sequence[int]:
+        found = plain(group, word, whole)
+        if word not in misspelt:
+            return found
+        numbers = set(found)
+        if group == FIRST_WORD:
+            for right in index.near_words(collection, TITLE, word) if may_be_misspelt(word) else ():
+                numbers.update(plain(FIRST_WORD, right, True))
+            return sorted(numbers)
+        for low, high, is_word in index.near(collection, group, word) if may_be_misspelt(word) else ():
+            if is_word or not whole:
+                numbers.update(index.places_among(collection, group, low, low + 1 if whole else high))
+        for cut in range(LEAST_PART, len(word) - LEAST_PART + 1) if group == TITLE else ():
+            first = plain(TITLE, word[:cut], True)
+            if len(first):
+                numbers.update(set(first).intersection(plain(TITLE, word[cut:], whole)))
+        return sorted(numbers)
+
+    return run
 
 
 def common(
-    run: Run, groups: Sequence[str], words: Sequence[bytes], whole: bool, *, within: set[int] | None = None
+    run: Run, groups: Sequence[str], words: Sequence[str], whole: bool, *, within: set[int] | None = None
 ) -> set[int]:
     """Numbers that hold every word, or a word that begins with it, in one of the groups. within: all that count."""
     runs = [[run(group, word, whole) for group in groups] for word in dict.fromkeys(words)]

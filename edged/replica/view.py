@@ -15,7 +15,7 @@ from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
 from edged.replica.files.settings import ReplicaSettings, takedown_mark
 from edged.replica.finds import ChangedRecord, Group, Match, SliceInfo, numbered
-from edged.replica.layers.layers import Found, Layers
+from edged.replica.layers.layers import Found, Layers, pack_names, unpack_names
 from edged.replica.layers.lookup import STILL, Following, Getter, HiddenKeys, Hides, getter, shown_getter
 
 MOVED = 100  # places by which a match is looked for that has moved since the page before
@@ -472,17 +472,16 @@ class View:
             for name, version in learned.items():
                 if version > since:
                     newest[name] = max(version, newest.get(name, 0))
-        for (collection, key), version in sorted(newest.items(), key=lambda item: (item[1], item[0])):
+        validity = self.validity
+        passed = [name for name in validity.passed(began) if name not in newest] if validity is not None else []
+        names = pack_names(newest)
+        newest.clear()
+        for version, collection, key in unpack_names(names):
             value = self.get_raw(collection, key)
-            if (
-                value is not None
-                or self.validity is None
-                or self.validity.may_have_shown(collection, key, since, began)
-            ):
+            if value is not None or validity is None or validity.may_have_shown(collection, key, since, began):
                 yield ChangedRecord(collection, key, value, version)
-        for collection, key in self.validity.passed(began) if self.validity is not None else ():
-            if (collection, key) not in newest:
-                yield ChangedRecord(collection, key, self.get_raw(collection, key), self.version)
+        for collection, key in passed:
+            yield ChangedRecord(collection, key, self.get_raw(collection, key), self.version)
 
 
 def key_of(found: Found) -> str:

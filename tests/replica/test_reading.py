@@ -12,6 +12,7 @@ import edged
 from edged.errors import BusyError, ChainError, QueryError, StoreError
 from edged.feed import cbor
 from edged.feed.blob import BlobRef
+from edged.replica.layers.layers import pack_names, unpack_names
 from edged.replica.writer import Writer
 from tests.replica.feeds import Publisher, filled, made_up
 
@@ -225,3 +226,24 @@ def test_a_processor_with_the_other_order_of_bytes_is_refused(tmp_path: Path, mo
         replica["catalog"]
     with pytest.raises(StoreError, match="big-endian"):
         Writer.open(tmp_path, "catalog")
+
+
+def test_names_of_changes_are_packed_in_the_order_of_their_versions() -> None:
+    names = {
+        ("titles", "b"): 2,
+        ("people", "ü/ 1\n%"): 10,
+        ("titles", "a"): 2,
+        ("people", "z"): 2,
+        ("titles", "k" * 512): 1,
+    }
+    packed = pack_names(names)
+    assert list(unpack_names(packed)) == [
+        (1, "titles", "k" * 512),
+        (2, "people", "z"),
+        (2, "titles", "a"),
+        (2, "titles", "b"),
+        (10, "people", "ü/ 1\n%"),
+    ]
+    assert list(unpack_names(pack_names({}))) == []
+    many = {("titles", f"1994/Film_{number:06}"): 7 for number in range(1000)}
+    assert len(pack_names(many)) < 40 * 1000

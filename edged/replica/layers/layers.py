@@ -342,3 +342,22 @@ def shown_stream(pack: Pack, collection: str, begin: str, shown: bytearray, firs
         place = first + (len(shown) if end < 0 else end)
         for key, at in pack.walk(first + number, place):
             yield key.decode(), BASE_RANK, pack, at
+
+
+def pack_names(versions: Mapping[tuple[str, str], int]) -> bytes:
+    """Names of records by version, collection and key: whoever reads many changes slowly keeps them for long, and so
+    they take some 40 bytes instead of 280. versions: by (collection, key).
+    """
+    ordered = sorted(versions.items(), key=lambda item: (item[1], item[0]))
+    return b"".join([f"{version}\0{collection}\0{key}\0".encode() for (collection, key), version in ordered])
+
+
+def unpack_names(packed: bytes) -> Iterator[tuple[int, str, str]]:
+    """(version, collection, key) of each, in order."""
+    at = 0
+    while at < len(packed):
+        first = packed.index(0, at)
+        second = packed.index(0, first + 1)
+        end = packed.index(0, second + 1)
+        yield int(packed[at:first]), packed[first + 1 : second].decode(), packed[second + 1 : end].decode()
+        at = end + 1

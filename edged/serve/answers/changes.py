@@ -20,6 +20,7 @@ from edged.feed.references import declared_references, referring
 from edged.http.application import Answer, Held, InThread, Response, Stream
 from edged.http.fields import Fields
 from edged.http.request import Request
+from edged.replica.layers.layers import pack_names, unpack_names
 from edged.serve.answers.large import PIECE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query, version_and_time
@@ -94,8 +95,9 @@ def changes_of(view: View, since: Since, shapes: Mapping[str, Shape]) -> Iterato
         for key, version in found.items():
             if version > held.get(key, 0) and view.get_raw(name, key) is not None:
                 held[key] = version
-    newest = sorted((version, name, key) for name, held in versions.items() for key, version in held.items())
-    for version, name, key in newest:
+    names = pack_names({(name, key): version for name, held in versions.items() for key, version in held.items()})
+    versions.clear()
+    for version, name, key in unpack_names(names):
         yield ChangeOf(name, key, view.get_raw(name, key), version)
 
 

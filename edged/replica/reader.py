@@ -186,6 +186,10 @@ class Dataset(Mapping[str, "Collection"]):
         for collection in list(self.named.values()):
             collection.bind()
 
+    def relax(self) -> None:
+        """Give back the memory of file pages that were read: they come from the disk's cache again if needed."""
+        self.pool.relax()
+
     @property
     def version(self) -> int:
         return self.view().version

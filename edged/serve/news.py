@@ -17,9 +17,7 @@ logger = logging.getLogger("edged.serve")
 
 LOOK_S = 0.05  # between looks while somebody waits, where the kernel does not tell of commits
 TOLD_LOOK_S = 0.5  # where it does: records come and go by time, too
-IDLE_S = (
-    60.0  # between looks while nobody waits: what is merged away is let go of, what could not be read is tried again
-)
+IDLE_S = 60.0  # between looks while nobody waits: pages and what is merged away are let go of, faults are tried again
 
 
 class News:
@@ -112,9 +110,12 @@ class News:
     async def run(self) -> None:
         with DirectoryWatch(LOOK_S, TOLD_LOOK_S) as watch:
             while True:
-                with trio.move_on_after(IDLE_S):
+                with trio.move_on_after(IDLE_S) as rest:
                     await self.wanted.wait()
                 self.look()
+                if rest.cancelled_caught:
+                    for dataset in self.catalog.values():
+                        dataset.relax()
                 while self.is_followed():
                     watch.follow([os.path.join(self.data_dir, name) for name in self.catalog])
                     self.look()

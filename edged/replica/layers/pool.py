@@ -87,7 +87,7 @@ class Pool:
 
     def relax(self) -> None:
         """Give back the memory of mapped pages that have been read; they come from the disk's cache again if needed."""
-        for file in self.files.values():
+        for file in list(self.files.values()):  # other threads map more meanwhile
             file.madvise(mmap.MADV_DONTNEED)
 
     def pack(self, ref: PackRef) -> Pack:

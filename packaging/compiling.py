@@ -1,4 +1,4 @@
-"""Compiles the modules that take a device's time, by mypyc: the same Python, some five times faster.
+"""Compiles the modules that take a device's time, by mypyc: the same Python, three to four times faster.
 
     EDGED_COMPILE=1 pip wheel --no-deps .    a wheel for this machine's processor and Python release
     python packaging/compiling.py DIRECTORY  the compiled modules alone, into DIRECTORY

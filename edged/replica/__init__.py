@@ -7,6 +7,7 @@
     finds      what a view gives
     view       one version, whole and unchanging;  loading   from the files to it
     reader     the embedded API, which follows new versions;  watches   what tells it of them
+    recordtypes   TypeScript and JSON Schema of what records hold
     writing    live (what is on disk now, and the swap), staging, merging, mending;  writer   their face
     audit      every byte against its checksum, every slice against the signed head
 

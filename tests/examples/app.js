@@ -34,6 +34,27 @@ const scenarios = {
     });
   },
 
+  async asks(Edged, tell, base) {
+    const catalog = new Edged.Client(base).dataset("catalog");
+    const keys = (page) => page.items.map((item) => item.key);
+    const any = await catalog.query("titles", { where: { year: [1983, 1985] }, order: "-year", limit: 12, count: 1 });
+    const within = await catalog.query("titles", { where: { year: { gte: 1981, lt: 1983 } }, order: "year", facets: ["year"] });
+    const groups = await catalog.query("titles", { where: { year: [1983, 1985] }, group: "year", limit: 1 });
+    const paged = [];
+    await catalog.pages("titles", { where: { year: { gte: 2018 } }, order: "-year", limit: 7 }, (items) => {
+      paged.push(items.length);
+    });
+    const row = await catalog.get("rows", "home", { expand: ["items"] });
+    tell({
+      any: [any.total, keys(any).slice(9, 11)],
+      facets: within.facets,
+      groups: groups.items.map((item) => [item.key, item.group]),
+      paged: paged,
+      row: row.items,
+      warned: (await catalog.query("titles", { limit: 1, fields: ["titel"] })).warnings,
+    });
+  },
+
   async follows(Edged, tell, base) {
     const catalog = new Edged.Client(base).dataset("catalog");
     const seen = [];

@@ -22,7 +22,7 @@ NEEDS_NODE = pytest.mark.skipif(shutil.which("node") is None, reason="not instal
 NEEDS_BROWSER = pytest.mark.skipif(
     not shutil.which("chromium") or not shutil.which("chromedriver"), reason="not installed: chromium, chromium-driver"
 )
-RULES = '[collections.titles]\nindex = ["year"]\n'
+RULES = '[collections.titles]\nindex = ["year"]\norder = ["year"]\n[collections.rows]\nrefs = { items = "titles" }\n'
 
 
 @contextmanager
@@ -59,6 +59,22 @@ def test_an_app_reads_in_node(tmp_path: Path) -> None:
     assert told["where"] == 3
     assert told["refused"][:2] == [True, 400]
     assert told["states"] == ["fresh"]
+
+
+@NEEDS_NODE
+def test_an_app_asks_in_node(tmp_path: Path) -> None:
+    with device(tmp_path) as (origin, daemon):
+        home = {"collection": "rows", "key": "home", "value": {"items": ["1987/Title_00007", "none"]}}
+        origin.publish([*titles(), home])
+        daemon.wait_version(2)
+        [told] = node("asks", daemon.apps)
+    assert told["any"] == [20, ["1985/Title_00365", "1983/Title_00003"]]
+    assert told["facets"] == {"year": {"1981": 10, "1982": 10}}
+    assert told["groups"] == [["1983/Title_00003", 1983], ["1985/Title_00005", 1985]]
+    assert told["paged"] == [7, 7, 6]
+    assert [item["key"] for item in told["row"]] == ["1987/Title_00007", "none"]
+    assert (told["row"][0]["value"]["title"], told["row"][1]["value"]) == ("Title 7", None)
+    assert told["warned"] == ["fields: no record of titles has titel"]
 
 
 @NEEDS_NODE

@@ -309,7 +309,7 @@ def test_a_rank_or_a_value_that_is_not_there_is_refused() -> None:
     refused = 0
     for seed in range(300):
         noise = bytes((seed * 7919 + place * 104_729 >> 3) & 0xFF for place in range(40))
-        tree = TreeCoder(ArithmeticDecoder(noise, "test"), knowledge_of(b""), 1 << 16)
+        tree = TreeCoder(ArithmeticDecoder(noise, "test"), knowledge_of(b""), 1 << 10)
         tree.record = {"a": ["x", "y", "z"], "b": "some text that is long enough", "c": 5}
         tree.aside = aside.Aside([])
         try:

@@ -35,6 +35,7 @@ log = logging.getLogger("edged.relay")
 
 Prefetch = Literal["none", "head", "all"]
 BLOB_WAIT_S = 120  # how long a request waits for a blob that is being fetched
+UNKNOWN_WAIT_S = 2  # and for a head that leads to the blob
 LARGE_BYTES = 4 << 20  # of blobs over this one is fetched at a time, of others FETCHES: they are checked in memory
 FETCHES, CHECKS = 8, 2
 RETRY = ((b"Retry-After", b"2"),)
@@ -113,6 +114,7 @@ class FeedBlobs:
         """A head has been taken: what it names may be asked for from now on."""
         self.head = head
         self.named = sizes(head.blobs())
+        self.learning.move()
         self.wanted.set()
 
     def size_of(self, sha256: bytes) -> int | None:
@@ -173,10 +175,17 @@ class FeedBlobs:
             fetch = self.begin(BlobRef(sha256, size), "blob for a device")
             return Held(fetch.signal, fetch.signal.generation, BLOB_WAIT_S, partial(self.arrived, fetch, request))
         if self.head is self.learnt:
-            return problem(404, "no head of the dataset leads to such a blob", cache=BRIEF)
+            unknown = partial(self.still_unknown, sha256, request)
+            return Held(self.learning, self.learning.generation, UNKNOWN_WAIT_S, unknown)
         if self.last_error is not None:
             return problem(503, f"what there is is not known yet: {self.last_error}", RETRY, BRIEF)
         return Held(self.learning, self.learning.generation, BLOB_WAIT_S, partial(self.learnt_more, sha256, request))
+
+    def still_unknown(self, sha256: bytes, request: Request, last: bool) -> Answer:
+        """A request for what no head leads to: whoever asks may have the next head already, from a broker."""
+        if last:
+            return problem(404, "no head of the dataset leads to such a blob", cache=BRIEF)
+        return self.answer(sha256, request)
 
     def learnt_more(self, sha256: bytes, request: Request, last: bool) -> Answer:
         """A request that waited for the newest head's chain to say what there is."""

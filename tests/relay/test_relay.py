@@ -14,6 +14,7 @@ import trio
 
 from edged.errors import StoreError
 from edged.feed.blob import BlobRef
+from edged.feed.trust.root import VerifiedHead
 from edged.files import write_durable
 from edged.origin.publisher import Publisher
 from edged.relay import relay as relaying
@@ -139,7 +140,33 @@ async def test_many_who_ask_for_one_blob_cost_one_request_above(feed: Publisher,
             assert same.status_code == 304
 
 
-async def test_names_that_no_head_leads_to_are_refused_without_asking_above(feed: Publisher, tmp_path: Path) -> None:
+async def test_a_device_that_has_the_next_head_already_is_not_sent_away(feed: Publisher, tmp_path: Path) -> None:
+    async with origin_of(feed) as above, relay_of(following(feed, above), tmp_path / "relay") as (relay, url):
+        await complete(relay, 1)
+        held = set(blobs_of(feed))
+        answers: list[httpx2.Response] = []
+
+        async def ask(name: str) -> None:
+            answers.append(await get(f"{url}/catalog/blobs/{name}"))
+
+        show, relay.feeds["catalog"].follower.on_head = relay.feeds["catalog"].show, lambda head: kept.append(head)
+        kept: list[VerifiedHead] = []
+        await publish(feed, 1, 2)
+        await until(lambda: bool(kept))
+        new = sorted(set(blobs_of(feed)) - held)
+        async with trio.open_nursery() as nursery:
+            for name in new:
+                nursery.start_soon(ask, name)
+            await trio.sleep(0.3)
+            assert answers == []
+            show(kept[-1])
+        assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_names_that_no_head_leads_to_are_refused_without_asking_above(
+    feed: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.relay.blobs.UNKNOWN_WAIT_S", 0.05)
     async with origin_of(feed) as above, relay_of(following(feed, above), tmp_path / "relay") as (relay, url):
         await complete(relay, 1)
         before = dict(relay.status()) | {"waiting": 0}
@@ -309,6 +336,7 @@ async def test_what_is_taken_down_leaves_the_relay(
     feed: Publisher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edged.relay.following.HURRY_WAIT_S", 1)
+    monkeypatch.setattr("edged.relay.blobs.UNKNOWN_WAIT_S", 0.05)
     async with origin_of(feed) as above, relay_of(following(feed, above), tmp_path / "relay") as (relay, url):
         await publish(feed, 7, 2)
         await complete(relay, 2)

@@ -7,7 +7,7 @@ by time, an id holds the time too: `VERSION-TIME`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -50,7 +50,8 @@ class Wanted:
 
     def of(self, view: View, since: Since) -> Iterator[ChangedRecord]:
         """Records that changed, and those whose references lead to one that did: they look another way now."""
-        for change in changes_of(view, since, self.shapes):
+        names = [name for name in view.collections if not self.collections or name in self.collections]
+        for change in changes_of(view, since, names, self.shapes):
             if not self.collections or change.collection in self.collections:
                 yield change
 
@@ -72,12 +73,16 @@ class Wanted:
         return b'%b%b,"version":%d}' % (begin, end, change.version)
 
 
-def changes_of(view: View, since: Since, shapes: Mapping[str, Shape]) -> Iterator[ChangedRecord]:
-    """By (version, collection, key). Followed are declared references one level deep, and what a shape expands."""
+def changes_of(
+    view: View, since: Since, collections: Iterable[str], shapes: Mapping[str, Shape]
+) -> Iterator[ChangedRecord]:
+    """By (version, collection, key). Of `collections` the declared references are followed, one level deep, and what a
+    shape expands; who asks for none that has any is given each change as it is found.
+    """
     changes = view.changes(*since)
     followed = {
         name: (*declared_references(view.schema, name), *(shapes[name].expand if name in shapes else ()))
-        for name in view.collections
+        for name in collections
     }
     if not any(followed.values()):
         yield from changes

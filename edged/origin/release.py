@@ -29,6 +29,8 @@ from edged.origin.signing.roots import Roots
 from edged.origin.state import State, VersionRow
 from edged.units import span_text
 
+CORE_HOPS = 4  # that a head names: from 1, 2, 4 and 8 changes back
+OTHERS_VERSIONS = 8  # for which the newest hop of another slice than core is named
 OTHERS_BYTES = 300  # of hops of slices other than core that ride inside the head, together
 
 
@@ -181,6 +183,7 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobR
     takedowns = place.blobs.store("takedowns", encode_takedowns(hidden)) if hidden else None
     slices = slice_heads(state, row, chain)
     inline(place, slices, row.version)
+    slices = with_few_hops(slices, row.version)
     freshness = place.rules.freshness
     return Head(
         dataset=place.dataset,
@@ -225,6 +228,21 @@ def slice_heads(state: State, row: VersionRow, chain: Chain) -> dict[str, SliceH
         leading = tuple(hop for hop in chain.slices[name].hops if hop.to_version == item.version)
         slices[name] = SliceHead(item.version, item.digest if item.version else EMPTY_DIGEST, item.records, leading)
     return slices
+
+
+def with_few_hops(slices: dict[str, SliceHead], version: int) -> dict[str, SliceHead]:
+    """The slices with those hops alone that are worth their bytes in every head: the chain names them all.
+
+    Of core the shortest, for whoever was away for a few changes; of what only some carry the hop from the version
+    before, and that for a few versions.
+    """
+    found = {}
+    for name, item in slices.items():
+        most = CORE_HOPS if name == CORE else 1 if version - item.version < OTHERS_VERSIONS else 0
+        shortest = sorted(item.hops, key=lambda hop: hop.from_version, reverse=True)[:most]
+        kept = tuple(hop for hop in item.hops if hop.inline is not None or hop in shortest)
+        found[name] = SliceHead(item.version, item.digest, item.records, kept)
+    return found
 
 
 def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None:
@@ -346,7 +364,7 @@ def compose_head(place: Workplace, newest: VersionRow) -> tuple[Head, list[Chain
         chain, data = fit_chain(place, newest)
         chains.append(chain)
         ref = place.blobs.store("chain", data)
-        slices = slice_heads(place.state, newest, chain)
+        slices = with_few_hops(slice_heads(place.state, newest, chain), newest.version)
         offer = Offer(rollout.salt, rollout.permille, newest.version, slices, ref, newest.schema_version)
         row = stable
     chain, data = fit_chain(place, row)

@@ -16,7 +16,7 @@ from edged.feed import cbor
 from edged.files import locked
 from edged.origin import history
 from edged.origin.publisher import Publisher, PublishOptions
-from edged.origin.release import OTHERS_BYTES
+from edged.origin.release import CORE_HOPS, OTHERS_BYTES, OTHERS_VERSIONS
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 
@@ -75,6 +75,50 @@ def test_hops_of_slices_that_only_some_carry_weigh_little_on_all_others(publishe
     everywhere.sync()
     content = everywhere.held["s3"][1]
     assert cbor.decode(content["titles", "s3-7"], "s3-7") == next(v for _, key, v in changed if key == "s3-7")
+
+
+def test_a_head_names_few_hops_of_slices_that_only_some_carry(publisher: Publisher) -> None:
+    """Who carries none of them receives some 30 bytes of each, and what the changed one inlines."""
+    names = [f"s{number}" for number in range(8)]
+    (publisher.path / "catalog.toml").write_text("".join(f'[slices.{n}]\nwhere = {{ of = "{n}" }}\n' for n in names))
+    records = [("titles", f"{n}-{k}", {"n": k, "of": n}) for n in [*names, "core"] for k in range(9)]
+    publisher.publish("catalog", records)
+    device = Device(publisher.path, "catalog")
+
+    def others() -> dict[str, list[int]]:
+        found = device.head().slices
+        return {name: [hop.from_version for hop in item.hops] for name, item in found.items() if name != "core"}
+
+    for step in (1, 2, 3):
+        changed = [("titles", f"{n}-1", {"n": 40 + step, "of": n}) for n in [*names, "core"]]
+        publisher.publish_changes("catalog", changed)
+    assert others() == {name: [3] for name in names}
+    for step in range(OTHERS_VERSIONS):
+        assert others()["s4"] == [3]
+        publisher.publish_changes("catalog", [("titles", "s3-1", {"n": 70 + step, "of": "s3"})])
+    assert others() == {**{name: [] for name in names}, "s3": [3 + OTHERS_VERSIONS]}
+    slices = device.head().slices
+    assert [hop.from_version for hop in slices["core"].hops] == [2, 3]
+    weight = len(cbor.encode({n: [s.version, s.digest, s.records, []] for n, s in slices.items() if n != "core"}))
+    assert weight <= 8 * 30
+    behind = Device(publisher.path, "catalog", slices=("core", "s4"))
+    behind.sync()
+    assert behind.held["s4"][0] == 4
+
+
+def test_a_head_names_the_hops_of_core_from_the_last_changes(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(30))
+    for number in range(32):
+        publisher.publish_changes("catalog", [edit(number % 7, n=number)])
+    head = Device(publisher.path, "catalog").head()
+    assert [head.version - hop.from_version for hop in head.slices["core"].hops] == [1]
+    publisher.publish_changes("catalog", [("titles", "t00005", None)])
+    for _ in range(15):
+        publisher.publish_changes("catalog", [edit(3, n=head.version + _)])
+    head = Device(publisher.path, "catalog").head()
+    back = [head.version - hop.from_version for hop in head.slices["core"].hops]
+    assert len(back) <= CORE_HOPS
+    assert max(back) <= 2 ** (CORE_HOPS - 1)
 
 
 def test_whole_states_and_edits_lead_to_the_same_content(publisher: Publisher) -> None:

@@ -83,8 +83,8 @@ HOP = HopRef(4, 6, BlobRef(bytes(32), 10))
 @pytest.mark.parametrize(
     "data",
     [
-        zstd.compress(cbor.encode({1: 2, 2: []})),
-        zstd.compress(cbor.encode({1: 1, 2: 5})),
+        zstd.compress(cbor.encode({1: 1, 2: []})),
+        zstd.compress(cbor.encode({1: 2, 2: 5})),
         zstd.compress(cbor.encode([])),
         zstd.compress(bytes(limits.PAGE_BYTES + 1)),
         encode_page([HOP]) + b"x",

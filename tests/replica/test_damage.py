@@ -19,7 +19,7 @@ import edged
 from edged.errors import DamageError, EdgedError, StoreError
 from edged.feed.blob import BlobRef
 from edged.feed.coding.changes import Change
-from edged.replica import reader
+from edged.replica import watches
 from edged.replica.audit import verify
 from edged.replica.files.manifest import dictionary_name, file_name
 from edged.replica.view import View
@@ -378,7 +378,7 @@ def test_a_reader_tries_again_when_a_fault_of_the_moment_has_passed(
 ) -> None:
     """The old version is read meanwhile, the fault is there to be shown, and no publish is needed to get over it."""
     publisher, clock = Publisher({"core": made_up(60)}), Clock()
-    monkeypatch.setattr(reader, "monotonic", clock)
+    monkeypatch.setattr(watches, "monotonic", clock)
     with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
         publisher.snapshot_into(writer)
         dataset = replica["catalog"]
@@ -421,7 +421,7 @@ def test_a_reader_that_begins_in_a_moment_without_memory_follows_when_it_has_pas
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publisher, clock = Publisher({"core": made_up(60)}), Clock()
-    monkeypatch.setattr(reader, "monotonic", clock)
+    monkeypatch.setattr(watches, "monotonic", clock)
     with Writer.open(tmp_path, "catalog") as writer:
         publisher.snapshot_into(writer)
     with edged.open(tmp_path) as replica, monkeypatch.context() as patch:

@@ -67,21 +67,30 @@ class BrokerListener:
         client, sock = self.client, self.client.socket()
         if sock is None:
             raise TransportError(f"broker {self.access.url}: {self.refused or 'the connection was cut'}")
+        await self.flush()
         if not getattr(sock, "pending", lambda: 0)():
             with trio.move_on_after(KEEPALIVE_S / 4):
                 await trio.lowlevel.wait_readable(sock)
         try:
             client.loop_read()
             client.loop_misc()
-            while client.want_write() and client.socket() is not None:
-                client.loop_write()
-                await trio.lowlevel.checkpoint()
         except BROKEN as fault:
             raise TransportError(f"broker {self.access.url}: what it sent is no MQTT: {fault}") from fault
+        await self.flush()
         if self.refused:
             raise TransportError(f"broker {self.access.url}: {self.refused}")
         found, self.inbox = self.inbox, None
         return found
+
+    async def flush(self) -> None:
+        """Send what paho has queued, as fast as the broker takes it. Raises trio.TooSlowError, TransportError."""
+        while self.client.want_write() and (sock := self.client.socket()) is not None:
+            with trio.fail_after(CONNECT_S):
+                await trio.lowlevel.wait_writable(sock)
+            try:
+                self.client.loop_write()
+            except BROKEN as fault:
+                raise TransportError(f"broker {self.access.url}: {fault}") from fault
 
     def close(self) -> None:
         sock = self.client.socket()

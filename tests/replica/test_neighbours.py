@@ -96,4 +96,5 @@ def test_a_base_of_which_much_was_removed_is_written_anew(tmp_path: Path) -> Non
         writer.compact(policy=policy)
         state = writer.live.manifest.slices["core"]
         assert (state.middle, state.fresh) == ((), ())
+        assert {path.name for path in (tmp_path / "catalog/packs").iterdir()} == writer.live.manifest.files()
         check(publisher, writer.live.layers("core"), keys_of(publisher))

@@ -102,6 +102,8 @@ def compact(live: Live, budget: int | None, policy: MergePolicy) -> int:
             if not step or (budget is not None and pages(cost) > budget - spent and not urgent):
                 break
             Merge(live, name, policy).run(step)
+            if step == "base":  # as large as all that is held: it is not kept twice for the version before
+                live.swap(live.manifest, b"", NewFiles(live, live.pool).commit_file)
     return live.flash_bytes_written - start
 
 

@@ -307,11 +307,13 @@ class Collection(Mapping[str, Any]):
     ) -> Iterator[tuple[str, Any]]:
         """(key, value) of the records whose indexed fields equal or hold what is asked for, in key order.
 
-        A tuple asks for any of its values. A field with a declared order takes `year__gte=`, `__gt`, `__lte`, `__lt`,
-        and `order="year"`, or `"-year"` for the greatest first, those without it last. at: a time that the declared
-        interval holds, as seconds since 1970 or a datetime; between: two, with which it has a time in common; distinct:
-        an indexed field of which each value comes but once. expand="items": records in the place of their keys, as
-        {"key", "value"}. A dotted field is given as `**{"a.b": value}`. Raises QueryError for what is not declared so.
+        A tuple, list or set asks for any of its values. A field with a declared order takes `year__gte=`, `__gt`,
+        `__lte`, `__lt`, and `order="year"`, or `"-year"` for the greatest first, those without it last. at: a time that
+        the declared interval holds, as seconds since 1970 or a datetime; between: two, with which it has a time
+        in common; distinct: an indexed field of which each value comes but once. expand="items": records in the place
+        of their keys, as {"key", "value"}. A dotted field is given as `**{"a.b": value}`.
+
+        Raises QueryError for what is not declared so.
         """
         view, expand = self.dataset.view(), conditions.pop("expand", ())
         question = question_of(conditions, order, at, between, distinct)

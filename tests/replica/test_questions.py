@@ -16,6 +16,7 @@ from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.indexes import terms
 from edged.replica.layers.question import Cursor, Question, read_cursor, span_between, write_cursor, write_term
+from edged.replica.reader import Collection
 from edged.replica.view import View
 from edged.replica.writer import Writer
 from edged.replica.writing.compaction import MergePolicy
@@ -389,6 +390,74 @@ def test_the_embedded_api_asks_alike(tmp_path: Path) -> None:
         assert titles.search("") == titles.search("'") == []
         within = [key for key, value in every.items() if holds(value, 1_000_000, 1_005_000)]
         assert [key for key, _ in titles.where(between=(1_000_000, 1_005_000))] == within
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collection]:
+    """Programmes of ten minutes, one after the other, by the embedded API."""
+    root = tmp_path_factory.mktemp("embedded")
+    records: Records = {
+        ("guide", f"p{number}"): cbor.encode(
+            {"channel": f"c{number % 3}", "year": 1990 + number, "start": 600 * number, "end": 600 * (number + 1)}
+        )
+        for number in range(6)
+    }
+    with Writer.open(root, "catalog") as writer:
+        Publisher({"core": records}).snapshot_into(writer, schema=SCHEMA)
+    with edged.open(root) as opened:
+        yield opened["catalog"]["guide"]
+
+
+@pytest.mark.parametrize("kind", [tuple, list, set, frozenset, dict.fromkeys])
+def test_several_values_may_come_in_any_collection(embedded: Collection, kind: Callable[[list[str]], Any]) -> None:
+    wanted = kind(["c0", "c2"])
+    if isinstance(wanted, dict):
+        wanted = wanted.keys()
+    assert [key for key, _ in embedded.where(channel=wanted)] == ["p0", "p2", "p3", "p5"]
+    assert embedded.count(channel=wanted) == 4
+    assert sorted(embedded.groups("channel", channel=wanted)) == ["c0", "c2"]
+
+
+@pytest.mark.parametrize("wrong", [{"a": 1}, b"c0", [["c0"]], object(), datetime(2026, 11, 26, tzinfo=UTC)])
+def test_what_no_index_holds_is_refused_rather_than_not_found(embedded: Collection, wrong: Any) -> None:
+    with pytest.raises(QueryError, match="is no value of an index"):
+        embedded.where(channel=wrong)
+
+
+def keys_in(embedded: Collection, begin: Any, end: Any) -> list[str]:
+    return [key for key, _ in embedded.where(between=(begin, end))]
+
+
+def test_times_of_the_embedded_api_are_taken_as_those_of_a_url(embedded: Collection) -> None:
+    assert keys_in(embedded, 600, 1200) == ["p1"]
+    assert keys_in(embedded, 599.5, 1200) == ["p0", "p1"]
+    assert keys_in(embedded, 600, 1200.5) == ["p1", "p2"]  # for p2 begins before that
+    assert keys_in(embedded, 600.2, 600.7) == ["p1"]
+    assert keys_in(embedded, datetime.fromtimestamp(600, UTC), datetime.fromtimestamp(1200, UTC)) == ["p1"]
+    late = embedded.where(start__gte=datetime.fromtimestamp(2400, UTC), order="-start")
+    assert [key for key, _ in late] == ["p5", "p4"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"between": (1200, 600)}, "nothing lies between"),
+        ({"between": (600, 600)}, "nothing lies between"),
+        ({"between": 600}, "expected two times"),
+        ({"between": (1, 2, 3)}, "expected two times"),
+        ({"between": (1, "2")}, "expected seconds since 1970"),
+        ({"at": 600, "between": (600, 1200)}, "at does not go together with between"),
+        ({"at": "now"}, "expected seconds since 1970"),
+        ({"at": float("inf")}, "expected seconds since 1970"),
+        ({"at": float("nan")}, "expected seconds since 1970"),
+        ({"at": True}, "expected seconds since 1970"),
+    ],
+)
+def test_times_that_are_none_are_refused(embedded: Collection, asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(QueryError, match=words):
+        embedded.where(**asked)
+    with pytest.raises(QueryError, match=words):
+        embedded.count(**asked)
 
 
 def test_an_index_of_a_collection_with_a_least_number_of_records_is_not_made_again(tmp_path: Path) -> None:

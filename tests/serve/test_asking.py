@@ -14,7 +14,7 @@ import pytest
 
 import edged
 from edged.feed.schema import CollectionSchema, Schema
-from edged.replica.layers.asked import MAX_FIELDS, MAX_VALUES
+from edged.replica.layers.asked import MAX_FIELDS, MAX_VALUES, Asked
 from edged.replica.writer import Writer
 from edged.replica.writing.compaction import MergePolicy
 from edged.serve.answers.lists import MAX_GROUPED
@@ -204,6 +204,23 @@ def test_now_is_the_clock_and_its_answer_is_not_remembered(service: Service) -> 
 @pytest.mark.parametrize("sign", ["+", "%2B"])
 def test_an_offset_may_have_its_plus_as_it_is(service: Service, sign: str) -> None:
     assert keys(service, f"at=2027-01-15T07:00:00{sign}01:00") == keys(service, "at=2027-01-15T06:00:00Z") != []
+
+
+@pytest.mark.parametrize(
+    ("end", "seconds"),
+    [
+        ("1800", 1800),
+        ("1800.0", 1800),
+        ("1800.5", 1801),
+        ("-5.5", -5),
+        ("1970-01-01T00:30:00Z", 1800),
+        ("1970-01-01T00:30:00.001Z", 1801),
+        ("1970-01-01T01:30:00.000+01:00", 1800),
+        ("now", 7200),
+    ],
+)
+def test_what_begins_within_the_second_of_a_fraction_is_before_it(end: str, seconds: int) -> None:
+    assert Asked(begin="-9.5", end=end).during(7200.5) == (-10, seconds)
 
 
 def test_groups_name_their_value_and_limit_counts_within_each(service: Service) -> None:

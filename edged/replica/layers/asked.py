@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from math import floor, isinf
+from math import ceil, floor, isinf
 from typing import TYPE_CHECKING, Any
 
 from edged.errors import QueryError
 from edged.feed.schema import CollectionSchema
 from edged.replica.indexes.terms import LONG_AGO, time_of
-from edged.replica.layers.question import OPERATORS, Question
+from edged.replica.layers.question import OPERATORS, SIMPLE_KINDS, Question
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -23,6 +23,7 @@ MAX_FIELDS = 8  # with conditions
 MAX_VALUES = 500  # of all conditions together
 NOW = "now"
 NUMBER = re.compile(r"-?[0-9]{1,19}(\.[0-9]{1,9})?")
+FRACTION = re.compile(r"\.\d*[1-9]")
 LOST_PLUS = re.compile(r" (\d\d:\d\d)$")  # of an offset, by a form that means a space by it
 
 
@@ -87,6 +88,7 @@ class Asked:
             return at, at + 1
         begin = seconds("from", self.begin, now) if self.begin else -LONG_AGO
         end = seconds("to", self.end, now) if self.end else LONG_AGO
+        end += bool(FRACTION.search(self.end))  # what begins with that very second is before it
         if end <= begin:
             raise QueryError(
                 f"from={self.begin:.40} to={self.end:.40}: nothing lies between; let from be the earlier one"
@@ -95,27 +97,51 @@ class Asked:
 
 
 def by_keywords(conditions: Mapping[str, Any]) -> Question:
-    """`year=1994` is a condition, `year__gte=1990` a bound."""
+    """`year=1994` is a condition, `year__gte=1990` a bound. Raises QueryError for a value that no index holds."""
     where: dict[str, Any] = {}
     ranges: dict[str, dict[str, Any]] = {}
     for name, value in conditions.items():
         path, _, operator = name.rpartition("__")
         if path and operator in OPERATORS:
-            ranges.setdefault(path, {})[operator] = value
+            ranges.setdefault(path, {})[operator] = value.timestamp() if hasattr(value, "timestamp") else value
         else:
-            where[name] = value
+            where[name] = any_of(name, value)
     return Question(where, ranges)
 
 
+def any_of(name: str, value: Any) -> Any:
+    """A value, or a tuple of which any will do. Raises QueryError."""
+    several = isinstance(value, Collection) and not isinstance(value, str | bytes | Mapping)
+    wanted = tuple(value) if several else (value,)
+    for one in wanted:
+        if not isinstance(one, SIMPLE_KINDS):
+            raise QueryError(
+                f"where.{name}: {one!r:.80} is no value of an index; give a text, a number, True, False or None, "
+                "or several of them in a tuple"
+            )
+    return wanted if several else value
+
+
 def interval_of(at: Time | None, between: tuple[Time, Time] | None) -> tuple[int, int] | None:
-    """In whole seconds since 1970, the end after the last. at goes before between."""
+    """In whole seconds since 1970, the end after the last. Raises QueryError."""
+    if between is None:
+        return None if at is None else (whole("at", at), whole("at", at) + 1)
     if at is not None:
-        return whole(at), whole(at) + 1
-    return None if between is None else (whole(between[0]), whole(between[1]))
+        raise QueryError("at does not go together with between; ask for a time, or for what lies between two")
+    if not isinstance(between, tuple | list) or len(between) != 2:
+        raise QueryError(f"between={between!r:.80}: expected two times, the earlier one first")
+    begin, end = whole("between", between[0]), whole("between", between[1], up=True)
+    if end <= begin:
+        raise QueryError(f"between={between!r:.80}: nothing lies between; let the earlier one be first")
+    return begin, end
 
 
-def whole(time: Time) -> int:
-    return floor(time if isinstance(time, int | float) else time.timestamp())
+def whole(name: str, time: Time, *, up: bool = False) -> int:
+    """In whole seconds since 1970. up: the next one where there is a fraction. Raises QueryError."""
+    number = time.timestamp() if hasattr(time, "timestamp") else time
+    if isinstance(number, bool) or not isinstance(number, int | float) or not -LONG_AGO < number < LONG_AGO:
+        raise QueryError(f"{name}={time!r:.80}: expected seconds since 1970, or a datetime")
+    return ceil(number) if up else floor(number)
 
 
 def seconds(name: str, text: str, now: float) -> int:

@@ -211,12 +211,12 @@ def counted(query: Query, tally: Tally | None) -> dict[str, Any]:
 
 def facet(counts: Mapping[bytes, int]) -> dict[str, int]:
     """By value as text; the number 7 and the text "7" count together, as they do in a condition."""
-    found: dict[str, int] = {}
-    for term, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_FACET_VALUES]:
-        value = value_of(term)
-        name = value if isinstance(value, str) else encode_json(value).decode()
-        found[name] = found.get(name, 0) + count
-    return found
+    every: dict[bytes, int] = {}
+    for term, count in counts.items():
+        text = term[1:] if term[:1] != b"n" or b"e" not in term else encode_json(value_of(term))
+        every[text] = every.get(text, 0) + count
+    first = sorted(every.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_FACET_VALUES]
+    return {text.decode("utf-8", "surrogatepass"): count for text, count in first}
 
 
 def wrap(form: Format, version: int, following: str | None, more: Mapping[str, Any], count: int) -> Wrapping:

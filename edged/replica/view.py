@@ -450,13 +450,12 @@ class View:
         has come or gone by time since `at`, in the order of times.
 
         A takedown counts as a deletion, taking it back as a change. at: the `time` of the view that was read, without
-        which more than has changed may be told. Raises ChainError where `since` is too old.
+        which more than has changed may be told. Raises ChainError where `since` is too old, or not there yet.
         """
-        if since < self.changes_from:
-            raise ChainError(
-                f"changes of {self.dataset} since {since}: known from {self.changes_from} on; read everything anew"
-            )
-        if since <= self.version and not self.tells(since, at):
+        if not self.changes_from <= since <= self.version:
+            there = f"known from {self.changes_from} to {self.version}"
+            raise ChainError(f"changes of {self.dataset} since {since}: {there}; read everything anew")
+        if not self.tells(since, at):
             raise ChainError(
                 f"changes of {self.dataset} since {since}: it is not known since which time; give the `time` too"
             )

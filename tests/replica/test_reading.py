@@ -93,8 +93,9 @@ def test_changes_since_any_version_bring_an_old_copy_up_to_date(tmp_path: Path) 
                     copy[change.collection, change.key] = change.value
             assert copy == publisher.slices["core"]
         assert list(view.changes(view.version)) == []
-        with pytest.raises(ChainError, match="known from 1 on"):
-            view.changes(0)
+        for unknown in (0, view.version + 1):
+            with pytest.raises(ChainError, match=f"known from 1 to {view.version}; read everything anew"):
+                view.changes(unknown)
 
 
 def test_taken_down_records_are_hidden_on_every_path_and_come_back(tmp_path: Path) -> None:

@@ -307,6 +307,10 @@ def test_groups_have_pages(replica: tuple[View, dict[str, Any]]) -> None:
     assert [group.value for group in rest] == ["c4", "c5"]
     with pytest.raises(QueryError, match="after='é'"):
         list(view.ask_by_group("guide", Question(after="é"), "channel", limit=2))
+    begin, end = every[1].cursor[:-1], every[1].cursor[-1]
+    for foreign in ("c1", "abcd", "zz~", "~", f"{begin}{end}k1", f"{begin}={end}", begin, "c2Mx/Q~", "000001a"):
+        with pytest.raises(QueryError, match="expected the `next` of the page before"):
+            list(view.ask_by_group("guide", Question(after=foreign), "channel", limit=2))
     favourites = Question({"channel": ("c4", "c1", "c4")})
     assert [group.value for group in view.ask_by_group("guide", favourites, "channel", limit=2)] == ["c4", "c1"]
     words = list(view.ask_by_group("guide", Question(text="progr 1"), "channel", limit=2))
@@ -345,6 +349,9 @@ def test_terms_sort_as_values_do_and_cursors_come_back() -> None:
         for key in ("k", "a~b", "é"):
             ordered = Question(order="year")
             assert read_cursor(ordered._replace(after=write_cursor(Cursor(item, key), ordered))) == (item, key, 0)
+    for foreign in ("k", "zz~k", "0~k", f"{write_term(terms.order_term(7))}=~k", "bsHawem8wAA/~k"):
+        with pytest.raises(QueryError, match="expected the `next` of the page before"):
+            read_cursor(Question(order="year", after=foreign))
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,10 @@ def read_cursor(question: Question) -> Cursor | None:
         if not sign:
             raise ValueError
         if not question.is_ranked:
-            return Cursor(read_term(begin), key)
+            term = read_term(begin)
+            if term is not None and term[:1] not in KINDS:  # as of a cursor that is another question's
+                raise ValueError
+            return Cursor(term, key)
         if not (begin.isascii() and begin.isdigit() and len(begin) < 10):
             raise ValueError
         return Cursor(None, key, int(begin))
@@ -236,11 +239,14 @@ def from_group(values: Sequence[Any], after: str | None) -> Iterator[tuple[Any, 
         yield from zip(values[begin:], cursors[begin:], strict=True)
     else:  # of a value that no record has any more
         try:
-            gone = terms.order_term(terms.value_of(read_term(after.removesuffix("~")) or b"?"))
+            term = read_term(after[:-1]) or b""
+            gone = terms.value_of(term)
+            if not after.endswith("~") or terms.term(gone) != term:
+                raise ValueError
         except ValueError as fault:
             raise wrong_cursor(after) from fault
         for value, cursor in zip(values, cursors, strict=True):
-            if (terms.order_term(value) or b"") > (gone or b""):
+            if (terms.order_term(value) or b"") > (terms.order_term(gone) or b""):
                 yield value, cursor
 
 
@@ -249,12 +255,13 @@ def write_term(term: bytes | None) -> str:
 
 
 def read_term(text: str) -> bytes | None:
-    """Raises ValueError."""
+    """What `write_term` has written. Raises ValueError for anything else."""
     if not text:
         return None
-    if not text.isascii():  # which b64decode would pass over
+    found = base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+    if write_term(found) != text:  # which b64decode is lenient about
         raise ValueError
-    return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+    return found
 
 
 def is_past(place: Cursor, cursor: Cursor, question: Question) -> bool:

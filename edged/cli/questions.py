@@ -14,7 +14,7 @@ import cbor2
 from edged.cli.output import emit, table, write_lines
 from edged.errors import QueryError
 from edged.replica.finds import Match
-from edged.replica.indexes.terms import value_of
+from edged.replica.indexes.terms import by_text
 from edged.replica.layers.asked import Asked
 from edged.replica.layers.query import Tally
 from edged.replica.view import View
@@ -69,6 +69,12 @@ def asked_by(args: argparse.Namespace) -> Asked:
     return asked
 
 
+def require_collection(args: argparse.Namespace) -> None:
+    """Raises QueryError where something is asked that only a collection answers, and none is named."""
+    if args.collection is None and (is_question(args) or args.prefix or args.values or args.expand):
+        raise QueryError("prefixes, conditions, orders, counts and values are of a collection; name one")
+
+
 def answer_question(args: argparse.Namespace, view: View) -> int:
     """Print what a collection answers."""
     question = asked_by(args).question(view.rules(args.collection), time.time())
@@ -114,12 +120,7 @@ def print_items(args: argparse.Namespace, items: Iterator[Item]) -> None:
 
 
 def print_counts(args: argparse.Namespace, found: Tally) -> None:
-    facets = {
-        name: {
-            text_of(value_of(term)): count for term, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair))
-        }
-        for name, counts in found.facets.items()
-    }
+    facets = {name: by_text(counts) for name, counts in found.facets.items()}
     data: dict[str, Any] = {"total": found.total} | ({"facets": facets} if facets else {})
     rows = [(name, value, str(count)) for name, counts in facets.items() for value, count in counts.items()]
     lines = [table(rows, ("field", "value", "records"))] if facets else []

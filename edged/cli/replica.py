@@ -12,7 +12,7 @@ import cbor2
 
 import edged
 from edged.cli.output import add_json_flag, emit, positive, progress, table
-from edged.cli.questions import add_questions, answer_question, is_question, items_of, print_items
+from edged.cli.questions import add_questions, answer_question, is_question, items_of, print_items, require_collection
 from edged.errors import QueryError, StoreError
 from edged.replica.finds import Match
 from edged.replica.reader import Dataset, Replica
@@ -98,6 +98,7 @@ def get_command(args: argparse.Namespace) -> int:
 
 def ls_command(args: argparse.Namespace) -> int:
     """List the datasets, the collections of one, or the keys of a collection."""
+    require_collection(args)
     with edged.open(args.data_dir) as replica:
         if args.dataset is None:
             return list_datasets(args, replica)
@@ -139,6 +140,8 @@ def list_collections(args: argparse.Namespace, dataset: Dataset) -> int:
 def search_command(args: argparse.Namespace) -> int:
     """Search the text fields that the dataset declares, best first, within conditions."""
     args.values = args.values or args.json
+    if not args.text.strip():
+        raise QueryError("TEXT is empty; give words to search for, or list the collection with edged ls")
     with edged.open(args.data_dir) as replica:
         return answer_question(args, view_of(replica, args))
 

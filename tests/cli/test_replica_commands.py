@@ -127,6 +127,22 @@ def test_a_wrong_question_is_one_line_and_exit_code_2(say: Any, words: tuple[str
     assert fault in said
 
 
+@pytest.mark.parametrize(
+    "words", [("--count",), ("--at", "now"), ("--prefix", "t"), ("--values",), ("--expand", "items")]
+)
+def test_what_only_a_collection_answers_is_not_passed_over_without_one(say: Any, words: tuple[str, ...]) -> None:
+    code, out, said = say("ls", *words)
+    assert (code, out) == (2, "")
+    assert "are of a collection; name one" in said
+
+
+@pytest.mark.parametrize("words", ["", "  "])
+def test_a_search_for_nothing_is_refused_as_over_http(say: Any, words: str) -> None:
+    code, out, said = say("search", "titles", words)
+    assert (code, out) == (2, "")
+    assert "TEXT is empty" in said
+
+
 def test_types_are_those_of_the_records(say: Any) -> None:
     code, text, _ = say("types")
     assert code == 0

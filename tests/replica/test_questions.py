@@ -425,6 +425,14 @@ def test_several_values_may_come_in_any_collection(embedded: Collection, kind: C
     assert sorted(embedded.groups("channel", channel=wanted)) == ["c0", "c2"]
 
 
+def test_a_number_and_its_text_count_together_before_the_most_frequent_are_taken() -> None:
+    counts = {b"sa": 3, b"n7": 2, b"s7": 2, b"n-2.5": 1, b"s\xc3\xa9": 5, b"btrue": 1, b"strue": 1, b"znull": 1}
+    wanted = [("é", 5), ("7", 4), ("a", 3), ("true", 2), ("-2.5", 1), ("null", 1)]
+    assert list(terms.by_text(counts).items()) == wanted
+    assert list(terms.by_text(counts, 2).items()) == wanted[:2]
+    assert terms.by_text({b"sb": 3, b"sc": 3, b"n7": 2, b"s7": 2}, 1) == {"7": 4}
+
+
 @pytest.mark.parametrize("wrong", [{"a": 1}, b"c0", [["c0"]], object(), datetime(2026, 11, 26, tzinfo=UTC)])
 def test_what_no_index_holds_is_refused_rather_than_not_found(embedded: Collection, wrong: Any) -> None:
     with pytest.raises(QueryError, match="is no value of an index"):

@@ -17,7 +17,7 @@ from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.layers.asked import MAX_FIELDS, MAX_VALUES, Asked
 from edged.replica.writer import Writer
 from edged.replica.writing.compaction import MergePolicy
-from edged.serve.answers.lists import MAX_FACET_VALUES, MAX_GROUPED, facet
+from edged.serve.answers.lists import MAX_GROUPED
 from edged.serve.answers.respond import Service
 from tests.replica.feeds import Publisher, Records
 from tests.serve.asking import ask, ask_json, field_of, make_service
@@ -270,15 +270,6 @@ def test_facets_count_values_as_text_the_most_frequent_first(service: Service) -
     assert found["facets"]["channel"] == counts
     numbers = list(found["facets"]["channel"].values())
     assert numbers == sorted(numbers, reverse=True)
-
-
-def test_a_facet_counts_a_number_and_its_text_together_before_the_most_frequent_are_taken() -> None:
-    counts = {b"sa": 3, b"n7": 2, b"s7": 2, b"n1e-07": 1, b"s1e-7": 2, b"btrue": 1, b"strue": 1, b"znull": 1}
-    assert list(facet(counts).items()) == [("7", 4), ("1e-7", 3), ("a", 3), ("true", 2), ("null", 1)]
-    halves = {kind + b"%d" % n: 1 for n in range(MAX_FACET_VALUES) for kind in (b"n", b"s")}
-    assert facet({**{b"s%05d" % n: 1 for n in range(MAX_FACET_VALUES)}, **halves}) == {
-        str(n): 2 for n in range(MAX_FACET_VALUES)
-    }
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import math
 import re
 import struct
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Any
 
@@ -145,6 +145,18 @@ def value_of(item: bytes) -> Any:
         text = item[1:].decode()
         return int(text) if text.lstrip("-").isdigit() else float(text)
     return {b"btrue": True, b"bfalse": False}.get(item)
+
+
+def by_text(counts: Mapping[bytes, int], most: int | None = None) -> dict[str, int]:
+    """Counts of terms by their values as text, the `most` frequent first.
+
+    The number 7 and the text "7" count together, as they do in a condition.
+    """
+    every: dict[bytes, int] = {}
+    for item, count in counts.items():
+        every[item[1:]] = every.get(item[1:], 0) + count  # without the letter of its kind
+    first = sorted(every.items(), key=lambda pair: (-pair[1], pair[0]))[:most]
+    return {text.decode("utf-8", "surrogatepass"): count for text, count in first}
 
 
 def order_term(value: Any) -> bytes | None:

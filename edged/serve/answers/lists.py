@@ -14,7 +14,7 @@ from edged.feed.schema import CollectionSchema
 from edged.http.application import InThread, Response
 from edged.http.request import Request, encode, split_target
 from edged.replica.finds import Match
-from edged.replica.indexes.terms import value_of
+from edged.replica.indexes.terms import by_text
 from edged.serve.answers.large import WHOLE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, JSON, LIST_FORMATS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query
@@ -205,18 +205,8 @@ def counted(query: Query, tally: Tally | None) -> dict[str, Any]:
         return {}
     members: dict[str, Any] = {"total": tally.total} if query.count else {}
     if query.facets:
-        members["facets"] = {name: facet(tally.facets[name]) for name in query.facets}
+        members["facets"] = {name: by_text(tally.facets[name], MAX_FACET_VALUES) for name in query.facets}
     return members
-
-
-def facet(counts: Mapping[bytes, int]) -> dict[str, int]:
-    """By value as text; the number 7 and the text "7" count together, as they do in a condition."""
-    every: dict[bytes, int] = {}
-    for term, count in counts.items():
-        text = term[1:] if term[:1] != b"n" or b"e" not in term else encode_json(value_of(term))
-        every[text] = every.get(text, 0) + count
-    first = sorted(every.items(), key=lambda pair: (-pair[1], pair[0]))[:MAX_FACET_VALUES]
-    return {text.decode("utf-8", "surrogatepass"): count for text, count in first}
 
 
 def wrap(form: Format, version: int, following: str | None, more: Mapping[str, Any], count: int) -> Wrapping:

@@ -84,6 +84,8 @@ class LaneAnswers:
             if head is None:
                 head = read_head(raw)
                 found = self.memory.recall_common(connection, head, raw)
+                if found is None and len(raw) < len(inbox):  # one of several, each of which may have been asked before
+                    found = self.memory.recall(connection, raw)
             else:
                 found = self.memory.recall(connection, raw)
             if found is None:

@@ -4,8 +4,14 @@ import os
 
 from hypothesis import HealthCheck, settings
 
+# The processes that tests start run at full speed: what counts towards the coverage is what runs in the tests' own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+
 # A loaded machine is slow at random; neither a deadline nor a slow generator says anything about the code.
-settings.register_profile("fast", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "fast", deadline=None, derandomize=True, max_examples=40, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.register_profile(
     "deep", deadline=None, max_examples=1_500, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, table
+from edged.cli.output import add_json_flag, emit, positive, table
 from edged.configfile import DEFAULT_PATH, load
 from edged.errors import ConfigError
 from edged.proxy.store.inventory import Inventory, Item
@@ -19,7 +19,7 @@ def add_commands(commands: Any) -> None:
     ls = actions.add_parser("ls", help="stored responses", description=ls_command.__doc__)
     ls.add_argument("--prefix", default="", metavar="URL", help="only URLs that begin so")
     ls.add_argument("--group", default=None, metavar="NAME", help="only responses of this cache group")
-    ls.add_argument("--limit", type=int, default=None, metavar="N", help="at most N, the newest last")
+    ls.add_argument("--limit", type=positive, default=None, metavar="N", help="at most N, the newest last")
     ls.set_defaults(run=ls_command)
     purge = actions.add_parser("purge", help="drop stored responses", description=purge_command.__doc__)
     what = purge.add_mutually_exclusive_group(required=True)

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from edged.cli.output import add_json_flag, emit, table
+from edged.cli.output import add_json_flag, emit, positive, table
 from edged.config import AdminConfig
 from edged.configfile import DEFAULT_PATH, load
 from edged.errors import TransportError
@@ -31,7 +31,7 @@ def add_commands(commands: Any) -> None:
     status.set_defaults(run=status_command)
     pin = commands.add_parser("pin", help="hold a running daemon at a version", description=pin_command.__doc__)
     pin.add_argument("dataset", metavar="DATASET")
-    pin.add_argument("version", type=int, metavar="VERSION")
+    pin.add_argument("version", type=positive, metavar="VERSION")
     add_config(pin)
     pin.set_defaults(run=pin_command)
     unpin = commands.add_parser("unpin", help="let a pinned daemon follow the origin again")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.fleet import add_fleet
-from edged.cli.output import add_json_flag, announce, emit, progress, table
+from edged.cli.output import add_json_flag, announce, emit, positive, progress, table, waiting_seconds
 from edged.errors import ConfigError, OriginError, WireError
 from edged.feed.names import check_collection, check_name
 from edged.origin import history, takedowns
@@ -44,7 +44,9 @@ def add_commands(commands: Any) -> None:
     verify.add_argument("--dataset", type=dataset_name, metavar="D", help="only this one")
     verify.add_argument("--mend", action="store_true", help="make anew what is missing or damaged")
     log = add(kinds, "log", log_command, "versions, what changed, bytes per field and collection", dataset=True)
-    log.add_argument("--diff", nargs=2, type=int, metavar=("A", "B"), help="what changed from version A to version B")
+    log.add_argument(
+        "--diff", nargs=2, type=positive, metavar=("A", "B"), help="what changed from version A to version B"
+    )
     add_fleet(kinds)
     serve = add(kinds, "serve", serve_command, "serve the feed over HTTP")
     serve.add_argument(
@@ -59,7 +61,11 @@ def add(kinds: Any, name: str, run: Any, text: str, *, dataset: bool = False, wa
         parser.add_argument("--dataset", required=True, type=dataset_name, metavar="D")
     if wait:
         parser.add_argument(
-            "--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for another publisher to finish"
+            "--wait",
+            type=waiting_seconds,
+            default=0.0,
+            metavar="SECONDS",
+            help="wait so long for another publisher to finish",
         )
     add_json_flag(parser)
     parser.set_defaults(run=run)
@@ -68,8 +74,12 @@ def add(kinds: Any, name: str, run: Any, text: str, *, dataset: bool = False, wa
 
 def add_init(kinds: Any) -> None:
     init = add(kinds, "init", init_command, "make keys and an empty feed")
-    init.add_argument("--root-keys", type=int, default=1, metavar="N", help="how many root keys to make (default 1)")
-    init.add_argument("--threshold", type=int, default=1, metavar="T", help="how many of them must sign (default 1)")
+    init.add_argument(
+        "--root-keys", type=positive, default=1, metavar="N", help="how many root keys to make (default 1)"
+    )
+    init.add_argument(
+        "--threshold", type=positive, default=1, metavar="T", help="how many of them must sign (default 1)"
+    )
 
 
 def add_publish(kinds: Any) -> None:
@@ -96,7 +106,9 @@ def add_corrections(kinds: Any) -> None:
     rollback = add(
         kinds, "rollback", rollback_command, "publish an old version's content again", dataset=True, wait=True
     )
-    rollback.add_argument("--to", type=int, required=True, metavar="V", help="the version whose content comes back")
+    rollback.add_argument(
+        "--to", type=positive, required=True, metavar="V", help="the version whose content comes back"
+    )
     for name, run, text in (
         ("takedown", takedown_command, "remove records from every version at once"),
         ("restore", restore_command, "end takedowns"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,10 +27,22 @@ def add_json_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on. Raises argparse.ArgumentTypeError."""
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
-    return int(text)
+    """A whole number from 1 on that fits in 63 bits. Raises argparse.ArgumentTypeError."""
+    number = int(text) if text.isascii() and text.isdigit() and len(text) <= 19 else 0
+    if not 0 < number < 1 << 63:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, of 63 bits at most, got {text!r:.40}")
+    return number
+
+
+def waiting_seconds(text: str) -> float:
+    """Seconds from 0 on. Raises argparse.ArgumentTypeError."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds from 0 on, got {text!r:.40}")
+    return number
 
 
 def emit(args: argparse.Namespace, data: Any, text: str) -> None:

@@ -160,8 +160,11 @@ def encode_record(value: Any, where: str) -> bytes:
     check_json_model(value, where)
     try:
         data = cbor2.dumps(value, canonical=True)
-    except (cbor2.CBOREncodeError, UnicodeEncodeError, ValueError) as fault:
-        raise WireError(f"encode {where}: {fault}; publish text that is valid Unicode") from fault
+    except UnicodeEncodeError as fault:
+        text = f"U+{ord(fault.object[fault.start]):04X} at character {fault.start + 1} of {fault.object!a:.80}"
+        raise WireError(f"encode {where}: holds an unpaired surrogate, {text}; publish valid Unicode") from fault
+    except (cbor2.CBOREncodeError, ValueError) as fault:
+        raise WireError(f"encode {where}: {fault}; publish values of the JSON data model") from fault
     if len(data) > limits.VALUE_BYTES:
         raise WireError(
             f"encode {where}: {len(data)} bytes, at most {limits.VALUE_BYTES} are allowed; split the record"

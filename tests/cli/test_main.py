@@ -62,3 +62,36 @@ def test_a_terminal_that_is_not_utf_8_shows_what_it_can(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert b"\\u65e5" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", ["x", "0", "-1", "9223372036854775808", "9" * 5000, "1.5"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "ls replicas catalog titles --limit",
+        "search replicas catalog titles text --limit",
+        "cache ls --limit",
+        "pin catalog",
+        "origin rollback feed --dataset catalog --to",
+        "origin log feed --dataset catalog --diff 1",
+        "origin init feed --root-keys",
+        "origin init feed --threshold",
+    ],
+)
+def test_a_number_that_cannot_be_is_refused_with_what_may_be(
+    words: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = words.split()
+    with pytest.raises(SystemExit) as caught:
+        build_parser(given).parse_args([*given, number])
+    assert caught.value.code == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.endswith(f"expected a whole number from 1 on, of 63 bits at most, got {number!r:.40}")
+
+
+@pytest.mark.parametrize("seconds", ["x", "nan", "inf", "-0.1"])
+def test_a_wait_that_cannot_be_is_refused(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["origin", "rollback", "feed", "--dataset", "catalog", "--to", "1", f"--wait={seconds}"]
+    with pytest.raises(SystemExit):
+        build_parser(words).parse_args(words)
+    assert f"expected seconds from 0 on, got {seconds!r}" in capsys.readouterr().err

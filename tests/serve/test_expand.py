@@ -127,6 +127,13 @@ def feed(tmp_path: Path) -> Iterator[Feed]:
     found.writer.close()
 
 
+def test_a_record_that_is_not_there_is_null_whatever_fields_name_below_it(feed: Feed) -> None:
+    found = feed.json("rows/new?expand=items&fields=items.key,items.value.name")
+    assert found["items"][1:3] == [{"key": "t2", "value": {"name": "Title 2"}}, {"key": "gone", "value": None}]
+    page = feed.json("rows?keys=new&expand=items&fields=items.value.name")
+    assert page["items"][0]["value"]["items"][2] == {"value": None}
+
+
 def test_records_come_in_the_place_of_their_keys_through_lists(feed: Feed) -> None:
     found = feed.json("rows/new?expand=items,promo.title")
     assert found["name"] == "New"
@@ -183,7 +190,7 @@ def test_a_view_declares_a_screen(feed: Feed) -> None:
         {"key": "missing", "value": None},
     ]
     assert feed.json("rows/new?view=tv&fields=cards.value.name")["cards"] == [
-        {"value": {"name": "Title 1"}}, {"value": {"name": "Title 2"}}, {}
+        {"value": {"name": "Title 1"}}, {"value": {"name": "Title 2"}}, {"value": None}
     ]  # fmt: skip
     cast = feed.json("rows/old?view=deep")["items"]["value"]["cast"]
     assert cast[1] == {"key": "p0", "value": PEOPLE["p0"]}

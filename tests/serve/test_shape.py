@@ -37,6 +37,7 @@ def shaped(rule: ViewRule, fields: tuple[str, ...] = ()) -> Any:
         (("poster", "poster.w342"), {"poster": FILM["poster"]}),
         (("cast.name",), {"cast": [{"name": "Max Schreck"}, {"name": "Greta Schröder"}]}),
         (("none", "year.none"), {}),
+        (("names.en.short", "names.de.short", "none.short"), {"names": {"en": None}}),
     ],
 )
 def test_fields_keep_paths_through_objects_and_lists(fields: tuple[str, ...], wanted: Any) -> None:

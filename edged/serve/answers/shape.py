@@ -167,7 +167,8 @@ def leads(path: str, below: str) -> bool:
 def keep(value: Any, paths: Sequence[str]) -> Any:
     """Only what lies at `paths`, of which a shorter one wins over a longer one that leads below it.
 
-    A list is gone through item by item; what is neither list nor object stays as it is.
+    A list is gone through item by item; what is neither list nor object stays as it is. Null stays where a path leads
+    below it, so that `items.value.title` tells of a record that is not there.
     """
     if isinstance(value, list):
         return [keep(item, paths) for item in value if isinstance(item, dict | list)]
@@ -185,7 +186,7 @@ def keep(value: Any, paths: Sequence[str]) -> Any:
         if rest is None:
             whole.add(name)
             below.setdefault(name, [])
-        elif isinstance(value[name], dict | list):
+        elif value[name] is None or isinstance(value[name], dict | list):
             below.setdefault(name, []).append(rest)
     return {name: value[name] if name in whole else keep(value[name], rests) for name, rests in below.items()}
 

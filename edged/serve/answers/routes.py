@@ -122,7 +122,7 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
         inquiry.collection = collection
         shape = shape_of(view.schema, collection, parsed)
         key = parse_key(segments[1], "key")
-        return in_time(inquiry, collection, shape) or answer_record(inquiry, view, collection, key, shape)
+        return in_time(inquiry, collection, shape, parsed.view) or answer_record(inquiry, view, collection, key, shape)
     if collection == "changes":
         parsed = parse_query(query, CHANGES_PARAMETERS)
         shapes = shapes_of(view.schema, view.collections, parsed)
@@ -135,18 +135,22 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
     check_collection(view, collection)
     inquiry.collection = collection
     shape = shape_of(view.schema, collection, parsed)
-    return in_time(inquiry, collection, shape) or answer_list(inquiry, view, collection, parsed, shape)
+    return in_time(inquiry, collection, shape, parsed.view) or answer_list(inquiry, view, collection, parsed, shape)
 
 
-def in_time(inquiry: Inquiry, collection: str, shape: Shape | None) -> InThread | None:
-    """The same request in a thread, where its shape takes time and this is none. Warns of fields that are nowhere."""
+def in_time(inquiry: Inquiry, collection: str, shape: Shape | None, name: str) -> InThread | None:
+    """The same request in a thread, where its shape takes time and this is none. Warns of fields that are nowhere.
+
+    name: of the view that was asked for, "" for none.
+    """
     service, slow = inquiry.service, shape is not None and bool(shape.expand)
     if shape is not None and shape.fields and inquiry.view is not None:
         fields = lost_fields(inquiry.view, collection, shape, shape.fields, look=inquiry.in_thread)
         slow = slow or fields is None
         if fields:
-            names = ", ".join(encode(name) for name in fields)  # as a field's value may not have every letter
-            inquiry.warning = f"fields: no record of {collection} has {names}"
+            names = ", ".join(encode(path) for path in fields)  # as a field's value may not have every letter
+            within = f" in view {encode(name)}" if name else ""
+            inquiry.warning = f"fields: no record of {collection}{within} has {names}"
     if not slow or inquiry.in_thread:
         return None
     return InThread(partial(answer, service, inquiry.request, inquiry.now, in_thread=True), service.slow)

@@ -261,8 +261,7 @@ class Publisher:
         """Make the dataset's state anew from its public head. Raises EdgedError, and then there is none as before."""
         head = self.believed_head(dataset)
         what = f"rebuild dataset {dataset}"
-        lock = self.private / "state" / f"{dataset}.lock"
-        with locked(lock, busy(f"dataset {dataset}"), wait_s=self.wait_s), guarded(what):
+        with locked(self.lock_path(dataset, "lock"), busy(f"dataset {dataset}"), wait_s=self.wait_s), guarded(what):
             try:
                 state = State(self.state_path(dataset), dataset)
                 try:
@@ -361,9 +360,9 @@ class Publisher:
         check_name(dataset, "dataset")
         self.renew_root()
         with Announcements.of(self.path) as announcements, ExitStack() as stack:
-            whole, lock = self.private / "lock", self.private / "state" / f"{dataset}.lock"
+            whole, lock = self.private / "lock", self.lock_path(dataset, "lock")
             # Upkeep holds the lock for a moment only, and is never in the way of an edit.
-            wait_s = max(self.wait_s, UPKEEP_WAIT_S) if is_locked(self.upkeep_lock(dataset)) else self.wait_s
+            wait_s = max(self.wait_s, UPKEEP_WAIT_S) if is_locked(self.lock_path(dataset, "upkeep")) else self.wait_s
             stack.enter_context(locked(whole, busy(f"feed {self.path}"), shared=True, wait_s=self.wait_s))
             stack.enter_context(locked(lock, busy(f"dataset {dataset}"), wait_s=wait_s))
             self.roots = load_roots(self.private)
@@ -382,7 +381,7 @@ class Publisher:
         """
         if not self.state_path(dataset).exists():
             return
-        lock = locked(self.upkeep_lock(dataset), busy(f"the upkeep of dataset {dataset}"))
+        lock = locked(self.lock_path(dataset, "upkeep"), busy(f"the upkeep of dataset {dataset}"))
         with suppress(BusyError), lock, upkeep.explained(dataset):
             for _ in range(UPKEEP_ROUNDS):
                 if not self.keep_up_once(dataset, watch):
@@ -402,8 +401,9 @@ class Publisher:
         finally:
             blobs.take_back()
 
-    def upkeep_lock(self, dataset: str) -> Path:
-        return self.private / "state" / f"{dataset}.upkeep"
+    def lock_path(self, dataset: str, kind: str) -> Path:
+        make_directory(self.private / "state", 0o700)  # where it was lost
+        return self.private / "state" / f"{dataset}.{kind}"
 
     def require(self, dataset: str) -> None:
         """Raises OriginError if nothing was ever published to `dataset`."""
@@ -439,7 +439,7 @@ class Publisher:
         base = self.public / dataset
         self.refuse_lost(dataset)
         with guarded(f"work on dataset {dataset}"):
-            for directory in (base, base / "blobs"):
+            for directory in (self.public, base, base / "blobs"):
                 make_directory(directory)
             state = self.open_state(dataset)
             try:

@@ -163,7 +163,7 @@ def test_a_takedown_that_comes_meanwhile_throws_away_what_was_made_of_the_record
 
 
 def test_whoever_is_at_it_is_left_alone(feed: Publisher) -> None:
-    with locked(feed.upkeep_lock("catalog"), "busy"):
+    with locked(feed.lock_path("catalog", "upkeep"), "busy"):
         feed.publish_changes("catalog", titles(1, 3, to=3))
         assert owed(feed) == {(2, 4)}
     feed.keep_up("catalog")
@@ -178,7 +178,7 @@ def test_an_edit_waits_for_upkeep_alone(feed: Publisher, monkeypatch: pytest.Mon
     with locked(lock, "held"), pytest.raises(BusyError):
         feed.publish_changes("catalog", titles(1, to=9))
     assert not waited
-    with locked(feed.upkeep_lock("catalog"), "held"), locked(lock, "held"), pytest.raises(BusyError):
+    with locked(feed.lock_path("catalog", "upkeep"), "held"), locked(lock, "held"), pytest.raises(BusyError):
         feed.publish_changes("catalog", titles(1, to=9))
     assert waited
 

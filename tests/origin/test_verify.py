@@ -87,9 +87,10 @@ def test_a_head_that_would_name_what_is_gone_is_not_signed(feed: Publisher) -> N
     assert (feed.public / "catalog" / "head").read_bytes() == before
 
 
-def test_a_lost_public_directory_is_made_anew(feed: Publisher) -> None:
+@pytest.mark.parametrize("lost", ["public/catalog", "public"])
+def test_a_lost_public_directory_is_made_anew(feed: Publisher, lost: str) -> None:
     before = content(feed)
-    shutil.rmtree(feed.public / "catalog")
+    shutil.rmtree(feed.path / lost)
     with pytest.raises(OriginError, match="verify --mend"):
         feed.publish_changes("catalog", [edit(20)])
     report = feed.verify("catalog", mend=True)
@@ -99,7 +100,8 @@ def test_a_lost_public_directory_is_made_anew(feed: Publisher) -> None:
     assert feed.verify("catalog").faults == []
 
 
-def test_a_lost_state_is_made_anew_from_what_is_public(feed: Publisher) -> None:
+@pytest.mark.parametrize("lost", ["private/state/catalog.db", "private/state"])
+def test_a_lost_state_is_made_anew_from_what_is_public(feed: Publisher, lost: str) -> None:
     before = content(feed)
     devices = [Device(feed.path, "catalog", ("core", "br")) for _ in range(2)]
     devices[0].sync()
@@ -107,6 +109,8 @@ def test_a_lost_state_is_made_anew_from_what_is_public(feed: Publisher) -> None:
     devices[1].sync()
     live = content(feed)
     feed.forget_state("catalog")
+    if lost == "private/state":
+        shutil.rmtree(feed.path / lost)
     with pytest.raises(StoreError, match=r"state .* is gone; restore it .* edged origin verify .* --mend"):
         feed.publish_changes("catalog", [edit(20)])
     assert not feed.state_path("catalog").exists()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import cbor2
 
 from edged.clock import Clock
-from edged.errors import DamageError, StoreError
+from edged.errors import DamageError, QueryError, StoreError
 from edged.files import stamp_of
 from edged.replica.files.disk import COUNTER, PREVIOUS, datasets
 from edged.replica.files.usedtime import NAME as USED_TIME
@@ -261,7 +261,12 @@ class Collection(Mapping[str, Any]):
         return default if data is None else view.expanded(cbor2.loads(data), view.references(self.name, expand))
 
     def get_many(self, keys: Iterable[str], *, expand: str | Iterable[str] = ()) -> list[Any]:
-        """A value or None for each key, in the order of `keys`, all of one version. expand: see `where`."""
+        """A value or None for each key, in the order of `keys`, all of one version. expand: see `where`.
+
+        Raises QueryError for a text, each letter of which would be a key.
+        """
+        if isinstance(keys, str):
+            raise QueryError(f"keys={keys!r:.80}: expected several keys; give a list of them")
         view = self.dataset.view()
         references = view.references(self.name, expand)
         found = view.get_many_raw(self.name, keys if isinstance(keys, Sequence) else list(keys))

@@ -439,6 +439,16 @@ def test_what_no_index_holds_is_refused_rather_than_not_found(embedded: Collecti
         embedded.where(channel=wrong)
 
 
+def test_a_text_is_not_taken_for_a_list_of_keys(embedded: Collection) -> None:
+    assert [value and value["year"] for value in embedded.get_many(key for key in ("p2", "none", "p0"))] == [
+        1992,
+        None,
+        1990,
+    ]
+    with pytest.raises(QueryError, match="expected several keys"):
+        embedded.get_many("p2")
+
+
 def keys_in(embedded: Collection, begin: Any, end: Any) -> list[str]:
     return [key for key, _ in embedded.where(between=(begin, end))]
 

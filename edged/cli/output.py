@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
+from edged.ops.logs import one_line
 from edged.progress import Watch, unwatched
 
 logger = logging.getLogger("edged")
@@ -99,7 +100,8 @@ def progress(args: argparse.Namespace) -> Iterator[Watch]:
 
 
 def table(rows: Sequence[tuple[str, ...]], header: tuple[str, ...]) -> str:
-    """Columns aligned: the first to the left, numbers to the right."""
+    """Columns aligned: the first to the left, numbers to the right. What does not print is escaped."""
+    rows = [tuple(one_line(cell) for cell in row) for row in rows]
     lines = [header, *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     numeric = [

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from edged.cli.main import GROUPS, build_parser, commands_of
+from edged.cli.output import table
 from tests.system.programs import edged
 
 
@@ -95,3 +96,8 @@ def test_a_wait_that_cannot_be_is_refused(seconds: str, capsys: pytest.CaptureFi
     with pytest.raises(SystemExit):
         build_parser(words).parse_args(words)
     assert f"expected seconds from 0 on, got {seconds!r}" in capsys.readouterr().err
+
+
+def test_a_table_escapes_what_does_not_print() -> None:
+    text = table([("1", "two\nlines \x1b[31m"), ("22", "ü")], ("version", "message"))
+    assert text.splitlines() == ["version  message", "      1  two\\nlines \\x1b[31m", "     22  ü"]

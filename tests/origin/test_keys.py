@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import stat
 from collections.abc import Callable
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from edged.errors import ConfigError, OriginError, TrustError, UnknownKeyError, WireError
+from edged.errors import ConfigError, OriginError, StoreError, TrustError, UnknownKeyError, WireError
 from edged.feed import limits
 from edged.feed.trust import root as trust
 from edged.origin.publisher import EARLIEST_S, Publisher
-from edged.origin.signing.roots import RENEW_S, ROOT_LIFE_S, WARN_S
+from edged.origin.signing.roots import RENEW_S, ROOT_LIFE_S, WARN_S, load_roots
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
 from tests.origin.test_publish import edit, films
@@ -233,3 +234,12 @@ def test_a_root_is_renewed_in_time_where_its_keys_are_at_hand_and_asked_for_wher
     clock.now += 1
     publisher.resign("catalog")
     assert "root of trust 2 expires in" in str(publisher.warning())
+
+
+def test_a_feed_that_may_not_be_read_is_no_missing_feed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exists(path: Path, **_: object) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", exists)
+    with pytest.raises(StoreError, match=r"^read .*/private/trust: Permission denied"):
+        load_roots(tmp_path / "private")

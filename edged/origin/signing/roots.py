@@ -11,7 +11,7 @@ from edged.errors import ConfigError, OriginError, TrustError
 from edged.feed import limits
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
-from edged.files import make_directory, read_bounded, sync_directory, write_durable
+from edged.files import explained, make_directory, read_bounded, sync_directory, write_durable
 from edged.origin.signing import keys
 from edged.units import span_text
 
@@ -48,13 +48,15 @@ class Roots:
 
 
 def load_roots(private: Path) -> Roots:
-    """Read private/trust. Raises OriginError if this is no feed, TrustError if the chain of roots does not hold."""
+    """Read private/trust. Raises OriginError if this is no feed, StoreError if it cannot be read, TrustError if
+    the chain of roots does not hold."""
     documents: list[bytes] = []
     newest: trust.Root | None = None
-    while (path := private / "trust" / str(len(documents) + 1)).exists():
-        data = read_bounded(path, limits.TRUST_BYTES)
-        newest = trust.read_root(data, str(path)) if newest is None else trust.verify_root(data, newest)
-        documents.append(data)
+    with explained("read", private / "trust"):
+        while (path := private / "trust" / str(len(documents) + 1)).exists():
+            data = read_bounded(path, limits.TRUST_BYTES)
+            newest = trust.read_root(data, str(path)) if newest is None else trust.verify_root(data, newest)
+            documents.append(data)
     if newest is None:
         raise OriginError(f"open {private.parent}: not a feed; make one with: edged origin init {private.parent}")
     return Roots(private, tuple(documents), newest)

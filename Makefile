@@ -91,7 +91,7 @@ test-compiled: $(VENV)/.has-dev ## the coding's tests over what mypyc makes of i
 	cd $(COMPILED) && EDGED_COMPILED=1 $(CURDIR)/$(BIN)/python -m pytest --numprocesses=auto tests/feed $(ARGS)
 
 test-slow: $(VENV)/.has-dev ## fault injection, crashes, large data and peers
-	$(BIN)/python -m pytest -m slow $(SLOW_TESTS) $(ARGS)
+	$(BIN)/python -m pytest -m slow --numprocesses=auto $(SLOW_TESTS) $(ARGS)
 
 test-packages: $(VENV)/.has-dev ## the .deb in a minimal Debian and the systemd units (root, mmdebstrap)
 	$(BIN)/python -m pytest -m slow tests/packaging $(ARGS)

@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 # The share of lines and branches that the fast tests must run, in percent.
 COVERAGE_FLOOR ?= 90
-# Every step of the proxy's store failing in turn takes over an hour: `make fuzz` does that, the fast tests try a sample.
+# Every step of the proxy's store failing in turn takes over an hour: `make fuzz` tries a share, the fast tests a sample.
 EVERY_STEP := tests/proxy/test_faults.py::test_every_step_fails
 SLOW_TESTS := tests --ignore=tests/packaging --deselect $(EVERY_STEP)
 DIST := dist

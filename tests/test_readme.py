@@ -84,7 +84,7 @@ def reader(place: Path) -> Iterator[Reader]:
 
 
 def test_the_readme_can_be_followed_from_the_first_line_to_the_last(reader: Reader) -> None:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(("edged ", "curl "))]
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(("edged ", "cp ", "curl "))]
     (configuration,) = blocks("toml")
     admin = f'[admin]\nbind = ["127.0.0.1:{reader.ports["8485"]}"]\n'
     (reader.place / "edged.toml").write_text(reader.adapted(configuration) + admin)
@@ -103,6 +103,13 @@ def test_the_readme_can_be_followed_from_the_first_line_to_the_last(reader: Read
     assert json.loads(record)["title"] == "Pulp Fiction"
     listed = next(json.loads(text) for line, text in answers.items() if "prefix=1994/" in line)
     assert len(listed["items"]) == 3
+    newest = next(json.loads(text) for line, text in answers.items() if "order=-year" in line)
+    assert [item["value"]["year"] for item in newest["items"]] == [2019, 2001, 2001]
+    assert newest["total"] == 8
+    home = next(json.loads(text) for line, text in answers.items() if "view=tv" in line)
+    shown = [[item["value"] for item in row["value"]["items"]] for row in home["items"]]
+    assert shown[0][0] == {"title": "Pulp Fiction", "year": 1994}
+    assert [len(items) for items in shown] == [3, 3]
     (program,) = blocks("python")
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -176,6 +176,24 @@ def test_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -
         answers.next_answer(connection, 0.0)
 
 
+def test_pipelined_requests_with_familiar_fields_are_not_parsed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = make_answers()
+    connection = make_connection(answers)
+    answers.renew(1)
+    tail = b" HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    asked = [b"GET /v1/catalog/titles/199%d/Film_000%d%b" % (n, n, tail) for n in (3, 7, 3)]
+    connection.inbox = asked[0]
+    sent = answers.next_answer(connection, 0.0)
+    monkeypatch.setattr("edged.http.lane.answers.read_head", None)
+    connection.inbox = b"".join(asked)
+    assert answers.next_answer(connection, 0.0) == sent
+    assert b"Film n\xc3\xbamero 7" in (answers.next_answer(connection, 0.0) or b"")
+    assert answers.next_answer(connection, 0.0) == sent
+    assert (connection.inbox, answers.next_answer(connection, 0.0)) == (b"", None)
+    answers.memory.count()
+    assert answers.meter.remembered == 2
+
+
 def test_more_openings_than_a_byte_can_name_are_forgotten_with_what_was_remembered() -> None:
     memory = AnswerMemory(1 << 20, Meter())
     memory.renew(1, NOW)

@@ -71,21 +71,21 @@ class LaneAnswers:
             else:
                 connection.become(LaneState.HANDING_OVER)
             return None
-        head = self.memory.familiar(connection, inbox, self.limits.head_bytes)
-        raw = inbox
+        raw, limit = inbox, self.limits.head_bytes
+        head = self.memory.familiar(connection, inbox, limit)
         try:
             if head is None:
-                end = head_end(inbox, self.limits.head_bytes)
+                end = head_end(inbox, limit)
                 if end < 0:
                     connection.head_since = connection.head_since or now
                     return None
-                raw = inbox[:end]
+                if end < len(inbox):  # the first of several, which may have familiar fields like one alone
+                    raw = inbox[:end]
+                    head = self.memory.familiar(connection, raw, limit)
             connection.head_since = 0.0
             if head is None:
                 head = read_head(raw)
                 found = self.memory.recall_common(connection, head, raw)
-                if found is None and len(raw) < len(inbox):  # one of several, each of which may have been asked before
-                    found = self.memory.recall(connection, raw)
             else:
                 found = self.memory.recall(connection, raw)
             if found is None:

@@ -222,7 +222,7 @@ class AnswerMemory:
             self.answers.drop(key)
             return None
         number = self.number_of(Opening(status, *found, close))
-        if self.opening_bytes and key in self.answers.entries:  # not forgotten meanwhile, for want of numbers
+        if key in self.answers.entries:  # not forgotten meanwhile, for want of numbers
             self.answers.entries[key] = b"%c%b" % (number, known[1:])  # of the same size, at the same place
         return number
 

@@ -12,14 +12,13 @@ from collections.abc import Iterable
 from enum import IntEnum, auto
 from http import HTTPStatus
 
-from edged.http.fields import Fields
+from edged.http.fields import TOKEN, Fields
 from edged.http.head import HeadError, head_end, read_trailers, shown
 
 CLOSE: Fields = ((b"Connection", b"close"),)
 LAST_CHUNK = b"0\r\n\r\n"
-TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
-EXTENSION = rb"[ \t]*;[ \t]*" + TOKEN + rb"(?:[ \t]*=[ \t]*(?:" + TOKEN + rb"|" + QUOTED + rb"))?"
+EXTENSION = rb"[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?" % (TOKEN.pattern, TOKEN.pattern, QUOTED)
 LINE = re.compile(rb"([0-9A-Fa-f]{1,16})((?:" + EXTENSION + rb")*)\r\n")
 LINE_BYTES = 1024  # of a chunk's first line
 

@@ -112,7 +112,10 @@ def running(pattern: str, *words: str) -> Iterator[tuple[int, int]]:
         assert program.stdout is not None
         text = ""
         while (found := re.search(pattern, text)) is None:
-            text += program.stdout.readline()
+            line = program.stdout.readline()
+            if not line:
+                raise SystemExit(f"edged {' '.join(words)} ended: {text}")
+            text += line
         yield program.pid, int(found[1])
     finally:
         program.terminate()

@@ -361,9 +361,7 @@ def crowds(data_dir: Path, paths: dict[str, Path], options: argparse.Namespace) 
         before = resident_kib(pid)
         listeners = [stack.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(LISTENERS)]
         for listener in listeners:
-            listener.sendall(
-                b"GET /v1/catalog/changes HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
-            )
+            listener.sendall(LISTEN)
         time.sleep(1.5)
         after = resident_kib(pid)
         spread = [spread_of_news(listeners) for _ in range(options.rounds)]

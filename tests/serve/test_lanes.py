@@ -27,6 +27,7 @@ DICTIONARY = f"/v1/catalog/titles?dictionary={TRAINED.hexdigest()}"
 PLACES = ["catalog/titles", "catalog/people", "catalog/none", "empty/titles", "catalog", "none", "catalog/changes"]
 PARAMETERS = ["keys=1997/Film_0007,none", "limit=3", "limit=0", "after=1993/Film_0003", "prefix=199"]
 PARAMETERS += ["where.year=1994", "where.genres=Noir", "where.rating=1", "q=film", "q=", "fields=title,poster.w342"]
+PARAMETERS += ["count=1", "facets=genres", "group=genres", "distinct=genres", "order=year", "at=now", "expand=cast"]
 PARAMETERS += [
     "view=stb-basic",
     "view=none",

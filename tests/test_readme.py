@@ -84,7 +84,9 @@ def reader(place: Path) -> Iterator[Reader]:
 
 
 def test_the_readme_can_be_followed_from_the_first_line_to_the_last(reader: Reader) -> None:
-    lines = [line for block in blocks("sh") for line in block.splitlines() if line.startswith(("edged ", "cp ", "curl "))]
+    lines = [
+        line for block in blocks("sh") for line in block.splitlines() if line.startswith(("edged ", "cp ", "curl "))
+    ]
     (configuration,) = blocks("toml")
     admin = f'[admin]\nbind = ["127.0.0.1:{reader.ports["8485"]}"]\n'
     (reader.place / "edged.toml").write_text(reader.adapted(configuration) + admin)

@@ -16,7 +16,7 @@ from edged.errors import StoreError
 from edged.feed.blob import BlobRef
 from edged.feed.trust.root import VerifiedHead
 from edged.files import write_durable
-from edged.origin.publisher import Publisher
+from edged.origin.publisher import Publisher, PublishOptions
 from edged.relay import relay as relaying
 from edged.relay.cache import BlobCache
 from edged.relay.relay import Relay, RelaySettings
@@ -48,6 +48,10 @@ def feed(tmp_path: Path) -> Publisher:
 
 async def publish(feed: Publisher, number: int, edition: int) -> None:
     await trio.to_thread.run_sync(feed.publish_changes, "catalog", edit(number, edition))
+
+
+async def publish_share(feed: Publisher, permille: int) -> None:
+    await trio.to_thread.run_sync(feed.rollout, "catalog", permille)
 
 
 async def get(url: str, **headers: str) -> httpx2.Response:
@@ -98,6 +102,22 @@ async def test_three_tiers_bring_edits_and_serve_newcomers_when_all_above_is_gon
             assert behind.content == (feed.public / "catalog" / "head").read_bytes()
     assert content(tmp_path / "new", feed) == content(tmp_path / "old", feed) == as_content(changed)
     assert middle.feeds == {}
+
+
+async def test_polls_are_held_on_while_a_version_is_offered(feed: Publisher, tmp_path: Path) -> None:
+    """A head that came with a number and no tag is known to the origin all the same, with its offer."""
+    async with origin_of(feed) as above, relay_of(following(feed, above), tmp_path / "relay") as (relay, _):
+        await complete(relay, 1)
+        await publish(feed, 3, 2)
+        await complete(relay, 2)
+        offered = PublishOptions(permille=50)
+        await trio.to_thread.run_sync(feed.publish_changes, "catalog", edit(4, 2), offered)
+        await complete(relay, 3)
+        await publish_share(feed, 250)
+        follower = relay.feeds["catalog"].follower
+        await until(lambda: follower.trusted.newest_head.head.offer.permille == 250)  # type: ignore[union-attr]
+        await trio.sleep(0.1)  # another look, were there one
+        assert follower.rotation.held_wait_s(trio.current_time()) > 0
 
 
 async def test_a_relay_that_starts_with_nothing_above_serves_what_it_held(feed: Publisher, tmp_path: Path) -> None:

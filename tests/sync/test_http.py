@@ -523,6 +523,38 @@ async def test_a_poll_with_a_number_asks_in_few_bytes(autojump_clock: Any) -> No
         nursery.cancel_scope.cancel()
 
 
+async def test_a_head_without_a_tag_is_named_by_its_number_until_another_is_taken(
+    autojump_clock: Any,
+) -> None:
+    """The number of an answer that was refused, as of another feed at the same address, says nothing of us."""
+    numbers = iter([41, 42, 77, 43, 44])
+
+    async def script(peer: Peer, head: bytes) -> None:
+        if b"after=" not in head:
+            await peer.answer(b"a head", 'ETag: "abc"')
+        elif (number := next(numbers)) == 42:
+            await peer.send(b"HTTP/1.1 204 No Content\r\nEdged-Poll: 42\r\n\r\n")
+        else:
+            await peer.answer(b"a head", f"Edged-Poll: {number}")
+
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(script, nursery)
+        taken = await transport.head(7, 240, '"old"')
+        assert taken is not None
+        assert await transport.head(8, 240, taken.etag) is None
+        assert await transport.head(8, 240, taken.etag) is not None  # and refused
+        assert await transport.head(8, 240, taken.etag) is not None
+        asked = [head.partition(b"wait=240")[2].partition(b" ")[0] for head in peer.requests]
+        assert asked == [b"", b"&poll=41", b"&poll=42", b"&poll=41"]
+        assert await transport.head(8, 0, taken.etag) is not None  # a plain one: no number, and no tag to name
+        assert [b"If-None-Match" in head for head in peer.requests] == [True, False, False, False, False]
+        assert await transport.head(8, 240, '"abc"') is not None
+        assert b"poll=" not in peer.requests[5]
+        assert b'If-None-Match: "abc"' in peer.requests[5].splitlines()
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
+
+
 async def test_polls_say_what_is_held_where_every_access_log_keeps_it() -> None:
     async with trio.open_nursery() as nursery:
         transport, peer, _ = transport_to(answering("304 Not Modified"), nursery)

@@ -41,10 +41,16 @@ GRACE_S = 10.0  # to let go of a connection
 REDIRECTS = 3
 KEEP_ALIVE_S = 50.0  # an idle connection is not used again after so long: something on the way may have forgotten it
 KEEP_PARTIAL_BYTES = 64 << 10  # what of a broken transfer is worth asking for the rest by Range
+POLL = "poll="  # begins what names a head by the number of the answer that brought it
 USER_AGENT = b"edged"  # some firewalls refuse requests without one
 BROKEN = (httpcore2.RemoteProtocolError, httpcore2.ReadError, httpcore2.WriteError)
 
 Headers = list[tuple[bytes, bytes]]
+
+
+def is_poll(name: str | None) -> bool:
+    """Whether a head's name is no entity tag."""
+    return name is not None and name.startswith(POLL)
 
 
 class Partial(NamedTuple):
@@ -82,7 +88,8 @@ class HttpTransport:
         )
         self.partial: Partial | None = None
         self.held = ""  # what to say of the replica in each poll
-        self.poll: str | None = None  # what the newest answer of a held poll was numbered
+        self.poll: str | None = None  # what the next held poll names: the number of the newest answer to one …
+        self.mark: str | None = None  # … and the head that it stands for, as its taker names it
 
     @property
     def name(self) -> str:
@@ -91,28 +98,33 @@ class HttpTransport:
     async def head(self, after: int | None, wait_s: int, etag: str | None) -> HeadReply | None:
         if not wait_s or after is None:
             return await self.head_once(f"{self.base}/head", 0, etag)
+        if etag != self.mark:  # the head of the newest answer was refused, and it may be another feed's
+            self.poll, self.mark = etag if is_poll(etag) else None, etag
         began, first, url = trio.current_time(), self.poll is None, f"{self.base}/head?after={after}&wait={wait_s}"
-        reply = await self.head_once(url + ("" if first else f"&poll={self.poll}"), wait_s, etag)
+        reply = await self.head_once(url + ("" if first else f"&{self.poll}"), wait_s, etag)
         if reply is None and first and self.poll is not None and trio.current_time() - began < AT_ONCE_S:
             # A cache on the way had the answer to a poll gone by; what is numbered it cannot have.
-            return await self.head_once(f"{url}&poll={self.poll}", wait_s, etag)
+            return await self.head_once(f"{url}&{self.poll}", wait_s, etag)
         return reply
 
     async def head_once(self, url: str, hold_s: int, etag: str | None) -> HeadReply | None:
         held = bool(hold_s)
         agent = f"edged/{VERSION} ({self.held})".encode() if self.held else USER_AGENT
         # A poll's number says what is held; every byte here is paid for with each edit, by each device.
-        named = etag is not None and not (held and self.poll is not None)
-        conditions = [(b"User-Agent", agent), *([(b"If-None-Match", etag.encode())] if etag and named else [])]
-        unchanged = (204,) * held + (304,) * (held or bool(etag))  # to what was not asked for, they are a fault
+        tag = None if is_poll(etag) or (held and self.poll is not None) else etag
+        conditions = [(b"User-Agent", agent), *([(b"If-None-Match", tag.encode())] if tag else [])]
+        unchanged = (204,) * held + (304,) * (held or bool(tag))  # to what was not asked for, they are a fault
         async with self.get(url, conditions, hold_s + DOCUMENT_S, hold_s) as (response, pace):
-            self.poll = poll_number(response) or self.poll
+            number = poll_number(response)
+            poll = None if number is None else f"{POLL}{number}"
             if response.status in unchanged:
+                self.poll = poll or self.poll
                 return None
             expect(response, f"GET {url}", 200)
             body = ReceivedBody(response, bytearray(), limits.HEAD_BYTES, f"GET {url}")
             data = await body.whole(self.network, pace, min(pace.deadline, trio.current_time() + DOCUMENT_S))
-            return HeadReply(data, etag_of(response))
+            self.poll, self.mark = poll, etag_of(response) or poll
+            return HeadReply(data, self.mark)
 
     async def trust(self, number: int) -> bytes | None:
         url = f"{self.base}/trust/{number}"

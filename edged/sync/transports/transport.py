@@ -23,7 +23,8 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class HeadReply:
-    """data: the signed head, unverified; etag: to be named in the next poll; carries: see events.HeadArrived."""
+    """data: the signed head, unverified; etag: to be named in the next poll, an entity tag or what the transport knows
+    the head by; carries: see events.HeadArrived."""
 
     data: bytes
     etag: str | None = None

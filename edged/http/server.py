@@ -173,9 +173,13 @@ class Server:
             if self.hypercorn is None:
                 try:
                     make = await trio.to_thread.run_sync(load_hypercorn)
-                except BaseException:
+                except BaseException as fault:
                     await trio.aclose_forcefully(stream)
-                    raise
+                    if not isinstance(fault, Exception):
+                        raise
+                    what = "connection from %s: closed, for Hypercorn could not be loaded: %s; the next one tries again"
+                    logger.error(what, peer.address, fault)
+                    return
                 self.hypercorn = self.hypercorn or make(self.application, self.limits, self.clock, self.meter)
             if self.stopping:
                 await trio.aclose_forcefully(stream)

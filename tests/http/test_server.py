@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from edged.access.identity import Peer
 from edged.errors import ConfigError
+from edged.http import server
 from edged.http.hypercorn import connection as hardened
 from edged.http.hypercorn.connection import Busy, HypercornConnection, checked_config
 from edged.http.lane import turns
@@ -369,3 +370,25 @@ def test_hypercorn_is_loaded_when_a_connection_needs_it_and_not_before() -> None
         "server.load_hypercorn(); assert 'hypercorn' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.trio
+async def test_hypercorn_that_cannot_be_loaded_costs_one_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where no descriptor is left to read its files by."""
+    load, faults = server.load_hypercorn, [OSError(errno.EMFILE, "Too many open files")]
+
+    def failing() -> type[Any]:
+        if faults:
+            raise faults.pop()
+        return load()
+
+    monkeypatch.setattr(server, "load_hypercorn", failing)
+    post = head("POST", "/read", {"Content-Length": "1"}) + b"x"
+    async with running(lane=True) as (urls, _):
+        async with client(urls[0]) as asker:
+            await asker.send(post)
+            assert await asker.end() == b""
+        assert (await ask_once(urls[0], post)).body == b"/read"
+    assert "Too many open files" in caplog.text

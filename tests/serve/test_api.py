@@ -270,7 +270,7 @@ def test_a_dataset_says_what_it_holds_and_the_root_which_there_are(service: Serv
         ("/v1/catalog/none/x", b"none"),
         (f"{TITLES}/none", b"none"),
         ("/none", b"/none"),
-        ("/v1/catalog/changes?since=0&collection=none", b"none"),
+        ("/v1/catalog/changes?since=0&collection=none", b"there are: people, titles"),
     ],
 )
 def test_what_is_not_there_is_a_404_problem_that_names_it(service: Service, target: str, missing: bytes) -> None:

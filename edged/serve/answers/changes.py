@@ -23,7 +23,7 @@ from edged.http.request import Request
 from edged.replica.layers.layers import pack_names, unpack_names
 from edged.serve.answers.large import PIECE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
-from edged.serve.answers.query import Query, version_and_time
+from edged.serve.answers.query import Query, require_collection, version_and_time
 from edged.serve.answers.render import Renderer, encode_json, is_binary, value_in
 from edged.serve.answers.respond import CACHE_CONTROL, DataAge, Inquiry, Since, read_from, respond
 from edged.serve.answers.shape import Shape
@@ -138,8 +138,7 @@ def answer_changes(
     service, request = inquiry.service, inquiry.request
     form = choose_format(request.get(b"accept"), CHANGE_FORMATS)
     for name in query.collections:
-        if name not in view.collections:
-            raise RequestError(404, f"no collection {name!r:.80} in {view.dataset!r}")
+        require_collection(view, name)
     since = inquiry.since or since_of(request, query)
     wanted = Wanted(service.renderer, form, frozenset(query.collections), shapes)
     if form is EVENTS:

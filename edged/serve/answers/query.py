@@ -142,6 +142,13 @@ def record_at(catalog: Catalog, target: bytes) -> RecordPlace | None:
     return RecordPlace(view, collection, parse_key(segments[4], "key")) if collection in view.collections else None
 
 
+def require_collection(view: View, collection: str) -> None:
+    """Raises RequestError 404."""
+    if collection not in view.collections:
+        there = ", ".join(sorted(view.collections)) or "none"
+        raise RequestError(404, f"no collection {collection!r:.80} in {view.dataset!r}; there are: {there}")
+
+
 def set_keys(query: Query, value: bytes) -> None:
     parts = value.split(b",") if value else []
     if not 1 <= len(parts) <= MAX_KEYS:

@@ -25,6 +25,7 @@ from edged.serve.answers.query import (
     RECORD_PARAMETERS,
     parse_key,
     parse_query,
+    require_collection,
 )
 from edged.serve.answers.render import encode_json, is_binary
 from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, Since, contain, respond
@@ -118,7 +119,7 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
     collection = decode(segments[0], "collection")
     if len(segments) == 2:
         parsed = parse_query(query, RECORD_PARAMETERS) if query else NOTHING
-        check_collection(view, collection)
+        require_collection(view, collection)
         inquiry.collection = collection
         shape = shape_of(view.schema, collection, parsed)
         key = parse_key(segments[1], "key")
@@ -129,10 +130,10 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
         return answer_changes(inquiry, view, parsed, shapes, partial(ask_again, inquiry.service, inquiry.request))
     if asks_dictionary(query):
         parsed = parse_query(query, DICTIONARY_PARAMETERS)
-        check_collection(view, collection)
+        require_collection(view, collection)
         return answer_dictionary(inquiry, view, collection, parsed.dictionary)
     parsed = parse_query(query, LIST_PARAMETERS)
-    check_collection(view, collection)
+    require_collection(view, collection)
     inquiry.collection = collection
     shape = shape_of(view.schema, collection, parsed)
     return in_time(inquiry, collection, shape, parsed.view) or answer_list(inquiry, view, collection, parsed, shape)
@@ -159,12 +160,6 @@ def in_time(inquiry: Inquiry, collection: str, shape: Shape | None, name: str) -
 def ask_again(service: Service, request: Request, since: Since, last: bool) -> Answer:
     """A request that was held."""
     return answer(service, request, service.clock(), may_hold=not last, since=since)
-
-
-def check_collection(view: View, collection: str) -> None:
-    if collection not in view.collections:
-        there = ", ".join(sorted(view.collections)) or "none"
-        raise RequestError(404, f"no collection {collection!r:.80} in {view.dataset!r}; there are: {there}")
 
 
 def answer_record(inquiry: Inquiry, view: View, collection: str, key: str, shape: Shape | None) -> Response:

@@ -11,6 +11,7 @@ import pytest
 
 import edged
 from edged.errors import BusyError
+from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.audit import verify
 from edged.replica.writer import Writer
 from edged.replica.writing.compaction import MergePolicy
@@ -114,3 +115,19 @@ def test_what_is_merged_away_is_let_go_of_when_a_reader_follows(tmp_path: Path) 
         replica["catalog"].view()
         gc.collect()
         assert (bool(before), still_mapped(tmp_path)) == (True, set())
+
+
+def test_a_collection_with_windows_that_nobody_asks_again_keeps_no_old_file(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(300)})
+    schema = Schema({name: CollectionSchema(valid=("from", "until")) for name in ("titles", "people")})
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        publisher.snapshot_into(writer, schema=schema)
+        dataset = replica["catalog"]
+        assert dataset.view().get_raw("people", "p00000") is not None
+        for version in range(2, 5):
+            publisher = Publisher({"core": made_up(300, seed=version)}, version)
+            publisher.snapshot_into(writer, schema=schema)
+            assert next(dataset.view().keys("titles"))
+        gc.collect()
+        assert still_mapped(tmp_path) == set()
+        assert dataset.view().get_raw("people", "p00000") is not None

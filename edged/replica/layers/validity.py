@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from edged.feed.schema import Schema
 from edged.replica.indexes.windows import ALWAYS, Window, WindowColumn
-from edged.replica.layers.layers import BASE_RANK, UNKNOWN, Layers
+from edged.replica.layers.layers import BASE_RANK, UNKNOWN, Layers, Shown
 from edged.replica.packs.pack import Pack
 
 NOT_LOOKED_FOR = -1
@@ -94,15 +94,28 @@ class SliceWindows:
         return bool(pack.frame(at)) and self.window(pack, at).holds(time)
 
 
+class Former(NamedTuple):
+    """What a Hiding leaves to one at another time or version."""
+
+    time: int
+    columns: Mapping[Pack, WindowColumn]
+    shown: Shown
+
+    def of(self, packs: Collection[Pack]) -> Former:
+        """The same of these packs alone."""
+        columns = {pack: column for pack, column in self.columns.items() if pack in packs}
+        return Former(self.time, columns, {pack: self.shown[pack] for pack in columns})
+
+
 class Hiding:
     """What of a collection is not shown. keys: of what is taken down; slices: the windows in each slice, if there are
     any; shown: of each pack a byte an entry, and its first place.
     """
 
     def __init__(
-        self, keys: Collection[str], slices: Sequence[SliceWindows], time: int, former: Hiding | None = None
+        self, keys: Collection[str], slices: Sequence[SliceWindows], time: int, former: Former | None = None
     ) -> None:
-        """former: at another time or version, of which is taken over what does not change between the two times."""
+        """former: of which is taken over what does not change between the two times."""
         self.keys, self.slices, self.time = keys, slices, time
         self.columns = {pack: column for one in slices for _, pack, column in one.columns}
         self.shown: dict[Pack, tuple[bytearray, int]] = {}
@@ -233,15 +246,23 @@ class Validity:
         self.time = 0
         self.windows: dict[str, list[SliceWindows]] = {}
         self.hidings: dict[str, Hiding] = {}
-        self.former: Mapping[str, Hiding] = {}
+        self.former: Mapping[str, Former] = {}
         self.next_known: int | None = NOT_LOOKED_FOR
 
     def at(self, time: int, former: Validity | None) -> Validity:
         """The same version at another time. former: what was before, at whatever version."""
         found = copy(self)
         found.time, found.hidings, found.next_known = time, {}, NOT_LOOKED_FOR
-        found.former = {} if former is None else {**former.former, **former.hidings}
+        found.former = {} if former is None else former.left_to(self.layers)
         return found
+
+    def left_to(self, layers: Sequence[Layers]) -> dict[str, Former]:
+        """What is left to another time or version: of the packs that are there too, as one that is held stays on the
+        disk when it is merged away.
+        """
+        packs = {pack for one in layers for pack in (*one.base, *one.middle)}
+        last = {name: Former(one.time, one.columns, one.shown) for name, one in list(self.hidings.items())}
+        return {name: one.of(packs) for name, one in {**self.former, **last}.items()}
 
     def windows_of(self, collection: str) -> list[SliceWindows]:
         """Of each slice."""

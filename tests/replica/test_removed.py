@@ -6,6 +6,7 @@ import gc
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,3 +132,28 @@ def test_a_collection_with_windows_that_nobody_asks_again_keeps_no_old_file(tmp_
         gc.collect()
         assert still_mapped(tmp_path) == set()
         assert dataset.view().get_raw("people", "p00000") is not None
+
+
+def test_files_are_let_go_of_while_another_thread_opens_more(tmp_path: Path) -> None:
+    publisher = Publisher({"core": made_up(30)})
+    with Writer.open(tmp_path, "catalog") as writer, edged.open(tmp_path) as replica:
+        publisher.snapshot_into(writer)
+        dataset = replica["catalog"]
+        (layers,), added = dataset.view().layers, list[int]()
+        pool: Any = dataset.pool
+
+        class OtherThread:
+            """Stands for a pack; what it is looked up by comes to more of them meanwhile."""
+
+            def __hash__(self) -> int:
+                if added:
+                    added.append(len(added))
+                    pool.indexes[layers.base[0], added[-1]] = pool.paths[layers.base[0], f"c{added[-1]}"] = None
+                return 1
+
+        other = OtherThread()
+        pool.indexes[other, 0] = pool.paths[other, "titles"] = None
+        added.append(0)
+        pool.keep(dataset.loaded.manifest)
+        assert len(added) > 1
+        assert not {key[0] for key in (*pool.indexes, *pool.paths)} - set(layers.base)

@@ -184,10 +184,11 @@ class Pool:
         states: list[SliceState] = [state for manifest in manifests for state in manifest.slices.values()]
         refs = {ref.place for state in states for ref in state.packs()}
         wanted = {sha256 for state in states for sha256 in state.dictionaries} | {NO_DICTIONARY}
-        self.files = {name: file for name, file in self.files.items() if name in names}
+        # Lists where other threads, which ask of a version, add more meanwhile.
+        self.files = {name: file for name, file in list(self.files.items()) if name in names}
         self.packs = {ref: pack for ref, pack in self.packs.items() if ref in refs}
         held = set(self.packs.values())
-        self.indexes = {key: item for key, item in self.indexes.items() if key[0] in held}
-        self.paths = {key: item for key, item in self.paths.items() if key[0] in held}
+        self.indexes = {key: item for key, item in list(self.indexes.items()) if key[0] in held}
+        self.paths = {key: item for key, item in list(self.paths.items()) if key[0] in held}
         self.frames = {sha256: frames for sha256, frames in self.frames.items() if sha256 in wanted}
         self.settings = {ref: item for ref, item in self.settings.items() if ref in {m.settings for m in manifests}}

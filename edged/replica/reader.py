@@ -344,8 +344,11 @@ class Collection(Mapping[str, Any]):
         """
         view, at, between, expand = self.dataset.view(), *(conditions.pop(name, None) for name in MORE)
         question = question_of(conditions, order, at, between, conditions.pop("distinct", ""))
-        found = view.ask_by_group(self.name, question, by, limit=limit)
-        return {group.value: list(self.values_of(view, group.matches, expand)) for group in found}
+        groups: dict[Any, list[tuple[str, Any]]] = {}
+        for group in view.ask_by_group(self.name, question, by, limit=limit):
+            held = groups.setdefault(group.value, [])  # which of True and of 1 is the same
+            held += self.values_of(view, group.matches[: limit - len(held)], expand)
+        return groups
 
     def values_of(
         self, view: View, found: Iterable[Match], expand: str | Iterable[str] | None
@@ -371,7 +374,11 @@ class Collection(Mapping[str, Any]):
             return found.total
         from edged.replica.indexes.terms import value_of  # here, as only queries need it
 
-        return {value_of(term): number for term, number in found.facets[by].items()}
+        numbers: dict[Any, int] = {}
+        for term, number in found.facets[by].items():
+            value = value_of(term)
+            numbers[value] = numbers.get(value, 0) + number  # True and 1 are one
+        return numbers
 
     def __repr__(self) -> str:
         return f"<edged collection {self.dataset.name}/{self.name}>"

@@ -425,6 +425,21 @@ def test_several_values_may_come_in_any_collection(embedded: Collection, kind: C
     assert sorted(embedded.groups("channel", channel=wanted)) == ["c0", "c2"]
 
 
+def test_what_a_dict_takes_for_one_value_counts_and_is_grouped_together(tmp_path: Path) -> None:
+    names = {"a": 1, "b": True, "c": False, "d": "1", "e": True, "f": [True, "x"]}
+    records: Records = {("people", key): cbor.encode({"name": name}) for key, name in names.items()}
+    with Writer.open(tmp_path, "catalog") as writer:
+        Publisher({"core": records}).snapshot_into(writer, schema=SCHEMA)
+    with edged.open(tmp_path) as opened:
+        people = opened["catalog"]["people"]
+        assert people.count(by="name") == {False: 1, True: 4, "1": 1, "x": 1}
+        groups = people.groups("name", limit=3)
+        assert {value: [key for key, _ in found] for value, found in groups.items()} == {
+            False: ["c"], True: ["b", "e", "f"], "1": ["d"], "x": ["f"]
+        }  # fmt: skip
+        assert [key for key, _ in people.groups("name", limit=9)[1]] == ["b", "e", "f", "a"]
+
+
 def test_a_number_and_its_text_count_together_before_the_most_frequent_are_taken() -> None:
     counts = {b"sa": 3, b"n7": 2, b"s7": 2, b"n-2.5": 1, b"s\xc3\xa9": 5, b"btrue": 1, b"strue": 1, b"znull": 1}
     wanted = [("é", 5), ("7", 4), ("a", 3), ("true", 2), ("-2.5", 1), ("null", 1)]

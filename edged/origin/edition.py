@@ -15,7 +15,7 @@ from edged.origin.blobs.dictionaries import TrainedDictionary, dictionary_in_use
 from edged.origin.blobs.hops import HopMaker
 from edged.origin.blobs.renewal import Renewal, Spoilt
 from edged.origin.blobs.snapshots import SnapshotMaker, is_cut_off, newest_snapshot, snapshot_bytes
-from edged.origin.declared.hints import fields_of_nothing, new_names
+from edged.origin.declared.hints import fields_of_nothing, new_names, references_to_nothing
 from edged.origin.declared.rules import fingerprint, schema_of
 from edged.origin.declared.slicing import CORE, Slicer
 from edged.origin.declared.validate import Permitted, Validator
@@ -162,6 +162,7 @@ class Edition:
             self.hints = new_names(self.place.dataset, None if before is None else before.counts, row.counts)
             if before is None or before.schema != row.schema or before.declared != row.declared or self.hints:
                 self.hints += fields_of_nothing(self.state, self.place.rules)
+                self.hints += references_to_nothing(self.place.rules, row.counts)
 
     def version_row(self, version: int, applied: Applied) -> VersionRow:
         schema = cbor.encode(schema_of(self.place.rules, applied.counts).to_cbor())

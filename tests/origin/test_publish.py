@@ -410,12 +410,16 @@ def test_a_dry_run_says_what_would_come_of_it_and_writes_nothing(publisher: Publ
 
 def test_what_is_new_and_what_is_declared_of_nothing_is_said(publisher: Publisher) -> None:
     toml = publisher.path / "catalog.toml"
-    toml.write_text('[collections.titles]\nindex = ["year", "yeer"]\n[slices.br]\nwhere = { "region.code" = "BR" }\n')
+    toml.write_text(
+        '[collections.titles]\nindex = ["year", "yeer"]\nrefs = { title = "people" }\n'
+        '[slices.br]\nwhere = { "region.code" = "BR" }\n'
+    )
     first = publisher.publish("catalog", films(3))
     assert first.hints == (
         "catalog is a new dataset, of titles",
         "collections.titles: no record has the field 'yeer'",
         "slices.br: no record has the field 'region.code'",
+        "collections.titles.refs: 'title' holds keys of people, which has no records",
     )
     assert publisher.publish_changes("catalog", [edit(1)]).hints == ()
     assert publisher.publish_changes("catalog", [("titels", "x", {})]).hints[0] == (

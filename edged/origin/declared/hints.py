@@ -37,6 +37,16 @@ def fields_of_nothing(state: State, rules: Rules) -> list[str]:
     return hints
 
 
+def references_to_nothing(rules: Rules, counts: Mapping[str, int]) -> list[str]:
+    """Declared references to a collection that is not there. counts: records by collection."""
+    return [
+        f"collections.{name}.refs: {path!r} holds keys of {target}, which has no records"
+        for name, declared in sorted(rules.collections.items())
+        for path, target in sorted(declared.refs.items())
+        if not counts.get(target)
+    ]
+
+
 def declared_fields(declared: CollectionRules) -> Iterator[str]:
     """Every field path in a collection's rules, whatever it is declared for."""
     for item in msgspec.structs.asdict(declared).values():

@@ -16,6 +16,7 @@ from edged.cli.fleet import add_fleet
 from edged.cli.output import add_json_flag, announce, emit, positive, progress, table, waiting_seconds
 from edged.errors import ConfigError, OriginError, WireError
 from edged.feed.names import check_collection, check_name
+from edged.ops.logs import one_line
 from edged.origin import history, takedowns
 from edged.origin.input.reading import Inputs
 from edged.origin.publisher import Publisher, PublishOptions
@@ -351,7 +352,8 @@ def log_diff(args: argparse.Namespace, state: Any) -> int:
         "bytes": {"collections": {name: round(count) for name, count in collections.items()}, "fields": fields},
     }
     lines = [
-        f"{change.change:8} {change.collection}/{change.key}  {' '.join(change.fields)}".rstrip() for change in changes
+        one_line(f"{change.change:8} {change.collection}/{change.key}  {' '.join(change.fields)}".rstrip())
+        for change in changes
     ]
     rows = [(f"{cost.collection}.{cost.field}", str(cost.changes), size_text(cost.bytes)) for cost in costs]
     costs_text = table(rows, ("bytes of the hops went to", "changes", "bytes"))

@@ -13,6 +13,7 @@ import cbor2
 
 from edged.cli.output import emit, table, write_lines
 from edged.errors import QueryError
+from edged.ops.logs import one_line
 from edged.replica.finds import Match
 from edged.replica.indexes.terms import by_text
 from edged.replica.layers.asked import Asked
@@ -114,9 +115,9 @@ def print_items(args: argparse.Namespace, items: Iterator[Item]) -> None:
     elif args.values or args.expand:
         write_lines(json.dumps(item, ensure_ascii=False) for item in items)
     elif args.group:
-        write_lines(f"{text_of(item['group'])}\t{item['key']}" for item in items)
+        write_lines(f"{one_line(text_of(item['group']))}\t{one_line(item['key'])}" for item in items)
     else:
-        write_lines(str(item["key"]) for item in items)
+        write_lines(one_line(item["key"]) for item in items)
 
 
 def print_counts(args: argparse.Namespace, found: Tally) -> None:

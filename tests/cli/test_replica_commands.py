@@ -99,6 +99,20 @@ def test_ls_prints_groups_values_counts_and_what_keys_refer_to(say: Any) -> None
     }  # fmt: skip
 
 
+def test_what_does_not_print_of_a_key_is_escaped_and_exact_in_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key, year = "a\x1b[31m\nb é", "1\x9b"
+    record = cbor2.dumps({"name": "Odd", "year": year}, canonical=True)
+    with Writer.open(tmp_path, "catalog") as writer:
+        Publisher({"core": {("titles", key): record}}).snapshot_into(writer, schema=SCHEMA)
+    for words, lines in ((), r"a\x1b[31m\nb é"), (("--group", "year"), "1\\x9b\ta\\x1b[31m\\nb é"):
+        assert main(["ls", str(tmp_path), "catalog", "titles", *words]) == 0
+        assert capsys.readouterr().out == f"{lines}\n"
+    assert main(["ls", str(tmp_path), "catalog", "titles", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == [key]
+
+
 def test_search_goes_within_conditions(say: Any) -> None:
     assert say("search", "titles", "title", "--where", "year.gte=2005", "--order", "year")[1] == "t5\nt6\n"
     assert json.loads(say("search", "titles", "title 3", "--json")[1]) == [{"key": "t3", "value": TITLES["t3"]}]

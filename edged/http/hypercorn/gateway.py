@@ -27,6 +27,7 @@ from edged.http.application import (
     Waiter,
     contained,
     is_endless,
+    run_in_thread,
 )
 from edged.http.fields import Fields
 from edged.http.hypercorn.connection import (
@@ -113,8 +114,7 @@ class HypercornGateway:
         if isinstance(answer, Held):
             answer = await self.hold(answer, request, inbox)
         while isinstance(answer, InThread):
-            work = partial(contained, answer.work, request)
-            answer = await trio.to_thread.run_sync(work, limiter=answer.limiter)
+            answer = await run_in_thread(answer, request)
             if isinstance(answer, Held):
                 answer = await self.hold(answer, request, inbox)
         await self.give(answer, request, inbox, send)

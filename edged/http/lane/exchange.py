@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Protocol
-
-import trio
 
 from edged.http.application import (
     Answer,
@@ -300,8 +298,3 @@ def gather(pieces: Iterator[bytes]) -> bytes:
         if size >= MAX_FRAME_BYTES:
             break
     return b"".join(parts)
-
-
-async def run_in_thread(work: InThread, request: Request) -> Answer:
-    make: Callable[[], Answer] = partial(contained, work.work, request)
-    return await trio.to_thread.run_sync(make, limiter=work.limiter)

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from edged.access.identity import Peer
-from edged.http.application import Application, contained, discard
+from edged.http.application import Application, discard, run_in_thread
 from edged.http.framing import LAST_CHUNK, chunk
 from edged.http.h2.fieldblocks import BlockDecoder
 from edged.http.h2.remembered import RememberedFrames
@@ -356,8 +356,7 @@ class Lane(Turns):
 
     async def run_work(self, connection: LaneConnection, work: ThreadWork) -> None:
         """Answer one slow request in a thread, so that the others go on."""
-        make = partial(contained, work.work.work, work.request)
-        work.answer = await trio.to_thread.run_sync(make, limiter=work.work.limiter)
+        work.answer = await run_in_thread(work.work, work.request)
         if connection.state is LaneState.CLOSED:
             discard(work.answer)
             return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-from edged.http.application import Application, InThread, contained, problem
+from edged.http.application import Application, InThread, contained, problem, run_in_thread
 from edged.http.h2.connection import H2Connection, H2Limits
 from edged.http.h2.events import (
     BodyEnded,
@@ -24,7 +24,7 @@ from edged.http.h2.fieldblocks import BlockDecoder
 from edged.http.h2.frames import ErrorCode
 from edged.http.h2.remembered import RememberedFrames
 from edged.http.lane.connection import LaneConnection, LaneState
-from edged.http.lane.exchange import H2Exchange, run_in_thread
+from edged.http.lane.exchange import H2Exchange
 from edged.http.lane.h2client import H2Client
 from edged.http.lane.sockets import WRITE, Sockets
 from edged.http.limits import Limits

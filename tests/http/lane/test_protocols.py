@@ -70,6 +70,20 @@ async def test_many_on_one_connection_come_back_each_with_its_own(
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_a_thread_that_the_system_does_not_give_costs_one_request(
+    protocol: str, served: tuple[Everywhere, Answers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start(*arguments: object, **more: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trio.to_thread, "run_sync", start)
+        (failed,) = await served[0].ask(protocol, Ask("/thread"))
+    (after,) = await served[0].ask(protocol, Ask("/thread"))
+    assert (failed.status, after.status) == (500, 200)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_what_is_remembered_is_the_same_and_is_forgotten(
     protocol: str, served: tuple[Everywhere, Answers]
 ) -> None:

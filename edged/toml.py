@@ -200,13 +200,14 @@ def hint_for(name: str, fields: Mapping[str, Any], homes: Mapping[str, str]) -> 
 
 
 WORDS = {
-    "`str`": "a text",
-    "`int`": "a whole number",
-    "`float`": "a number",
-    "`bool`": "true or false",
-    "`array`": "a list",
-    "`object`": "a table",
+    "str": "a text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a table",
 }
+TYPES = re.compile(r"`((?:str|int|float|bool|array|object|null)(?: \| [a-z]+)*)`")
 CREDENTIALS = re.compile(r"//[^/\s@]*@")
 
 
@@ -218,6 +219,9 @@ def explain(text: str, kind: Any, value: Any) -> str:
     if isinstance(inside, msgspec.inspect.ListType) and path:
         described = inside.item_type
         inside = bare(described)
+    if isinstance(inside, msgspec.inspect.UnionType) and isinstance(value, str):
+        described = next((item for item in inside.types if isinstance(bare(item), msgspec.inspect.StrType)), described)
+        inside = bare(described)
     index = re.match(r"\[(\d+)\]", path)
     got: Any = value[int(index[1])] if index and isinstance(value, list) else value
     if isinstance(inside, msgspec.inspect.LiteralType):
@@ -226,8 +230,7 @@ def explain(text: str, kind: Any, value: Any) -> str:
         text = text.partition(", got `")[0]
     hint = (getattr(described, "extra", None) or {}).get("form", "")
     text = re.sub(r"matching regex '.*'$", f"of the form: {hint}" if hint else "of another form", text)
-    for python, word in WORDS.items():
-        text = text.replace(python, word)
+    text = TYPES.sub(lambda found: " or ".join(WORDS[name] for name in found[1].split(" | ") if name in WORDS), text)
     where = f"item {int(index[1]) + 1}: " if index else ""
     return f"{where}{text[:1].lower()}{text[1:]}; got {shown(got)}"
 

@@ -121,7 +121,11 @@ def test_emergencies_are_not_held_up_by_validators(publisher: Publisher) -> None
         ("[views.tv.r]\nlimit = { items = -1 }\n", "views.tv.r.limit"),
         ('[validate.titles]\ntypes = { n = "float" }\n', "'float' is not of string number integer"),
         ("[validate.titles]\nmin_count = 5\nmax_count = 4\n", "line 3: validate.titles.max_count: is less than"),
-        ('[validate.titles]\nmax_change = "lots"\n', "max_change"),
+        (
+            '[validate.titles]\nmax_change = "lots"\n',
+            'line 2: validate.titles.max_change: expected a text of the form: a percentage, as in "50%", or a whole',
+        ),
+        ("[validate.titles]\nmax_change = 1.5\n", "max_change: expected a whole number or a text; got 1.5"),
         ('[freshness]\nfresh = "2d"\nexpires = "1d"\n', "expires comes before fresh ends"),
         ('[retention]\ngrace = "a week"\n', "a whole number and s, m, h or d"),
         ("[inline]\nmax = 99999999\n", "inline.max"),

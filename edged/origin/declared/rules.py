@@ -26,7 +26,9 @@ Scalar = str | int | float | bool
 Duration = Annotated[
     str, Meta(pattern=f"^{DURATION.pattern}$", extra={"form": "a whole number and s, m, h or d, as in 30m"})
 ]
-Share = Annotated[str, Meta(pattern=r"^[0-9]{1,3}(?:\.[0-9]{1,3})?%$", extra={"form": 'a percentage, as in "50%"'})]
+Share = Annotated[
+    str, Meta(pattern=r"^[0-9]{1,3}(?:\.[0-9]{1,3})?%$", extra={"form": 'a percentage, as in "50%", or a whole number'})
+]
 Count = Annotated[int, Meta(ge=0, le=1 << 40)]
 
 

@@ -207,14 +207,12 @@ def check_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]
 
 
 def check_relay(relay: RelayConfig, table: Table, key: Key) -> list[Fault]:
-    """What a pattern needs, keys that go together, and room for a few blobs."""
+    """What a pattern needs, and keys that go together."""
     faults = check_origins(relay, table, key)
     if relay.datasets and not (relay.origin and relay.trust):
         faults.append(table.fault((*key, "datasets"), "set origin and trust too: where these lie, and who signs them"))
     if bool(relay.tls_cert) != bool(relay.tls_key):
         faults.append(table.fault((*key, "tls_cert"), "tls_cert and tls_key go together; set both or neither"))
-    if size_bytes(relay.quota) < SMALLEST_QUOTA:
-        faults.append(table.fault((*key, "quota"), f"at least {SMALLEST_QUOTA} B are needed; got {relay.quota!r}"))
     return faults + check_files(relay, ("tls_cert", "tls_key"), table, key)
 
 
@@ -249,7 +247,7 @@ def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
         if prefix in prefixes[:index]
     ]
     if size_bytes(proxy.quota) < SMALLEST_QUOTA:
-        faults.append(table.fault((*key, "quota"), f"at least {SMALLEST_QUOTA} B are needed; got {proxy.quota!r}"))
+        faults.append(table.fault((*key, "quota"), f"its database takes {SMALLEST_QUOTA} B; got {proxy.quota!r}"))
     return faults
 
 

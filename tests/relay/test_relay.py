@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import ssl
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -131,6 +132,16 @@ async def test_a_relay_that_starts_with_nothing_above_serves_what_it_held(feed: 
         assert relay.status()["fetches"] == 0
     assert content(tmp_path / "device", feed) == as_content(titles())
     assert not stray.exists()
+
+
+async def test_a_relay_with_room_for_no_blob_hands_them_on_all_the_same(feed: Publisher, tmp_path: Path) -> None:
+    async with origin_of(feed) as above:
+        settings = replace(following(feed, above), quota=0)
+        async with relay_of(settings, tmp_path / "relay") as (relay, url):
+            await complete(relay, 1)
+            assert (await synced(tmp_path / "device", feed, url)).error is None
+            assert (relay.cache.used, relay.status()["store_failures"]) == (0, 0)
+    assert content(tmp_path / "device", feed) == as_content(titles())
 
 
 async def test_many_who_ask_for_one_blob_cost_one_request_above(feed: Publisher, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from edged.replica.files.disk import Disk
 from edged.sync.core import events
 from edged.sync.core.events import PHASE_OF, Instant, MachineSettings, Phase
 from edged.sync.core.machine import TRANSITIONS, Machine
-from edged.sync.core.polling import Backoff
+from edged.sync.core.polling import PUSHED_S, Backoff
 from tests.sync.driving import held, running, sync
 from tests.sync.simulator import NOW, Device, Feed, Origin, flip
 
@@ -33,6 +33,27 @@ def test_every_phase_can_be_entered_and_left() -> None:
     assert set(PHASE_OF.values()) == set(Phase) - {Phase.NEW}
     answered = {event for _, event in TRANSITIONS}
     assert answered == set(get_args(events.Event))
+
+
+async def test_after_a_head_that_a_broker_brought_the_origin_is_asked_without_conditions(
+    tmp_path: Path, jumping: Any
+) -> None:
+    """It has not shown it, and could not be asked for anything newer in words that it knows."""
+    feed = Feed()
+    feed.publish(FILMS)
+    device, origin = Device.of(tmp_path, feed), Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(feed.version)
+        sync_task.control.pushed = True
+        feed.publish({"t001": None})
+        sync_task.control.announce(feed.head)
+        await sync_task.until(feed.version)
+        asked = len(origin.polls)
+        await trio.sleep(2 * PUSHED_S)
+        assert origin.polls[asked][1] is None
+        sync_task.control.pushed = False
+        await trio.sleep(2 * PUSHED_S)
+        assert origin.polls[-1][2] > 0
 
 
 def test_what_is_not_in_the_table_is_a_bug_and_raises() -> None:

@@ -234,7 +234,9 @@ class Machine:
         """A broker's head, which has been judged as it came: may_follow(). No origin has shown it yet."""
         self.let_go()
         self.pending = events.HeadArrived(event.data)
-        return self.consider(self.trusted.verify(event.data, self.vouching_time_s))
+        effect = self.consider(self.trusted.verify(event.data, self.vouching_time_s))
+        self.rotation.etags.clear()
+        return effect
 
     def may_follow(self, data: bytes, now: Instant) -> bool:
         """Whether a head is rightful and newer than the newest. Raises WireError, TrustError where it is neither."""

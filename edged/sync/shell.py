@@ -30,6 +30,7 @@ from edged.sync.replication import Replication, one_line
 from edged.sync.status import LastUpdate
 from edged.sync.store import Staging, held_state
 from edged.sync.transports.origins import Origins
+from edged.sync.transports.transport import Transport
 
 T = TypeVar("T")
 log = logging.getLogger("edged.sync")
@@ -126,7 +127,7 @@ class Shell:
             case events.Rest(seconds):
                 return await self.unless(self.control.nudged, lambda: rest(seconds), announced=True)
             case events.FetchTrust(origin, number):
-                data = await self.origins.at(origin).trust(number)
+                data = await self.asked(origin).trust(number)
                 return events.TrustMissing(number) if data is None else events.TrustArrived(number, data)
             case events.FetchBlob(origin, ref, what):
                 return await self.unless(self.control.repinned, lambda: self.fetch(origin, ref, what))
@@ -207,16 +208,23 @@ class Shell:
         return events.Nudged()
 
     async def fetch(self, origin: int, ref: BlobRef, what: str) -> Event:
-        return events.BlobArrived(ref, await self.origins.at(origin).blob(ref, what))
+        return events.BlobArrived(ref, await self.asked(origin).blob(ref, what))
+
+    def asked(self, origin: int) -> Transport:
+        """The transport of an origin that is asked now; the seed is none of those that the status speaks of."""
+        transport = self.origins.at(origin)
+        if origin != events.SEED:
+            self.status.origin = transport.name
+        return transport
 
     async def poll(self, effect: events.Poll) -> Event:
-        transport = self.origins.at(effect.origin)
-        self.status.origin = transport.name
+        transport = self.asked(effect.origin)
         before = self.status.bytes_received, self.status.bytes_sent
         reply = await transport.head(effect.after, effect.wait_s, effect.etag)
-        if self.status.lost:
-            log.info("%s: origin %s answers again", self.status.dataset, transport.name)
-        self.status.connected, self.status.lost = True, False
+        if effect.origin != events.SEED:
+            if self.status.lost:
+                log.info("%s: origin %s answers again", self.status.dataset, transport.name)
+            self.status.connected, self.status.lost = True, False
         try:
             await self.mend()  # nobody else looks at the live manifest until a program opens the replica
             await self.write(self.writer.purge)  # done after each commit; made up for here where the disk was full

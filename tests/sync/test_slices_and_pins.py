@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.lowlevel
 
-from edged.errors import ChainError, ConfigError, RequestError, StoreError
+from edged.errors import ChainError, ConfigError, RequestError, StoreError, TransportError
 from edged.feed.blob import BlobRef
 from edged.feed.schema import CollectionSchema, Schema
 from edged.origin.bundling import write_bundle
@@ -293,6 +293,23 @@ async def test_seed_serves_before_the_network_does(tmp_path: Path, feed: Feed, j
         origin.fault = None
         await sync_task.until(3, within_s=60)
         assert origin.requests["blob"] == 0  # all the rest came with the head
+
+
+async def test_a_seed_is_no_origin_that_could_be_lost(
+    tmp_path: Path, feed: Feed, jumping: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = Origin(feed)
+
+    def fail(*_: object) -> bytes | None:
+        raise TransportError("no network")
+
+    origin.fault = fail
+    async with running(device, origin, seed=seed_of(tmp_path, feed, frozenset({"core"}))) as sync_task:
+        await sync_task.until(2, within_s=1)
+        await sync_task.until_error("no network", within_s=100)
+        assert (sync_task.status.connected, sync_task.status.origin) == (False, origin.name)
+        assert "is lost" not in caplog.text
 
 
 async def test_seed_without_a_slice_that_is_configured_seeds_the_others(tmp_path: Path, feed: Feed) -> None:

@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import ipaddress
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ from edged.errors import ConfigError
 from edged.proxy.application import ProxyApplication
 from edged.proxy.exchange.websocket import ACCEPT_SALT
 from edged.proxy.gateway import Gateway
+from edged.proxy.upstream.upstream import Upstream
 from tests.proxy.driving import Origin, Says, call, make_request, running
 
 pytestmark = pytest.mark.trio
@@ -321,3 +323,18 @@ async def test_a_websocket_to_nowhere_says_why() -> None:
     async with running(Says(), prefix="/api") as (app, _):
         start, _body = await talk(app, [])
     assert start["status"] == 404
+
+
+async def test_a_thread_that_the_system_does_not_give_ends_no_look_for_an_upstream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def start(*arguments: object, **more: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        route = RouteConfig("/a", f"http://localhost:{listener.getsockname()[1]}")
+        upstream = Upstream(route, lambda upstream: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(trio.to_thread, "run_sync", start)
+            assert not await upstream.takes_connections()
+        assert await upstream.takes_connections()

@@ -78,7 +78,8 @@ def require_collection(args: argparse.Namespace) -> None:
 
 def answer_question(args: argparse.Namespace, view: View) -> int:
     """Print what a collection answers."""
-    question = asked_by(args).question(view.rules(args.collection), time.time())
+    now = max(time.time(), view.as_of)  # where the clock is not set
+    question = asked_by(args).question(view.rules(args.collection), now)
     if args.count or args.facets:
         names = tuple(name for name in args.facets.split(",") if name)
         print_counts(args, view.tally(args.collection, question, names))

@@ -15,6 +15,7 @@ from edged.cli.output import add_json_flag, emit, positive, progress, table
 from edged.cli.questions import add_questions, answer_question, is_question, items_of, print_items, require_collection
 from edged.errors import QueryError, StoreError
 from edged.replica.finds import Match
+from edged.replica.layers.lookup import getter
 from edged.replica.reader import Dataset, Replica
 from edged.replica.view import View
 from edged.units import size_text
@@ -87,13 +88,21 @@ def get_command(args: argparse.Namespace) -> int:
         view = view_of(replica, args)
         raw = view.get_raw(args.collection, args.key)
         if raw is None:
-            gone = "is taken down" if view.is_taken_down(args.collection, args.key) else "is not there"
             raise StoreError(
-                f"{args.data_dir}: {args.dataset}/{args.collection} {args.key!r} {gone} at version {view.version}"
+                f"{args.data_dir}: {args.dataset}/{args.collection} {args.key!r} {why_gone(view, args)} "
+                f"at version {view.version}"
             )
         value = view.expanded(cbor2.loads(raw), view.references(args.collection, args.expand))
     emit(args, value, json.dumps(value, ensure_ascii=False, indent=2))
     return 0
+
+
+def why_gone(view: View, args: argparse.Namespace) -> str:
+    if view.is_taken_down(args.collection, args.key):
+        return "is taken down"
+    if getter(view.layers, args.collection, (), None)(args.key) is not None:
+        return f"is outside of its window ({', '.join(view.rules(args.collection).valid)})"
+    return "is not there"
 
 
 def ls_command(args: argparse.Namespace) -> int:

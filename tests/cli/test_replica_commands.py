@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,29 @@ def test_what_does_not_print_of_a_key_is_escaped_and_exact_in_json(
         assert capsys.readouterr().out == f"{lines}\n"
     assert main(["ls", str(tmp_path), "catalog", "titles", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [key]
+
+
+def test_now_is_the_signed_time_at_least(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 5.0)  # of a box whose clock is not set
+    records = {("titles", key): cbor2.dumps(value, canonical=True) for key, value in TITLES.items()}
+    with Writer.open(tmp_path, "catalog") as writer:
+        Publisher({"core": records}, 260).snapshot_into(writer, schema=SCHEMA)  # which is signed at 260
+    assert main(["ls", str(tmp_path), "catalog", "titles", "--at", "now"]) == 0
+    assert capsys.readouterr().out == "t2\n"
+
+
+@pytest.mark.parametrize(("key", "why"), [("t1", "is outside of its window (from, to)"), ("t9" * 300, "is not there")])
+def test_a_record_outside_of_its_window_is_said_to_be_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, why: str
+) -> None:
+    schema = Schema({"titles": CollectionSchema(valid=("from", "to"))})
+    records = {("titles", "t1"): cbor2.dumps(TITLES["t1"], canonical=True)}
+    with Writer.open(tmp_path, "catalog") as writer:
+        Publisher({"core": records}).snapshot_into(writer, schema=schema)
+    assert main(["get", str(tmp_path), "catalog", "titles", key]) == 1
+    assert f"{why} at version 1" in capsys.readouterr().err
 
 
 def test_search_goes_within_conditions(say: Any) -> None:

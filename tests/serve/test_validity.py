@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import cbor2
 import msgspec
@@ -16,9 +16,11 @@ from edged.clock import Clock
 from edged.config import ServeConfig
 from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema
-from edged.http.application import Held, Response, Stream
+from edged.http.application import ByTask, Held, InThread, Response, Stream
+from edged.http.fields import Fields
 from edged.replica.reader import Replica
 from edged.replica.writer import Writer
+from edged.serve.answers import large
 from edged.serve.answers.respond import Service
 from edged.serve.app_server import AppServer
 from tests.replica.feeds import Publisher
@@ -291,3 +293,52 @@ async def test_an_event_stream_tells_at_the_second(device: Device, served: str) 
         assert (await events.next())[0] == "message"
         assert (await events.next())[0] == "version"
         assert events.last_id.startswith("2-")
+
+
+class Told:
+    """The client of a large answer."""
+
+    def __init__(self) -> None:
+        self.tag, self.body = b"", b""
+
+    async def start(self, status: int, fields: Fields) -> None:
+        self.tag = dict(fields)[b"ETag"]
+
+    async def write(self, data: bytes) -> None:
+        self.body += data
+
+    async def end(self, data: bytes = b"") -> None:
+        self.body += data
+
+
+@pytest.mark.trio
+async def test_the_tag_of_a_large_answer_tells_when_what_a_row_leads_to_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(large, "WHOLE_BYTES", 10)
+    schema = Schema(
+        {"titles": CollectionSchema(valid=("from", "until")), "rows": CollectionSchema(refs={"items": "titles"})}
+    )
+    publisher = Publisher({"core": {("titles", "ends"): cbor.encode({"until": T + 100})}})
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer, schema=schema)
+        device = Device(tmp_path, writer, publisher)
+        publisher.version += 1
+        with writer.stage() as staging:
+            row: dict[tuple[str, str], bytes | None] = {("rows", "row"): cbor.encode({"items": ["ends"]})}
+            staging.apply_changes("core", publisher.version, publisher.apply("core", row))
+            staging.commit(publisher.version, b"head", as_of=T, fresh_s=600, expires_s=900)
+        answers = []
+        for device.now in (NOW, NOW + 99, NOW + 100):
+            found = device.any(f"{CHANGES}?since=1&collection=rows&expand=items")
+            while isinstance(found, InThread):
+                found = found.work()
+            assert isinstance(found, ByTask)
+            told = Told()
+            await found.run(cast(Any, told))
+            answers.append((told.tag, told.body))
+    before, same, after = answers
+    assert before == same
+    assert b'"value":{"until":' in before[1]
+    assert b'"value":null' in after[1]
+    assert before[0] != after[0]

@@ -164,14 +164,20 @@ def whole(inquiry: Inquiry, view: View, wanted: Wanted, since: Since) -> Respons
 
 
 def listing_of(wanted: Wanted, view: View, since: Since, *, remember: bool = True) -> Listing:
-    """The changes as the items of a body."""
+    """The changes as the items of a body. With the records that they refer to they look as those do, which may come and
+    go by time.
+    """
     render = partial(wanted.render, view, remember=remember)
-    return Listing(
-        wrap=partial(wrap, wanted.form, view),
-        items=lambda: map(render, wanted.of(view, since)),
-        sources=lambda: map(source_of, wanted.of(view, since)),
-        look=repr(wanted.key),
-    )
+
+    def items() -> Iterator[bytes]:
+        return map(render, wanted.of(view, since))
+
+    def sources() -> Iterator[bytes]:
+        return map(source_of, wanted.of(view, since))
+
+    expands = any(shape.expand for shape in wanted.shapes.values())
+    wrapping = partial(wrap, wanted.form, view)
+    return Listing(wrapping, items, items if expands else sources, look=repr(wanted.key))
 
 
 def source_of(change: ChangedRecord) -> bytes:

@@ -11,6 +11,9 @@ import trio
 import trio.testing
 
 from edged.http.application import Held, Stream
+from edged.serve.answers.changes import Wanted
+from edged.serve.answers.negotiate import NDJSON
+from edged.serve.answers.render import Renderer
 from tests.serve.asking import ask, ask_any, ask_json, field_of, make_service
 from tests.serve.lanes import Client, Lanes, client, eventually, head, running_lanes
 from tests.serve.memory import MemoryDataset, film, make_dataset
@@ -60,6 +63,12 @@ def test_changes_in_other_formats_are_the_same(dataset: MemoryDataset) -> None:
     sequence = ask(service, f"{CHANGES}?since=1", {"Accept": "application/cbor-seq"})
     assert cbor2.loads(b"\x84" + sequence.body) == wanted
     assert ask_json(service, f"{CHANGES}?since=1", {"Accept": "application/json"}) == {"items": wanted, "version": 3}
+
+
+def test_the_same_collections_are_named_alike_by_every_process() -> None:
+    """Serving processes share a port: an entity tag of one must be that of the others."""
+    names = "abcdefgh"
+    assert Wanted(Renderer(0), NDJSON, frozenset(names), {}).key == (tuple(names), ())
 
 
 def test_changes_are_filtered_by_collection_and_shaped(dataset: MemoryDataset) -> None:

@@ -44,9 +44,9 @@ class Wanted:
     shapes: dict[str, Shape]
 
     @property
-    def key(self) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
-        """Equal for who wants the same events."""
-        return self.collections, tuple((name, shape.name) for name, shape in sorted(self.shapes.items()))
+    def key(self) -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """Equal for who wants the same events, and written alike by every process."""
+        return tuple(sorted(self.collections)), tuple((name, shape.name) for name, shape in sorted(self.shapes.items()))
 
     def of(self, view: View, since: Since) -> Iterator[ChangedRecord]:
         """Records that changed, and those whose references lead to one that did: they look another way now."""

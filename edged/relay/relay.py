@@ -140,13 +140,14 @@ class Relay:
         """Follow these named datasets from now on, after the configuration was read anew."""
         before, self.settings = self.settings, replace(self.settings, subscriptions=subscriptions)
         old, new = before.named(), self.settings.named()
-        for name in [name for name in old if old[name] != new.get(name)]:
-            feed = self.feeds[name]
-            feed.scope.cancel()
-            await feed.ended.wait()
-        for name, subscription in new.items():
-            if old.get(name) != subscription:
-                self.begin(subscription, for_ever=True)
+        differing = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+        for name in differing:
+            if (feed := self.feeds.get(name)) is not None:  # one that is new may be followed by a pattern
+                feed.scope.cancel()
+                await feed.ended.wait()
+        for name in differing:
+            if name in new:
+                self.begin(new[name], for_ever=True)
 
     def begin(self, subscription: Subscription, *, for_ever: bool) -> RelayedFeed:
         name = subscription.dataset

@@ -439,6 +439,19 @@ async def test_what_is_configured_anew_is_followed_without_a_restart(feed: Publi
         assert (await get(f"{url}/catalog/head")).status_code == 404
 
 
+async def test_what_a_pattern_has_begun_is_followed_once_when_it_is_named(feed: Publisher, tmp_path: Path) -> None:
+    async with origin_of(feed) as above:
+        settings = RelaySettings((), QUOTA, origins=(above,), patterns=("*",), trust=str(feed.trust_path))
+        async with relay_of(settings, tmp_path / "relay") as (relay, url):
+            assert (await get(f"{url}/catalog/head")).status_code == 200
+            before = relay.feeds["catalog"]
+            await relay.take((Subscription("catalog", (f"{above}/catalog",), str(feed.trust_path), poll_s=7),))
+            assert before.ended.is_set()
+            assert relay.feeds["catalog"].subscription.poll_s == 7
+            await complete(relay, 1)
+            assert (await get(f"{url}/catalog/head")).status_code == 200
+
+
 async def test_held_polls_are_woken_by_a_head_and_have_numbers(feed: Publisher, tmp_path: Path) -> None:
     async with origin_of(feed) as above, relay_of(following(feed, above), tmp_path / "relay") as (relay, url):
         await complete(relay, 1)

@@ -112,7 +112,7 @@ class Daemon:
         self.stations: dict[str, Station] = {}
         self.app_urls: list[str] = []
         self.admin_urls: list[str] = []
-        self.certificates: Certificates | None = None
+        self.certificates: list[Certificates] = []  # of all listeners
         self.stopping = trio.Event()
         self.replica: Replica | None = None
         self.syncs: trio.Nursery
@@ -212,7 +212,7 @@ class Daemon:
         serving = structs.replace(self.config.serve, bind=bind_with(self.inherited, self.config.serve.bind))
         warn_of_others(self.inherited, (*self.config.serve.bind, *self.config.relay.bind, *self.config.admin.bind))
         apps = AppServer(self.catalog, serving, self.clock, self.meter, self.news, on_damage=self.damaged)
-        self.certificates = apps.certificates
+        self.certificates += [apps.certificates] if apps.certificates is not None else []
         if self.proxy is not None:
             apps.others = self.proxy
         self.app_urls = await servers.start(apps.run, self.stopping)
@@ -230,6 +230,7 @@ class Daemon:
         """Other edgeds are served until the last of them has had its answer, so it ends with the servers."""
         if self.config.relay.bind:
             self.relay = make_relay(self.config, self.clock)
+            self.certificates += [self.relay.certificates] if self.relay.certificates is not None else []
             bind = bind_with(self.inherited, self.config.relay.bind)
             await servers.start(self.relay.run, bind, self.stopping)
 
@@ -312,8 +313,9 @@ class Daemon:
 
     def read_certificates(self) -> None:
         """Read certificates and their keys anew, also where no file seems to have changed."""
-        if self.certificates is not None and self.certificates.refresh(always=True):
-            self.certificates.warn(self.clock())
+        for certificates in self.certificates:
+            if certificates.refresh(always=True):
+                certificates.warn(self.clock())
 
     async def ping_watchdog(self, every_s: float) -> None:
         """From the loop that also serves, as long as every writer gets on: what hangs is restarted by systemd."""

@@ -80,7 +80,7 @@ class Counted(Protocol):
     """What the metrics are read from: the daemon."""
 
     clock: Clock
-    certificates: Certificates | None
+    certificates: list[Certificates]
 
     def counted(self) -> Meter:
         """What all serving processes have counted."""
@@ -108,13 +108,13 @@ def daemon_registry(daemon: Counted) -> Registry:
         *(meter_gauge(daemon, *row) for row in PER_METER),
         Metric(
             "edged_tls_certificate_expiry_timestamp_seconds",
-            "When a certificate of the app listener runs out, since 1970.",
-            lambda: [((("cert", path),), at) for path, at in expiries(daemon)],
+            "When a certificate runs out, since 1970.",
+            lambda: [((("cert", path),), at) for path, at in expiries(daemon).items()],
         ),
         Metric(
             "edged_tls_certificates_expiring",
             "Certificates that run out within 14 days, or have.",
-            lambda: [((), float(len(daemon.certificates.expiring(daemon.clock()))))] if daemon.certificates else [],
+            lambda: [((), float(len(expiring(daemon))))] if daemon.certificates else [],
         ),
         Metric(
             "edged_proxy_requests_total",
@@ -134,9 +134,14 @@ def daemon_registry(daemon: Counted) -> Registry:
     return registry
 
 
-def expiries(daemon: Counted) -> list[tuple[str, float]]:
-    found = daemon.certificates.all if daemon.certificates is not None else ()
-    return [(certificate.files.cert, certificate.expires_at) for certificate in found]
+def expiries(daemon: Counted) -> dict[str, float]:
+    """By file: listeners may share one."""
+    return {one.files.cert: one.expires_at for certificates in daemon.certificates for one in certificates.all}
+
+
+def expiring(daemon: Counted) -> set[str]:
+    now = daemon.clock()
+    return {path for certificates in daemon.certificates for path, _ in certificates.expiring(now)}
 
 
 def process_gauges() -> list[Metric]:

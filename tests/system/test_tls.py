@@ -32,11 +32,13 @@ def der(files: CertificateFiles) -> bytes:
 def test_a_daemon_shows_certificates_by_name_and_reads_renewed_ones(tmp_path: Path) -> None:
     first = make(tmp_path, "localhost", stem="first", days=10)
     other = make(tmp_path, "tv.example", "*.cdn.example", stem="other")
+    relayed = make(tmp_path, "relay.example", stem="relayed", days=11)
     config = tmp_path / "edged.toml"
     more = f'[{{ cert = "{other.cert}", key = "{other.key}" }}]'
     config.write_text(
         f'[serve]\nbind = ["127.0.0.1:0"]\ntls_cert = "{first.cert}"\ntls_key = "{first.key}"\ncertificates = {more}\n'
         f'[admin]\nbind = ["127.0.0.1:0"]\n[daemon]\ndata_dir = "{tmp_path}/data"\n'
+        f'[relay]\nbind = ["127.0.0.1:0"]\ntls_cert = "{relayed.cert}"\ntls_key = "{relayed.key}"\n'
     )
     edged("check", "--config", config)
     with running("run", "--config", config) as daemon:
@@ -47,12 +49,13 @@ def test_a_daemon_shows_certificates_by_name_and_reads_renewed_ones(tmp_path: Pa
         assert {name: shown(port, name) for name in names} == {name: der(files) for name, files in names.items()}
         metrics = get(f"{admin}/metrics").body.decode()
         assert f'edged_tls_certificate_expiry_timestamp_seconds{{cert="{first.cert}"}}' in metrics
-        assert "edged_tls_certificates_expiring 1" in metrics
+        assert f'edged_tls_certificate_expiry_timestamp_seconds{{cert="{relayed.cert}"}}' in metrics
+        assert "edged_tls_certificates_expiring 2" in metrics
         make(tmp_path, "localhost", stem="first", days=90)
         daemon.process.send_signal(signal.SIGHUP)
-        daemon.wait_for("TLS certificates read anew")
+        daemon.wait_for(f"TLS certificates read anew.*{relayed.cert}")
         assert shown(port, "localhost") == der(first)
-        assert "edged_tls_certificates_expiring 0" in get(f"{admin}/metrics").body.decode()
+        assert "edged_tls_certificates_expiring 1" in get(f"{admin}/metrics").body.decode()
         make(tmp_path, "tv.example", stem="other")  # and nobody says so
         deadline = time.monotonic() + DEADLINE_S
         while shown(port, "tv.example") != der(other):

@@ -16,6 +16,7 @@ from edged.units import SIZE
 Port = r"(?:[0-9]|[1-9][0-9]{1,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 BIND = rf"^(?:(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):{Port}|unix:/[^\0]{{1,100}})$"
 ORIGIN = r"^(?:https?://[^\s/?#@]+(?:/[^\s?#]*)?|file:///[^\s?#]*)$"
+BROKER = r"mqtts?://[^\s/?#@]+(?:/[^\s?#+]*)?"
 PATTERN = r"^[A-Za-z0-9*][A-Za-z0-9._*-]{0,63}$"
 WEB_ORIGIN = r"^(?:https?://[^\s/?#@]+|[a-z][a-z0-9+.-]*://[^\s/?#@]*)$"
 
@@ -28,6 +29,9 @@ Name = Annotated[
 ]
 Bind = Annotated[str, Meta(pattern=BIND, extra={"form": '"HOST:PORT", "[IPV6]:PORT" or "unix:/PATH"'})]
 Origin = Annotated[str, Meta(pattern=ORIGIN, extra={"form": "https://, http:// or file:/// and a path"})]
+Broker = Annotated[
+    str, Meta(pattern=f"^(?:{BROKER})?$", extra={"form": "mqtts://broker:8883/prefix, or mqtt:// in clear"})
+]
 File = Annotated[str, Meta(pattern=r"^[^\0]*$", extra={"form": "a path, in which there can be no NUL"})]
 Size = Annotated[str, Meta(pattern=SIZE, extra={"form": "a whole number and B, KiB, MiB, GiB, kB, MB or GB"})]
 
@@ -104,12 +108,8 @@ class DatasetConfig(Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="URL of an HTTP proxy on the way to the origins; empty: the environment's, if any.")
     ] = ""
     announce: Annotated[
-        str,
-        Meta(
-            pattern=r"^(?:mqtts?://[^\s/?#@]+(?:/[^\s?#+]*)?)?$",
-            extra={"form": "mqtts://broker:8883/prefix"},
-            description="A broker that brings new heads at once, beside the poll: mqtts://host/prefix; empty: none.",
-        ),
+        Broker,
+        Meta(description="A broker that brings new heads at once, beside the poll: mqtts://host/prefix; empty: none."),
     ] = ""
     broker: Annotated[
         BrokerConfig, Meta(description='For `announce`: { ca, cert, key, user, password }; "env:NAME", "file:PATH".')

@@ -187,22 +187,28 @@ def check_origins(dataset: DatasetConfig | RelayConfig, table: Table, key: Key) 
 
 
 def check_dataset(dataset: DatasetConfig, table: Table, key: Key) -> list[Fault]:
-    """Origins, and the broker: a place, keys that go together, credentials that are there."""
-    faults, broker, place = check_origins(dataset, table, key), dataset.broker, (*key, "broker")
+    """Origins, and the broker."""
+    place, at = (*key, "broker"), (*key, "announce")
+    return check_origins(dataset, table, key) + check_broker(dataset.broker, dataset.announce, table, place, at)
+
+
+def check_broker(broker: BrokerConfig, url: str, table: Table, place: Key, at: Key) -> list[Fault]:
+    """A place, keys that go together, credentials and files that are there. at: of the URL; place: of the rest."""
+    faults: list[Fault] = []
     if bool(broker.cert) != bool(broker.key):
         faults.append(table.fault((*place, "cert"), "cert and key go together; set both or neither"))
-    if broker != BrokerConfig() and not dataset.announce:
-        faults.append(table.fault(place, "set announce too: it says where the broker is"))
-    access = BrokerAccess(dataset.announce)
-    for check, at in (
-        (lambda: access.place if dataset.announce else None, (*key, "announce")),
+    if not url and broker != type(broker)():
+        faults.append(table.fault(place, f"set {at[-1]} too: it says where the broker is"))
+    access = BrokerAccess(url)
+    for check, where in (
+        (lambda: access.place if url else None, at),
         (lambda: secret(broker.user, "user"), (*place, "user")),
         (lambda: secret(broker.password, "password"), (*place, "password")),
     ):
         try:
             check()
         except ConfigError as fault:
-            faults.append(table.fault(at, str(fault)))
+            faults.append(table.fault(where, str(fault)))
     return faults + check_files(broker, ("ca", "cert", "key"), table, place)
 
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from edged.config import BROKER, BrokerConfig
 from edged.errors import ConfigError, TransportError
 from edged.feed import limits
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
 
-URL = re.compile(r"mqtts?://[^\s/?#@]+(?:/[^\s?#+]*)?")
+URL = re.compile(BROKER)
 FROM_ENVIRONMENT, FROM_FILE = "env:", "file:"
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 VERSIONS = (5, 4)  # tried in turn: MQTT 5, and 3.1.1, whose number on the wire is 4
@@ -62,6 +63,11 @@ class BrokerAccess:
         """Where a dataset's head is."""
         prefix = urlsplit(self.url).path.strip("/")
         return f"{prefix}/{dataset}/head" if prefix else f"{dataset}/head"
+
+
+def access_to(url: str, more: BrokerConfig) -> BrokerAccess | None:
+    """What is configured of a broker; None where its URL is empty."""
+    return BrokerAccess(url, more.ca, more.cert, more.key, more.user, more.password) if url else None
 
 
 def secret(text: str, what: str) -> str:

@@ -10,12 +10,14 @@ import logging
 import queue
 import threading
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Self
 
-from msgspec import Meta, Struct, field
+from msgspec import Struct, field
 
-from edged.announce.broker import CONNECT_S, BrokerAccess, secret
+from edged.announce.broker import CONNECT_S, BrokerAccess, access_to
 from edged.announce.putting import Announcer
+from edged.config import Broker, BrokerConfig
+from edged.configfile import check_broker
 from edged.errors import ConfigError, EdgedError
 from edged.toml import Fault, Key, Table, read_toml
 
@@ -25,27 +27,14 @@ FEED_FILE = "feed.toml"
 FLUSH_S = CONNECT_S  # how long a publish waits at its end for a broker
 
 
-class AnnounceRules(Struct, frozen=True, forbid_unknown_fields=True):
-    """`[announce]`. The fields are those of announce.broker.BrokerAccess; mqtt: its URL, empty for no broker."""
+class AnnounceRules(BrokerConfig, frozen=True, forbid_unknown_fields=True):
+    """`[announce]`. mqtt: the broker's URL, empty for none."""
 
-    mqtt: Annotated[
-        str,
-        Meta(
-            pattern=r"^(?:mqtts?://[^\s/?#@]+(?:/[^\s?#+]*)?)?$",
-            extra={"form": "mqtts://broker:8883/prefix, or mqtt:// in clear"},
-        ),
-    ] = ""
-    ca: str = ""
-    cert: str = ""
-    key: str = ""
-    user: str = ""
-    password: str = ""
+    mqtt: Broker = ""
 
     @property
     def access(self) -> BrokerAccess | None:
-        if not self.mqtt:
-            return None
-        return BrokerAccess(self.mqtt, self.ca, self.cert, self.key, self.user, self.password)
+        return access_to(self.mqtt, self)
 
 
 class FeedRules(Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,20 +44,7 @@ class FeedRules(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def check_announce(rules: AnnounceRules, table: Table, key: Key) -> list[Fault]:
-    faults = []
-    if bool(rules.cert) != bool(rules.key):
-        faults.append(table.fault((*key, "cert"), "cert and key go together; set both or neither"))
-    for name in ("ca", "cert", "key"):
-        if (file := getattr(rules, name)) and not Path(file).is_file():
-            faults.append(table.fault((*key, name), f"{file!r} is not a file"))
-    try:
-        if rules.access is not None:
-            rules.access.place  # noqa: B018 - raises for a URL that is none
-        for name in ("user", "password"):
-            secret(getattr(rules, name), name)
-    except ConfigError as fault:
-        faults.append(table.fault((*key, "mqtt"), str(fault)))
-    return faults
+    return check_broker(rules, rules.mqtt, table, key, (*key, "mqtt"))
 
 
 def load_feed_rules(feed_dir: Path) -> FeedRules:

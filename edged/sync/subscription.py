@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edged.announce.broker import BrokerAccess
+from edged.announce.broker import BrokerAccess, access_to
 from edged.config import Config, DatasetConfig, RelayConfig
 from edged.configfile import header_value
 
@@ -80,7 +80,7 @@ def subscription_of(dataset: DatasetConfig, config: Config) -> Subscription:
         tuple(dataset.require),
         device_id(config.daemon.device_id),
         access_of(dataset),
-        broker_of(dataset),
+        access_to(dataset.announce, dataset.broker),
     )
 
 
@@ -88,11 +88,3 @@ def access_of(configured: DatasetConfig | RelayConfig) -> OriginAccess:
     """How the origins of a section are spoken to."""
     headers = tuple((name, header_value(value)) for name, value in configured.headers.items())
     return OriginAccess(configured.ca, configured.cert, configured.key, headers, configured.proxy)
-
-
-def broker_of(dataset: DatasetConfig) -> BrokerAccess | None:
-    """The broker that announces heads of a dataset, None where there is none."""
-    broker = dataset.broker
-    if not dataset.announce:
-        return None
-    return BrokerAccess(dataset.announce, broker.ca, broker.cert, broker.key, broker.user, broker.password)

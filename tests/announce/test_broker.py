@@ -201,8 +201,9 @@ async def test_a_broker_that_is_not_there_costs_an_announcement_and_no_publish(
         ('mqtt = "http://broker/x"', "mqtts://broker"),
         ('mqtt = "mqtt://broker"\ncert = "a.pem"', "cert and key go together"),
         ('mqtt = "mqtt://broker"\nca = "/no/such.pem"', "is not a file"),
-        ('mqtt = "mqtt://broker"\nuser = "env:EDGED_NO_SUCH"', "no such variable"),
+        ('mqtt = "mqtt://broker"\nuser = "env:EDGED_NO_SUCH"', "line 3: announce.user: .*no such variable"),
         ('mqtt = "mqtt://broker:0"', "expected mqtts"),
+        ('user = "me"', "line 1: announce: set mqtt too"),
         ('mqqt = "mqtt://broker"', "did you mean"),
     ],
 )

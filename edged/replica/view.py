@@ -471,16 +471,16 @@ class View:
             for name, version in learned.items():
                 if version > since:
                     newest[name] = max(version, newest.get(name, 0))
-        validity = self.validity
-        passed = [name for name in validity.passed(began) if name not in newest] if validity is not None else []
-        names = pack_names(newest)
+        names, validity = pack_names(newest), self.validity
         newest.clear()
         for version, collection, key in unpack_names(names):
             value = self.get_raw(collection, key)
             if value is not None or validity is None or validity.may_have_shown(collection, key, since, began):
                 yield ChangedRecord(collection, key, value, version)
-        for collection, key in passed:
-            yield ChangedRecord(collection, key, self.get_raw(collection, key), self.version)
+        for collection, key in validity.passed(began) if validity is not None else ():
+            restored = self.settings.restored.get((collection, key), 0) > since  # then it has been told above
+            if not restored and not any(layers.has_changed(collection, key, since) for layers in self.layers):
+                yield ChangedRecord(collection, key, self.get_raw(collection, key), self.version)
 
 
 def key_of(found: Found) -> str:

@@ -20,6 +20,7 @@ from edged.replica.files.usedtime import read_used_time, write_used_time
 from edged.replica.indexes.terms import NEVER
 from edged.replica.indexes.windows import ALWAYS, AT_NO_TIME, Window, WindowColumn, window_of, windows_as_columns
 from edged.replica.layers.question import Question
+from edged.replica.layers.validity import Boundary, SliceWindows
 from edged.replica.reader import Dataset, Replica
 from edged.replica.view import View
 from edged.replica.writer import Writer
@@ -230,7 +231,9 @@ def test_changes_by_version_and_time_miss_nothing_and_tell_of_nothing_else(
         before, after = filled.expected(since, START + began), filled.expected(7, START + now)
         if began < since:
             continue
-        told = {change.key: change for change in view.changes(since, START + began) if change.collection == "titles"}
+        changes = [change for change in view.changes(since, START + began) if change.collection == "titles"]
+        told = {change.key: change for change in changes}
+        assert len(told) == len(changes), "told twice"
         must = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
         assert must <= told.keys() | filled.hidden
         for key, change in told.items():
@@ -240,6 +243,27 @@ def test_changes_by_version_and_time_miss_nothing_and_tell_of_nothing_else(
             never = told.keys() - before.keys() - after.keys() - filled.hidden
             removed = filled.states[since].keys() - filled.states[7].keys()
             assert never <= removed, "told of what was never there"
+
+
+def test_the_first_change_does_not_wait_until_all_that_have_come_or_gone_are_found(
+    dataset: Dataset, times: Times, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Boundary] = []
+    boundaries = SliceWindows.boundaries
+
+    def counted(one: SliceWindows, after: int) -> Iterator[Boundary]:
+        for boundary in boundaries(one, after):
+            found.append(boundary)
+            yield boundary
+
+    monkeypatch.setattr(SliceWindows, "boundaries", counted)
+    times.now = START + SPAN
+    changes = dataset.view().changes(7, START + 7)
+    found.clear()
+    assert next(changes)
+    assert len(found) < 20
+    assert len(list(changes)) > 50
+    assert len(found) > 100
 
 
 def test_changes_without_a_time_count_from_when_the_version_was_signed(

@@ -174,6 +174,11 @@ class Layers:
         below = self.locate_below(collection, key)
         return UNKNOWN if below is not None and below[0].version(below[1]) > version else below
 
+    def has_changed(self, collection: str, key: str, since: int) -> bool:
+        """Whether the newest entry of a key is of a later version than `since`."""
+        found = self.locate(collection, key)
+        return found is not None and found[0].version(found[1]) > since
+
     def get(self, collection: str, key: str) -> bytes | None:
         """The value of a record, None where there is none."""
         found = self.locate(collection, key)

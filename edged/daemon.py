@@ -52,6 +52,7 @@ from edged.sync.core.wear import WearBudget
 from edged.sync.replication import Replication
 from edged.sync.status import DatasetStatus
 from edged.sync.subscription import subscription_of
+from edged.threads import NameLookup, in_thread
 from edged.units import size_bytes, span_text
 from edged.version import VERSION
 
@@ -125,6 +126,7 @@ class Daemon:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sync and serve until `stop`. Raises ConfigError, BusyError or StoreError where it cannot begin."""
+        trio.socket.set_custom_hostname_resolver(NameLookup())
         with ExitStack() as stack:
             self.catalog = self.open_replicas(stack)
             async with trio.open_nursery() as stores:
@@ -266,7 +268,7 @@ class Daemon:
         while station.writer is None:
             await trio.sleep(REOPEN_S)
             try:
-                station.writer = await trio.to_thread.run_sync(open_writer)
+                station.writer = await in_thread(open_writer)
             except StoreError as fault:
                 note_read_only(station, fault)
         return station.writer
@@ -275,7 +277,7 @@ class Daemon:
         """Put to use what can be without a restart. No connection is dropped. Raises StoreError, with nothing changed,
         where a dataset that is new cannot be written."""
         changes = changes_between(self.config, config)
-        opened = [await trio.to_thread.run_sync(self.open_station, added) for added in changes.added]
+        opened = [await in_thread(self.open_station, added) for added in changes.added]
         self.config = applied_to(self.config, config, changes)
         self.wear = WearBudget(size_bytes(self.config.daemon.flash_budget), time.monotonic())
         logging.getLogger("edged").setLevel(self.config.daemon.log_level.upper())
@@ -453,7 +455,7 @@ async def read_anew(daemon: Daemon, config_path: Path) -> None:
     """A configuration that is faulty is said to be, and the one in force stays."""
     daemon.read_certificates()
     try:
-        config, warnings = await trio.to_thread.run_sync(load_with_warnings, config_path)
+        config, warnings = await in_thread(load_with_warnings, config_path)
         changes = await daemon.reload(config)
     except (ConfigError, StoreError) as fault:
         for line in getattr(fault, "faults", (str(fault),)):
@@ -472,6 +474,7 @@ async def sync_datasets(config: Config, watch: Watch = unwatched) -> tuple[dict[
 
     watch: told a dataset's name and how many steps of its update are done, and of how many.
     """
+    trio.socket.set_custom_hostname_resolver(NameLookup())
     clock = Clock()
     documents, faults = {}, []
     for dataset in config.datasets:

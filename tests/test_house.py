@@ -140,7 +140,7 @@ def test_an_app_that_embeds_edged_does_not_load_the_daemon(tmp_path: Path) -> No
 # line. The single modules of edged/ stand here by their names.
 FLOORS = (
     ("errors", "progress", "units", "version"),
-    ("toml", "clock", "files", "inotify"),
+    ("toml", "clock", "files", "inotify", "threads"),
     ("access", "feed"),
     ("config", "http", "replica"),
     ("announce",),

@@ -31,6 +31,7 @@ from edged.origin.publisher import Publisher
 from edged.origin.results import PublishResult
 from edged.origin.serving.server import serve_feed
 from edged.progress import Watch
+from edged.threads import in_thread
 from edged.units import size_text
 
 DATASET = "catalog"
@@ -164,7 +165,7 @@ async def publish_first(options: DemoOptions, place: Path, story: Story) -> tupl
 
             return publisher, publisher.publish(DATASET, records(), watch=watch)
 
-    return await trio.to_thread.run_sync(work)
+    return await in_thread(work)
 
 
 def device_config(options: DemoOptions, place: Path, feed_url: str) -> Config:
@@ -182,7 +183,7 @@ async def edit_for_ever(
     for batch in edits(options.titles):
         before = daemon.status()["datasets"][DATASET]["bytes_received"]
         began_at = time.monotonic()
-        result = await trio.to_thread.run_sync(partial(publish_edit, publisher, batch))
+        result = await in_thread(partial(publish_edit, publisher, batch))
         edit = PublishedEdit(result.version, what_was_done(batch), began_at)
         story.edits.append(edit)
         with trio.move_on_after(EVERY_S):

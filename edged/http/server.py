@@ -29,6 +29,7 @@ from edged.http.meter import Meter
 from edged.http.problem import make_problem
 from edged.http.tls.certificates import DAY_S, Certificates
 from edged.http.tls.stream import TlsStream
+from edged.threads import in_thread
 
 if TYPE_CHECKING:
     from edged.http.hypercorn.gateway import HypercornLane
@@ -172,7 +173,7 @@ class Server:
         try:
             if self.hypercorn is None:
                 try:
-                    make = await trio.to_thread.run_sync(load_hypercorn)
+                    make = await in_thread(load_hypercorn)
                 except BaseException as fault:
                     await trio.aclose_forcefully(stream)
                     if not isinstance(fault, Exception):

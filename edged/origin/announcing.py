@@ -75,8 +75,13 @@ class Announcements:
 
     def __enter__(self) -> Self:
         if self.access is not None:
-            self.thread = threading.Thread(target=self.work, args=(self.access,), name="announce", daemon=True)
-            self.thread.start()
+            thread = threading.Thread(target=self.work, args=(self.access,), name="announce", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as fault:  # the system gives none
+                logger.warning("heads are not announced: %s; devices find them by their polls", fault)
+            else:
+                self.thread = thread
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -30,6 +30,7 @@ from edged.sync.replication import one_line
 from edged.sync.subscription import Subscription
 from edged.sync.transports.origins import transport_of
 from edged.sync.transports.transport import Traffic, Transport
+from edged.threads import in_thread
 
 log = logging.getLogger("edged.relay")
 
@@ -275,9 +276,9 @@ class FeedBlobs:
         if taken(ref.size) > cache.quota or self.size_of(ref.sha256) is None:  # a takedown may have come meanwhile
             return
         try:
-            await trio.to_thread.run_sync(cache.write, key, data)
+            await in_thread(cache.write, key, data)
             gone = cache.add(key, ref.size, cache.monotonic())
-            await trio.to_thread.run_sync(discard, gone)
+            await in_thread(discard, gone)
         except StoreError as fault:
             self.shelf.counters.store_failures += 1
             log.warning("%s: %s", self.dataset, one_line(fault))
@@ -287,7 +288,7 @@ class FeedBlobs:
         key, cache = (self.dataset, ref.sha256), self.shelf.cache
         if cache.find(key) is not None:
             try:
-                return await trio.to_thread.run_sync(cache.read, key, ref.size)
+                return await in_thread(cache.read, key, ref.size)
             except EdgedError as fault:
                 self.forget_damaged(key, fault)
         fetch = self.begin(ref, what)
@@ -352,7 +353,7 @@ class FeedBlobs:
 
     async def learn(self, ref: BlobRef) -> Chain:
         data = await self.obtain(ref, "chain")
-        return await trio.to_thread.run_sync(decode_chain, data)
+        return await in_thread(decode_chain, data)
 
     async def list_blobs(self, head: Head, chains: list[Chain]) -> None:
         """Know all that `chains` lead to. What neither this head nor the one before it leads to goes.
@@ -366,7 +367,7 @@ class FeedBlobs:
             found = self.pages.get(page.blob.sha256)
             if found is None:
                 data = await self.obtain(page.blob, "page of the chain")
-                found = [hop.blob for hop in await trio.to_thread.run_sync(decode_page, data, page)]
+                found = [hop.blob for hop in await in_thread(decode_page, data, page)]
             pages[page.blob.sha256] = found
             names |= sizes(found)
         before, oldest = self.learnt, self.listed_before
@@ -377,7 +378,7 @@ class FeedBlobs:
             self.listed_before, held = {}, cache.of(self.dataset)
         gone = cache.drop(self.dataset, [sha256 for sha256 in held if self.size_of(sha256) is None])
         self.learning.move()
-        await trio.to_thread.run_sync(discard, gone)
+        await in_thread(discard, gone)
 
     async def fetch_ahead(self, ref: BlobRef, head: Head, *, evict: bool) -> bool:
         """Have a blob on the disk before somebody asks; evict: others may go for it. Whether to go on. Raises

@@ -37,6 +37,7 @@ from edged.sync.replication import one_line
 from edged.sync.subscription import Subscription
 from edged.sync.transports.origins import Origins
 from edged.sync.transports.transport import Traffic, Transport
+from edged.threads import in_thread
 
 log = logging.getLogger("edged.relay")
 
@@ -153,7 +154,7 @@ class HeadFollower:
     async def save(self, name: str, data: bytes) -> None:
         """Keep it over a restart. What cannot be written is served all the same."""
         try:
-            await trio.to_thread.run_sync(self.write, name, data)
+            await in_thread(self.write, name, data)
         except EdgedError as fault:
             self.status.note(self.dataset, fault)
 
@@ -175,7 +176,7 @@ class HeadFollower:
         while True:
             try:
                 async with Origins.of(self.subscription, self.status.traffic) as origins:
-                    await trio.to_thread.run_sync(self.restore)
+                    await in_thread(self.restore)
                     self.show_kept()
                     await self.look_for_ever(origins)
             except EdgedError as fault:

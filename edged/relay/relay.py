@@ -25,6 +25,7 @@ from edged.relay.blobs import FeedBlobs, Prefetch, RelayShelf
 from edged.relay.cache import NEVER, BlobCache
 from edged.relay.following import HeadFollower
 from edged.sync.subscription import OriginAccess, Subscription
+from edged.threads import in_thread
 
 log = logging.getLogger("edged.relay")
 
@@ -123,7 +124,7 @@ class Relay:
         """Follow for ever. Started when what is on the disk is known. Raises StoreError where nothing can be kept."""
         with explained("create directory", self.directory):
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept = await trio.to_thread.run_sync(self.cache.scan)
+        kept = await in_thread(self.cache.scan)
         for key, size in kept:
             discard(self.cache.add(key, size, NEVER))
         async with trio.open_nursery() as self.nursery:

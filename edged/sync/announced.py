@@ -22,6 +22,7 @@ from edged.sync.control import Control
 from edged.sync.core.polling import Backoff
 from edged.sync.replication import Replication, one_line
 from edged.sync.status import BrokerStatus
+from edged.threads import in_thread
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -111,7 +112,7 @@ async def listen(replication: Replication, access: BrokerAccess) -> None:
             listener = BrokerListener(access, dataset, version)
             try:
                 with trio.fail_after(2 * CONNECT_S):
-                    await trio.to_thread.run_sync(connect, access, listener.client, version, abandon_on_cancel=True)
+                    await in_thread(connect, access, listener.client, version, abandon_on_cancel=True)
                     while not listener.subscribed:
                         take(await listener.step(), control, status)
                 note(dataset, status, None)

@@ -11,6 +11,7 @@ from edged.errors import StoreError
 from edged.replica.audit import Report
 from edged.sync.control import Control
 from edged.sync.store import Writer
+from edged.threads import in_thread
 
 log = logging.getLogger("edged.sync")
 
@@ -25,7 +26,7 @@ async def audit(writer: Writer, bytes_a_second: float = math.inf) -> Report:
     report = Report()
     steps = writer.look_over(report)
     while True:
-        size = await trio.to_thread.run_sync(next, steps, -1)
+        size = await in_thread(next, steps, -1)
         if size < 0:
             return report
         await trio.sleep(size / bytes_a_second)

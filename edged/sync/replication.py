@@ -21,6 +21,7 @@ from edged.sync.core.wear import WearBudget
 from edged.sync.status import DatasetStatus
 from edged.sync.store import Writer
 from edged.sync.subscription import Subscription
+from edged.threads import in_thread
 
 T = TypeVar("T")
 log = logging.getLogger("edged.sync")
@@ -52,7 +53,7 @@ class Replication:
             finally:
                 self.status.writing_since_s = None
 
-        return await trio.to_thread.run_sync(work, limiter=self.lane)
+        return await in_thread(work, limiter=self.lane)
 
     async def pin(self, version: int | None) -> None:
         """Keep the pin on disk at once, whatever is under way; see Control.pin.

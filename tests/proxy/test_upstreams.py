@@ -6,6 +6,7 @@ import base64
 import datetime
 import hashlib
 import ipaddress
+import math
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -31,6 +32,7 @@ from edged.proxy.application import ProxyApplication
 from edged.proxy.exchange.websocket import ACCEPT_SALT
 from edged.proxy.gateway import Gateway
 from edged.proxy.upstream.upstream import Upstream
+from edged.threads import NameLookup
 from tests.proxy.driving import Origin, Says, call, make_request, running
 
 pytestmark = pytest.mark.trio
@@ -326,8 +328,10 @@ async def test_a_websocket_to_nowhere_says_why() -> None:
 
 
 async def test_a_thread_that_the_system_does_not_give_ends_no_look_for_an_upstream(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
+    trio.socket.set_custom_hostname_resolver(NameLookup())
+
     async def start(*arguments: object, **more: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -337,4 +341,5 @@ async def test_a_thread_that_the_system_does_not_give_ends_no_look_for_an_upstre
         with monkeypatch.context() as patch:
             patch.setattr(trio.to_thread, "run_sync", start)
             assert not await upstream.takes_connections()
+        autojump_clock.autojump_threshold = math.inf
         assert await upstream.takes_connections()

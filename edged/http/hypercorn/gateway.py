@@ -41,6 +41,7 @@ from edged.http.hypercorn.connection import (
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.request import Request
+from edged.threads import in_thread
 
 BODY_BYTES = 64 << 10  # of a body that nobody asked for; a longer one ends its connection
 PIECE_BYTES = 256 << 10  # of a file
@@ -249,7 +250,7 @@ async def send_file(answer: FileResponse, send: Send, *, head_only: bool) -> Non
     offset, left = answer.offset, 0 if head_only else answer.length
     try:
         while left:
-            piece = await trio.to_thread.run_sync(os.pread, answer.handle, min(left, PIECE_BYTES), offset)
+            piece = await in_thread(os.pread, answer.handle, min(left, PIECE_BYTES), offset)
             if not piece:
                 raise OSError("send a file: it became shorter while it was sent")
             offset, left = offset + len(piece), left - len(piece)

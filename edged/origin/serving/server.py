@@ -15,6 +15,7 @@ from edged.http.server import Listening, serve
 from edged.origin.announcing import load_feed_rules
 from edged.origin.publisher import Clock, Publisher
 from edged.origin.serving.heads import Heads
+from edged.threads import in_thread
 
 logger = logging.getLogger("edged.origin")
 
@@ -65,13 +66,13 @@ async def keep_fresh(feed_dir: Path, heads: Heads, clock: Clock) -> None:
 
     And make the skip hops and snapshots that a publisher was stopped from making.
     """
-    publisher = await trio.to_thread.run_sync(open_with_key, feed_dir, clock)
+    publisher = await in_thread(open_with_key, feed_dir, clock)
     while publisher is not None:
         for dataset in heads.datasets():
             if is_aging(heads, dataset, clock()):
-                await trio.to_thread.run_sync(sign_anew, publisher, dataset)
+                await in_thread(sign_anew, publisher, dataset)
             else:
-                await trio.to_thread.run_sync(keep_up, publisher, dataset)
+                await in_thread(keep_up, publisher, dataset)
         await trio.sleep(LOOK_S)
 
 
@@ -113,7 +114,7 @@ def open_with_key(feed_dir: Path, clock: Clock) -> Publisher | None:
 async def keep_announced(feed_dir: Path, heads: Heads) -> None:
     """For `origin serve`: announce heads that are not, for ever: what was signed anew, and all of them to a broker that
     was away, which may have lost what it kept."""
-    access = (await trio.to_thread.run_sync(load_feed_rules, feed_dir)).announce.access
+    access = (await in_thread(load_feed_rules, feed_dir)).announce.access
     if access is None:
         return
     said = ""
@@ -126,7 +127,7 @@ async def keep_announced(feed_dir: Path, heads: Heads) -> None:
                 for dataset in heads.datasets():
                     found = heads.current(dataset)
                     if found is not None and told.get(dataset) != found.etag:
-                        await trio.to_thread.run_sync(announcer.announce, dataset, found.data)
+                        await in_thread(announcer.announce, dataset, found.data)
                         told[dataset] = found.etag
                 said = ""
             except EdgedError as fault:

@@ -21,6 +21,7 @@ from edged.proxy.store.cache import Cache
 from edged.proxy.store.disk import Spool
 from edged.proxy.store.store import Store
 from edged.proxy.upstream.upstream import UpstreamAnswer
+from edged.threads import in_thread
 
 SPOOL_AFTER_BYTES = 64 << 10
 WINDOW_BYTES = (1 << 20) + (128 << 10)
@@ -172,7 +173,7 @@ class Body:
         if file is None or count <= 0:
             raise TransportError("read the answer: it has gone while a client was far behind")
         try:
-            piece = await trio.to_thread.run_sync(os.pread, file.fileno(), count, offset)
+            piece = await in_thread(os.pread, file.fileno(), count, offset)
         except OSError as fault:
             raise TransportError(f"read the answer back from the disk: {fault.strerror}") from fault
         if not piece:

@@ -22,6 +22,7 @@ from edged.proxy.store.disk import read_block
 from edged.proxy.store.memory import StoredResponse
 from edged.proxy.store.record import BLOCK_BYTES
 from edged.proxy.upstream.upstream import UpstreamAnswer
+from edged.threads import in_thread
 
 T = TypeVar("T")
 
@@ -165,7 +166,7 @@ async def read_span(fd: int, held: StoredResponse, span: ByteRange) -> AsyncGene
     """The bytes of a span, every block checked before any of it goes out. Raises DamageError, BlockError."""
     for number in range(span.first // BLOCK_BYTES, span.last // BLOCK_BYTES + 1):
         try:
-            block = await trio.to_thread.run_sync(read_block, fd, number, held.entry.size, held.sums)
+            block = await in_thread(read_block, fd, number, held.entry.size, held.sums)
         except OSError as fault:
             raise BlockError(f"read block {number} of {held.path}: {fault.strerror}") from fault
         start = number * BLOCK_BYTES

@@ -338,7 +338,7 @@ class Upstream:
             with trio.fail_after(self.route.connect_timeout_s):
                 stream = await trio.open_tcp_stream(self.hostname, self.port)
             await stream.aclose()
-        except (OSError, ValueError, RuntimeError, trio.TooSlowError):  # RuntimeError: no thread to look up the name
+        except (OSError, ValueError, trio.TooSlowError):
             return False
         return True
 

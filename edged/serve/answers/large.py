@@ -9,8 +9,6 @@ from functools import partial
 from hashlib import blake2b
 from typing import NamedTuple, Protocol
 
-import trio
-
 from edged.errors import DamageError
 from edged.feed import zstd
 from edged.http.application import ByTask, Client, InThread, Response
@@ -28,6 +26,7 @@ from edged.serve.answers.respond import (
     shared_fields,
     warnings,
 )
+from edged.threads import in_thread
 from edged.version import VERSION
 
 WHOLE_BYTES = 2 << 20  # of items; more are never held at once
@@ -197,7 +196,7 @@ class LargeAnswer:
             return
         make = partial(next_piece, self.listing.pieces(self.count), encoder)
         try:
-            while (data := await trio.to_thread.run_sync(make, limiter=service.slow)) is not None:
+            while (data := await in_thread(make, limiter=service.slow)) is not None:
                 if data:
                     await client.write(data)
         except DamageError as fault:

@@ -11,6 +11,7 @@ from edged.errors import MissingError, TransportError, WireError
 from edged.feed.blob import BlobRef
 from edged.feed.bundle import Layout, read_layout
 from edged.sync.transports.transport import HeadReply, Traffic
+from edged.threads import in_thread
 
 
 class BundleTransport:
@@ -26,17 +27,17 @@ class BundleTransport:
         return str(self.path)
 
     async def head(self, after: int | None, wait_s: int, etag: str | None) -> HeadReply | None:
-        layout = await trio.to_thread.run_sync(self.open)
+        layout = await in_thread(self.open)
         if etag == "bundle":
             return None
         return HeadReply(layout.bundle.head, "bundle", layout.bundle.slices)
 
     async def trust(self, number: int) -> bytes | None:
-        layout = await trio.to_thread.run_sync(self.open)
+        layout = await in_thread(self.open)
         return layout.bundle.roots.get(number)
 
     async def blob(self, ref: BlobRef, what: str) -> bytes:
-        return await trio.to_thread.run_sync(self.read, ref, what)
+        return await in_thread(self.read, ref, what)
 
     async def aclose(self) -> None:
         file, self.file, self.layout = self.file, None, None

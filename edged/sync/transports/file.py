@@ -14,6 +14,7 @@ from edged.feed.blob import BlobRef
 from edged.files import read_regular, stamp_of, told
 from edged.inotify import DirectoryWatch
 from edged.sync.transports.transport import HeadReply, Traffic
+from edged.threads import in_thread
 
 LOOK_S = 0.5  # between looks at the head while a poll is held, if the kernel tells of no change before
 
@@ -37,7 +38,7 @@ class FileTransport:
         with DirectoryWatch(LOOK_S, LOOK_S) as watch:
             while True:
                 watch.follow([str(self.root)])
-                mark = await trio.to_thread.run_sync(mark_of, path, abandon_on_cancel=True)
+                mark = await in_thread(mark_of, path, abandon_on_cancel=True)
                 if mark is None:
                     raise MissingError(
                         f"read {path}: no such file; is this the feed's directory, and was it published?"
@@ -64,7 +65,7 @@ class FileTransport:
         return data
 
     async def read(self, path: Path, max_bytes: int, what: str) -> bytes:
-        data = await trio.to_thread.run_sync(read_file, path, max_bytes, what, abandon_on_cancel=True)
+        data = await in_thread(read_file, path, max_bytes, what, abandon_on_cancel=True)
         self.traffic.received += len(data)
         return data
 

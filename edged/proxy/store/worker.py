@@ -13,16 +13,24 @@ from typing import Any, TypeVar
 import outcome
 import trio
 
+from edged.errors import StoreError
+
 T = TypeVar("T")
 
 
 class Worker:
-    """`await worker.run(function, *arguments)`; `close()` ends the thread after what was asked before."""
+    """`await worker.run(function, *arguments)`; `close()` ends the thread after what was asked before.
+
+    Raises StoreError where the system gives no thread.
+    """
 
     def __init__(self, name: str) -> None:
         self.jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self.work, name=name, daemon=True)
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError as fault:
+            raise StoreError(f"start the thread {name}: {fault}; raise TasksMax, or free memory") from fault
 
     def work(self) -> None:
         while (job := self.jobs.get()) is not None:

@@ -20,6 +20,7 @@ from edged.errors import StoreError
 from edged.proxy.store.disk import INLINE_BYTES, Record, Spool
 from edged.proxy.store.record import block_sums
 from edged.proxy.store.store import DATABASE, SETTINGS, Store
+from edged.proxy.store.worker import Worker
 
 QUOTA = 6 << 20
 
@@ -424,3 +425,12 @@ def test_a_lost_folder_is_made_again(store: Store) -> None:
         shutil.rmtree(store.directory / f"{number:02x}")
     assert fill(store, b"Rkey", b"x" * 9_000)
     assert body_of(store, b"Rkey") == b"x" * 9_000
+
+
+def test_a_thread_that_the_system_does_not_give_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(StoreError, match=r"edged-proxy-store.*TasksMax"):
+        Worker("edged-proxy-store")

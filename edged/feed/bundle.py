@@ -93,7 +93,7 @@ def read_exactly(file: BinaryIO, size: int, what: str) -> bytes:
 
 
 def decode_header(data: bytes) -> Bundle:
-    document = cbor.decode(data, "bundle header", depth=6)
+    document = cbor.decode_document(data, "bundle header", depth=6)
     match document:
         case {
             1: 1,

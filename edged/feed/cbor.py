@@ -59,6 +59,20 @@ def decode(data: bytes, what: str, *, depth: int = limits.DEPTH) -> Any:
     Refuses indefinite lengths, duplicate keys, tags, trailing data, nesting past `depth`, more than limits.ITEMS items
     and every encoding that is not the deterministic one. Raises WireError naming `what`.
     """
+    value = decode_strictly(data, what, depth)
+    refuse_foreign(value, what, (str, bytes, bool, float))
+    return value
+
+
+def decode_document(data: bytes, what: str, *, depth: int) -> Any:
+    """`decode` for what edged itself lays out: numbers, texts, bytes and nulls, but no true or false, which Python
+    would take for 1 and 0. Raises WireError naming `what`."""
+    document = decode_strictly(data, what, depth)
+    refuse_foreign(document, what, (str, bytes))
+    return document
+
+
+def decode_strictly(data: bytes, what: str, depth: int) -> Any:
     check_items(data, f"decode {what}")
     try:
         value = cbor2.loads(data, max_depth=depth, allow_indefinite=False, allow_duplicate_keys=False)
@@ -67,7 +81,6 @@ def decode(data: bytes, what: str, *, depth: int = limits.DEPTH) -> Any:
         raise WireError(f"decode {what}: not acceptable CBOR: {fault}; the sender must encode it anew") from fault
     if again != data:
         raise WireError(f"decode {what}: not deterministic CBOR (RFC 8949 section 4.2), or data follows it")
-    refuse_foreign(value, what)
     return value
 
 
@@ -134,8 +147,9 @@ def check_items(data: bytes, what: str) -> None:
         raise WireError(f"{what}: holds more than {limits.ITEMS} items; send less in one piece")
 
 
-def refuse_foreign(value: Any, what: str) -> None:
-    """Raise WireError if `value` holds anything that a tag or a simple value made (dates, bignums, sets, undefined)."""
+def refuse_foreign(value: Any, what: str, plain: tuple[type, ...]) -> None:
+    """Raise WireError if `value` holds anything but null, lists, maps, integers and what is `plain`: what a tag or a
+    simple value made (dates, bignums, sets, undefined)."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -147,8 +161,8 @@ def refuse_foreign(value: Any, what: str) -> None:
         elif type(item) is int:
             if not -(1 << 64) <= item < 1 << 64:
                 raise WireError(f"decode {what}: an integer of more than 64 bits")
-        elif item is not None and type(item) not in (str, bytes, bool, float):
-            raise WireError(f"decode {what}: holds a {type(item).__name__}, which no edged format uses")
+        elif item is not None and type(item) not in plain:
+            raise WireError(f"decode {what}: holds a {type(item).__name__}, which does not belong there")
 
 
 def encode_record(value: Any, where: str) -> bytes:

@@ -152,7 +152,7 @@ def snapshot_to_cbor(snapshot: SnapshotRef) -> list[Any]:
 
 def decode_chain(data: bytes) -> Chain:
     """Decode a chain blob whose hash has been checked. Raises WireError."""
-    document = cbor.decode(zstd.decompress(data, "chain", limits.CHAIN_BYTES), "chain", depth=32)
+    document = cbor.decode_document(zstd.decompress(data, "chain", limits.CHAIN_BYTES), "chain", depth=32)
     if not isinstance(document, dict) or document.get(1) != FORMAT:
         found = document.get(1) if isinstance(document, dict) else type(document).__name__
         raise WireError(f"decode chain: format {found!r:.40}, this edged reads {FORMAT}; update edged")
@@ -191,7 +191,7 @@ def encode_page(hops: Sequence[HopRef]) -> bytes:
 def decode_page(data: bytes, ref: PageRef) -> tuple[HopRef, ...]:
     """Decode a page whose hash has been checked. Raises WireError."""
     what = f"page of hops {ref.low} to {ref.high}"
-    match cbor.decode(zstd.decompress(data, what, limits.PAGE_BYTES), what, depth=8):
+    match cbor.decode_document(zstd.decompress(data, what, limits.PAGE_BYTES), what, depth=8):
         case {1: int() as number, 2: list() as items} if number == FORMAT:
             hops = tuple(HopRef.from_cbor(item, what) for item in items)
             if all(ref.low <= hop.from_version and hop.to_version <= ref.high for hop in hops):

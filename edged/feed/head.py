@@ -154,7 +154,7 @@ def slices_to_cbor(slices: Mapping[str, SliceHead]) -> dict[str, Any]:
 
 def decode_head(payload: bytes) -> Head:
     """Decode a payload whose signature has been checked. Raises WireError."""
-    document = cbor.decode(payload, "head", depth=8)
+    document = cbor.decode_document(payload, "head", depth=8)
     if not isinstance(document, dict) or document.get(1) != FORMAT:
         found = document.get(1) if isinstance(document, dict) else type(document).__name__
         raise WireError(f"decode head: format {found!r:.40}, this edged reads {FORMAT}; update edged")

@@ -30,7 +30,7 @@ def encode_takedowns(entries: Iterable[tuple[str, str]]) -> bytes:
 
 def decode_takedowns(data: bytes) -> frozenset[tuple[str, str]]:
     """The (collection, key) entries of a blob whose hash has been checked. Raises WireError."""
-    document = cbor.decode(zstd.decompress(data, "takedowns", limits.CHAIN_BYTES), "takedowns", depth=4)
+    document = cbor.decode_document(zstd.decompress(data, "takedowns", limits.CHAIN_BYTES), "takedowns", depth=4)
     match document:
         case {1: 1, 2: dict() as collections} if len(document) == 2:
             return frozenset(

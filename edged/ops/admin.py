@@ -102,14 +102,19 @@ class AdminApp(Application):
     async def changed(self, path: str, document: object) -> Response:
         """Raises EdgedError."""
         match document:
-            case {"dataset": str() as dataset, "version": int() as version} if path == "/pin":
+            case {"dataset": str() as dataset, "version": int() as version} if path == "/pin" and is_version(version):
                 result = await self.operated.pin(dataset, version)
             case {"dataset": str() as dataset} if path == "/unpin":
                 result = await self.operated.pin(dataset, None)
             case _:
-                wanted = '{"dataset": NAME, "version": NUMBER}' if path == "/pin" else '{"dataset": NAME}'
+                wanted = '{"dataset": NAME, "version": NUMBER from 1 on}' if path == "/pin" else '{"dataset": NAME}'
                 raise RequestError(400, f"{path}: expected {wanted}")
         return respond(200, JSON, json.dumps(result).encode())
+
+
+def is_version(number: int) -> bool:
+    """JSON's `true` is no number, though Python's True is one."""
+    return type(number) is int and number >= 1
 
 
 async def read_json(client: Client) -> object:

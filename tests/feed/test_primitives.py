@@ -100,6 +100,15 @@ def test_cbor_that_is_refused(data: bytes) -> None:
         cbor.decode(data, "thing")
 
 
+@pytest.mark.parametrize("value", [True, [1, False], {1: {2: True}}, 1.5, [0.0]])
+def test_a_document_of_the_feed_holds_no_true_where_a_number_stands(value: Any) -> None:
+    data = cbor.encode(value)
+    assert cbor.decode(data, "record") == value
+    with pytest.raises(WireError, match="decode thing: holds a"):
+        cbor.decode_document(data, "thing", depth=8)
+    assert cbor.decode_document(cbor.encode({1: [2, None, b"3", "4"]}), "thing", depth=8) == {1: [2, None, b"3", "4"]}
+
+
 def test_nesting_is_bounded_both_ways() -> None:
     deep: Any = 1
     for _ in range(limits.DEPTH + 1):

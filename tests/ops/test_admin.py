@@ -136,6 +136,15 @@ async def test_pin_and_unpin() -> None:
     assert json.loads(body)["detail"] == "no path leads there"
 
 
+@pytest.mark.parametrize("version", [b"true", b"false", b"0", b"-3", b"3.0", b'"3"', b"null"])
+async def test_a_pin_takes_a_version_and_nothing_like_one(version: bytes) -> None:
+    daemon = Daemon()
+    body = b'{"dataset": "catalog", "version": %b}' % version
+    status, _, answer = await ask(daemon, "POST", "/pin", {"Edged-Control": "1"}, body)
+    assert (status, daemon.pinned) == (400, {})
+    assert "NUMBER from 1 on" in json.loads(answer)["detail"]
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"dataset": 1}', b"[" * 30_000, b'{"dataset": "catalog"}'])
 async def test_a_malformed_pin_is_400(body: bytes) -> None:
     assert (await ask(Daemon(), "POST", "/pin", {"Edged-Control": "1"}, body))[0] == 400

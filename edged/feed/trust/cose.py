@@ -134,11 +134,11 @@ def verify_many(data: bytes, keys: Mapping[KeyId, bytes], aad: bytes, what: str)
 
 def envelope(data: bytes, tag: bytes, what: str) -> Any:
     refuse_tag(data, tag, what)
-    return cbor.decode(data[len(tag) :], what, depth=8)
+    return cbor.decode_document(data[len(tag) :], what, depth=8)
 
 
 def signer_of(protected: bytes, what: str) -> KeyId:
-    match cbor.decode(protected, what, depth=2):
+    match cbor.decode_document(protected, what, depth=2):
         case {1: -8, 4: bytes() as signer} as header if len(header) == 2:
             return KeyId(signer)
     raise WireError(f"{what}: expected the protected header {{1: -8, 4: key id}} (EdDSA), got {protected.hex():.80}")

@@ -68,7 +68,7 @@ def sign_root(root: Root, keys: list[Ed25519PrivateKey]) -> bytes:
 
 
 def decode_root(payload: bytes) -> Root:
-    document = cbor.decode(payload, "root of trust", depth=4)
+    document = cbor.decode_document(payload, "root of trust", depth=4)
     match document:
         case {
             1: 2,

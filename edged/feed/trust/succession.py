@@ -37,7 +37,7 @@ def decode_roots(kept: bytes, what: str) -> list[bytes]:
     """The documents of `RootSuccession.encode()`, unverified. Raises WireError."""
     if len(kept) > SUCCESSION * limits.TRUST_BYTES:
         raise WireError(f"decode {what}: {len(kept)} bytes are too many")
-    documents = cbor.decode(kept, what, depth=3)
+    documents = cbor.decode_document(kept, what, depth=3)
     if isinstance(documents, list) and documents and all(isinstance(document, bytes) for document in documents):
         return documents
     raise WireError(f"decode {what}: not a list of signed documents")

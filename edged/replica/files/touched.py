@@ -42,7 +42,7 @@ def read_touched(path: StrPath, manifest: Manifest) -> Manifest:
     if not data or not is_whole(data):
         return manifest
     try:
-        item = cbor.decode(data[4:], str(path), depth=2)
+        item = cbor.decode_document(data[4:], str(path), depth=2)
     except WireError:  # written by another release; the manifest's own head is older and as good
         return manifest
     match item:

@@ -14,7 +14,7 @@ SLOW_TESTS := tests --ignore=tests/packaging --deselect $(EVERY_STEP)
 DIST := dist
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types test-other test-compiled test-slow test-packages fuzz cache-conformance reference bench deb install clean mutation
+.PHONY: help demo test lint types test-other test-compiled test-slow test-packages fuzz cache-conformance soak reference bench deb install clean mutation
 .DELETE_ON_ERROR:
 
 help: ## this list
@@ -106,6 +106,9 @@ fuzz: $(VENV)/.has-dev ## half an hour: property tests with many more examples, 
 
 mutation: $(VENV)/.has-dev ## 300 small changes to the core's code, each of which a test should notice (ARGS="--seed 2")
 	$(BIN)/python -m tests.mutation.run $(ARGS)
+
+soak: $(VENV)/.has-dev ## 10,000 virtual minutes of random faults, ten minutes of real ones (ARGS="--seed 2 --rounds 1")
+	$(BIN)/python -m tests.soak.run $(ARGS)
 
 cache-conformance: $(VENV)/.has-dev ## the proxy against the public suite http-cache-tests (npm)
 	$(BIN)/python -m tests.proxy.conformance.run $(ARGS)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,15 +39,19 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def du(directory: Path) -> int:
-    """Bytes as du counts them; files that go while it looks count as they are found."""
-    total = 0
+    """Bytes as du counts them."""
+    return sum(blocks_of(directory).values()) * 512
+
+
+def blocks_of(directory: Path) -> dict[str, int]:
+    """By path; files that go while it looks count as they are found."""
+    found = {}
     for folder, _, files in os.walk(directory):
         for name in [".", *files]:
-            try:
-                total += os.lstat(os.path.join(folder, name)).st_blocks * 512
-            except FileNotFoundError:
-                continue
-    return total
+            path = os.path.join(folder, name)
+            with suppress(FileNotFoundError):
+                found[path] = os.lstat(path).st_blocks
+    return found
 
 
 def body_of(store: Store, key: bytes) -> bytes | None:
@@ -121,13 +125,17 @@ def test_a_hit_writes_no_byte(store: Store) -> None:
 
 @contextmanager
 def watched(directory: Path) -> Iterator[list[int]]:
-    """The most that du has said while the block ran, looked at all the time from another thread."""
+    """The most that lay there at once while the block ran, looked at all the time from another thread: what two looks
+    in a row have found. One look alone may find a file that goes and then another that takes its room."""
     most = [0]
     stop = threading.Event()
 
     def look() -> None:
+        before: dict[str, int] = {}
         while not stop.is_set():
-            most[0] = max(most[0], du(directory))
+            found = blocks_of(directory)
+            both = sum(min(blocks, before.get(path, 0)) for path, blocks in found.items())
+            most[0], before = max(most[0], both * 512), found
 
     thread = threading.Thread(target=look)
     thread.start()

@@ -66,6 +66,7 @@ class Box:
     deaths: int = 0
     control: Control = field(default_factory=Control)
     status: DatasetStatus = field(default_factory=lambda: DatasetStatus(DATASET))
+    nursery: trio.Nursery | None = None  # of the process that runs
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
     def __post_init__(self) -> None:
@@ -94,8 +95,6 @@ class Box:
                 with self.scope:
                     await self.run_once()
             except* Killed:
-                pass  # as `dead` tells, also of who was killed at a pin
-            if self.disk.dead:
                 self.deaths += 1
                 self.rise()
             await trio.sleep(RESTART_S)
@@ -108,10 +107,13 @@ class Box:
         try:
             with Writer.open(self.data_dir, DATASET) as writer:
                 replication = Replication(subscription, writer, self.status, Clock(self.clock_s), self.control)
-                await run(replication, Origins(self.hosts))
+                async with trio.open_nursery() as self.nursery:
+                    await run(replication, Origins(self.hosts))
         except EdgedError as fault:  # the disk is full or failing at the start; systemd starts it again
             self.status.last_error = str(fault)
             await trio.sleep(NOT_OPENED_S)
+        finally:
+            self.nursery = None
 
     def rise(self) -> None:
         """After a kill the machine goes on with the same disk; after a loss of power with one that may have been."""
@@ -143,15 +145,23 @@ class Box:
         self.scope.cancel()
 
     async def pin(self, version: int | None) -> bool:
-        """Whether it was taken. Killed meanwhile, it may be kept or not."""
-        try:
-            await self.control.pin(version)
-        except EdgedError:
-            return False
-        except Killed:
-            self.stop()
-            return False
-        return True
+        """Whether it was taken, by the process that runs; one that is killed meanwhile may have kept it or not."""
+        taken, done = False, trio.Event()
+
+        async def work() -> None:
+            nonlocal taken
+            try:
+                await self.control.pin(version)
+                taken = True
+            except EdgedError:
+                pass
+            finally:
+                done.set()
+
+        if self.nursery is not None:
+            self.nursery.start_soon(work)
+            await done.wait()
+        return taken
 
     # ---- what apps see
 

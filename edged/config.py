@@ -267,6 +267,60 @@ class RelayConfig(Struct, frozen=True, forbid_unknown_fields=True):
     tls_key: Annotated[File, Meta(description="PEM key of tls_cert, not readable by others.")] = ""
 
 
+class AppConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """One app that may ask. As soon as there is one, what is not allowed is denied; the one named "anonymous" is
+    everybody else. Repeat the section for more."""
+
+    name: Annotated[Name, Meta(description="Its name, in logs, metrics and reports of use.")]
+    audience: Annotated[Literal["internal", "partner", "public"], Meta(description="internal, partner or public.")] = (
+        "internal"
+    )
+    uid: Annotated[int, Meta(ge=-1, le=4_294_967_294, description="Its user on Unix sockets; -1: any.")] = -1
+    gid: Annotated[int, Meta(ge=-1, le=4_294_967_294, description="Its group there, too; -1: any.")] = -1
+    exe: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:/[^\0]*)?$",
+            extra={"form": "an absolute path"},
+            description='Its executable there, too, as /proc has it; "": any.',
+        ),
+    ] = ""
+    token_sha256: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[0-9a-f]{64})?$",
+            extra={"form": "64 hexadecimal digits, as `printf %s TOKEN | sha256sum` prints them"},
+            description='SHA-256 of its bearer token, for TCP; "": none.',
+        ),
+    ] = ""
+    token_file: Annotated[
+        File, Meta(description='Or the token in a file; "credential:NAME": one of systemd\'s LoadCredential.')
+    ] = ""
+    allow: Annotated[
+        list[
+            Annotated[
+                str,
+                Meta(
+                    pattern=rf"^(?:\*|proxy:/[!-~]*|{NAME.pattern}(?:/(?:\*|[^/\s]+))?)$",
+                    extra={
+                        "form": '"catalog/titles", "catalog/*", "catalog" (its description), "proxy:/prefix" or "*"'
+                    },
+                ),
+            ]
+        ],
+        Meta(max_length=1024, description="What it may ask for."),
+    ] = field(default_factory=list)
+    view: Annotated[str, Meta(description='The only shape that it gets; "": any.')] = ""
+    rate: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[1-9][0-9]{0,6}/(?:s|min))?$",
+            extra={"form": '"200/s" or "1000/min"'},
+            description='Requests in a time, and as many at once; "": any number.',
+        ),
+    ] = ""
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -276,6 +330,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     relay: RelayConfig = field(default_factory=RelayConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
+    apps: list[AppConfig] = field(default_factory=list)
 
     @property
     def proxy_directory(self) -> Path:

@@ -15,8 +15,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from edged.access.configured import token_hash
+from edged.access.rights import ANONYMOUS, EVERYTHING, PROXY
 from edged.announce.broker import BrokerAccess, secret
 from edged.config import (
+    AppConfig,
     BrokerConfig,
     CertificateConfig,
     Config,
@@ -257,6 +260,46 @@ def check_proxy(proxy: ProxyConfig, table: Table, key: Key) -> list[Fault]:
     return faults
 
 
+def check_app(app: AppConfig, table: Table, key: Key) -> list[Fault]:
+    """By which it is known, one way at least; "anonymous" by none."""
+    ways = [name for name in ("uid", "gid", "exe", "token_sha256", "token_file") if getattr(app, name) not in (-1, "")]
+    if app.name == ANONYMOUS and ways:
+        return [table.fault((*key, ways[0]), f'"{ANONYMOUS}" is everybody else; remove {ways[0]}, or name the app')]
+    if app.name != ANONYMOUS and not ways:
+        what = f'nothing tells who it is; set uid or token_sha256, or name it "{ANONYMOUS}" for everybody else'
+        return [table.fault((*key, "name"), what)]
+    if app.token_sha256 and app.token_file:
+        return [table.fault((*key, "token_file"), "token_sha256 and token_file are two ways for one token; set one")]
+    try:
+        token_hash(app)
+    except ConfigError as fault:
+        return [table.fault((*key, "token_file"), str(fault))]
+    return []
+
+
+def check_apps(config: Config, table: Table, key: Key) -> list[Fault]:
+    """Each name, and each way to be known, once; what is allowed is there."""
+    faults: list[Fault] = []
+    datasets, prefixes = {item.name for item in config.datasets}, {item.prefix for item in config.proxy.routes}
+    seen: dict[object, int] = {}
+    for index, app in enumerate(config.apps):
+        place = (*key, "apps", index)
+        peer = (app.uid, app.gid, app.exe) if (app.uid, app.gid, app.exe) != (-1, -1, "") else None
+        for name, what in (("name", app.name), ("uid", peer), ("token_sha256", app.token_sha256)):
+            first = seen.setdefault((name, what), index)
+            if what and first != index:
+                told = f"app {config.apps[first].name!r} has the same {name}; tell them apart"
+                faults.append(table.fault((*place, name), told))
+        for number, entry in enumerate(app.allow):
+            where, prefix = (*place, "allow", number), entry.removeprefix(PROXY)
+            if entry.startswith(PROXY):
+                if prefix not in prefixes:
+                    faults.append(table.fault(where, f"{entry!r}: no [[proxy.routes]] has prefix {prefix!r}"))
+            elif entry != EVERYTHING and (dataset := entry.partition("/")[0]) not in datasets:
+                faults.append(table.fault(where, f"{entry!r}: no [[datasets]] has name {dataset!r}"))
+    return faults
+
+
 CHECKS: Mapping[type, Check] = {
     CertificateConfig: lambda found, table, key: check_files(found, ("cert", "key"), table, key),
     DatasetConfig: check_dataset,
@@ -264,7 +307,8 @@ CHECKS: Mapping[type, Check] = {
     ServeConfig: check_serve,
     RouteConfig: check_route,
     ProxyConfig: check_proxy,
-    Config: check_whole,
+    AppConfig: check_app,
+    Config: lambda config, table, key: check_whole(config, table, key) + check_apps(config, table, key),
 }
 
 # --- what is wrong and does not keep it from running -----------------------------------------------------------------
@@ -320,8 +364,12 @@ EXAMPLES: Mapping[str, Mapping[str, object]] = {
         "origin": ["https://origin.example/catalog"],
         "trust": "/etc/edged/catalog.trust",
     },
+    "apps": {"name": "launcher", "uid": 1001, "allow": ["catalog/titles", "proxy:/api"], "rate": "200/s"},
     "proxy.routes": {"prefix": "/api", "upstream": "https://services.example"},
 }
+
+
+REPEATED: Mapping[str, type[Struct]] = {"datasets": DatasetConfig, "apps": AppConfig}
 
 
 def render_default() -> str:
@@ -334,7 +382,7 @@ def render_default() -> str:
     for name in Config.__struct_fields__:
         section = getattr(default, name)
         if isinstance(section, list):
-            lines += render_example(name, DatasetConfig)
+            lines += render_example(name, REPEATED[name])
             continue
         lines += ["", *comment(type(section).__doc__ or ""), f"[{name}]"]
         for item in msgspec.structs.fields(type(section)):

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 from msgspec import structs
 
+from edged.access.apps import Access
+from edged.access.configured import apps_of
 from edged.clock import Clock, freshness
 from edged.config import Config, DatasetConfig
 from edged.configfile import load_with_warnings
@@ -119,6 +121,7 @@ class Daemon:
         self.syncs: trio.Nursery
         self.proxy = make_proxy(config, self.clock) if config.proxy.routes else None
         self.relay: RelayServer | None = None
+        self.access = Access(apps_of(config.apps), share=1 / config.serve.workers)
 
     def stop(self) -> None:
         """Let `run` end: sync first, then answers under way, then the replicas."""
@@ -214,9 +217,10 @@ class Daemon:
         serving = structs.replace(self.config.serve, bind=bind_with(self.inherited, self.config.serve.bind))
         warn_of_others(self.inherited, (*self.config.serve.bind, *self.config.relay.bind, *self.config.admin.bind))
         apps = AppServer(self.catalog, serving, self.clock, self.meter, self.news, on_damage=self.damaged)
+        apps.access = self.access
         self.certificates += [apps.certificates] if apps.certificates is not None else []
         if self.proxy is not None:
-            apps.others = self.proxy
+            apps.others, apps.route_of = self.proxy, self.proxy.prefix_of
         self.app_urls = await servers.start(apps.run, self.stopping)
         for url in self.app_urls:
             logger.info("serving apps", extra={"fields": {"url": url}})
@@ -277,6 +281,7 @@ class Daemon:
         """Put to use what can be without a restart. No connection is dropped. Raises StoreError, with nothing changed,
         where a dataset that is new cannot be written."""
         changes = changes_between(self.config, config)
+        found = await in_thread(apps_of, config.apps)  # also where the same files hold other tokens
         opened = [await in_thread(self.open_station, added) for added in changes.added]
         self.config = applied_to(self.config, config, changes)
         self.wear = WearBudget(size_bytes(self.config.daemon.flash_budget), time.monotonic())
@@ -295,6 +300,9 @@ class Daemon:
             station = self.stations[name]
             station.config, station.status.last_error = configs[name], None
             await self.begin_sync(station)
+        self.access.replace(found)
+        if self.workers is not None:
+            await self.workers.reload()
         if self.relay is not None:
             await self.relay.take(self.config)
         self.news.look()
@@ -335,6 +343,7 @@ class Daemon:
         return {
             "version": VERSION,
             "apps": self.app_urls,
+            "access": self.access.status(),
             "requests_served": self.counted().requests,
             "memory_bytes": self.memory_bytes(),
             "datasets": {name: self.dataset_status(name, now_s) for name in self.stations},
@@ -361,7 +370,6 @@ class Daemon:
         return held | served
 
     def counted(self) -> Meter:
-        """What all serving processes have counted."""
         return self.meter if self.workers is None else Meter.sum((self.meter, self.workers.meter))
 
     def memory_bytes(self) -> int:

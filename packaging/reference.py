@@ -16,8 +16,8 @@ from pathlib import Path
 import msgspec
 
 from edged.cli.main import DESCRIPTION, EPILOG, build_parser, walk
-from edged.config import Config, DatasetConfig
-from edged.configfile import EXAMPLES, describe, render_default, toml_value
+from edged.config import Config
+from edged.configfile import EXAMPLES, REPEATED, describe, render_default, toml_value
 from edged.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -172,7 +172,7 @@ def man_configuration() -> str:
     for name in Config.__struct_fields__:
         section = getattr(default, name)
         if isinstance(section, list):
-            body += section_of(f"[[{name}]]", DatasetConfig, None, EXAMPLES[name])
+            body += section_of(f"[[{name}]]", REPEATED[name], None, EXAMPLES[name])
         else:
             body += section_of(f"[{name}]", type(section), section, {})
     return man("edged.toml", 5, "configuration of edged", [*body, ".SH SEE ALSO", ".BR edged (1)"])

@@ -140,11 +140,21 @@ def describe(data: dict[str, Any], now_s: float) -> str:
         lines.append(describe_proxy(data["proxy"]))
     if data.get("relay"):
         lines.append(describe_relay(data["relay"]))
+    if data.get("access"):
+        lines.append(describe_access(data["access"]))
     lines.append(
         f"edged {data['version']} at {', '.join(data['apps'])}: {data['requests_served']} requests served, "
         f"{size_text(data['memory_bytes'])} of memory"
     )
     return "\n".join(lines)
+
+
+def describe_access(apps: dict[str, Any]) -> str:
+    rows = [
+        (name, item["audience"], str(item["requests"]), str(item["refused"]), str(item["limited"]))
+        for name, item in apps.items()
+    ]
+    return table(rows, ("app", "audience", "requests", "refused", "over its rate"))
 
 
 def describe_proxy(proxy: dict[str, Any]) -> str:

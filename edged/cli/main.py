@@ -88,6 +88,12 @@ def meant_by(before: list[str], names: list[str]) -> str:
     return close[0] if close else ""
 
 
+def with_standard_input(words: list[str]) -> list[str]:
+    """The words of a command; `publish --follow` reads standard input, named or not."""
+    named = "-" in words or "--follow" not in words or words[:2] != ["origin", "publish"]
+    return words if named else [*words, "-"]
+
+
 def main(words: list[str] | None = None) -> int:
     """Run one command. Returns the exit code."""
     words = sys.argv[1:] if words is None else words
@@ -96,6 +102,7 @@ def main(words: list[str] | None = None) -> int:
         if not word.isprintable() and any("\ud800" <= char <= "\udfff" for char in word):
             shown = os.fsencode(word)
             return report(ConfigError(f"argument {number}, {shown!r:.80}: not UTF-8; give it as UTF-8"), as_json=False)
+    words = with_standard_input(words)
     parser = build_parser(words)
     refuse_unknown(parser, words)
     args = parser.parse_args(words)

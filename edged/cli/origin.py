@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.cli.fleet import add_fleet
+from edged.cli.following import check_follow, follow
 from edged.cli.output import add_json_flag, announce, emit, positive, progress, table, waiting_seconds
 from edged.errors import ConfigError, OriginError, WireError
 from edged.feed.names import check_collection, check_name
@@ -91,6 +92,10 @@ def add_publish(kinds: Any) -> None:
     )
     publish.add_argument("--key", metavar="FIELD", help="the field of plain objects that is the key")
     publish.add_argument("--changes", action="store_true", help="lines are edits; what they do not name stays")
+    publish.add_argument("--follow", action="store_true", help="edits without end on standard input, until it ends")
+    publish.add_argument(
+        "--every", type=waiting_seconds, metavar="SECONDS", help="with --follow: a version at most so often (default 1)"
+    )
     publish.add_argument("--force-change", action="store_true", help="validate.max_change does not hold this time")
     publish.add_argument(
         "--rollout", type=share, metavar="SHARE", help="offer the version to such a share of the devices, as in 5%%"
@@ -177,10 +182,14 @@ def init_command(args: argparse.Namespace) -> int:
 
 
 def publish_command(args: argparse.Namespace) -> int:
-    """Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing."""
+    """Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing. With --follow
+    edits come on standard input until it ends or SIGTERM comes; a line that is wrong costs itself alone.
+    """
+    check_follow(args)
     if (args.collection is None) != (args.key is None):
         raise ConfigError("publish: --collection and --key go together, for lines that are plain objects; give both")
-    source = Inputs(args.inputs, collection=args.collection, key_field=args.key, edits=args.changes)
+    edits = args.changes or args.follow
+    source = Inputs(args.inputs, collection=args.collection, key_field=args.key, edits=edits)
     options = PublishOptions(
         permille=args.rollout if args.rollout != EVERYBODY else None,
         force_change=args.force_change,
@@ -190,6 +199,8 @@ def publish_command(args: argparse.Namespace) -> int:
         dry_run=args.dry_run,
     )
     publisher = open_feed(args)
+    if args.follow:
+        return follow(args, publisher, source, options, lambda result: show_line(args, publisher, result))
     with progress(args) as watch:
         result = publisher.publish_source(args.dataset, source, options, watch=watch)
     return show(args, publisher, result)
@@ -286,6 +297,18 @@ def show(args: argparse.Namespace, publisher: Publisher, result: PublishResult) 
         text = "\n".join(lines)
     emit(args, data, text)
     return 0
+
+
+def show_line(args: argparse.Namespace, publisher: Publisher, result: PublishResult) -> None:
+    """One of many versions, in a line, whether anybody reads it or not."""
+    if (warning := publisher.warning()) is not None:
+        print(f"edged: warning: {warning}", file=sys.stderr)
+    data = asdict(result) | {"hop_bytes": result.hop_bytes, "snapshot_bytes": result.snapshot_bytes}
+    text = (
+        f"{result.dataset} version {result.version}: {result.added} added, {result.changed} changed, "
+        f"{result.removed} removed; head {size_text(result.head_bytes)}"
+    )
+    announce(args, data, text, one_line=True)
 
 
 def rehearsed_text(result: PublishResult) -> str:

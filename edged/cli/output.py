@@ -46,20 +46,20 @@ def waiting_seconds(text: str) -> float:
     return number
 
 
-def emit(args: argparse.Namespace, data: Any, text: str) -> None:
-    """Print `data` as JSON if --json was given, else `text`."""
+def emit(args: argparse.Namespace, data: Any, text: str, *, one_line: bool = False) -> None:
+    """Print `data` as JSON if --json was given, else `text`. one_line: of many documents each is a line (NDJSON)."""
     if args.json:
-        json.dump(data, sys.stdout, ensure_ascii=False, indent=2)
+        json.dump(data, sys.stdout, ensure_ascii=False, indent=None if one_line else 2)
         sys.stdout.write("\n")
     elif text:
         print(text)
     sys.stdout.flush()
 
 
-def announce(args: argparse.Namespace, data: Any, text: str) -> None:
+def announce(args: argparse.Namespace, data: Any, text: str, *, one_line: bool = False) -> None:
     """`emit` for a program that goes on, whether anybody reads it or not."""
     try:
-        emit(args, data, text)
+        emit(args, data, text, one_line=one_line)
     except OSError as fault:
         logger.warning("standard output: %s", fault.strerror)
         discard_output()

@@ -26,6 +26,10 @@ logger = logging.getLogger("edged.http")
 KEEP_ALIVE_S = 15.0  # between two bytes of a stream that has nothing to say
 
 
+class StreamOver(Exception):
+    """What a `Stream.follow` raises where nothing more comes: the stream ends, whole."""
+
+
 class Disconnected(Exception):
     """The client has gone before its request was whole."""
 
@@ -200,7 +204,8 @@ class Waiter:
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An answer in pieces: `pieces` until it is exhausted; then, where there is a `follow`, what follow() gives at each
-    move of `signal`, for as long as the client stays. keep_alive: sent after keep_alive_s without anything else.
+    move of `signal`, for as long as the client stays, or until it raises StreamOver. keep_alive: sent after
+    keep_alive_s without anything else.
     """
 
     status: int

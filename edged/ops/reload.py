@@ -11,7 +11,7 @@ import msgspec
 from edged.config import Config, DatasetConfig
 
 # What Daemon.reload puts to use; certificates are read anew by themselves when their files change.
-AT_ONCE = frozenset({"daemon.log_level", "daemon.audit_s", "daemon.flash_budget"})
+AT_ONCE = frozenset({"daemon.log_level", "daemon.audit_s", "daemon.flash_budget", "apps"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,11 @@ def applied_to(old: Config, new: Config, changes: ConfigChanges) -> Config:
     """The configuration that is in force after `changes`: what takes a restart stays as it was."""
     names = {item.name for item in (*changes.changed, *changes.added)}
     kept = [item for item in old.datasets if item.name not in names and item.name not in changes.removed]
-    at_once = {key.partition(".")[2]: getattr(new.daemon, key.partition(".")[2]) for key in changes.keys}
+    names_at_once = [key.removeprefix("daemon.") for key in changes.keys if key.startswith("daemon.")]
+    at_once = {name: getattr(new.daemon, name) for name in names_at_once}
     return msgspec.structs.replace(
         old,
         datasets=[*kept, *changes.changed, *changes.added],
+        apps=new.apps,
         daemon=msgspec.structs.replace(old.daemon, **at_once),
     )

@@ -8,6 +8,7 @@ input does, so that it never outlives the daemon.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import sys
@@ -18,6 +19,9 @@ from pathlib import Path
 import trio
 from msgspec import structs
 
+from edged.access.apps import Access
+from edged.access.configured import apps_of
+from edged.access.rights import App
 from edged.clock import Clock
 from edged.config import Config
 from edged.configfile import load
@@ -29,6 +33,9 @@ from edged.ops.process import resident_bytes
 from edged.replica.reader import Dataset, Replica
 from edged.serve.app_server import AppServer
 from edged.serve.news import News
+from edged.threads import in_thread
+
+logger = logging.getLogger("edged.serve")
 
 REPORT_S = 1.0
 TOLD = 500  # characters of a fault
@@ -52,10 +59,11 @@ async def work(config: Config) -> None:
         serving = structs.replace(config.serve, bind=addresses)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(report, catalog, clock, meter, damages)
-            nursery.start_soon(stop_at_end_of_input, stop)
+            access = Access(apps_of(config.apps), share=1 / config.serve.workers)
+            nursery.start_soon(listen_to_daemon, access, stop)
             nursery.start_soon(stop_on_signal, stop)
             news = News(catalog, data_dir=str(config.daemon.data_dir))
-            await AppServer(catalog, serving, clock, meter, news, on_damage=note).run(stop)
+            await AppServer(catalog, serving, clock, meter, news, on_damage=note, access=access).run(stop)
             nursery.cancel_scope.cancel()
 
 
@@ -76,11 +84,20 @@ async def report(catalog: dict[str, Dataset], clock: Clock, meter: Meter, damage
         await trio.sleep(REPORT_S)
 
 
-async def stop_at_end_of_input(stop: trio.Event) -> None:
+async def listen_to_daemon(access: Access, stop: trio.Event) -> None:
+    """What comes on standard input says that the configuration was read anew; its end, that the daemon has gone."""
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stream:
         while await stream.receive_some(64):
-            pass
+            try:
+                access.replace(await in_thread(apps_of_file, Path(sys.argv[1])))
+            except ConfigError as fault:
+                logger.error("read the configuration anew: %s; the apps stay as they were", fault)
     stop.set()
+
+
+def apps_of_file(path: Path) -> tuple[App, ...]:
+    """Raises ConfigError."""
+    return apps_of(load(path).apps)
 
 
 async def stop_on_signal(stop: trio.Event) -> None:

@@ -7,6 +7,7 @@ import logging
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class Workers:
         self.count = count
         self.on_damage = on_damage
         self.reports = [WorkerReport() for _ in range(count)]
+        self.running: set[trio.Process] = set()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; then they are asked to finish, and killed after STOP_S."""
@@ -89,13 +91,23 @@ class Workers:
     async def run_one(self, index: int, up: trio.Event) -> int | None:
         """One process from start to end; its exit code. Raises OSError where it cannot be started."""
         process = await self.start()
+        self.running.add(process)
         try:
             await self.listen(index, process, up)
         except trio.BrokenResourceError as fault:
             logger.warning("serving process cannot be heard", extra={"fields": {"worker": index, "fault": str(fault)}})
         finally:
+            self.running.discard(process)
             await finish(process)
         return process.returncode
+
+    async def reload(self) -> None:
+        """Have each read anew what apps may ask for. One that does not take it is ending, and begins with it."""
+        for process in list(self.running):
+            assert process.stdin is not None
+            with suppress(trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                with trio.move_on_after(STOP_S):
+                    await process.stdin.send_all(b"\n")
 
     async def start(self) -> trio.Process:
         command = [sys.executable, "-m", "edged.processes.worker", str(self.config_path)]

@@ -43,6 +43,11 @@ class ProxyApplication(Application):
         """Numbers for operators."""
         return self.gateway.status()
 
+    def prefix_of(self, path: bytes) -> str | None:
+        """The prefix of the route that takes a path, None where none does."""
+        upstream = self.gateway.route(path)
+        return None if upstream is None else upstream.route.prefix
+
     def answer(self, request: Request) -> Answer:
         try:
             context = self.read(request)

@@ -2,6 +2,8 @@
 
 app_server    the serving station as one task
 apps          the API as an Application, and the way to proxied services
+guard         of which app a request is, and whether it may
+allowed       a version as an app sees it that may have a part
 catalog       what serving reads from; edged/replica implements it
 news          telling those who wait that a dataset has a new version
 damage        telling who can mend it that an answer has met damage

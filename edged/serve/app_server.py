@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import trio
 
+from edged.access.apps import Access
 from edged.config import ServeConfig
 from edged.errors import DamageError
 from edged.http.application import Application
@@ -21,6 +22,7 @@ from edged.serve.answers.respond import ACCEPTED, EXPOSED, Service
 from edged.serve.apps import Api, Apps
 from edged.serve.catalog import Clock, Dataset
 from edged.serve.damage import DamageReports, OnDamage
+from edged.serve.guard import Guard, RouteOf
 from edged.serve.news import News
 from edged.units import size_bytes
 
@@ -33,7 +35,7 @@ class AppServer:
     that event streams follow at once; own polling otherwise. others: answers paths outside the API. on_damage: told, in
     this task's thread, of damage that an answer has met; what could not be read is 503 until the replica has it anew.
 
-    certificates: of TLS, where there are.
+    certificates: of TLS, where there are; access: the apps in force; route_of: which of them `others` has a path for.
     """
 
     datasets: Mapping[str, Dataset]
@@ -44,6 +46,8 @@ class AppServer:
     others: Application | None = None
     on_damage: OnDamage | None = None
     certificates: Certificates | None = field(init=False)
+    access: Access = field(default_factory=Access)
+    route_of: RouteOf | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError where a certificate or its key cannot be used."""
@@ -59,7 +63,8 @@ class AppServer:
         """
         news = News(self.datasets) if self.news is None else self.news
         api = Api(self.make_service(news))
-        application = api if self.others is None else Apps(api, self.others)
+        inner = api if self.others is None else Apps(api, self.others)
+        application = Guard(inner, api.service, self.access, self.route_of)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(news.run)
             await serve(

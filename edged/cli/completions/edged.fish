@@ -51,7 +51,7 @@ function _shtab_edged_using
 end
 
 set -g _shtab_edged_commands demo run check sync status pin unpin get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
-set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait --where
+set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait --where
 
 complete -c edged -e
 complete -c edged -f
@@ -178,7 +178,7 @@ complete -c edged -n '_shtab_edged_using origin init' -l json -d 'print one JSON
 complete -c edged -n '_shtab_edged_using origin init' -l root-keys -x -d 'how many root keys to make (default 1)'
 complete -c edged -n '_shtab_edged_using origin init' -l threshold -x -d 'how many of them must sign (default 1)'
 complete -c edged -n '_shtab_edged_using origin init; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
-complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a publish -d 'Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing.'
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a publish -d 'Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing. With --follow edits come on standard input until it ends or SIGTERM comes; a line that is wrong costs itself alone.'
 complete -c edged -n '_shtab_edged_using origin publish' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using origin publish' -l dataset -x -d D
 complete -c edged -n '_shtab_edged_using origin publish' -l wait -x -d 'wait so long for another publisher to finish'
@@ -186,6 +186,8 @@ complete -c edged -n '_shtab_edged_using origin publish' -l json -d 'print one J
 complete -c edged -n '_shtab_edged_using origin publish' -l collection -x -d 'lines are plain objects of this collection'
 complete -c edged -n '_shtab_edged_using origin publish' -l key -x -d 'the field of plain objects that is the key'
 complete -c edged -n '_shtab_edged_using origin publish' -l changes -d 'lines are edits; what they do not name stays'
+complete -c edged -n '_shtab_edged_using origin publish' -l follow -d 'edits without end on standard input, until it ends'
+complete -c edged -n '_shtab_edged_using origin publish' -l every -x -d 'with --follow: a version at most so often (default 1)'
 complete -c edged -n '_shtab_edged_using origin publish' -l force-change -d 'validate.max_change does not hold this time'
 complete -c edged -n '_shtab_edged_using origin publish' -l rollout -x -d 'offer the version to such a share of the devices, as in 5%'
 complete -c edged -n '_shtab_edged_using origin publish' -l allow-removals -d 'most of a collection, or a whole slice, is meant to go'

@@ -54,7 +54,7 @@ _shtab_edged_origin_commands() {
     fleet:'Count by version and lag what devices say in their polls that they hold, name states that no publisher made, and say how soon each version reached half of them, 90 and 99 of a hundred. Reads the logs of nginx, Varnish, Apache, S3 and CloudFront in their usual forms, and others with an ISO time. Devices are told apart by their address.'
     init:'Make keys and an empty feed in FEED_DIR; print where the root of trust is that devices are given.'
     log:'The versions of a dataset; with --diff what changed between two, and what each field cost in bytes.'
-    publish:'Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing.'
+    publish:'Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing. With --follow edits come on standard input until it ends or SIGTERM comes; a line that is wrong costs itself alone.'
     restore:'End the takedown of records; each comes back with the newest value that was published meanwhile.'
     rollback:'Publish the content of version V again, as a new version. Records that are taken down stay out.'
     rollout:'Without an option say what is under way. A raised share keeps the devices that have the version already.'
@@ -284,6 +284,8 @@ _shtab_edged_origin_publish_options=(
   "--collection[lines are plain objects of this collection]:C:"
   "--key[the field of plain objects that is the key]:FIELD:"
   "--changes[lines are edits\; what they do not name stays]"
+  "--follow[edits without end on standard input, until it ends]"
+  "--every[with --follow\: a version at most so often (default 1)]:SECONDS:"
   "--force-change[validate.max_change does not hold this time]"
   "--rollout[offer the version to such a share of the devices, as in 5\%]:SHARE:"
   "--allow-removals[most of a collection, or a whole slice, is meant to go]"

@@ -24,6 +24,7 @@ from edged.http.application import (
     Response,
     Signal,
     Stream,
+    StreamOver,
     Waiter,
     contained,
     is_endless,
@@ -193,7 +194,10 @@ class HypercornGateway:
     async def follow(self, stream: Stream, signal: Signal, more: Callable[[], Any], inbox: Inbox, send: Send) -> None:
         while not inbox.ended and not self.stopping.generation:
             generation = signal.generation
-            await send_pieces(more(), send)
+            try:
+                await send_pieces(more(), send)
+            except StreamOver:
+                return
             until = trio.current_time() + stream.keep_alive_s
             if not await self.moved(signal, generation, inbox, until) and trio.current_time() >= until:
                 await send({"type": "http.response.body", "body": stream.keep_alive, "more_body": True})

@@ -16,6 +16,7 @@ from edged.http.application import (
     InThread,
     Response,
     Stream,
+    StreamOver,
     contained,
     discard,
     problem,
@@ -190,6 +191,8 @@ class H2Exchange:
                     return
                 self.generation = stream.signal.generation
                 self.pieces = stream.follow()
+        except StreamOver:
+            pass
         except Exception:  # a stream that fails half-way must not end the others
             logger.exception("answer %s %r", self.request.method, self.request.target[:500])
             self.break_off()

@@ -17,7 +17,7 @@ from typing import Any
 import trio
 
 from edged.access.identity import Peer
-from edged.http.application import Application, discard, run_in_thread
+from edged.http.application import Application, StreamOver, discard, run_in_thread
 from edged.http.framing import LAST_CHUNK, chunk
 from edged.http.h2.fieldblocks import BlockDecoder
 from edged.http.h2.remembered import RememberedFrames
@@ -310,7 +310,10 @@ class Lane(Turns):
             if signal.follow(connection, under_way.generation):
                 return None
             under_way.generation = signal.generation
-            under_way.pieces = follow()
+            try:
+                under_way.pieces = follow()
+            except StreamOver:
+                break
         self.sockets.end_stream(connection, under_way)
         connection.closing = under_way.close
         connection.become(LaneState.READING)

@@ -21,13 +21,14 @@ from edged.http.application import Answer, Held, InThread, Response, Stream
 from edged.http.fields import Fields
 from edged.http.request import Request
 from edged.replica.layers.layers import pack_names, unpack_names
+from edged.serve.allowed import seen_by, whole_of
 from edged.serve.answers.large import PIECE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query, require_collection, version_and_time
 from edged.serve.answers.render import Renderer, encode_json, is_binary, value_in
 from edged.serve.answers.respond import CACHE_CONTROL, DataAge, Inquiry, Since, read_from, respond
 from edged.serve.answers.shape import Shape
-from edged.serve.catalog import ChangedRecord, Dataset, View
+from edged.serve.catalog import ChangedRecord, View
 
 RETRY_MS = 1000
 NOWHERE = Since(-1)  # before every version
@@ -140,7 +141,9 @@ def answer_changes(
     for name in query.collections:
         require_collection(view, name)
     since = inquiry.since or since_of(request, query)
-    wanted = Wanted(service.renderer, form, frozenset(query.collections), shapes)
+    # Who sees a part of the collections has asked for these: what is remembered of changes goes by their names.
+    names = frozenset(query.collections or (view.collections if view is not whole_of(view) else ()))
+    wanted = Wanted(service.renderer, form, names, shapes)
     if form is EVENTS:
         return event_stream(inquiry, view, wanted, Since(view.version, view.time) if since is None else since)
     if since is None:
@@ -233,11 +236,11 @@ class EventsSince:
     """An event stream's place: what it has sent. Each call gives the events of what is new."""
 
     wanted: Wanted
-    dataset: Dataset
+    see: Callable[[], View]
     sent: Since
 
     def __call__(self) -> Iterator[bytes]:
-        return self.events(self.dataset.view())
+        return self.events(self.see())
 
     def events(self, view: View) -> Iterator[bytes]:
         now = Since(view.version, view.time)
@@ -282,7 +285,8 @@ def event_id(view: View) -> bytes:
 def event_stream(inquiry: Inquiry, view: View, wanted: Wanted, since: Since) -> Stream:
     """Server-sent events: a change is a message; `version` ends each version; `reset` says to read all again."""
     assert inquiry.dataset is not None
-    follower = EventsSince(wanted, inquiry.dataset, since)
+    dataset, request = inquiry.dataset, inquiry.request
+    follower = EventsSince(wanted, lambda: seen_by(request, dataset.view()), since)
 
     def beginning() -> Iterator[bytes]:
         yield b"retry: %d\n\n" % RETRY_MS

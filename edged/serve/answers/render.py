@@ -14,6 +14,7 @@ import msgspec
 from edged.feed import cbor, zstd
 from edged.feed.references import Reference
 from edged.http.memory import OBJECT_BYTES, Memo
+from edged.serve.allowed import whole_of
 from edged.serve.answers.dictionary import Trained
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
 from edged.serve.answers.shape import Shape, no_record
@@ -52,6 +53,7 @@ class Renderer:
         shape. A new view of a dataset forgets all items; for one that is older than another seen, as a long stream's
         may be, it is NOWHERE.
         """
+        view = whole_of(view)
         newest = self.views.get(view.dataset)
         if newest is not view or len(self.looks) > LOOKS:
             if newest is not None and place_of(view) < place_of(newest):

@@ -17,6 +17,7 @@ from edged.http.hosts import HostRule
 from edged.http.problem import make_problem
 from edged.http.request import Request
 from edged.http.validators import names_tag
+from edged.serve.allowed import whole_of
 from edged.serve.answers.dictionary import DICTIONARY, Dictionaries, offers_dcz
 from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
 from edged.serve.answers.query import record_at
@@ -37,7 +38,16 @@ EXPOSED = (
 ACCEPTED = b"Accept, Authorization, Cache-Control, If-None-Match, Last-Event-ID"
 # The fields of a request that anything here looks at: no other decides an answer.
 DECIDING = frozenset(
-    {b"accept", b"accept-encoding", b"available-dictionary", b"host", b"if-none-match", b"last-event-id", b"origin"}
+    {
+        b"accept",
+        b"accept-encoding",
+        b"authorization",
+        b"available-dictionary",
+        b"host",
+        b"if-none-match",
+        b"last-event-id",
+        b"origin",
+    }
 )
 
 State = Literal["fresh", "stale", "expired"]
@@ -71,7 +81,8 @@ class DataAge:
 @dataclass(slots=True, eq=False)
 class Service:
     """One serving process. slow: how many slow answers are made at once, in threads; damage: where it is told; coding:
-    how many answers are being coded piece by piece; vary: the fields that decide every answer.
+    how many answers are being coded piece by piece; vary: the fields that decide every answer; rights: a number that
+    moves when what apps may ask for changes, at which nothing remembered is renewed.
     """
 
     catalog: Catalog
@@ -84,6 +95,7 @@ class Service:
     damage: DamageReports = field(default_factory=DamageReports)
     dictionaries: Dictionaries = field(default_factory=Dictionaries)
     coding: int = 0
+    rights: int = 0
     ages: dict[str, tuple[View, DataAge]] = field(default_factory=dict)
     vary: bytes = field(init=False)
 
@@ -92,6 +104,7 @@ class Service:
 
     def age_of(self, view: View) -> DataAge:
         """The same object for the same view."""
+        view = whole_of(view)
         known = self.ages.get(view.dataset)
         if known is None or known[0] is not view:
             known = self.ages[view.dataset] = (view, DataAge.of(view))
@@ -181,12 +194,16 @@ def respond(
     known = request.values.get(b"if-none-match")
     renewing = service if content else None
     if known is not None and names_tag(known, tag.encode()):
-        shared = shared_fields(Representation(None, coding, vary, cors, kept.cache), read_from(view), renewing)
+        shared = shared_fields(
+            Representation(None, coding, vary, cors, kept.cache), read_from(view), renewing, service.rights
+        )
         return Response(304, own, b"", timed, kept.keep, shared, content=content, common=True)
     if coding != "identity":
         body = service.renderer.coded(body, tag, coding, trained)
     own = (*own, (b"Content-Length", b"%d" % len(body)))
-    shared = shared_fields(Representation(form, coding, vary, cors, kept.cache), read_from(view), renewing)
+    shared = shared_fields(
+        Representation(form, coding, vary, cors, kept.cache), read_from(view), renewing, service.rights
+    )
     return Response(200, own, body, timed, kept.keep, shared, content=content, common=True)
 
 
@@ -234,26 +251,34 @@ def read_from(view: View | None) -> Fields:
 
 
 @lru_cache(maxsize=128)
-def shared_fields(represented: Representation, source: Fields, renewing: Service | None = None) -> Shared:
-    """The fields of all answers of a representation, read from a view. renewing: of answers that are one record's."""
+def shared_fields(
+    represented: Representation, source: Fields, renewing: Service | None = None, rights: int = 0
+) -> Shared:
+    """The fields of all answers of a representation, read from a view. renewing: of answers that are one record's;
+    rights: of the service as they are now."""
     form, coding, vary, cors, cache = represented
     fields = [(b"Cache-Control", cache), (b"Vary", vary), *cors, *source]
     if form is not None:
         fields += ((b"Content-Type", form.media.encode()), (b"X-Content-Type-Options", b"nosniff"))
         if coding != "identity":
             fields.append((b"Content-Encoding", coding.encode()))
-    return Shared.of(tuple(fields), None if renewing is None else RecordRenewal(renewing, represented))
+    return Shared.of(tuple(fields), None if renewing is None else RecordRenewal(renewing, represented, rights))
 
 
 @dataclass(frozen=True, slots=True)
 class RecordRenewal:
-    """A Renewal of answers that are one record's value: they are the same as long as the record's bytes are."""
+    """A Renewal of answers that are one record's value: they are the same as long as the record's bytes are, and what
+    apps may ask for.
+    """
 
     service: Service
     represented: Representation
+    rights: int
 
     def renew(self, target: bytes, content: int) -> tuple[TimedFields, Shared] | None:
         service = self.service
+        if service.rights != self.rights:
+            return None
         try:
             found = record_at(service.catalog, target)
             raw = None if found is None else found.view.get_raw(found.collection, found.key)
@@ -261,7 +286,7 @@ class RecordRenewal:
             return None  # whoever answers the request anew meets it too, and says so
         if found is None or raw is None or hash(raw) != content:
             return None
-        return service.age_of(found.view), shared_fields(self.represented, read_from(found.view), service)
+        return service.age_of(found.view), shared_fields(self.represented, read_from(found.view), service, self.rights)
 
 
 def problem(inquiry: Inquiry, fault: RequestError) -> Response:

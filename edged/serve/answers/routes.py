@@ -4,7 +4,9 @@ the same answer.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import cbor2
 
@@ -12,6 +14,7 @@ from edged.errors import RequestError
 from edged.http.application import Answer, InThread, Response, Stream
 from edged.http.cors import METHODS
 from edged.http.request import Request, decode, encode, split_target
+from edged.serve.allowed import rights_of, seen_by
 from edged.serve.answers.changes import answer_changes
 from edged.serve.answers.dictionary import DICTIONARY, LIFE
 from edged.serve.answers.lists import answer_list
@@ -23,14 +26,18 @@ from edged.serve.answers.query import (
     LIST_PARAMETERS,
     NOTHING,
     RECORD_PARAMETERS,
+    Query,
     parse_key,
     parse_query,
     require_collection,
 )
 from edged.serve.answers.render import encode_json, is_binary
 from edged.serve.answers.respond import PER_MOMENT, RETRY_S, DataAge, Inquiry, Kept, Service, Since, contain, respond
-from edged.serve.answers.shape import Shape, lost_fields, shape_of, shapes_of
+from edged.serve.answers.shape import Shape, lost_fields, refuse_unseen, shape_of, shapes_of
 from edged.serve.catalog import Dataset, View
+
+if TYPE_CHECKING:
+    from edged.access.rights import Rights
 
 QUICK_PARAMETERS = frozenset({b"keys", b"after", b"prefix", b"fields", b"view", b"_"})
 NO_PARAMETERS: frozenset[str] = frozenset()
@@ -87,12 +94,27 @@ def find(inquiry: Inquiry) -> Answer:
     if not segments:
         parse_query(query, NO_PARAMETERS)
         return answer_datasets(inquiry)
-    dataset = inquiry.dataset = find_dataset(service, decode(segments[0], "dataset"))
+    name, rights = decode(segments[0], "dataset"), rights_of(request)
+    if rights is not None:
+        rights.require_dataset(name)  # before anything is looked for
+        if len(segments) > 1:
+            require_rights(rights, name, decode(segments[1], "collection"), len(segments))
+        else:
+            rights.require_description(name)
+    dataset = inquiry.dataset = find_dataset(service, name)
     if segments[-1] == b"changes":  # which may be waited for: read before the view, so that no move is lost between
         inquiry.generation = service.news.signal(dataset.name).generation
-    view = inquiry.view = open_view(dataset)
+    view = inquiry.view = seen_by(request, open_view(dataset))
     found = route(inquiry, view, segments[1:], query)
     return service.damage.watched(dataset.name, found) if isinstance(found, Stream) else found
+
+
+def require_rights(rights: Rights, dataset: str, collection: str, segments: int) -> None:
+    """Raises RequestError 403 unless the app may have what a path is of."""
+    if collection == "changes" and segments == 2:
+        rights.require_some(dataset)
+    else:
+        rights.require_collection(dataset, collection)
 
 
 def find_dataset(service: Service, name: str) -> Dataset:
@@ -118,25 +140,45 @@ def route(inquiry: Inquiry, view: View, segments: list[bytes], query: bytes) -> 
         return answer_dataset(inquiry, view)
     collection = decode(segments[0], "collection")
     if len(segments) == 2:
-        parsed = parse_query(query, RECORD_PARAMETERS) if query else NOTHING
+        parsed = in_view(inquiry, parse_query(query, RECORD_PARAMETERS) if query else NOTHING)
         require_collection(view, collection)
         inquiry.collection = collection
         shape = shape_of(view.schema, collection, parsed)
         key = parse_key(segments[1], "key")
         return in_time(inquiry, collection, shape, parsed.view) or answer_record(inquiry, view, collection, key, shape)
     if collection == "changes":
-        parsed = parse_query(query, CHANGES_PARAMETERS)
+        parsed = in_view(inquiry, parse_query(query, CHANGES_PARAMETERS))
+        for name in parsed.collections:
+            require_allowed(inquiry.request, view.dataset, name)
         shapes = shapes_of(view.schema, view.collections, parsed)
         return answer_changes(inquiry, view, parsed, shapes, partial(ask_again, inquiry.service, inquiry.request))
     if asks_dictionary(query):
         parsed = parse_query(query, DICTIONARY_PARAMETERS)
         require_collection(view, collection)
         return answer_dictionary(inquiry, view, collection, parsed.dictionary)
-    parsed = parse_query(query, LIST_PARAMETERS)
+    parsed = in_view(inquiry, parse_query(query, LIST_PARAMETERS))
     require_collection(view, collection)
     inquiry.collection = collection
+    if inquiry.request.who.app is not None and inquiry.request.who.app.view:
+        refuse_unseen(view.schema, collection, parsed)
     shape = shape_of(view.schema, collection, parsed)
     return in_time(inquiry, collection, shape, parsed.view) or answer_list(inquiry, view, collection, parsed, shape)
+
+
+def in_view(inquiry: Inquiry, query: Query) -> Query:
+    """The query in the view that is the only shape of the asking app. Raises RequestError 403 for another."""
+    app = inquiry.request.who.app
+    if app is None or not app.view:
+        return query
+    if query.view not in ("", app.view):
+        raise RequestError(403, f"this app gets view {app.view!r} alone; leave `view` out")
+    return replace(query, view=app.view)
+
+
+def require_allowed(request: Request, dataset: str, collection: str) -> None:
+    rights = rights_of(request)
+    if rights is not None:
+        rights.require_collection(dataset, collection)
 
 
 def in_time(inquiry: Inquiry, collection: str, shape: Shape | None, name: str) -> InThread | None:
@@ -224,7 +266,10 @@ def answer_dictionary(inquiry: Inquiry, view: View, collection: str, name: str) 
 def answer_datasets(inquiry: Inquiry) -> Response:
     """Every dataset of this device, whether synchronised yet or not (version 0)."""
     entries = []
+    rights = rights_of(inquiry.request)
     for name, dataset in sorted(inquiry.service.catalog.items()):
+        if rights is not None and not rights.knows(name):
+            continue
         entry = {"dataset": name, "version": dataset.version, "state": "absent", "as_of": 0}
         if dataset.version:
             view = dataset.view()

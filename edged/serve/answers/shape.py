@@ -115,6 +115,23 @@ def make_shape(
     return Shape(msgspec.json.encode(words).decode(), rule, fields, expand)
 
 
+def refuse_unseen(schema: Schema, collection: str, query: Query) -> None:
+    """Raise RequestError 403 for a condition, an order or a search by what a view leaves out: who gets nothing but the
+    view would learn of it.
+    """
+    rule = schema.views.get(query.view, NOTHING).get(collection, NO_RULE)
+    rules = schema.collections.get(collection)
+    if not rule.fields or rules is None:
+        return
+    asked = query.asked
+    by = [*asked.where, asked.order.removeprefix("-"), query.group, asked.distinct, *query.facets]
+    by += [*rules.text, rules.rank] if asked.text else []
+    by += list(rules.interval) if asked.has_interval else []
+    for path in by:
+        if path and not any(leads(seen, path) for seen in rule.fields):
+            raise RequestError(403, f"this app's view has no field {path!r:.80}, by which it may not ask either")
+
+
 def lost_fields(
     view: View, collection: str, shape: Shape | None, fields: Sequence[str], *, look: bool
 ) -> list[str] | None:

@@ -1,0 +1,153 @@
+"""Lets requests through to whoever answers: of which app each is, whether it may ask for that, and not too often."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import trio
+
+from edged.access.apps import Access
+from edged.access.identity import Identity, Peer, attested, identify
+from edged.access.rights import App
+from edged.errors import RequestError
+from edged.http.application import Answer, Application, Held, InThread, OnWebSocket, Response, Stream, StreamOver
+from edged.http.request import Request, split_target
+from edged.serve.answers.respond import DECIDING, Inquiry, Service, contain
+from edged.serve.answers.routes import is_own
+
+RouteOf = Callable[[bytes], str | None]
+"""The prefix of the route that takes a path, None where none does."""
+
+CHANGED = "what this app may ask for was changed; ask again"
+
+
+class Guard(Application):
+    """In front of `inner`. Without configured apps it is not in the way.
+
+    A request is judged anew each time, on whatever connection it comes: by what the kernel says of the peer and by its
+    credential, which is among the fields that decide a remembered answer. Answers to apps with a rate are not
+    remembered, as each has to be counted first.
+    """
+
+    deciding = DECIDING
+
+    def __init__(self, inner: Application, service: Service, access: Access, route_of: RouteOf | None = None) -> None:
+        self.inner, self.service, self.access, self.route_of = inner, service, access, route_of
+        self.generation = inner.generation  # type: ignore[method-assign]  # asked all the time
+        self.replaced = trio.Event()
+        access.on_replaced = self.on_replaced
+
+    def on_replaced(self) -> None:
+        """Nothing that is remembered is given again, and who is held or follows is looked at."""
+        self.service.rights = self.access.number
+        news = self.service.news
+        news.moved.move()
+        for signal in list(news.signals.values()):
+            signal.move()
+        replaced, self.replaced = self.replaced, trio.Event()
+        replaced.set()
+
+    def identify(self, peer: Peer) -> Identity:
+        return attested(peer, with_exe=self.access.with_exe) if self.access.apps else identify(peer)
+
+    def answer(self, request: Request) -> Answer:
+        if not self.access.apps:
+            return self.inner.answer(request)
+        return contain(Inquiry(self.service, request, self.service.clock()), self.judged)
+
+    def judged(self, inquiry: Inquiry) -> Answer:
+        """Raises RequestError 401, 403, 421, 429."""
+        request = inquiry.request
+        asterisk = request.method == "OPTIONS" and request.target == b"*"
+        if asterisk or request.method == "CONNECT":
+            return self.inner.answer(request)
+        authority, path, _ = split_target(request.target)
+        self.service.hosts.check(request, authority)
+        if request.method == "OPTIONS":  # a preflight has no credential, and is told nothing but the rules of CORS
+            return self.service.cors.options(request)
+        app, passed = self.admit(request, path)
+        return self.followed(app, passed, self.inner.answer(passed))
+
+    def admit(self, request: Request, path: bytes) -> tuple[App, Request]:
+        """The app, and the request as it goes on: of this app, without the credential that was for edged."""
+        own = is_own(path)
+        app, is_ours = self.access.app_of(request.who, request.get(b"authorization"), proxied=not own)
+        self.access.take(app, trio.current_time())
+        if not own:
+            try:
+                app.rights.require_route(self.route_of(path) if self.route_of is not None else None)
+            except RequestError:
+                self.access.counts[app.name].refused += 1
+                raise
+        fields = request.fields
+        if is_ours:
+            fields = tuple(field for field in fields if field[0] != b"authorization")
+        who = replace(request.who, name=app.name, audience=app.audience, app=app)
+        passed = Request(request.method, request.target, fields, request.version, request.peer, who)
+        passed.body = request.body
+        return app, passed
+
+    def followed(self, app: App, request: Request, answer: Answer) -> Answer:
+        """The answer, counted where it is a refusal; what goes on for long ends when the app's rights change."""
+        match answer:
+            case Response():
+                if answer.status == 403:
+                    self.access.counts[app.name].refused += 1
+                return replace(answer, keep=False) if app.rate is not None else answer
+            case InThread(work, limiter):
+                return InThread(lambda: self.followed(app, request, work()), limiter)
+            case Held(resume=resume):
+                return replace(answer, resume=partial(self.resumed, app, request, resume))
+            case Stream(follow=follow) if follow is not None:
+                return replace(answer, follow=partial(self.pieces, app, follow))
+        return answer
+
+    def resumed(self, app: App, request: Request, resume: Callable[[bool], Answer], last: bool) -> Answer:
+        if self.access.still(app):
+            return self.followed(app, request, resume(last))
+        return contain(Inquiry(self.service, request, self.service.clock()), changed)
+
+    def pieces(self, app: App, follow: Callable[[], Iterator[bytes]]) -> Iterator[bytes]:
+        """Raises StreamOver, at which the client asks again, where the app's rights have changed."""
+        if not self.access.still(app):
+            raise StreamOver
+        return follow()
+
+    # ---- WebSockets
+
+    def on_websocket(self, request: Request) -> OnWebSocket:
+        if not self.access.apps:
+            return self.inner.on_websocket(request)
+        try:
+            _, path, _ = split_target(request.target)
+            _, passed = self.admit(request, path)
+        except RequestError:
+            return "refuse"
+        return self.inner.on_websocket(passed)
+
+    async def websocket(
+        self, request: Request, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        if not self.access.apps:
+            await self.inner.websocket(request, receive, send)
+            return
+        app, ours = self.access.app_of(request.who, request.get(b"authorization"), proxied=True)
+        fields = tuple(field for field in request.fields if not ours or field[0] != b"authorization")
+        who = replace(request.who, name=app.name, audience=app.audience, app=app)
+        passed = Request(request.method, request.target, fields, request.version, request.peer, who)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.end_when_changed, app, nursery.cancel_scope)
+            await self.inner.websocket(passed, receive, send)
+            nursery.cancel_scope.cancel()
+
+    async def end_when_changed(self, app: App, scope: trio.CancelScope) -> None:
+        while self.access.still(app):
+            await self.replaced.wait()
+        scope.cancel()
+
+
+def changed(_: Inquiry) -> Answer:
+    raise RequestError(403, CHANGED)

@@ -1,0 +1,1 @@
+"""Tests of edged/access, on the apps' listener."""

@@ -105,6 +105,7 @@ class Writer:
     def status(self) -> HeldVersion:
         """What is held. Reads headers only; `audit.verify` reads everything."""
         live = self.live
+        live.reread()
         manifest = read_touched(live.root / files.TOUCHED, live.manifest)
         settings = live.settings()
         return HeldVersion(
@@ -158,6 +159,7 @@ class Writer:
 
     def pin(self, version: int | None) -> None:
         """Remember that sync is to hold `version`; None lets it follow. Raises StoreError where nothing is held."""
+        self.live.reread()
         manifest = self.live.manifest
         if not manifest.version:
             raise StoreError(f"pin {self.live.root.name}: nothing has been synced yet; sync first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -15,12 +16,15 @@ from pathlib import Path
 import pytest
 
 from edged import files
-from edged.errors import StoreError
+from edged.errors import DamageError, StoreError
 from edged.replica.files import disk
+from edged.replica.files.manifest import Manifest, decode_commit
+from edged.replica.loading import read_manifest
 from edged.replica.writer import Writer
+from edged.replica.writing import live as live_module
 from tests.conftest import FUZZ_SEED
 from tests.replica.faults import FaultyOs, Killed
-from tests.replica.scenario import check_survivor, read_everything, scenario
+from tests.replica.scenario import check_survivor, commit, read_everything, scenario
 
 Run = Callable[[FaultyOs], list[int]]
 SAID = {"full": ("disk is full",), "eio": ("disk reports a fault", "disk is failing", "cannot be read")}
@@ -226,3 +230,38 @@ def test_sigkill_at_system_calls_by_strace(tmp_path: Path) -> None:
         shutil.rmtree(root, ignore_errors=True)
     print(f"{killed} of {runs} runs were killed; {len(calls)} system calls touch the store")
     assert killed >= 0.95 * runs
+
+
+@pytest.mark.parametrize("first", ["status", "pin", "commit"])
+def test_a_version_that_a_disk_failed_to_deliver_for_a_moment_is_not_written_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: str
+) -> None:
+    with Writer.open(tmp_path, "catalog") as writer:
+        scenario().run(writer, [])
+    newest, found = read_everything(tmp_path)
+    real, failing = read_manifest, [True]
+
+    def reading(root: Path) -> tuple[Manifest, DamageError | None]:
+        if not failing:
+            return real(root)
+        failing.clear()
+        fault = DamageError("read the manifest: Input/output error")
+        fault.__cause__ = OSError(errno.EIO, os.strerror(errno.EIO))
+        return decode_commit((root / "manifest.1").read_bytes(), "manifest.1"), fault
+
+    monkeypatch.setattr(live_module, "read_manifest", reading)
+    with Writer.open(tmp_path, "catalog") as writer:
+        assert writer.live.manifest.version < newest
+        match first:
+            case "status":
+                assert writer.status().version == newest
+            case "pin":
+                writer.pin(1)
+                assert writer.status().pinned == 1
+            case _:
+                with writer.stage() as staging, pytest.raises(StoreError, match="can be read again"):
+                    commit(staging, newest + 1)
+        assert read_everything(tmp_path) == (newest, found)
+        with writer.stage() as staging:
+            commit(staging, newest + 1)
+    assert read_everything(tmp_path)[0] == newest + 1

@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import random
+import secrets
 import shutil
 import sys
 import tempfile
@@ -252,6 +253,7 @@ def soak(seed: int, minutes: int, directory: Path) -> Soak:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda handle: None)  # what a loss of power leaves is modelled
         patch.setattr(trio.to_thread, "run_sync", run_sync)
+        patch.setattr(secrets, "token_bytes", played.chance.randbytes)  # who is chosen for a rollout
         patch.setattr(disk, "os", played.switch)
         patch.setattr(files, "os", played.switch)
         trio.run(played.run, minutes, clock=MockClock(autojump_threshold=0))

@@ -157,6 +157,25 @@ class Live:
         except DamageError:  # missing, or not needed any more once the next version is there
             self.previous = self.manifest
 
+    def reread(self) -> bool:
+        """Where a disk failed to deliver the newest manifest, so that the one before is held: whether it does now, and
+        the newest is held. Written over, a version that others may have been served would be gone.
+        """
+        if self.fault is None or not isinstance(self.fault.__cause__, OSError):
+            return False
+        try:
+            manifest, fault = read_manifest(self.root)
+        except StoreError:
+            return False
+        if fault is not None or manifest.generation <= self.manifest.generation:
+            return False
+        self.previous, self.manifest, self.fault = self.manifest, manifest, None
+        self.skip_numbers()
+        self.held.clear()
+        self.pool.keep(self.manifest)
+        self.hold_files()
+        return True
+
     def skip_numbers(self) -> None:
         """Number new files past all that are there: after a fall back, readers may still hold later ones by name."""
         stems = (name.partition(".")[0] for name in self.disk.names(files.PACKS) if name.endswith(".pack"))
@@ -217,6 +236,11 @@ class Live:
         fresh_files: names below `packs/` that came with this version; they are removed again if it fails. Raises
         StoreError, and then nothing has changed.
         """
+        if self.reread():
+            raise StoreError(
+                f"write version {manifest.version} of {self.root.name}: version {self.manifest.version}, which the "
+                "disk had failed to deliver, can be read again; what was begun on the one before is done anew"
+            )
         name = f"{files.PACKS}/{file_name(number)}"
         manifest = manifest._replace(
             generation=self.manifest.generation + 1, next_file=max(manifest.next_file, number + 1)

@@ -146,6 +146,9 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
         list[Annotated[str, Meta(pattern=WEB_ORIGIN, extra={"form": "scheme://host[:port]"})]],
         Meta(max_length=64, description="Web origins allowed by CORS, exact."),
     ] = field(default_factory=list)
+    explorer: Annotated[
+        bool, Meta(description="A page at / for those who write apps: what is here, and requests to try.")
+    ] = False
     max_connections: Annotated[int, Meta(ge=8, le=65_536, description="Connections at once, over all addresses.")] = (
         1024
     )

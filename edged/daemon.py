@@ -24,7 +24,7 @@ from msgspec import structs
 
 from edged.access.apps import Access
 from edged.access.configured import apps_of
-from edged.clock import Clock, freshness
+from edged.clock import Clock
 from edged.config import Config, DatasetConfig
 from edged.configfile import load_with_warnings
 from edged.errors import ConfigError, DamageError, EdgedError, RequestError, StoreError
@@ -39,6 +39,7 @@ from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
 from edged.ops.process import resident_bytes
 from edged.ops.reload import ConfigChanges, applied_to, changes_between
+from edged.ops.shown import certificate_documents, dataset_document, serving_document
 from edged.processes.workers import Workers
 from edged.progress import Watch, unwatched
 from edged.replica.files import usedtime
@@ -107,7 +108,7 @@ class Daemon:
             self.workers = Workers(config_path, config.serve.workers - 1, self.damaged)
         self.clock = clock or Clock()
         self.notifier = notifier or Notifier()
-        self.meter = Meter()
+        self.meter, self.began = Meter(), time.monotonic()
         self.wear = WearBudget(size_bytes(config.daemon.flash_budget), time.monotonic())
         self.catalog: dict[str, Dataset] = {}
         self.news = News(self.catalog)
@@ -121,6 +122,7 @@ class Daemon:
         self.syncs: trio.Nursery
         self.proxy = make_proxy(config, self.clock) if config.proxy.routes else None
         self.relay: RelayServer | None = None
+        self.admin = AdminApp(self)
         self.access = Access(apps_of(config.apps), share=1 / config.serve.workers)
 
     def stop(self) -> None:
@@ -172,6 +174,7 @@ class Daemon:
         async with trio.open_nursery() as self.syncs:
             for station in self.stations.values():
                 await self.begin_sync(station)
+            self.syncs.start_soon(self.admin.tick)
             if self.notifier.watchdog_s is not None:
                 self.syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
             self.notifier.ready(f"serving {len(self.catalog)} datasets at {' '.join(self.app_urls)}")
@@ -227,7 +230,7 @@ class Daemon:
         listening = Listening(
             tuple(bind_with(self.inherited, self.config.admin.bind)), limits=Limits(connections=ADMIN_CONNECTIONS)
         )
-        admin = partial(serve, AdminApp(self), listening, clock=self.clock, stop=self.stopping)
+        admin = partial(serve, self.admin, listening, clock=self.clock, stop=self.stopping)
         self.admin_urls = await servers.start(admin)
         for url in self.admin_urls:
             logger.info("serving operators", extra={"fields": {"url": url}})
@@ -339,35 +342,28 @@ class Daemon:
     # --- what operators ask (ops/admin.py) ---------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        now_s = self.clock()
+        now_s, meter = self.clock(), self.counted()
         return {
             "version": VERSION,
+            "time": now_s,
+            "uptime_s": round(time.monotonic() - self.began, 1),
             "apps": self.app_urls,
             "access": self.access.status(),
-            "requests_served": self.counted().requests,
+            "requests_served": meter.requests,
+            "serving": serving_document(meter),
             "memory_bytes": self.memory_bytes(),
-            "datasets": {name: self.dataset_status(name, now_s) for name in self.stations},
+            "flash_budget": size_bytes(self.config.daemon.flash_budget),
+            "certificates": certificate_documents(self.certificates),
+            "datasets": {
+                name: dataset_document(station.status, self.catalog[name], now_s)
+                for name, station in self.stations.items()
+            },
             "proxy": None if self.proxy is None else self.proxy.status(),
             "relay": None if self.relay is None else self.relay.status(),
         }
 
-    def dataset_status(self, name: str, now_s: float) -> dict[str, Any]:
-        """What the sync task holds, in what apps are served: the two differ where what is new cannot be read."""
-        status, dataset = self.stations[name].status, self.catalog[name]
-        held = status.document(now_s)
-        try:
-            view = dataset.view()
-        except StoreError as fault:
-            return held | {"last_error": held["last_error"] or str(fault)}
-        served = {
-            "version": view.version,
-            "as_of": view.as_of,
-            "state": freshness(now_s - view.as_of, view.fresh_s, view.expires_s) if view.version else "empty",
-            "slices": {slice_name: item.version for slice_name, item in view.slices.items()},
-            "held": held["version"],
-            "last_error": held["last_error"] or (str(dataset.fault) if dataset.fault is not None else None),
-        }
-        return held | served
+    def usage(self) -> dict[str, Any]:
+        return {"days": []}
 
     def counted(self) -> Meter:
         return self.meter if self.workers is None else Meter.sum((self.meter, self.workers.meter))

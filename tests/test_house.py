@@ -143,7 +143,7 @@ FLOORS = (
     ("toml", "clock", "files", "inotify", "threads"),
     ("access", "feed"),
     ("config", "http", "replica"),
-    ("announce",),
+    ("announce", "pages"),
     ("configfile", "feedserving"),
     ("sync", "serve", "proxy", "origin"),
     ("relay",),

@@ -8,28 +8,43 @@ a preflight that is never granted.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
 
+import trio
+
 from edged.errors import EdgedError, RequestError
-from edged.http.application import Answer, Application, ByTask, Client, Disconnected, Response, problem
+from edged.http.application import (
+    DATE,
+    Answer,
+    Application,
+    ByTask,
+    Client,
+    Disconnected,
+    Response,
+    Signal,
+    Stream,
+    problem,
+)
 from edged.http.hosts import HostRule
 from edged.http.request import Request, decode, split_target
+from edged.pages.page import page
 
 CONTROL_HEADER = "Edged-Control"
 BODY_BYTES = 64 << 10
 TEXT, JSON = b"text/plain; charset=utf-8", b"application/json"
 METRICS = b"text/plain; version=0.0.4; charset=utf-8"
+EVENT_FIELDS = (
+    (b"Content-Type", b"text/event-stream"),
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+)
 HOSTS = HostRule.of(["localhost"], addresses=True)
 
-INDEX = b"""edged, admin listener
-
-/healthz   the process is alive
-/readyz    every dataset has a version to serve
-/metrics   Prometheus text
-/status    all of it, as JSON
-"""
+HOME = "box.html"
+EVENT_S = 1.0  # from one event to the next, as long as somebody listens
 
 
 class Operated(Protocol):
@@ -45,6 +60,10 @@ class Operated(Protocol):
 
     def metrics(self) -> bytes: ...
 
+    def usage(self) -> dict[str, Any]:
+        """The document of /usage."""
+        ...
+
     async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
         """Hold `dataset` at `version`, or let it go (None). Raises EdgedError."""
         ...
@@ -55,6 +74,19 @@ class AdminApp(Application):
 
     def __init__(self, operated: Operated) -> None:
         self.operated = operated
+        self.wanted = trio.Event()
+        self.ticked = Signal(self.want)
+
+    def want(self) -> None:
+        self.wanted.set()
+
+    async def tick(self) -> None:
+        """Have whoever listens to /events told once in EVENT_S, for ever; nobody is woken while nobody does."""
+        while True:
+            await self.wanted.wait()
+            self.wanted = trio.Event()
+            await trio.sleep(EVENT_S)
+            self.ticked.move()
 
     def answer(self, request: Request) -> Answer:
         try:
@@ -70,11 +102,12 @@ class AdminApp(Application):
                 return ByTask(partial(self.change, path))
             if request.method not in ("GET", "HEAD"):
                 raise RequestError(405, f"{path:.200} takes GET", headers=(("Allow", "GET, HEAD"),))
-            return self.show(path)
+            found = page(path, HOME, request)
+            return self.show(path) if found is None else found
         except EdgedError as fault:
             return refusal(fault)
 
-    def show(self, path: str) -> Response:
+    def show(self, path: str) -> Response | Stream:
         """Raises RequestError."""
         if path == "/healthz":
             return respond(200, TEXT, b"alive\n")
@@ -86,10 +119,16 @@ class AdminApp(Application):
             return respond(200, METRICS, self.operated.metrics())
         if path == "/status":
             return respond(200, JSON, json.dumps(self.operated.status(), ensure_ascii=False).encode())
-        if path == "/":
-            return respond(200, TEXT, INDEX)
-        what = f"nothing at {path:.200}; the admin listener answers /healthz /readyz /metrics /status"
+        if path == "/usage":
+            return respond(200, JSON, json.dumps(self.operated.usage(), ensure_ascii=False).encode())
+        if path == "/events":
+            return Stream(200, EVENT_FIELDS, DATE, self.events(), self.ticked, self.events)
+        what = f"nothing at {path:.200}; the admin listener answers / /healthz /readyz /metrics /status /usage /events"
         raise RequestError(404, what)
+
+    def events(self) -> Iterator[bytes]:
+        """The document of /status as an event."""
+        yield b"data: " + json.dumps(self.operated.status(), ensure_ascii=False).encode() + b"\n\n"
 
     async def change(self, path: str, client: Client) -> None:
         try:

@@ -26,6 +26,7 @@ from edged.serve.guard import Guard, RouteOf
 from edged.serve.news import News
 from edged.units import size_bytes
 
+EXPLORER = "explorer.html"
 RENDERED_BYTES = 12 << 20  # of values and codings, whichever lane asks
 
 
@@ -64,7 +65,7 @@ class AppServer:
         news = News(self.datasets) if self.news is None else self.news
         api = Api(self.make_service(news))
         inner = api if self.others is None else Apps(api, self.others)
-        application = Guard(inner, api.service, self.access, self.route_of)
+        application = Guard(inner, api.service, self.access, self.route_of, EXPLORER if self.config.explorer else "")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(news.run)
             await serve(

@@ -15,12 +15,14 @@ from edged.access.rights import App
 from edged.errors import RequestError
 from edged.http.application import Answer, Application, Held, InThread, OnWebSocket, Response, Stream, StreamOver
 from edged.http.request import Request, split_target
+from edged.pages.page import PREFIX, page
 from edged.serve.answers.respond import DECIDING, Inquiry, Service, contain
 from edged.serve.answers.routes import is_own
 
 RouteOf = Callable[[bytes], str | None]
 """The prefix of the route that takes a path, None where none does."""
 
+PAGES = PREFIX.encode()
 CHANGED = "what this app may ask for was changed; ask again"
 
 
@@ -34,8 +36,11 @@ class Guard(Application):
 
     deciding = DECIDING
 
-    def __init__(self, inner: Application, service: Service, access: Access, route_of: RouteOf | None = None) -> None:
-        self.inner, self.service, self.access, self.route_of = inner, service, access, route_of
+    def __init__(
+        self, inner: Application, service: Service, access: Access, route_of: RouteOf | None = None, home: str = ""
+    ) -> None:
+        """home: the page at `/`, which holds no data and is for whoever asks; "" for none."""
+        self.inner, self.service, self.access, self.route_of, self.home = inner, service, access, route_of, home
         self.generation = inner.generation  # type: ignore[method-assign]  # asked all the time
         self.replaced = trio.Event()
         access.on_replaced = self.on_replaced
@@ -54,9 +59,20 @@ class Guard(Application):
         return attested(peer, with_exe=self.access.with_exe) if self.access.apps else identify(peer)
 
     def answer(self, request: Request) -> Answer:
+        if self.home and (found := self.page_of(request)) is not None:
+            return found
         if not self.access.apps:
             return self.inner.answer(request)
         return contain(Inquiry(self.service, request, self.service.clock()), self.judged)
+
+    def page_of(self, request: Request) -> Answer | None:
+        """A page for people, or a file of it; None for everything else."""
+        path = request.target.partition(b"?")[0]
+        if request.method not in ("GET", "HEAD") or not (path == b"/" or path.startswith(PAGES)):
+            return None
+        if not self.service.hosts.admits(request):
+            return None
+        return page(path.decode("ascii", "replace"), self.home, request)
 
     def judged(self, inquiry: Inquiry) -> Answer:
         """Raises RequestError 401, 403, 421, 429."""

@@ -83,6 +83,8 @@ class Replication:
         status.version = held.version
         self.note_pin(held.pinned)
         status.flash_bytes_written = held.flash_bytes_written
+        if status.flash_bytes_at_start is None:
+            status.flash_bytes_at_start = held.flash_bytes_written
         status.slices = {name: item.version for name, item in held.slices.items()}
         status.as_of = held.last_signed_at
         if held.head is not None:

@@ -296,7 +296,7 @@ class Shell:
                 began, received, sent = self.update_began
                 status.hops_applied += hops
                 status.snapshots_applied += snapshots
-                status.last_update = LastUpdate(
+                update = LastUpdate(
                     version,
                     before,
                     kinds,
@@ -304,7 +304,8 @@ class Shell:
                     status.bytes_sent - sent,
                     trio.current_time() - began,
                 )
-                log.info("%s: version %d to %d, %d bytes", name, before, version, status.last_update.bytes_received)
+                status.note_update(update, self.clock())
+                log.info("%s: version %d to %d, %d bytes", name, before, version, update.bytes_received)
             case events.Settled(_, _, signed_at, fault):
                 if self.clock.heard(signed_at):
                     log.warning("%s: the clock was days ahead once; records come and go by what it says now", name)
@@ -314,6 +315,7 @@ class Shell:
                     status.connected, status.lost = False, True
                     log.warning("%s: origin %s is lost: %s", name, status.origin, one_line(error))
                     status.last_error = one_line(error)
+                    status.note_error(status.last_error, self.clock())
                 self.trouble = error
                 self.note(error)
             case events.Repairing(slice_name, error):
@@ -327,6 +329,8 @@ class Shell:
         text = None if error is None else one_line(error)
         if text is not None and text != self.status.last_error:
             log.warning("%s: %s", self.status.dataset, text)
+        if text is not None:
+            self.status.note_error(text, self.clock())
         self.status.last_error = text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,6 +12,9 @@ import trio
 from edged.clock import freshness
 from edged.progress import Watch, unwatched
 from edged.sync.transports.transport import Traffic
+
+UPDATES, ERRORS = 50, 20  # of the last, in memory alone
+ERROR_CHARACTERS = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,14 @@ class LastUpdate:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class NotedError:
+    """An error, and when it was last met, in seconds since 1970."""
+
+    text: str
+    time: float
+
+
 @dataclass(slots=True)
 class BrokerStatus:
     """connected: whether it would bring a new head; heads: messages that came; last_error: None when all is well."""
@@ -53,7 +65,7 @@ class DatasetStatus:
     writing_since_s: monotonic time at which the writer's work under way began, None: none is;
     offered: the version that a rollout offers to some devices, held when this is one of them; newest: the greatest
     version number known of; broker: that announces heads, where one does; lost: whether the origin that answered before
-    does not any more; steps_done, steps: how
+    does not any more; updates, errors: the last ones, oldest first, with their times; steps_done, steps: how
     far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two.
     """
 
@@ -74,6 +86,9 @@ class DatasetStatus:
     writing_since_s: float | None = None
     last_error: str | None = None
     last_update: LastUpdate | None = None
+    updates: deque[tuple[float, LastUpdate]] = field(default_factory=lambda: deque(maxlen=UPDATES))
+    errors: deque[NotedError] = field(default_factory=lambda: deque(maxlen=ERRORS))
+    flash_bytes_at_start: int | None = None
     connected: bool = False
     lost: bool = False
     origin: str = ""
@@ -88,6 +103,16 @@ class DatasetStatus:
         self.steps_done = self.steps_done + max(self.steps - self.steps_done - left, 0) if left else 0
         self.steps = self.steps_done + left
         self.watch(self.dataset, self.steps_done, self.steps)
+
+    def note_update(self, update: LastUpdate, now_s: float) -> None:
+        self.last_update = update
+        self.updates.append((now_s, update))
+
+    def note_error(self, text: str, now_s: float) -> None:
+        """One that goes on is one, met last now."""
+        if self.errors and self.errors[-1].text == text:
+            self.errors.pop()
+        self.errors.append(NotedError(text[:ERROR_CHARACTERS], now_s))
 
     def changed(self) -> None:
         """Wake those who wait for what is held to change."""
@@ -132,6 +157,9 @@ class DatasetStatus:
             "hops_applied": self.hops_applied,
             "repairs": self.repairs,
             "flash_bytes_written": self.flash_bytes_written,
+            "flash_bytes_since_start": self.flash_bytes_written - (self.flash_bytes_at_start or 0),
+            "updates": [{"time": int(time), **update.document()} for time, update in self.updates],
+            "errors": [{"time": int(error.time), "text": error.text} for error in self.errors],
             "steps_done": self.steps_done,
             "steps": self.steps,
             "last_update": None if self.last_update is None else self.last_update.document(),

@@ -29,6 +29,9 @@ class Daemon:
     def metrics(self) -> bytes:
         return b"edged_up 1\n"
 
+    def usage(self) -> dict[str, Any]:
+        return {"days": []}
+
     async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
         if version is not None and version > 9:
             raise ChainError("no path leads there")

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import threading
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -83,6 +84,32 @@ class Browser:
         )
         return self.ask("POST", "/execute/async", {"script": script, "args": list(args)})
 
+    def complaints(self) -> list[str]:
+        """What the console has said since it was last asked, warnings and errors."""
+        entries = self.ask("POST", "/se/log", {"type": "browser"})
+        return [entry["message"] for entry in entries if entry["level"] in ("WARNING", "SEVERE")]
+
+    def resize(self, width: int, height: int) -> None:
+        """The page's own size, in CSS pixels."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.setDeviceMetricsOverride", "params": metrics})
+
+    def prefer(self, scheme: str) -> None:
+        """light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.ask("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": {"features": features}})
+
+    def press(self, *keys: str) -> None:
+        """Keys one after the other, as from a keyboard; WebDriver's code points for those without a letter."""
+        actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
+
+    def picture(self) -> bytes:
+        """The whole page as PNG."""
+        parameters = {"format": "png", "captureBeyondViewport": True}
+        found = self.ask("POST", "/goog/cdp/execute", {"cmd": "Page.captureScreenshot", "params": parameters})
+        return b64decode(found["data"])
+
     def grant(self, name: str, origin: str, setting: str = "granted") -> None:
         """What a user's answer to a permission's question would be."""
         parameters = {"permission": {"name": name}, "setting": setting, "origin": origin}
@@ -96,7 +123,8 @@ def browsing(profile: Path, *flags: str) -> Iterator[Browser]:
     try:
         plain = Browser(port_of(driver))
         options: Sequence[str] = [*QUIET, *flags, f"--user-data-dir={profile}"]
-        wanted = {"alwaysMatch": {"goog:chromeOptions": {"args": options}, "timeouts": {"script": SCRIPT_MS}}}
+        always = {"goog:chromeOptions": {"args": options}, "timeouts": {"script": SCRIPT_MS}}
+        wanted = {"alwaysMatch": {**always, "goog:loggingPrefs": {"browser": "ALL"}}}
         found = plain.ask("POST", "", {"capabilities": wanted})
         browser = Browser(plain.port, f"/{found['sessionId']}")
         try:

@@ -1,0 +1,152 @@
+"""The pages in a real Chromium: each panel with real data, by keyboard, on a phone and across a living room."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serve.browser import Browser, browsing
+from tests.system.programs import Device, Origin, Running, get, titles
+
+MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {MISSING} (Debian: chromium, chromium-driver)"),
+]
+PICTURES = os.environ.get("EDGED_PICTURES")  # a folder for what docs/ shows
+TAB, ENTER = "\ue004", "\ue007"
+HOSTILE = '<img src=x onerror="window.stolen=1"><script>window.stolen=1</script>'
+TEXT = "const at = (id) => document.getElementById(id).innerText; return at(args[0]);"
+UNTIL = """
+for (let tries = 0; tries < 400; tries++) {
+  const found = document.getElementById(args[0]);
+  if (found && found.innerText.includes(args[1])) return found.innerText;
+  await new Promise((go) => setTimeout(go, 25));
+}
+return "never: " + document.getElementById(args[0]).innerText;
+"""
+WIDER = "return document.documentElement.scrollWidth - document.documentElement.clientWidth;"
+NAMELESS = """
+const nodes = [...document.querySelectorAll("button, input, select, svg[role=img]")];
+return nodes.filter((one) => {
+  const labelled = one.getAttribute("aria-label") || one.innerText.trim() || (one.labels && one.labels.length);
+  return !labelled;
+}).map((one) => one.outerHTML.slice(0, 100));
+"""
+WALK = """
+const order = [];
+for (const one of document.querySelectorAll("a, button, input, select, [tabindex]")) {
+  if (one.disabled) continue;
+  one.focus();
+  order.push(document.activeElement === one);
+}
+return order.length > 3 && order.every((focused) => focused);
+"""
+
+
+def wait(browser: Browser, place: str, words: str) -> str:
+    found: str = browser.run(UNTIL, place, words)
+    assert not found.startswith("never"), found
+    return found
+
+
+def keep_picture(browser: Browser, name: str) -> None:
+    if PICTURES:
+        (Path(PICTURES) / name).write_bytes(browser.picture())
+
+
+def check_everywhere(browser: Browser, name: str) -> None:
+    """No sideways scrolling on a phone or a television, light and dark; each control has a name and takes the focus."""
+    for scheme, width, height in (("light", 390, 844), ("dark", 1920, 1080), ("light", 1280, 900)):
+        browser.resize(width, height)
+        browser.prefer(scheme)
+        assert browser.run(WIDER) <= 0, (scheme, width)
+        if width != 390:
+            keep_picture(browser, f"{name}-{scheme}.png")
+    assert browser.run(NAMELESS) == []
+    assert browser.run(WALK)
+    assert browser.complaints() == []
+    assert browser.run("return window.stolen === undefined")
+
+
+@contextmanager
+def box(tmp_path: Path, more: str = "", count: int = 40) -> Iterator[tuple[Origin, Running]]:
+    origin = Origin.make(tmp_path)
+    (origin.feed / "catalog.toml").write_text('[collections.titles]\nindex = ["year"]\ntext = ["title"]\n')
+    records = titles(count)
+    records[0]["value"]["title"] = HOSTILE
+    origin.publish(records)
+    device = Device(tmp_path, origin)
+    config = device.configure(origin.public.as_uri())
+    config.write_text(config.read_text().replace("[admin]", f"{more}[admin]"))
+    with device.running(config) as daemon:
+        daemon.wait_version(1)
+        yield origin, daemon
+
+
+def test_the_dashboard_of_a_box(tmp_path: Path) -> None:
+    with box(tmp_path) as (origin, daemon), browsing(tmp_path / "profile") as browser:
+        browser.open(f"{daemon.admin}/")
+        assert "fresh" in wait(browser, "datasets", "catalog")
+        for _ in range(30):
+            get(f"{daemon.apps}/v1/catalog/titles?limit=1")
+        origin.publish(titles(41))
+        daemon.wait_version(2)
+        wait(browser, "datasets", "2")
+        assert "updates took" in wait(browser, "updates", "catalog")
+        assert "requests a second" in wait(browser, "requests", "since the start")
+        assert "from memory" in wait(browser, "shares", "%")
+        assert "catalog" in wait(browser, "flash", "On disk")
+        assert "clear text" in wait(browser, "certificates", "None")
+        # by keyboard: to the form, a version, Enter; the browser asks first
+        browser.run("window.confirm = () => true; document.getElementById('pin-version').focus();")
+        browser.press("1", ENTER)
+        wait(browser, "pin-said", "held at version 1")
+        wait(browser, "datasets", "pinned at 1")
+        browser.run("document.getElementById('unpin').focus();")
+        browser.press(ENTER)
+        wait(browser, "pin-said", "follows its origin")
+        check_everywhere(browser, "dashboard")
+
+
+def test_an_error_is_shown_with_what_to_do(tmp_path: Path) -> None:
+    with box(tmp_path) as (origin, daemon), browsing(tmp_path / "profile") as browser:
+        browser.open(f"{daemon.admin}/")
+        wait(browser, "errors", "None since the start")
+        head = origin.public / "head"
+        head.write_bytes(HOSTILE.encode())
+        os.utime(head)
+        daemon.wait_status(lambda status: bool(status["last_error"]))
+        wait(browser, "errors", "head")
+        assert browser.run("return document.querySelectorAll('#errors img').length") == 0
+        assert daemon.program.stop() == 0
+        wait(browser, "live", "does not answer")
+
+
+def test_the_explorer(tmp_path: Path) -> None:
+    with box(tmp_path, "explorer = true\n", 10_000) as (_, daemon), browsing(tmp_path / "profile") as browser:
+        browser.open(f"{daemon.apps}/")
+        assert "10,000" in wait(browser, "datasets", "titles")
+        browser.run("document.querySelector('#datasets button').focus();")
+        browser.press(ENTER)
+        assert "integer" in wait(browser, "fields", "year")
+        wait(browser, "declared", "where.year=VALUE")
+        first = wait(browser, "records", "<img src=x onerror=")
+        browser.run("document.querySelector('#records .row button:last-child').click();")
+        assert wait(browser, "records", "1980/Title_02000") != first
+        browser.run("document.getElementById('target').focus();")
+        browser.press(ENTER)
+        assert "<img src=x onerror=" in wait(browser, "answer", "200")
+        code: Any = browser.run(TEXT, "code")
+        assert all(word in code for word in ("curl '", "await fetch(", "urllib.request"))
+        browser.run("window.copied = ''; navigator.clipboard.writeText = async (text) => { window.copied = text; };")
+        browser.run("document.getElementById('copy-curl').click();")
+        wait(browser, "copied", "copied for curl")
+        assert browser.run("return window.copied").startswith("curl 'http://127.0.0.1")
+        check_everywhere(browser, "explorer")

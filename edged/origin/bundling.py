@@ -8,7 +8,6 @@ from itertools import chain as joined
 from pathlib import Path
 
 from edged.errors import ChainError, OriginError
-from edged.feed import limits
 from edged.feed.blob import BlobRef
 from edged.feed.bundle import Bundle
 from edged.feed.chain import SliceChain, decode_chain, decode_page
@@ -19,7 +18,8 @@ from edged.feed.names import check_name
 from edged.feed.plan import plan
 from edged.feed.trust import succession
 from edged.feed.trust.root import verify_head
-from edged.files import prepare, read_bounded, swap, sync_directory
+from edged.files import prepare, swap, sync_directory
+from edged.origin.shelves.directory import DirectoryShelves
 
 ReadBlob = Callable[[BlobRef], bytes]
 
@@ -41,19 +41,16 @@ def export_bundle(feed_dir: Path, out: Path, dataset: str, slices: Iterable[str]
     slices: beside core; none: core alone. Raises OriginError if FEED_DIR has no such feed or slice, WireError or
     TrustError if what it has is damaged, StoreError if it cannot be read or `out` not written, which is then as it was.
     """
-    base = feed_dir / "public" / check_name(dataset, "dataset")
-    if not (base / "head").exists():
-        raise OriginError(f"export {dataset} from {feed_dir}: there is no {base / 'head'}; is it published there?")
-    head = read_bounded(base / "head", limits.HEAD_BYTES)
-    documents = [read_bounded(base / "trust" / "1", limits.TRUST_BYTES)]
-    while (path := base / "trust" / str(len(documents) + 1)).exists():
-        documents.append(read_bounded(path, limits.TRUST_BYTES))
-    numbered = dict(enumerate(documents, 1))
-
-    def read_blob(ref: BlobRef) -> bytes:
-        return ref.check(read_bounded(base / "blobs" / ref.name, ref.size), dataset)
-
-    return write_bundle(out, dataset, head, numbered, frozenset(slices), read_blob)
+    shelf = DirectoryShelves(feed_dir / "public").of(check_name(dataset, "dataset"))
+    head = shelf.head()
+    if head is None:
+        raise OriginError(f"export {dataset} from {feed_dir}: there is no {shelf.where}/head; is it published there?")
+    numbered: dict[int, bytes] = {}
+    while (document := shelf.root(len(numbered) + 1)) is not None:
+        numbered[len(numbered) + 1] = document
+    if not numbered:
+        raise OriginError(f"export {dataset} from {feed_dir}: there is no {shelf.where}/trust/1; copy the feed again")
+    return write_bundle(out, dataset, head, numbered, frozenset(slices), shelf.read)
 
 
 def write_bundle(

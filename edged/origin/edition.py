@@ -283,7 +283,10 @@ class Edition:
         names = () if row is None else row.declared
         slices = {name: slice_result(state, name, live) for name in names}
         counts = (applied.added, applied.changed, applied.removed)
-        size = self.place.head_path.stat().st_size if head_bytes is None else head_bytes
+        if head_bytes is None:
+            size = 0 if self.place.public is None else len(self.place.public.data)
+        else:
+            size = head_bytes
         permille = None if self.place.rollout is None else self.place.rollout.permille
         return PublishResult(
             self.place.dataset,

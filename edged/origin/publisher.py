@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -14,7 +13,7 @@ from edged.errors import BusyError, EdgedError, OriginError, StoreError, Validat
 from edged.feed import limits
 from edged.feed.head import Head
 from edged.feed.names import check_collection, check_key, check_name
-from edged.files import is_locked, locked, make_directory, read_bounded, sync_directory, write_durable
+from edged.files import is_locked, locked, make_directory, read_bounded, write_durable
 from edged.origin import takedowns, upkeep
 from edged.origin.announcing import Announcements
 from edged.origin.applying import Row
@@ -30,7 +29,8 @@ from edged.origin.release import Rollout, Workplace, recover, releasing, verify_
 from edged.origin.results import PublishResult
 from edged.origin.retention import Keep
 from edged.origin.rotation import bring_up_to_date
-from edged.origin.shelves.directory import BlobStore
+from edged.origin.shelves.blobstore import BlobStore
+from edged.origin.shelves.directory import DirectoryShelves
 from edged.origin.signing.roots import (
     RENEW_S,
     Roots,
@@ -87,6 +87,7 @@ class Publisher:
     def __init__(self, path: Path, roots: Roots, *, clock: Clock = time.time, wait_s: float = 0.0) -> None:
         self.path, self.roots, self.clock, self.wait_s = path, roots, clock, wait_s
         self.private, self.public = path / "private", path / "public"
+        self.shelves = DirectoryShelves(self.public)
 
     @classmethod
     def init(cls, path: Path, *, root_keys: int = 1, threshold: int = 1, clock: Clock = time.time) -> Publisher:
@@ -117,8 +118,7 @@ class Publisher:
     def datasets(self) -> list[str]:
         """The datasets that were published to."""
         kept = {path.stem for path in (self.private / "state").glob("*.db")}
-        shown = {path.parent.name for path in self.public.glob("*/head")}
-        return sorted(kept | shown)
+        return sorted(kept.union(self.shelves.datasets()))
 
     # -- operations ---------------------------------------------------------------------------------------------------
 
@@ -237,7 +237,7 @@ class Publisher:
         Where the publisher's state is gone, `mend` first makes it from what is public. Raises EdgedError.
         """
         check_name(dataset, "dataset")
-        lost = not self.state_path(dataset).exists() and (self.public / dataset / "head").exists()
+        lost = self.is_lost(dataset)
         if lost and mend:
             self.rebuild(dataset, watch)
         with self.at_work(dataset, kept_up=mend, watch=watch) as place:
@@ -253,19 +253,17 @@ class Publisher:
     def drop(self, dataset: str) -> None:
         """Remove a dataset: what is public of it, and its state. Devices go on with what they hold."""
         with self.at_work(dataset, kept_up=False) as place, guarded(f"drop dataset {dataset}"):
-            place.head_path.unlink()  # first, so that nobody is led to blobs that are going
-            sync_directory(place.base)
+            place.shelf.remove_head()  # first, so that nobody is led to blobs that are going
             place.state.set_meta("live", 0)  # so that closing it removes the rest
 
     def rebuild(self, dataset: str, watch: Watch) -> None:
         """Make the dataset's state anew from its public head. Raises EdgedError, and then there is none as before."""
-        head = self.believed_head(dataset)
-        what = f"rebuild dataset {dataset}"
+        head, what = self.believed_head(dataset), f"rebuild dataset {dataset}"
         with locked(self.lock_path(dataset, "lock"), busy(f"dataset {dataset}"), wait_s=self.wait_s), guarded(what):
             try:
                 state = State(self.state_path(dataset), dataset)
                 try:
-                    rebuild_state(state, self.public / dataset / "blobs", head, time_of(self.clock, what), watch)
+                    rebuild_state(state, self.shelves.of(dataset), head, time_of(self.clock, what), watch)
                 finally:
                     state.close()
             except BaseException:
@@ -274,7 +272,9 @@ class Publisher:
 
     def believed_head(self, dataset: str) -> Head:
         """The public head, under the newest root that vouches for it. Raises EdgedError."""
-        data = read_bounded(self.public / dataset / "head", limits.HEAD_BYTES)
+        data = self.shelves.of(dataset).head()
+        if data is None:
+            raise StoreError(f"read the head of dataset {dataset}: there is none any more")
         return verify_under_any(self.roots, data, dataset).head
 
     def restore(self, dataset: str, collection: str, keys: Sequence[str]) -> PublishResult:
@@ -390,7 +390,7 @@ class Publisher:
     def keep_up_once(self, dataset: str, watch: Watch) -> bool:
         """One round of it. Whether there may be more to do."""
         keep = Keep.of(load_rules(self.path / f"{dataset}.toml").retention)
-        blobs = BlobStore(self.public / dataset / "blobs", None)
+        blobs = BlobStore(self.shelves.of(dataset), None)
         try:
             with self.reading(dataset) as state:
                 work = upkeep.make_due(state, blobs, keep, watch)
@@ -426,34 +426,32 @@ class Publisher:
     def keep_trust_file(self) -> None:
         """Have the newest root in the file that devices are given, once every head can be verified under it."""
         number, newest = self.roots.newest.number, self.roots.documents[-1]
-        heads = self.public.glob("*/head")
-        if not all(head.with_name("trust").joinpath(str(number)).exists() for head in heads):
+        if self.trust_path.exists() and read_bounded(self.trust_path, limits.TRUST_BYTES) == newest:
             return
-        if not self.trust_path.exists() or read_bounded(self.trust_path, limits.TRUST_BYTES) != newest:
+        if all(self.shelves.of(dataset).root(number) is not None for dataset in self.shelves.datasets()):
             write_durable(self.trust_path, newest)
 
     @contextmanager
     def workplace(self, dataset: str, announcements: Announcements) -> Iterator[Workplace]:
         rules = load_rules(self.path / f"{dataset}.toml")
         now = time_of(self.clock, f"work on dataset {dataset}")
-        base = self.public / dataset
+        shelf = self.shelves.of(dataset)
         self.refuse_lost(dataset)
         with guarded(f"work on dataset {dataset}"):
-            for directory in (self.public, base, base / "blobs"):
-                make_directory(directory)
+            shelf.make()
             state = self.open_state(dataset)
             try:
-                blobs = BlobStore(base / "blobs", state)
-                place = Workplace(dataset, base, state, blobs, rules, self.roots, self.roots.newest, now)
+                blobs = BlobStore(shelf, state)
+                place = Workplace(dataset, shelf, state, blobs, rules, self.roots, self.roots.newest, now)
                 place.on_head = announcements.tell
                 recover(place)
                 bring_up_to_date(place)
                 yield place
             finally:
-                empty = state.live == 0 and not (base / "head").exists()
+                live = state.live
                 state.close()
-                if empty:  # the first publish failed: no trace of the dataset stays
-                    shutil.rmtree(base)
+                if not live and shelf.head() is None:  # the first publish failed: no trace of the dataset stays
+                    shelf.remove()
                     self.forget_state(dataset)
 
     def open_state(self, dataset: str) -> State:
@@ -468,13 +466,15 @@ class Publisher:
 
     def refuse_lost(self, dataset: str) -> None:
         """Raise StoreError where the dataset is published and the publisher's state of it is not there."""
-        path = self.state_path(dataset)
-        if (self.public / dataset / "head").exists() and not path.exists():
+        if self.is_lost(dataset):
             raise StoreError(
-                f"open dataset {dataset}: it is published, but the publisher's state {path} is gone; restore it from a "
-                f"backup of the same time, or make it from what is public with: edged origin verify {self.path} "
-                f"--dataset {dataset} --mend"
+                f"open dataset {dataset}: it is published, but its state {self.state_path(dataset)} is gone; restore "
+                "it from a backup of the same time, or make it from what is public with: edged origin verify "
+                f"{self.path} --dataset {dataset} --mend"
             )
+
+    def is_lost(self, dataset: str) -> bool:
+        return not self.state_path(dataset).exists() and self.shelves.of(dataset).head() is not None
 
     def state_path(self, dataset: str) -> Path:
         return self.private / "state" / f"{dataset}.db"

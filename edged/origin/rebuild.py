@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from edged.errors import ChainError, OriginError
 from edged.feed import cbor, limits
@@ -23,23 +22,23 @@ from edged.feed.head import Head, SliceHead
 from edged.feed.plan import Path as Way
 from edged.feed.plan import plan
 from edged.feed.takedowns import decode_takedowns
-from edged.files import read_bounded
 from edged.origin import takedowns
 from edged.origin.blobs.hops import OldSlice
 from edged.origin.blobs.snapshots import slice_records
+from edged.origin.shelves.shelf import Shelf
 from edged.origin.state import HIDDEN, SliceVersion, State, VersionRow
 from edged.progress import Steps, Watch
 
 
 class Rebuild:
-    """One dataset's state, from the blobs at `directory` that a verified head leads to. Raises EdgedError."""
+    """One dataset's state, from the blobs of a shelf that a verified head leads to. Raises EdgedError."""
 
-    def __init__(self, state: State, directory: Path, head: Head, watch: Watch) -> None:
-        self.state, self.directory, self.head, self.watch = state, directory, head, watch
+    def __init__(self, state: State, shelf: Shelf, head: Head, watch: Watch) -> None:
+        self.state, self.shelf, self.head, self.watch = state, shelf, head, watch
         self.chain = decode_chain(self.read(head.chain))
 
     def read(self, ref: BlobRef) -> bytes:
-        return ref.check(read_bounded(self.directory / ref.name, ref.size), "blob of the feed")
+        return self.shelf.read(ref)
 
     def run(self, now: int) -> None:
         """Fill the empty state."""
@@ -141,7 +140,7 @@ class Rebuild:
         )
 
 
-def rebuild_state(state: State, directory: Path, head: Head, now: int, watch: Watch) -> None:
+def rebuild_state(state: State, shelf: Shelf, head: Head, now: int, watch: Watch) -> None:
     """Fill the empty `state` in one transaction. Raises OriginError during a rollout, EdgedError."""
     if head.offer is not None:
         raise OriginError(
@@ -149,4 +148,4 @@ def rebuild_state(state: State, directory: Path, head: Head, now: int, watch: Wa
             "devices, and what is public does not tell how to go on; restore private/state from a backup"
         )
     with state.transaction(f"rebuild dataset {head.dataset}"):
-        Rebuild(state, directory, head, watch).run(now)
+        Rebuild(state, shelf, head, watch).run(now)

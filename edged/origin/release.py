@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from edged.errors import OriginError, StoreError, TrustError
 from edged.feed import cbor, limits
@@ -16,7 +15,6 @@ from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
 from edged.feed.takedowns import encode_takedowns
 from edged.feed.trust import root as trust
-from edged.files import prepare, read_bounded, swap, sync_directory
 from edged.origin import retention
 from edged.origin.blobs.dictionaries import dictionary_ref
 from edged.origin.blobs.pages import paged
@@ -24,7 +22,8 @@ from edged.origin.blobs.snapshots import snapshot_ref
 from edged.origin.declared.rules import Rules, duration_s
 from edged.origin.declared.slicing import CORE
 from edged.origin.retention import Keep, chain_blobs
-from edged.origin.shelves.directory import BlobStore
+from edged.origin.shelves.blobstore import BlobStore
+from edged.origin.shelves.shelf import Shelf
 from edged.origin.signing.roots import Roots
 from edged.origin.state import State, VersionRow
 from edged.units import span_text
@@ -55,7 +54,7 @@ class Workplace:
     """
 
     dataset: str
-    base: Path
+    shelf: Shelf
     state: State
     blobs: BlobStore
     rules: Rules
@@ -71,16 +70,11 @@ class Workplace:
     def keep(self) -> Keep:
         return Keep.of(self.rules.retention)
 
-    @property
-    def head_path(self) -> Path:
-        return self.base / "head"
-
 
 def public_head(place: Workplace) -> trust.VerifiedHead | None:
     """The head that devices see now, None if there is none yet. Raises StoreError, TrustError, WireError."""
-    if not place.head_path.exists() and not place.head_path.is_symlink():
-        return None
-    return verify_under_any(place.roots, read_bounded(place.head_path, limits.HEAD_BYTES), place.dataset)
+    data = place.shelf.head()
+    return None if data is None else verify_under_any(place.roots, data, place.dataset)
 
 
 def verify_under_any(roots: Roots, data: bytes, dataset: str) -> trust.VerifiedHead:
@@ -296,17 +290,19 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
             yield
             head, signed, chains = signed_head(place, what)
             place.state.set_meta("signed_at", head.signed_at)
-            place.blobs.sync()
-            temporary = prepare(place.head_path, (signed.data,))
-            place.blobs.fresh.append(temporary)
+            place.blobs.settle()
+            place.shelf.stage_head(signed.data)
     except BaseException:
+        place.shelf.unstage_head()
         place.blobs.take_back()
         raise
     try:
-        swap(temporary, place.head_path)
+        place.shelf.swap_head()
     except BaseException:
+        place.shelf.unstage_head()
         recover(place)
-        place.blobs.take_back()
+        if place.shelf.is_final:  # otherwise the head may yet come to be seen; a sweep finds what nothing names
+            place.blobs.take_back()
         raise
     place.public = signed
     place.blobs.fresh.clear()
@@ -345,7 +341,7 @@ def check_blobs_are_there(place: Workplace, chains: list[Chain]) -> None:
     if missing:
         raise OriginError(
             f"sign the head of dataset {place.dataset}: {len(missing)} of the {len(wanted)} blobs that it would name "
-            f"are not in {place.blobs.directory}, the first is {missing[0]}; put them back from a copy, or make anew "
+            f"are not in {place.shelf.where}, the first is {missing[0]}; put them back from a copy, or make anew "
             "what can be made with: edged origin verify --mend"
         )
 
@@ -376,13 +372,13 @@ def compose_head(place: Workplace, newest: VersionRow) -> tuple[Head, list[Chain
 def settle(place: Workplace, head: Head, chains: list[Chain], what: str) -> None:
     """The head is in place: note that, and delete what nothing leads to any more."""
     try:
-        sync_directory(place.base)
+        place.shelf.settle_head()
         with place.state.transaction(what):
             place.state.set_meta("live", head.newest_version)
             retention.forget(place.state, chains, place.keep, head.version)
             retention.mark_unnamed(place.state, head, chains, place.now)
         with place.state.transaction(what):
-            retention.collect(place.state, place.blobs.directory, place.keep, place.now)
+            retention.collect(place.state, place.shelf, place.keep, place.now)
             if place.state.meta("takedown_unfinished"):
                 place.blobs.sweep(older_s=0.0)
                 place.state.set_meta("takedown_unfinished", None)

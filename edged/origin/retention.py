@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from edged.feed.chain import Chain
 from edged.feed.head import Head
-from edged.files import discard
 from edged.origin.blobs.pages import PAGE_CHANGES
 from edged.origin.declared.rules import Retention, duration_s
+from edged.origin.shelves.shelf import Shelf
 from edged.origin.state import State
 
 
@@ -57,7 +56,7 @@ def mark_unnamed(state: State, head: Head, chains: Iterable[Chain], now: int) ->
     )
 
 
-def collect(state: State, directory: Path, keep: Keep, now: int) -> int:
+def collect(state: State, shelf: Shelf, keep: Keep, now: int) -> int:
     """Delete blobs whose grace is over; returns how many. A file that stays is found by the sweep.
 
     After a takedown there is no grace for what may hold content.
@@ -71,7 +70,7 @@ def collect(state: State, directory: Path, keep: Keep, now: int) -> int:
         )
     )
     state.run_many("DELETE FROM blobs WHERE sha256 = ?", rows)
-    discard(directory / sha256.hex() for (sha256,) in rows)
+    shelf.delete([sha256.hex() for (sha256,) in rows])
     return len(rows)
 
 

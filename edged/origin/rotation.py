@@ -28,5 +28,5 @@ def bring_up_to_date(place: Workplace) -> None:
 
 def sign_under(place: Workplace, number: int) -> None:
     """Publish the roots up to `number`; heads are signed under that one from now on."""
-    publish_roots(place.roots, place.base, number)
+    publish_roots(place.roots, place.shelf, number)
     place.root = place.roots.root(number)

@@ -17,7 +17,7 @@ from edged.feed.coding.snapshot import decode_part
 from edged.origin.blobs.renewal import Spoilt, gaps_in
 from edged.origin.blobs.snapshots import border_key, parts_of
 from edged.origin.input.comparing import SAME
-from edged.origin.shelves.directory import BlobStore
+from edged.origin.shelves.blobstore import BlobStore
 from edged.origin.state import HIDDEN, State
 
 RecordName = tuple[str, str]  # collection, key

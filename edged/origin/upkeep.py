@@ -23,7 +23,7 @@ from edged.origin.blobs.hops import HopSpan, content_worth, make_hop, note_hop, 
 from edged.origin.blobs.snapshots import MadeSnapshot, SnapshotMaker, is_due, newest_snapshot
 from edged.origin.release import Workplace, releasing
 from edged.origin.retention import Keep
-from edged.origin.shelves.directory import BlobStore
+from edged.origin.shelves.blobstore import BlobStore
 from edged.origin.state import SliceVersion, State
 from edged.origin.takedowns import RecordName
 from edged.progress import Steps, Watch

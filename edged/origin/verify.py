@@ -57,7 +57,7 @@ def wanted_blobs(place: Workplace, report: FeedReport) -> list[bytes]:
         except EdgedError as fault:
             report.faults.append(f"the chain of version {head.version} cannot be read: {fault}")
     else:
-        report.faults.append(f"there is no head at {place.head_path}")
+        report.faults.append(f"there is no head at {place.shelf.where}")
     rows = place.state.rows(
         "SELECT sha256 FROM hops UNION SELECT sha256 FROM parts"
         " UNION SELECT dictionary FROM snapshots WHERE dictionary NOT NULL ORDER BY 1"

@@ -17,6 +17,7 @@ from edged import files
 from edged.errors import EdgedError, OriginError, StoreError
 from edged.feed.trust import root as trust
 from edged.origin.publisher import Publisher
+from edged.origin.shelves.directory import DirectoryShelf
 from edged.origin.state import State
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
@@ -205,13 +206,13 @@ def test_a_kill_between_the_state_and_the_head_is_undone(
     feed = tmp_path / "feed"
     shutil.copytree(published, feed)
 
-    def die(one: Path, other: Path) -> None:
+    def die(_: object) -> None:
         raise Killed
 
     from edged.origin import release
 
     with monkeypatch.context() as patch:
-        patch.setattr(release, "swap", die)
+        patch.setattr(DirectoryShelf, "swap_head", die)
         patch.setattr(release, "recover", lambda place: None)
         with pytest.raises(Killed):
             Publisher.open(feed, clock=Clock()).publish_changes("catalog", CHANGES)
@@ -284,14 +285,13 @@ def test_a_first_publish_that_was_killed_leaves_a_feed_that_goes_on(
 ) -> None:
     feed, at_death = tmp_path / "feed", tmp_path / "death"
     shutil.copytree(published, feed)
-    from edged.origin import release
 
     def die(*_: object) -> None:
         shutil.copytree(feed, at_death)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(release, "swap", die)
+        patch.setattr(DirectoryShelf, "swap_head", die)
         with pytest.raises(Killed):
             Publisher.open(feed, clock=Clock()).publish("fresh", films(5))
     with pytest.raises(OriginError, match="no version yet"):

@@ -157,7 +157,7 @@ def test_a_kill_before_the_swap_leaves_the_rollout_as_the_public_head_has_it(
 
     for operation in (lambda: feed.rollout("catalog", 1000), lambda: feed.withdraw("catalog")):
         with monkeypatch.context() as patch:
-            patch.setattr("edged.origin.release.swap", killed)
+            patch.setattr("edged.origin.shelves.directory.DirectoryShelf.swap_head", killed)
             with pytest.raises(KeyboardInterrupt):
                 operation()
         found = feed.rollout("catalog")

@@ -192,10 +192,8 @@ def test_a_rehearsal_makes_nothing_of_what_is_owed(feed: Publisher, before_upkee
 
 
 def test_an_undone_version_owes_nothing(feed: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edged.origin import release
-
     with monkeypatch.context() as patch:
-        patch.setattr(release, "swap", lambda *_: kill())
+        patch.setattr("edged.origin.shelves.directory.DirectoryShelf.swap_head", lambda *_: kill())
         with pytest.raises(Killed):
             feed.publish_changes("catalog", titles(1, 3, to=3))
     feed.resign("catalog")

@@ -12,6 +12,7 @@ from edged.feed import limits
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
 from edged.files import explained, make_directory, read_bounded, sync_directory, write_durable
+from edged.origin.shelves.shelf import Shelf
 from edged.origin.signing import keys
 from edged.units import span_text
 
@@ -162,10 +163,8 @@ def put_aside(roots: Roots) -> list[Path]:
     return moved
 
 
-def publish_roots(roots: Roots, base: Path, number: int) -> None:
-    """Have the roots of trust up to `number` at `<base>/trust/<n>`."""
-    make_directory(base / "trust")
+def publish_roots(roots: Roots, shelf: Shelf, number: int) -> None:
+    """Have the roots of trust up to `number` on the shelf."""
     for place, data in enumerate(roots.documents[:number], 1):
-        path = base / "trust" / str(place)
-        if not path.is_file() or read_bounded(path, limits.TRUST_BYTES) != data:
-            write_durable(path, data)
+        if shelf.root(place) != data:
+            shelf.put_root(place, data)

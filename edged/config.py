@@ -324,6 +324,12 @@ class AppConfig(Struct, frozen=True, forbid_unknown_fields=True):
     ] = ""
 
 
+class UsageConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who uses what: counted by app, audience and collection, without keys, queries or people. See docs/privacy.md."""
+
+    keep_days: Annotated[int, Meta(ge=1, le=3650, description="How long it is kept, in at most 2 MB.")] = 400
+
+
 class Config(Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -334,6 +340,7 @@ class Config(Struct, frozen=True, forbid_unknown_fields=True):
     admin: AdminConfig = field(default_factory=AdminConfig)
     proxy: ProxyConfig = field(default_factory=ProxyConfig)
     apps: list[AppConfig] = field(default_factory=list)
+    usage: UsageConfig = field(default_factory=UsageConfig)
 
     @property
     def proxy_directory(self) -> Path:

@@ -24,6 +24,7 @@ from msgspec import structs
 
 from edged.access.apps import Access
 from edged.access.configured import apps_of
+from edged.access.usagefile import UsageKeeper
 from edged.clock import Clock
 from edged.config import Config, DatasetConfig
 from edged.configfile import load_with_warnings
@@ -103,10 +104,11 @@ class Daemon:
         that are open already, see ops/activation.py."""
         self.config = config
         self.inherited = inherited or {}
+        self.clock = clock or Clock()
+        self.use = UsageKeeper(Path(config.daemon.data_dir), config.usage.keep_days, self.clock)
         self.workers: Workers | None = None
         if config_path is not None:
-            self.workers = Workers(config_path, config.serve.workers - 1, self.damaged)
-        self.clock = clock or Clock()
+            self.workers = Workers(config_path, config.serve.workers - 1, self.damaged, self.use.note)
         self.notifier = notifier or Notifier()
         self.meter, self.began = Meter(), time.monotonic()
         self.wear = WearBudget(size_bytes(config.daemon.flash_budget), time.monotonic())
@@ -133,6 +135,7 @@ class Daemon:
         """Sync and serve until `stop`. Raises ConfigError, BusyError or StoreError where it cannot begin."""
         trio.socket.set_custom_hostname_resolver(NameLookup())
         with ExitStack() as stack:
+            stack.callback(self.use.close)  # after the last answer, and the last that other processes have counted
             self.catalog = self.open_replicas(stack)
             async with trio.open_nursery() as stores:
                 if self.proxy is not None:
@@ -143,6 +146,7 @@ class Daemon:
                         await stores.start(self.workers.run)
                     await self.start_relay(servers)
                     stores.start_soon(self.keep_time)
+                    stores.start_soon(self.use.run)
                     await self.sync_until_stopped(task_status)
                 stores.cancel_scope.cancel()
         logger.info("stopped")
@@ -220,7 +224,7 @@ class Daemon:
         serving = structs.replace(self.config.serve, bind=bind_with(self.inherited, self.config.serve.bind))
         warn_of_others(self.inherited, (*self.config.serve.bind, *self.config.relay.bind, *self.config.admin.bind))
         apps = AppServer(self.catalog, serving, self.clock, self.meter, self.news, on_damage=self.damaged)
-        apps.access = self.access
+        apps.access, apps.book = self.access, self.use.book
         self.certificates += [apps.certificates] if apps.certificates is not None else []
         if self.proxy is not None:
             apps.others, apps.route_of = self.proxy, self.proxy.prefix_of
@@ -325,7 +329,7 @@ class Daemon:
             station.control.audit()
 
     def read_certificates(self) -> None:
-        """Read certificates and their keys anew, also where no file seems to have changed."""
+        """Anew, also where no file seems to have changed."""
         for certificates in self.certificates:
             if certificates.refresh(always=True):
                 certificates.warn(self.clock())
@@ -363,7 +367,7 @@ class Daemon:
         }
 
     def usage(self) -> dict[str, Any]:
-        return {"days": []}
+        return self.use.document()
 
     def counted(self) -> Meter:
         return self.meter if self.workers is None else Meter.sum((self.meter, self.workers.meter))

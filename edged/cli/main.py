@@ -20,6 +20,7 @@ GROUPS = {
     "edged.cli.demo": ("demo",),
     "edged.cli.daemon": ("run", "check", "sync"),
     "edged.cli.control": ("status", "pin", "unpin"),
+    "edged.cli.usage": ("usage",),
     "edged.cli.replica": ("get", "ls", "search", "types", "verify"),
     "edged.cli.bundle": ("bundle",),
     "edged.cli.cache": ("cache",),

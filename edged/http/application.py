@@ -81,16 +81,24 @@ class Renewal(Protocol):
         """
 
 
+class Tally(Protocol):
+    """Whoever counts some of the answers. For the server's thread alone."""
+
+    def add(self, answers: int, sent_bytes: int, *, remembered: bool) -> None:
+        """So many answers have gone out, of so many bytes together, framing apart."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shared:
     """Fields that many answers have alike, and the same as HTTP/1.1 lines. Compared by identity.
 
-    renewal: who knows whether the answers that have them outlive a generation; None: none does.
+    renewal: who knows whether the answers that have them outlive a generation; None: none does; tally: who counts them.
     """
 
     fields: Fields
     lines: bytes
     renewal: Renewal | None = None
+    tally: Tally | None = None
 
     @classmethod
     def of(cls, fields: Fields, renewal: Renewal | None = None) -> Shared:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+MAKING_S = (0.00001, 0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+
 
 @dataclass(slots=True)
 class Meter:
     """fast_answers, slow_answers: by status, in the fast lane and in Hypercorn; remembered: of the fast lane's answers,
-    those from its memory; streams: open event streams; sent_bytes: by the fast lane.
+    those from its memory; streams: open event streams; sent_bytes: by the fast lane; making: by the number of the
+    bound in MAKING_S, how long it took to make answers that were not remembered; making_us: all of that together.
     """
 
     fast_answers: Counter[int] = field(default_factory=Counter)
@@ -21,6 +25,21 @@ class Meter:
     sent_bytes: int = 0
     fast_connections: int = 0
     memo_bytes: int = 0
+    making: Counter[int] = field(default_factory=Counter)
+    making_us: int = 0
+
+    def note_making(self, seconds: float) -> None:
+        self.making[bisect_left(MAKING_S, seconds)] += 1
+        self.making_us += int(seconds * 1e6)
+
+    def making_s(self, share: float) -> float:
+        """The bound under which such a share of answers was made; 0 where none was, the last where it took longer."""
+        total, seen = self.making.total(), 0
+        for number, bound in enumerate(MAKING_S):
+            seen += self.making[number]
+            if total and seen >= share * total:
+                return bound
+        return MAKING_S[-1] if total else 0.0
 
     @property
     def requests(self) -> int:
@@ -60,4 +79,11 @@ class Meter:
 
     def ended(self) -> Meter:
         """What is left to count of a process that has ended: what it has answered, nothing that it held."""
-        return Meter(self.fast_answers, self.slow_answers, self.remembered, sent_bytes=self.sent_bytes)
+        return Meter(
+            self.fast_answers,
+            self.slow_answers,
+            self.remembered,
+            sent_bytes=self.sent_bytes,
+            making=self.making,
+            making_us=self.making_us,
+        )

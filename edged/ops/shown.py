@@ -39,8 +39,12 @@ def serving_document(meter: Meter) -> dict[str, Any]:
         "remembered": meter.remembered,
         "streams": meter.streams,
         "sent_bytes": meter.sent_bytes,
-        "seconds": None,
+        "seconds": {"p50": bound_text(meter.making_s(0.5)), "p99": bound_text(meter.making_s(0.99))},
     }
+
+
+def bound_text(seconds: float) -> str:
+    return f"under {seconds * 1000:g} ms" if seconds else "–"
 
 
 def certificate_documents(listeners: Iterable[Certificates]) -> list[dict[str, Any]]:

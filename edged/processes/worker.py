@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from msgspec import structs
 from edged.access.apps import Access
 from edged.access.configured import apps_of
 from edged.access.rights import App
+from edged.access.usage import UsageBook
 from edged.clock import Clock
 from edged.config import Config
 from edged.configfile import load
@@ -58,30 +60,56 @@ async def work(config: Config) -> None:
             catalog = {dataset.name: replica.follow(dataset.name) for dataset in config.datasets}
         serving = structs.replace(config.serve, bind=addresses)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(report, catalog, clock, meter, damages)
+            book = UsageBook(1)
+            nursery.start_soon(report, catalog, clock, Reported(meter, book, damages))
             access = Access(apps_of(config.apps), share=1 / config.serve.workers)
             nursery.start_soon(listen_to_daemon, access, stop)
             nursery.start_soon(stop_on_signal, stop)
             news = News(catalog, data_dir=str(config.daemon.data_dir))
-            await AppServer(catalog, serving, clock, meter, news, on_damage=note, access=access).run(stop)
+            apps = AppServer(catalog, serving, clock, meter, news, on_damage=note, access=access, book=book)
+            await apps.run(stop)
             nursery.cancel_scope.cancel()
 
 
-async def report(catalog: dict[str, Dataset], clock: Clock, meter: Meter, damages: list[list[str]]) -> None:
+@dataclass(slots=True)
+class Reported:
+    """What this process tells the daemon."""
+
+    meter: Meter
+    book: UsageBook
+    damages: list[list[str]]
+
+
+async def report(catalog: dict[str, Dataset], clock: Clock, reported: Reported) -> None:
     told: dict[str, str] = {}
-    while True:
-        for name, dataset in catalog.items():
-            clock.seen(dataset.view().as_of)
-            fault = dataset.fault
-            if isinstance(fault, DamageError) and told.get(name) != str(fault):
-                damages.append([name, "", str(fault)[:TOLD]])
-            told[name] = str(fault)
-        while damages:
-            sys.stdout.write(json.dumps({"damage": damages.pop()}) + "\n")
-        counted = {"meter": meter.document(), "memory_bytes": resident_bytes()}
-        sys.stdout.write(json.dumps(counted) + "\n")
-        sys.stdout.flush()
-        await trio.sleep(REPORT_S)
+    damages = reported.damages
+    try:
+        while True:
+            look_for_damage(catalog, clock, told, damages)
+            tell(reported)
+            await trio.sleep(REPORT_S)
+    finally:
+        tell(reported)
+
+
+def look_for_damage(catalog: dict[str, Dataset], clock: Clock, told: dict[str, str], damages: list[list[str]]) -> None:
+    for name, dataset in catalog.items():
+        clock.seen(dataset.view().as_of)
+        fault = dataset.fault
+        if isinstance(fault, DamageError) and told.get(name) != str(fault):
+            damages.append([name, "", str(fault)[:TOLD]])
+        told[name] = str(fault)
+
+
+def tell(reported: Reported) -> None:
+    while reported.damages:
+        sys.stdout.write(json.dumps({"damage": reported.damages.pop()}) + "\n")
+    used = [[*used, *count.row()] for used, count in reported.book.take()]
+    if used:
+        sys.stdout.write(json.dumps({"used": used}) + "\n")
+    counted = {"meter": reported.meter.document(), "memory_bytes": resident_bytes()}
+    sys.stdout.write(json.dumps(counted) + "\n")
+    sys.stdout.flush()
 
 
 async def listen_to_daemon(access: Access, stop: trio.Event) -> None:

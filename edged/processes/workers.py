@@ -7,17 +7,21 @@ import logging
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
+from edged.access.usage import Count, Used
 from edged.errors import DamageError
 from edged.http.meter import Meter
 from edged.serve.damage import OnDamage
 
 logger = logging.getLogger("edged.serve")
+
+OnUsage = Callable[[Sequence[tuple[Used, Count]]], None]
 
 STOP_S = 8.0
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 30.0
@@ -40,13 +44,15 @@ class WorkerReport:
 class Workers:
     """`count` processes of worker.py, each started again when it ends.
 
-    on_damage: told of damage that one of them has met.
+    on_damage: told of damage that one of them has met; on_usage: of what each has counted since it last told.
     """
 
-    def __init__(self, config_path: Path, count: int, on_damage: OnDamage | None = None) -> None:
+    def __init__(
+        self, config_path: Path, count: int, on_damage: OnDamage | None = None, on_usage: OnUsage | None = None
+    ) -> None:
         self.config_path = config_path
         self.count = count
-        self.on_damage = on_damage
+        self.on_damage, self.on_usage = on_damage, on_usage
         self.reports = [WorkerReport() for _ in range(count)]
         self.running: set[trio.Process] = set()
 
@@ -98,7 +104,7 @@ class Workers:
             logger.warning("serving process cannot be heard", extra={"fields": {"worker": index, "fault": str(fault)}})
         finally:
             self.running.discard(process)
-            await finish(process)
+            self.take_lines(index, (await finish(process)).split(b"\n")[:-1])
         return process.returncode
 
     async def reload(self) -> None:
@@ -122,14 +128,21 @@ class Workers:
         async for data in process.stdout:
             *lines, rest = (rest + data).split(b"\n")
             rest = rest[-LINE_BYTES:]
-            for line in lines:
-                try:
-                    self.take(index, line)
-                except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
-                    fields = {"worker": index, "line": line[:80].decode(errors="replace"), "fault": str(fault)[:80]}
-                    logger.warning("serving process reports what cannot be read", extra={"fields": fields})
-                else:
-                    up.set()
+            if self.take_lines(index, lines):
+                up.set()
+
+    def take_lines(self, index: int, lines: Iterable[bytes]) -> bool:
+        """Whether one of them could be read; of those that cannot the log tells."""
+        taken = False
+        for line in lines:
+            try:
+                self.take(index, line)
+            except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as fault:
+                fields = {"worker": index, "line": line[:80].decode(errors="replace"), "fault": str(fault)[:80]}
+                logger.warning("serving process reports what cannot be read", extra={"fields": fields})
+            else:
+                taken = True
+        return taken
 
     def take(self, index: int, line: bytes) -> None:
         """One line of a worker's. Raises ValueError, TypeError, KeyError or AttributeError for what is none."""
@@ -140,20 +153,37 @@ class Workers:
             fault.slice_name = slice_name
             if self.on_damage is not None:
                 self.on_damage(dataset, fault)
+        elif "used" in document:
+            counted = [(Used(*map(str, row[:3])), Count.of_row(row[3:])) for row in document["used"]]
+            if self.on_usage is not None:
+                self.on_usage(counted)
         else:
             meter, memory_bytes = Meter.of_document(document["meter"]), int(document["memory_bytes"])
             self.reports[index].meter, self.reports[index].memory_bytes = meter, memory_bytes
 
 
-async def finish(process: trio.Process) -> None:
-    """Close its input, which tells it to stop; kill it if it does not."""
+async def finish(process: trio.Process) -> bytes:
+    """Close its input, which tells it to stop; kill it if it does not. What it has said meanwhile, from a whole line
+    on."""
+    said = b""
     with trio.CancelScope(shield=True):
         if process.stdin is not None:
             await process.stdin.aclose()
         with trio.move_on_after(STOP_S):
+            said = await last_words(process)
             await process.wait()
         if process.returncode is None:
             process.kill()
             await process.wait()
         if process.stdout is not None:
             await process.stdout.aclose()
+    return said
+
+
+async def last_words(process: trio.Process) -> bytes:
+    said = bytearray()
+    if process.stdout is not None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async for data in process.stdout:
+                said += data[: max(0, LINE_BYTES - len(said))]
+    return bytes(said)

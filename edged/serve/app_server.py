@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import trio
 
 from edged.access.apps import Access
+from edged.access.usage import UsageBook
 from edged.config import ServeConfig
 from edged.errors import DamageError
 from edged.http.application import Application
@@ -21,8 +22,9 @@ from edged.serve.answers.render import Renderer
 from edged.serve.answers.respond import ACCEPTED, EXPOSED, Service
 from edged.serve.apps import Api, Apps
 from edged.serve.catalog import Clock, Dataset
+from edged.serve.counting import Counting, RouteOf
 from edged.serve.damage import DamageReports, OnDamage
-from edged.serve.guard import Guard, RouteOf
+from edged.serve.guard import Guard
 from edged.serve.news import News
 from edged.units import size_bytes
 
@@ -36,7 +38,8 @@ class AppServer:
     that event streams follow at once; own polling otherwise. others: answers paths outside the API. on_damage: told, in
     this task's thread, of damage that an answer has met; what could not be read is 503 until the replica has it anew.
 
-    certificates: of TLS, where there are; access: the apps in force; route_of: which of them `others` has a path for.
+    certificates: of TLS, where there are; access: the apps in force; route_of: which of them `others` has a path for;
+    book: in which use is counted.
     """
 
     datasets: Mapping[str, Dataset]
@@ -49,6 +52,7 @@ class AppServer:
     certificates: Certificates | None = field(init=False)
     access: Access = field(default_factory=Access)
     route_of: RouteOf | None = None
+    book: UsageBook = field(default_factory=lambda: UsageBook(1))
 
     def __post_init__(self) -> None:
         """Raises ConfigError where a certificate or its key cannot be used."""
@@ -65,7 +69,8 @@ class AppServer:
         news = News(self.datasets) if self.news is None else self.news
         api = Api(self.make_service(news))
         inner = api if self.others is None else Apps(api, self.others)
-        application = Guard(inner, api.service, self.access, self.route_of, EXPLORER if self.config.explorer else "")
+        counting = Counting(self.book, self.meter, self.datasets, self.route_of)
+        application = Guard(inner, api.service, self.access, counting, EXPLORER if self.config.explorer else "")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(news.run)
             await serve(

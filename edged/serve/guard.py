@@ -18,10 +18,9 @@ from edged.http.request import Request, split_target
 from edged.pages.page import PREFIX, page
 from edged.serve.answers.respond import DECIDING, Inquiry, Service, contain
 from edged.serve.answers.routes import is_own
+from edged.serve.counting import Counting, RouteOf
 
-RouteOf = Callable[[bytes], str | None]
-"""The prefix of the route that takes a path, None where none does."""
-
+NOBODY = ("unknown", "")  # name and audience of who has no credential of an app
 PAGES = PREFIX.encode()
 CHANGED = "what this app may ask for was changed; ask again"
 
@@ -37,10 +36,11 @@ class Guard(Application):
     deciding = DECIDING
 
     def __init__(
-        self, inner: Application, service: Service, access: Access, route_of: RouteOf | None = None, home: str = ""
+        self, inner: Application, service: Service, access: Access, counting: Counting, home: str = ""
     ) -> None:
         """home: the page at `/`, which holds no data and is for whoever asks; "" for none."""
-        self.inner, self.service, self.access, self.route_of, self.home = inner, service, access, route_of, home
+        self.inner, self.service, self.access, self.counting, self.home = inner, service, access, counting, home
+        self.route_of: RouteOf | None = counting.route_of
         self.generation = inner.generation  # type: ignore[method-assign]  # asked all the time
         self.replaced = trio.Event()
         access.on_replaced = self.on_replaced
@@ -62,7 +62,8 @@ class Guard(Application):
         if self.home and (found := self.page_of(request)) is not None:
             return found
         if not self.access.apps:
-            return self.inner.answer(request)
+            tally = self.counting.tally_of(request.who.name, request.who.audience, request)
+            return self.counting.made_by(partial(self.inner.answer, request), tally)
         return contain(Inquiry(self.service, request, self.service.clock()), self.judged)
 
     def page_of(self, request: Request) -> Answer | None:
@@ -84,8 +85,19 @@ class Guard(Application):
         self.service.hosts.check(request, authority)
         if request.method == "OPTIONS":  # a preflight has no credential, and is told nothing but the rules of CORS
             return self.service.cors.options(request)
-        app, passed = self.admit(request, path)
-        return self.followed(app, passed, self.inner.answer(passed))
+        try:
+            app, passed = self.admit(request, path)
+        except RequestError as fault:
+            who = NOBODY if fault.status == 401 else self.asking(request, path)
+            found = contain(inquiry, partial(refuse, fault))
+            return self.counting.counted(found, self.counting.tally_of(*who, request))
+        tally = self.counting.tally_of(app.name, app.audience, passed)
+        return self.counting.made_by(lambda: self.followed(app, passed, self.inner.answer(passed)), tally)
+
+    def asking(self, request: Request, path: bytes) -> tuple[str, str]:
+        """Name and audience of the app that was refused."""
+        app, _ = self.access.app_of(request.who, request.get(b"authorization"), proxied=not is_own(path))
+        return app.name, app.audience
 
     def admit(self, request: Request, path: bytes) -> tuple[App, Request]:
         """The app, and the request as it goes on: of this app, without the credential that was for edged."""
@@ -163,6 +175,10 @@ class Guard(Application):
         while self.access.still(app):
             await self.replaced.wait()
         scope.cancel()
+
+
+def refuse(fault: RequestError, _: Inquiry) -> Answer:
+    raise fault
 
 
 def changed(_: Inquiry) -> Answer:

@@ -16,11 +16,14 @@ import trio.testing
 from edged.access.apps import Access
 from edged.access.identity import Identity, Peer, attested
 from edged.access.rights import App, Rate, Rights
+from edged.access.usage import UsageBook
 from edged.errors import RequestError
 from edged.feed.schema import CollectionSchema, Schema, ViewRule
 from edged.http.application import Answer, Application, ByTask, Client, Held, InThread, Response, Stream, StreamOver
+from edged.http.meter import Meter
 from edged.http.request import Request
 from edged.serve.apps import Api, Apps
+from edged.serve.counting import Counting
 from edged.serve.guard import Guard
 from tests.http.protocols import PROTOCOLS, Ask, Got, everywhere
 from tests.http.tls.pem import make
@@ -93,7 +96,9 @@ class Room:
         self.service = make_service(self.catalog, origins)
         self.access = Access(apps)
         upstream = Upstream()
-        self.guard = Guard(Apps(Api(self.service), upstream), self.service, self.access, upstream.route_of)
+        self.book = UsageBook(10)
+        self.counting = Counting(self.book, Meter(), self.catalog, upstream.route_of)
+        self.guard = Guard(Apps(Api(self.service), upstream), self.service, self.access, self.counting)
 
     def ask(self, target: str, token: str = "", who: Identity | None = None, **fields: Any) -> Response:
         answer = self.any(target, token, who, **fields)
@@ -417,7 +422,7 @@ class Talk(Application):
 
 async def test_a_websocket_is_judged_and_ends_with_the_rights() -> None:
     room, talk = Room(), Talk()
-    guard = Guard(talk, room.service, room.access, Upstream.route_of)
+    guard = Guard(talk, room.service, room.access, room.counting)
 
     def asking(target: bytes, token: str) -> Request:
         fields = ((b"host", b"localhost"), (b"authorization", b"Bearer " + token.encode()))

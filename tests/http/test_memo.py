@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from edged.access.identity import LOCAL, Peer
 from edged.http.application import DATE, UNTIMED, Response, Shared, TimedFields
 from edged.http.head import HeadError, RequestHead, head_end, read_head
+from edged.http.lane import remembered
 from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.connection import FieldSection, LaneConnection
 from edged.http.lane.remembered import AnswerMemory, LeasedAnswer, Opening, size_of_answer, size_of_section
@@ -194,17 +195,20 @@ def test_pipelined_requests_with_familiar_fields_are_not_parsed_again(monkeypatc
     assert answers.meter.remembered == 2
 
 
-def test_more_openings_than_a_byte_can_name_are_forgotten_with_what_was_remembered() -> None:
+def test_more_openings_than_there_may_be_are_forgotten_with_what_was_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(remembered, "LAST_OPENING", 255)
     memory = AnswerMemory(1 << 20, Meter())
     memory.renew(1, NOW)
     for number in range(1000):
         shared = Shared((), b"X-Kind: %d\r\n" % number)
         opening = memory.number_of(Opening(200, DATE, shared, False))
-        memory.answers.put(b"%d" % number, b"%c" % opening)
+        memory.answers.put(b"%d" % number, opening.to_bytes(2, "big"))
         assert memory.opening_bytes[opening].endswith(shared.lines)
         assert len(memory.openings) == len(memory.opening_bytes) <= 256
         assert memory.number_of(Opening(200, DATE, shared, False)) == opening
-    assert all(value[0] == int(key) % 256 for key, value in memory.answers.entries.items() if isinstance(value, bytes))
+    assert all(value[1] == int(key) % 256 for key, value in memory.answers.entries.items() if isinstance(value, bytes))
     assert len(memory.answers.entries) == 1000 % 256
 
 

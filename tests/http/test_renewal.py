@@ -7,6 +7,7 @@ import pytest
 from edged.errors import DamageError
 from edged.http.application import Answer, Response, Shared, TimedFields
 from edged.http.h2.remembered import AnswerPlace, RememberedFrames
+from edged.http.lane import remembered
 from edged.http.lane.answers import LaneAnswers
 from edged.http.limits import Limits
 from edged.http.memory import Memo, size_of_bytes
@@ -133,7 +134,8 @@ def test_damage_met_on_the_way_is_the_applications_to_tell(monkeypatch: pytest.M
     assert asked.asked == 2
 
 
-def test_more_versions_than_a_byte_can_name_openings_of() -> None:
+def test_more_versions_than_there_may_be_openings_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "LAST_OPENING", 255)
     asked = Asked(make_dataset())
     for _ in range(600):
         asked.dataset.publish("titles", OTHER)

@@ -104,6 +104,8 @@ def test_the_dashboard_of_a_box(tmp_path: Path) -> None:
         assert "from memory" in wait(browser, "shares", "%")
         assert "catalog" in wait(browser, "flash", "On disk")
         assert "clear text" in wait(browser, "certificates", "None")
+        wait(browser, "growth", "20")
+        wait(browser, "audience", "internal")
         # by keyboard: to the form, a version, Enter; the browser asks first
         browser.run("window.confirm = () => true; document.getElementById('pin-version').focus();")
         browser.press("1", ENTER)

@@ -216,3 +216,15 @@ async def test_a_replica_that_breaks_while_serving_costs_503s_and_not_the_server
         await asker.send(head("GET", "/v1/catalog/titles/1993/Film_0003"))
         assert (await asker.reply()).status == 200
     assert caplog.text.count("checksum differs; what was read before is still answered from memory") == 1
+
+
+async def test_who_closes_gets_an_answer_that_takes_its_time_after_one_that_was_remembered() -> None:
+    asking = head("GET", "/v1/catalog/titles?limit=1", {"Connection": "close"})
+    async with running_lanes() as lanes:
+        for _ in range(6):
+            for _ in range(2):  # the second from memory
+                reply = await ask_once(lanes.fast, asking)
+                assert (reply.status, reply.closed) == (200, True)
+            lanes.dataset.publish("titles", {"1990/Film_0000": {"title": "Other"}})
+            lanes.news.look()
+        assert lanes.meter.remembered >= 6

@@ -50,7 +50,7 @@ function _shtab_edged_using
   test "$_shtab_edged_cmdpath" = "$argv"
 end
 
-set -g _shtab_edged_commands demo run check sync status pin unpin get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
+set -g _shtab_edged_commands demo run check sync status pin unpin usage get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
 set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait --where
 
 complete -c edged -e
@@ -90,6 +90,11 @@ complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a 
 complete -c edged -n '_shtab_edged_using unpin' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using unpin' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'default /etc/edged/edged.toml, if it is there'
 complete -c edged -n '_shtab_edged_using unpin' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a usage -d 'Use by day, audience, app and what was asked for. A running daemon is asked; where there is none, what it has written last is shown.'
+complete -c edged -n '_shtab_edged_using usage' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using usage' -l config -xka "(__fish_complete_path (commandline -ct))" -d 'the configuration (default /etc/edged/edged.toml)'
+complete -c edged -n '_shtab_edged_using usage' -l csv -d 'a line for each day, app, audience and place'
+complete -c edged -n '_shtab_edged_using usage' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a get -d 'Print one record'"'"'s value as JSON.'
 complete -c edged -n '_shtab_edged_using get' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using get' -l json -d 'print one JSON document instead of text'

@@ -26,6 +26,7 @@ _shtab_edged_commands() {
     sync:'One synchronisation of every dataset, then exit: for firmware builds, timers and a first look.'
     types:'Print TypeScript, or JSON Schema, of what the collections of a dataset hold, from all of its records.'
     unpin:'let a pinned daemon follow the origin again'
+    usage:'Use by day, audience, app and what was asked for. A running daemon is asked; where there is none, what it has written last is shown.'
     verify:'Audit every file and record of a replica against its signed head. Exit code 3 names what is wrong. It writes nothing: `edged sync` mends what it finds, or the daemon when told to look (`systemctl reload edged`).'
   )
   _describe 'edged commands' _commands
@@ -478,6 +479,16 @@ _shtab_edged_unpin_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_unpin_defaults_added=0
 
+_shtab_edged_usage_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--config[the configuration (default \/etc\/edged\/edged.toml)]:FILE:_files"
+  "--csv[a line for each day, app, audience and place]"
+  "--json[print one JSON document instead of text]"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_usage_defaults_added=0
+
 _shtab_edged_verify_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document instead of text]"
@@ -522,6 +533,7 @@ _shtab_edged() {
         sync) _arguments -C -s $_shtab_edged_sync_options ;;
         types) _arguments -C -s $_shtab_edged_types_options ;;
         unpin) _arguments -C -s $_shtab_edged_unpin_options ;;
+        usage) _arguments -C -s $_shtab_edged_usage_options ;;
         verify) _arguments -C -s $_shtab_edged_verify_options ;;
       esac
   esac

@@ -187,11 +187,11 @@ class H2Connection(ControlFrames):
     def put_known(self, stream_id: int, known: bytes) -> bool:
         """A remembered answer as frames; False where it cannot go out whole and at once."""
         memory, flow = self.memory, self.flow
-        kind = known[0]
+        kind = known[0] << 8 | known[1]
         head = memory.heads[kind]
         if not head:
             return False  # of a generation gone by
-        own_end = OWN + (known[1] << 8 | known[2])
+        own_end = OWN + (known[2] << 8 | known[3])
         size = len(known) - own_end - DATA_PREFIX
         length = len(head) + own_end - OWN
         if size > flow.window or size > flow.first_window or length > MAX_FRAME_BYTES or self.resize:
@@ -208,6 +208,7 @@ class H2Connection(ControlFrames):
             flow.out += (begin, head, known[OWN:])
             flow.out_bytes += length + HEADER_BYTES
         memory.hits[kind] += 1
+        memory.sizes[kind] += length + max(size, 0)
         memory.has_hits = True
         self.answered += 1
         return True

@@ -16,10 +16,10 @@ from edged.http.h2.frames import END_STREAM, MAX_FRAME_BYTES
 from edged.http.memory import Memo
 
 MARK = b"\x02"  # what each key begins with: the memory is shared with the other protocol's answers
-LAST_KIND = 255
+LAST_KIND = 4095
 MOST_OWN_BYTES = 0xFFFF
 
-OWN = 11  # where in an entry the own fields' block begins
+OWN = 12  # where in an entry the own fields' block begins
 
 Kind = tuple[int, TimedFields, Shared]
 
@@ -33,7 +33,7 @@ class AnswerPlace:
 
 
 class RememberedFrames:
-    """entries: place to one byte, the kind; two, how long the own fields' block is; eight of what the answer's renewal
+    """entries: place to two bytes, the kind; two, how long the own fields' block is; eight of what the answer's renewal
     knows its content by; that block; then, where there is a body, the first five bytes of its DATA frame's header, and
     the body. heads: of each kind, empty where its generation has gone by; hits: of each, since last counted.
     """
@@ -46,6 +46,7 @@ class RememberedFrames:
         self.heads: list[bytes] = []
         self.shared: list[bytes] = []
         self.hits: list[int] = []
+        self.sizes: list[int] = []  # of the hits, in bytes
         self.counted: dict[int, int] = {}
         self.has_hits = False
         self.generation = -1
@@ -57,6 +58,7 @@ class RememberedFrames:
             return
         if generation != self.generation:
             self.generation = generation
+            self.count()
             self.numbers.clear()
             self.heads = [b""] * len(self.kinds)
         self.now = now
@@ -68,16 +70,18 @@ class RememberedFrames:
         self.count()
         self.memo.clear()
         self.numbers.clear()
-        for known in (self.kinds, self.heads, self.shared, self.hits):
+        for known in (self.kinds, self.heads, self.shared, self.hits, self.sizes):
             known.clear()
 
     def count(self) -> None:
         """Add the hits up by status."""
-        for number, hits in enumerate(self.hits):
-            if hits:
-                status = self.kinds[number][0]
+        for number in self.numbers.values():
+            if hits := self.hits[number]:
+                status, _, shared = self.kinds[number]
                 self.counted[status] = self.counted.get(status, 0) + hits
-                self.hits[number] = 0
+                if shared.tally is not None:
+                    shared.tally.add(hits, self.sizes[number], remembered=True)
+                self.hits[number] = self.sizes[number] = 0
 
     def take_counts(self) -> dict[int, int]:
         """How many answers of each status were remembered ones since this was last asked."""
@@ -97,25 +101,30 @@ class RememberedFrames:
         if asked is not None and found.keep and found.lease is None and asked.generation == self.generation and small:
             data = (len(body) << 16 | END_STREAM).to_bytes(5, "big") + body if body else b""  # type 0 is DATA
             content = found.content.to_bytes(8, "big", signed=True)
-            self.memo.put(asked.place, b"%c%b%b%b%b" % (kind, len(own).to_bytes(2, "big"), content, own, data))
-        return self.heads[kind] + own
+            begin = (kind << 16 | len(own)).to_bytes(4, "big")
+            self.memo.put(asked.place, b"%b%b%b%b" % (begin, content, own, data))
+        block = self.heads[kind] + own
+        if found.shared.tally is not None:
+            found.shared.tally.add(1, len(block) + len(body), remembered=False)
+        return block
 
     def renewed(self, place: bytes, known: bytes, target: bytes) -> bytes | None:
         """An entry of a generation gone by as one of the present; None where the answer may be another one now."""
-        if self.heads[known[0]]:
+        number = known[0] << 8 | known[1]
+        if self.heads[number]:
             return None
-        status, _, shared = self.kinds[known[0]]
+        status, _, shared = self.kinds[number]
         if shared.renewal is None:
             return None
-        found = shared.renewal.renew(target, int.from_bytes(known[3:OWN], "big", signed=True))
+        found = shared.renewal.renew(target, int.from_bytes(known[4:OWN], "big", signed=True))
         if found is None:
             return None
-        entry = b"%c%b" % (self.kind_of((status, *found)), known[1:])
+        entry = self.kind_of((status, *found)).to_bytes(2, "big") + known[2:]
         self.memo.put(place, entry)
         return entry
 
     def kind_of(self, kind: Kind) -> int:
-        """The number of a kind; with more of them than a byte can name, everything is forgotten."""
+        """The number of a kind; with more of them than LAST_KIND, everything is forgotten."""
         known = self.numbers.get(kind)
         if known is not None:
             return known
@@ -127,6 +136,7 @@ class RememberedFrames:
         self.shared.append(shared)
         self.heads.append(self.head_of(kind, shared))
         self.hits.append(0)
+        self.sizes.append(0)
         return len(self.kinds) - 1
 
     def head_of(self, kind: Kind, shared: bytes) -> bytes:

@@ -31,6 +31,7 @@ from edged.http.application import (
     run_in_thread,
 )
 from edged.http.fields import Fields
+from edged.http.framing import join_fields
 from edged.http.hypercorn.connection import (
     BODY,
     TARGET,
@@ -145,6 +146,9 @@ class HypercornGateway:
             return
         self.meter.slow_answers[answer.status] += 1
         fields = [*answer.timed.fields(self.clock()), *answer.fields]
+        if isinstance(answer, Response) and answer.shared.tally is not None:
+            body_bytes = 0 if request.method == "HEAD" else len(answer.body)
+            answer.shared.tally.add(1, len(join_fields(tuple(fields))) + body_bytes, remembered=False)
         await send({"type": "http.response.start", "status": answer.status, "headers": fields})
         if isinstance(answer, FileResponse):
             await send_file(answer, send, head_only=request.method == "HEAD")

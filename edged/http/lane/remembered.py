@@ -28,10 +28,10 @@ VERSION = b" HTTP/1.1"
 SECTIONS_SHIFT = 5  # a thirty-second of the memory is for the fields of requests
 NAMES_SHIFT = 7  # and a hundred-and-twenty-eighth for those of them that decide answers
 NAME_BYTES = 6
-CONTENT = slice(1, 9)
-REST = 9  # where behind number and content what follows the opening begins
+CONTENT = slice(2, 10)
+REST = 10  # where behind number and content what follows the opening begins
 NO_CONTENT = bytes(8)
-LAST_OPENING = 255
+LAST_OPENING = 4095
 
 
 class Opening(NamedTuple):
@@ -59,7 +59,7 @@ class AnswerMemory:
     """At most `memory_bytes`. meter: counts what is recalled, once `count` is called; deciding: names of the fields
     that decide common answers.
 
-    answers: name and first line to the number of an opening in one byte, eight of what its renewal knows the content
+    answers: name and first line to the number of an opening in two bytes, eight of what its renewal knows the content
     by, and what follows the opening. Bytes alone, but for leased answers: they refer to nothing, so the garbage
     collector never goes through what is remembered.
     """
@@ -77,7 +77,8 @@ class AnswerMemory:
         self.partitions: dict[tuple[Identity, bool], bytes] = {}
         self.openings: list[Opening] = []
         self.opening_bytes: list[bytes] = []  # of each: status line, timed and shared fields; none of those gone by
-        self.hits: list[int] = []  # of each, since they were last counted
+        self.hits: list[int] = []  # of each, since they were last counted, and their bytes
+        self.sizes: list[int] = []
         self.numbers: dict[Opening, int] = {}  # of those that are not gone by
         self.has_hits = False
         self.now = 0.0
@@ -96,6 +97,7 @@ class AnswerMemory:
         """Before each batch of requests. generation: of what is served; now: seconds since 1970."""
         if generation != self.generation:
             self.generation = generation
+            self.count()
             self.numbers.clear()
             self.opening_bytes = [b""] * len(self.openings)
         self.now = now
@@ -109,16 +111,19 @@ class AnswerMemory:
         self.count()
         self.answers.clear()
         self.numbers.clear()
-        for known in (self.openings, self.opening_bytes, self.hits):
+        for known in (self.openings, self.opening_bytes, self.hits, self.sizes):
             known.clear()
 
     def count(self) -> None:
-        """Tell the meter what was recalled."""
-        for number, hits in enumerate(self.hits):
-            if hits:
-                self.meter.fast_answers[self.openings[number].status] += hits
+        """Tell the meter, and whoever counts more closely, what was recalled."""
+        for number in self.numbers.values():
+            if hits := self.hits[number]:
+                opening = self.openings[number]
+                self.meter.fast_answers[opening.status] += hits
                 self.meter.remembered += hits
-                self.hits[number] = 0
+                if opening.shared.tally is not None:
+                    opening.shared.tally.add(hits, self.sizes[number], remembered=True)
+                self.hits[number] = self.sizes[number] = 0
         self.has_hits = False
 
     # --- what was asked before --------------------------------------------------------------------------------------
@@ -139,8 +144,7 @@ class AnswerMemory:
             known = self.answers.entries.get(key)
             if known is None:
                 return None
-        connection.closing = section.close
-        return self.give(key, known) if isinstance(known, bytes) else self.give_leased(key, known)
+        return self.give_on(connection, key, known, close=section.close)
 
     def recall_common(self, connection: LaneConnection, head: RequestHead, raw: bytes) -> bytes | None:
         """The remembered answer to a request of which those fields were seen before that decide it. Once all of them
@@ -159,12 +163,21 @@ class AnswerMemory:
         if mark == connection.unknown:
             self.learn(connection, head, raw)
         connection.unknown = mark
-        connection.closing = not head.keep_alive
-        return self.give(key, known) if isinstance(known, bytes) else self.give_leased(key, known)
+        return self.give_on(connection, key, known, close=not head.keep_alive)
+
+    def give_on(
+        self, connection: LaneConnection, key: bytes, known: bytes | LeasedAnswer, *, close: bool
+    ) -> bytes | None:
+        """A remembered answer, behind which the connection may end; one that holds no longer says nothing of that, for
+        the answer that is made instead may take its time."""
+        found = self.give(key, known) if isinstance(known, bytes) else self.give_leased(key, known)
+        if found is not None:
+            connection.closing = close
+        return found
 
     def give(self, key: bytes, known: bytes) -> bytes | None:
         """A remembered answer as it goes out; None where it holds no longer."""
-        number = known[0]
+        number = known[0] << 8 | known[1]
         opening = self.opening_bytes[number]
         if not opening:
             renewed = self.renewed(key, known)
@@ -172,10 +185,12 @@ class AnswerMemory:
                 return None
             number = renewed
             opening = self.opening_bytes[number]
+        data = opening + known[REST:]
         self.hits[number] += 1
+        self.sizes[number] += len(data)
         self.has_hits = True
         self.answers.visit(key)
-        return opening + known[REST:]
+        return data
 
     def give_leased(self, key: bytes, known: LeasedAnswer) -> bytes | None:
         """`give`, where a lease decides."""
@@ -184,10 +199,12 @@ class AnswerMemory:
         if not opening or not known.lease.holds():
             self.answers.drop(key)
             return None
+        data = known.data if known.is_whole else opening + known.data
         self.hits[number] += 1
+        self.sizes[number] += len(data)
         self.has_hits = True
         self.answers.visit(key)
-        return known.data if known.is_whole else opening + known.data
+        return data
 
     def section_of(self, connection: LaneConnection, raw: bytes) -> FieldSection | None:
         """The fields that `raw` ends with, if it is a whole request with fields that were accepted before."""
@@ -213,7 +230,7 @@ class AnswerMemory:
         """The number of the opening that an answer of a generation gone by has now; it is forgotten where it may be
         another one.
         """
-        status, _, shared, close = self.openings[known[0]]
+        status, _, shared, close = self.openings[known[0] << 8 | known[1]]
         line = LINE.fullmatch(key, NAME_BYTES)
         found = None
         if shared.renewal is not None and line is not None:
@@ -223,7 +240,7 @@ class AnswerMemory:
             return None
         number = self.number_of(Opening(status, *found, close))
         if key in self.answers.entries:  # not forgotten meanwhile, for want of numbers
-            self.answers.entries[key] = b"%c%b" % (number, known[1:])  # of the same size, at the same place
+            self.answers.entries[key] = number.to_bytes(2, "big") + known[2:]  # of the same size, at the same place
         return number
 
     # --- what is answered now ---------------------------------------------------------------------------------------
@@ -239,13 +256,16 @@ class AnswerMemory:
             if key:
                 content = found.content.to_bytes(8, "big", signed=True) if found.content else NO_CONTENT
                 if found.lease is None:
-                    self.answers.put(key, b"%c%b%b" % (number, content, rest))
+                    self.answers.put(key, b"%b%b%b" % (number.to_bytes(2, "big"), content, rest))
                 else:
                     whole = found.timed is UNTIMED
                     data = self.opening_bytes[number] + rest if whole else rest
                     self.answers.put(key, LeasedAnswer(found.lease, number, data, whole))
                 self.meter.memo_bytes = self.used_bytes
-        return self.opening_bytes[number] + rest
+        answer = self.opening_bytes[number] + rest
+        if found.shared.tally is not None:
+            found.shared.tally.add(1, len(answer), remembered=False)
+        return answer
 
     def key_of(self, connection: LaneConnection, head: RequestHead, raw: bytes, common: bool) -> bytes:
         """Where the answer to `raw` is remembered, under a new name where its fields are new; empty where it is not."""
@@ -284,7 +304,7 @@ class AnswerMemory:
         return b"%b%d%b" % (partition, head.keep_alive, b"".join(fields))
 
     def number_of(self, opening: Opening) -> int:
-        """The number of an opening, a new one where it is new. With more of them than one byte can name, everything
+        """The number of an opening, a new one where it is new. With more of them than LAST_OPENING, everything
         is forgotten: they are few, but for somebody who asks in every way that there is, and one or two more for each
         generation.
         """
@@ -296,6 +316,7 @@ class AnswerMemory:
             self.openings.append(opening)
             self.opening_bytes.append(bytes_of(opening, self.now))
             self.hits.append(0)
+            self.sizes.append(0)
         return number
 
 

@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edged.cli.fleet import add_fleet
-from edged.cli.following import check_follow, follow
-from edged.cli.output import add_json_flag, announce, emit, positive, progress, table, waiting_seconds
-from edged.errors import ConfigError, OriginError, WireError
-from edged.feed.names import check_collection, check_name
+from edged.cli.output import announce, emit, positive, progress, table, waiting_seconds
+from edged.cli.publishing.ahead import add_ahead
+from edged.cli.publishing.fleet import add_fleet
+from edged.cli.publishing.following import check_follow, follow
+from edged.cli.publishing.shared import add, add_inputs, collection_name, dataset_name, inputs_of, open_feed, show
+from edged.errors import ConfigError, OriginError
 from edged.ops.logs import one_line
 from edged.origin import history, takedowns
-from edged.origin.input.reading import Inputs
 from edged.origin.publisher import Publisher, PublishOptions
 from edged.origin.results import PublishResult
 from edged.units import size_text
@@ -36,6 +36,7 @@ def add_commands(commands: Any) -> None:
     add_init(kinds)
     add_publish(kinds)
     add_rollout(kinds)
+    add_ahead(kinds)
     add_corrections(kinds)
     add(kinds, "takedowns", takedowns_command, "what is taken down, and since when", dataset=True)
     add_rotate(kinds)
@@ -56,24 +57,6 @@ def add_commands(commands: Any) -> None:
     )
 
 
-def add(kinds: Any, name: str, run: Any, text: str, *, dataset: bool = False, wait: bool = False) -> Any:
-    parser = kinds.add_parser(name, help=text, description=run.__doc__)
-    parser.add_argument("feed_dir", type=Path, metavar="FEED_DIR")
-    if dataset:
-        parser.add_argument("--dataset", required=True, type=dataset_name, metavar="D")
-    if wait:
-        parser.add_argument(
-            "--wait",
-            type=waiting_seconds,
-            default=0.0,
-            metavar="SECONDS",
-            help="wait so long for another publisher to finish",
-        )
-    add_json_flag(parser)
-    parser.set_defaults(run=run)
-    return parser
-
-
 def add_init(kinds: Any) -> None:
     init = add(kinds, "init", init_command, "make keys and an empty feed")
     init.add_argument(
@@ -86,12 +69,7 @@ def add_init(kinds: Any) -> None:
 
 def add_publish(kinds: Any) -> None:
     publish = add(kinds, "publish", publish_command, "publish records or edits", dataset=True, wait=True)
-    publish.add_argument("inputs", nargs="+", metavar="INPUT", help="NDJSON, also .zst and .gz; -: standard input")
-    publish.add_argument(
-        "--collection", type=collection_name, metavar="C", help="lines are plain objects of this collection"
-    )
-    publish.add_argument("--key", metavar="FIELD", help="the field of plain objects that is the key")
-    publish.add_argument("--changes", action="store_true", help="lines are edits; what they do not name stays")
+    add_inputs(publish)
     publish.add_argument("--follow", action="store_true", help="edits without end on standard input, until it ends")
     publish.add_argument(
         "--every", type=waiting_seconds, metavar="SECONDS", help="with --follow: a version at most so often (default 1)"
@@ -133,22 +111,6 @@ def add_rollout(kinds: Any) -> None:
     how.add_argument("--withdraw", action="store_true", help="publish the stable content again for those who took it")
 
 
-def dataset_name(text: str) -> str:
-    """Raises argparse.ArgumentTypeError for what can name no dataset."""
-    try:
-        return check_name(text, "dataset")
-    except WireError as fault:
-        raise argparse.ArgumentTypeError(str(fault)) from fault
-
-
-def collection_name(text: str) -> str:
-    """Raises argparse.ArgumentTypeError for what can name no collection."""
-    try:
-        return check_collection(text)
-    except WireError as fault:
-        raise argparse.ArgumentTypeError(str(fault)) from fault
-
-
 def share(text: str) -> int:
     """ "2.5%" as permille. Raises argparse.ArgumentTypeError."""
     match = SHARE.fullmatch(text)
@@ -162,10 +124,6 @@ def add_rotate(kinds: Any) -> None:
     rotate = add(kinds, "rotate-key", rotate_command, "a new signing key, signed in by the root of trust", wait=True)
     rotate.add_argument("--root-keys-dir", type=Path, metavar="DIR", help="where the root keys are, if kept offline")
     rotate.add_argument("--new-root-keys", action="store_true", help="make new root keys too, signed in by the old")
-
-
-def open_feed(args: argparse.Namespace) -> Publisher:
-    return Publisher.open(args.feed_dir, wait_s=getattr(args, "wait", 0.0))
 
 
 def init_command(args: argparse.Namespace) -> int:
@@ -186,10 +144,7 @@ def publish_command(args: argparse.Namespace) -> int:
     edits come on standard input until it ends or SIGTERM comes; a line that is wrong costs itself alone.
     """
     check_follow(args)
-    if (args.collection is None) != (args.key is None):
-        raise ConfigError("publish: --collection and --key go together, for lines that are plain objects; give both")
-    edits = args.changes or args.follow
-    source = Inputs(args.inputs, collection=args.collection, key_field=args.key, edits=edits)
+    source = inputs_of(args, edits=args.follow)
     options = PublishOptions(
         permille=args.rollout if args.rollout != EVERYBODY else None,
         force_change=args.force_change,
@@ -272,33 +227,6 @@ def restore_command(args: argparse.Namespace) -> int:
     return show(args, publisher, publisher.restore(args.dataset, args.collection, args.keys))
 
 
-def show(args: argparse.Namespace, publisher: Publisher, result: PublishResult) -> int:
-    """Print what an operation made live, and what has to be done about the root of trust."""
-    if (warning := publisher.warning()) is not None:
-        print(f"edged: warning: {warning}", file=sys.stderr)
-    data = asdict(result) | {"hop_bytes": result.hop_bytes, "snapshot_bytes": result.snapshot_bytes}
-    for hint in result.hints:
-        print(f"edged: note: {hint}", file=sys.stderr)
-    if result.rehearsed:
-        text = rehearsed_text(result)
-    elif result.unchanged:
-        text = f"{result.dataset}: nothing changed; version {result.version} was signed anew"
-    else:
-        lines = [
-            f"{result.dataset} version {result.version}: {result.added} added, {result.changed} changed, "
-            f"{result.removed} removed; head {size_text(result.head_bytes)}"
-        ]
-        if result.permille is not None:
-            lines.append(f"  offered to {result.permille / 10:g}% of the devices")
-        for name, item in result.slices.items():
-            hop = "no hop" if item.hop_bytes is None else f"hop {size_text(item.hop_bytes)}"
-            if item.version == result.version:
-                lines.append(f"  {name}: {item.records} records, {hop}, snapshot {size_text(item.snapshot_bytes)}")
-        text = "\n".join(lines)
-    emit(args, data, text)
-    return 0
-
-
 def show_line(args: argparse.Namespace, publisher: Publisher, result: PublishResult) -> None:
     """One of many versions, in a line, whether anybody reads it or not."""
     if (warning := publisher.warning()) is not None:
@@ -309,17 +237,6 @@ def show_line(args: argparse.Namespace, publisher: Publisher, result: PublishRes
         f"{result.removed} removed; head {size_text(result.head_bytes)}"
     )
     announce(args, data, text, one_line=True)
-
-
-def rehearsed_text(result: PublishResult) -> str:
-    """What a dry run found out."""
-    if result.unchanged:
-        return f"{result.dataset}: nothing would change; version {result.version} would be signed anew"
-    return (
-        f"{result.dataset}: would become version {result.version}: {result.added} added, {result.changed} changed, "
-        f"{result.removed} removed; head {size_text(result.head_bytes)}, hops {size_text(result.hop_bytes)}; "
-        "nothing was written"
-    )
 
 
 def rotate_command(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from edged.feed import cbor, limits
 from edged.feed.blob import BlobRef
 from edged.feed.digest import DIGEST_BYTES
 from edged.feed.names import check_name
+from edged.feed.sealed import Ahead, Released, SealedHop
 
 FORMAT = 2
 AAD = b"edged/1 head"
@@ -20,12 +21,14 @@ SALT_BYTES = (8, 32)  # the least and the most of an offer's salt
 
 @dataclass(frozen=True, slots=True)
 class HopRef:
-    """A hop of one slice, from one of the slice's versions to a later one. `inline` holds the blob's own bytes."""
+    """A hop of one slice, from one of the slice's versions to a later one. `inline` holds the blob's own bytes; sealed:
+    the blob is a version's ahead, and opens with the head's key."""
 
     from_version: int
     to_version: int
     blob: BlobRef
     inline: bytes | None = None
+    sealed: bool = False
 
     def to_cbor(self) -> list[Any]:
         if self.inline is not None:
@@ -79,7 +82,7 @@ class Head:
     chain: the blob that lists snapshots, dictionaries, the schema and all hops (feed/chain.py);
     schema_version: the version at which the schema last changed, so that a device that takes an inlined hop knows
     whether it needs the chain; takedowns: the blob of records that must not be shown in any version; offer: a rollout
-    that is under way.
+    that is under way; ahead: what is to be fetched of a version to come; released: what opens what was fetched so.
     """
 
     dataset: str
@@ -93,6 +96,8 @@ class Head:
     slices: Mapping[str, SliceHead] = field(default_factory=dict)
     takedowns: BlobRef | None = None
     offer: Offer | None = None
+    ahead: Ahead | None = None
+    released: Released | None = None
 
     @property
     def newest_version(self) -> int:
@@ -108,9 +113,15 @@ class Head:
         for item in (*self.slices.values(), *(self.offer.slices.values() if self.offer is not None else ())):
             yield from item.hops
 
+    def sealed_hops(self) -> Iterator[SealedHop]:
+        """Those of a version ahead, and those of this version that were."""
+        for item in (self.ahead, self.released):
+            yield from item.hops.values() if item is not None else ()
+
     def blobs(self) -> Iterator[BlobRef]:
         """Every blob that the head names itself; its chains name more."""
         yield from self.chains()
+        yield from (hop.blob for hop in self.sealed_hops())
         if self.takedowns is not None:
             yield self.takedowns
         yield from (hop.blob for hop in self.hops())
@@ -142,6 +153,10 @@ def encode_head(head: Head) -> bytes:
             offer.chain.to_cbor(),
             offer.schema_version,
         ]
+    if head.ahead is not None:
+        document[12] = head.ahead.to_cbor()
+    if head.released is not None:
+        document[13] = head.released.to_cbor()
     return cbor.encode(document)
 
 
@@ -187,6 +202,8 @@ def decode_head(payload: bytes) -> Head:
                 slices=decode_slices(slices, version),
                 takedowns=None if takedowns is None else BlobRef.from_cbor(takedowns, "head, takedowns"),
                 offer=None if document.get(11) is None else decode_offer(document[11], version),
+                ahead=None if document.get(12) is None else Ahead.from_cbor(document[12], version),
+                released=None if document.get(13) is None else Released.from_cbor(document[13], version),
             )
     raise WireError("decode head: a field is missing or of another kind than docs/feed.md says")
 

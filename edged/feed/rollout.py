@@ -30,6 +30,7 @@ def accepted(head: Head) -> Head:
         chain=offer.chain,
         schema_version=offer.schema_version,
         offer=None,
+        released=None,  # its hops lead to the stable version
     )
 
 

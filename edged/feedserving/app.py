@@ -81,7 +81,9 @@ class PublicHead:
         versions, can wait for the end of their polls."""
         offer = self.document.offer
         offered = None if offer is None else (offer.version, offer.salt, offer.permille)
-        return self.version, offered, self.document.takedowns
+        ahead = self.document.ahead
+        coming = None if ahead is None else (ahead.version, ahead.since)
+        return self.version, offered, coming, self.document.takedowns
 
 
 class Feeds(Protocol):

@@ -10,7 +10,7 @@
     verify      whether what heads lead to is there;  rebuild: a lost state from what is public
     rotation    in which order roots of trust and heads go public
     release     the chain, the signed head, the swap that makes it live;  announcing: it to a broker
-    upkeep      skip hops and snapshots, made once the version is live
+    upkeep      skip hops and snapshots, made once the version is live;  ahead/: a version sealed before it is live
     state       the publisher's database of one dataset
     retention   what may be deleted and when;  history: `origin log`;  fleet: access logs
     signing/    keys, roots: secrets and roots of trust

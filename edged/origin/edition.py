@@ -10,6 +10,7 @@ from itertools import chain
 from edged.errors import EdgedError, OriginError, ValidationError
 from edged.feed import cbor
 from edged.origin import takedowns
+from edged.origin.ahead import plans
 from edged.origin.applying import Applied, Applier, Row
 from edged.origin.blobs.dictionaries import TrainedDictionary, dictionary_in_use
 from edged.origin.blobs.hops import HopMaker
@@ -58,10 +59,13 @@ class Edition:
         what = f"{self.kind} dataset {self.place.dataset}"
         if rehearsed:
             return self.rehearse(what, rows, permitted)
+        coming = plans.held(self.state)
         with releasing(self.place, what):
             applied, made = self.prepare(rows, permitted)
             if made:
                 self.place_rollout(what)
+        if coming is not None and plans.held(self.state) is None and self.kind != "release":
+            self.hints.append("the version ahead that was prepared is superseded; prepare it again if it is meant")
         self.finish_takedowns()
         return self.result(applied, made)
 

@@ -13,9 +13,12 @@ from edged.feed.chain import Chain, SliceChain, SnapshotRef, decode_chain, decod
 from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
+from edged.feed.sealed import Released
 from edged.feed.takedowns import encode_takedowns
 from edged.feed.trust import root as trust
 from edged.origin import retention
+from edged.origin.ahead import plans
+from edged.origin.ahead.plans import Plan
 from edged.origin.blobs.dictionaries import dictionary_ref
 from edged.origin.blobs.pages import paged
 from edged.origin.blobs.snapshots import snapshot_ref
@@ -50,7 +53,7 @@ class Workplace:
 
     rollout: as the public head has it, or as the operation under way will have it. since: the version that most
     devices hold when a rollout ends, whose hop to the new one is worth inlining. on_head: told of each head that goes
-    live.
+    live. releases: the version ahead that the operation under way makes live.
     """
 
     dataset: str
@@ -65,6 +68,7 @@ class Workplace:
     rollout: Rollout | None = None
     since: int | None = None
     on_head: Callable[[str, bytes], None] = lambda dataset, head: None
+    releases: Plan | None = None
 
     @property
     def keep(self) -> Keep:
@@ -110,6 +114,20 @@ def recover(place: Workplace) -> None:
                 state.set_meta("live", newest)
             else:
                 state.undo_after(live)
+    drop_unannounced(place)
+
+
+def drop_unannounced(place: Workplace) -> None:
+    """Forget a version ahead that is live or superseded, and one that no head has shown: what prepared it was cut
+    short."""
+    plan = plans.held(place.state)
+    if plan is None:
+        return
+    shown = None if place.public is None else place.public.head.ahead
+    over = plans.superseded_by(place.state, plan, place.state.live) is not None
+    if over or (plan.base == place.state.live and shown != plan.ahead):
+        with place.state.transaction(f"recover dataset {place.dataset}"):
+            plans.forget(place.state)
 
 
 def fit_chain(place: Workplace, row: VersionRow) -> tuple[Chain, bytes]:
@@ -176,8 +194,13 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobR
     hidden = state.hidden()
     takedowns = place.blobs.store("takedowns", encode_takedowns(hidden)) if hidden else None
     slices = slice_heads(state, row, chain)
-    inline(place, slices, row.version)
-    slices = with_few_hops(slices, row.version)
+    released = released_with(place, row, slices)
+    if place.releases is not None and released is not None:
+        slices = {name: replace(item, hops=()) for name, item in slices.items()}  # the smaller, the sooner with all
+    else:
+        inline(place, slices, row.version)
+        slices = with_few_hops(slices, row.version)
+    plan = plans.active(state, row.version) if offer is None else None
     freshness = place.rules.freshness
     return Head(
         dataset=place.dataset,
@@ -191,7 +214,18 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobR
         slices=slices,
         takedowns=takedowns,
         offer=offer,
+        ahead=None if plan is None else plan.ahead,
+        released=released,
     )
+
+
+def released_with(place: Workplace, row: VersionRow, slices: dict[str, SliceHead]) -> Released | None:
+    """The key of what devices fetched ahead of this version, as long as that has exactly the content that is live."""
+    plan, public = place.releases, None if place.public is None else place.public.head
+    if plan is not None:
+        same = all(name in slices and slices[name].digest == digest for name, digest in plan.digests.items())
+        return Released(plan.key, plan.ahead.hops) if same and plan.ahead.version == row.version else None
+    return public.released if public is not None and public.version == row.version else None
 
 
 def signing_time(place: Workplace) -> int:
@@ -376,6 +410,7 @@ def settle(place: Workplace, head: Head, chains: list[Chain], what: str) -> None
         with place.state.transaction(what):
             place.state.set_meta("live", head.newest_version)
             retention.forget(place.state, chains, place.keep, head.version)
+            plans.forget_superseded(place.state, head.newest_version)
             retention.mark_unnamed(place.state, head, chains, place.now)
         with place.state.transaction(what):
             retention.collect(place.state, place.shelf, place.keep, place.now)

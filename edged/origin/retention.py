@@ -65,7 +65,7 @@ def collect(state: State, shelf: Shelf, keep: Keep, now: int) -> int:
     rows = list(
         state.rows(
             "SELECT sha256 FROM blobs WHERE unnamed_since <="
-            " CASE WHEN kind = 'chain' THEN ? WHEN kind IN ('part', 'hop', 'dictionary') THEN ? ELSE ? END",
+            " CASE WHEN kind = 'chain' THEN ? WHEN kind IN ('part', 'hop', 'dictionary', 'ahead') THEN ? ELSE ? END",
             (now - keep.chains_s, now - content_s, now - keep.grace_s),
         )
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edged.errors import StoreError
+from edged.feed.blob import BlobRef
 from edged.feed.digest import SetHash
 from edged.feed.names import check_name
 from edged.replica.audit import Finding, Report, look_over
@@ -23,6 +25,7 @@ from edged.replica.writing.purging import purge
 from edged.replica.writing.staging import Staging
 
 DEFAULT_POLICY = MergePolicy()
+BLOB_NAME = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,27 @@ class Writer:
         if data != self.roots():
             self.live.disk.write(files.ROOTS, zlib.crc32(data).to_bytes(4, "little") + data)
             self.live.disk.sync(self.live.root)
+
+    def aheads(self) -> frozenset[bytes]:
+        """SHA-256 of the sealed blobs of versions ahead that lie on disk, unchecked."""
+        names = self.live.disk.names(files.AHEAD)
+        return frozenset(bytes.fromhex(name) for name in names if BLOB_NAME.fullmatch(name))
+
+    def keep_ahead(self, ref: BlobRef, data: bytes) -> None:
+        """Keep a blob of a version ahead, whose hash has been checked."""
+        self.live.disk.write(f"{files.AHEAD}/{ref.name}", data)
+        self.live.disk.sync(self.live.root / files.AHEAD)
+
+    def ahead(self, ref: BlobRef) -> bytes | None:
+        """A blob that was kept, None where it is missing or damaged."""
+        data = self.live.disk.intact(f"{files.AHEAD}/{ref.name}", ref.size)
+        return data if data is not None and BlobRef.of(data) == ref else None
+
+    def drop_aheads(self, keep: frozenset[bytes]) -> None:
+        """Remove the blobs of versions ahead that are of no use any more, and what a killed writer left of one."""
+        kept = {sha256.hex() for sha256 in keep}
+        for name in self.live.disk.names(files.AHEAD) - kept:
+            self.live.disk.remove(f"{files.AHEAD}/{name}")
 
     def touch_head(self, head: bytes, *, as_of: int, fresh_s: int, expires_s: int) -> int:
         """Take a newer head of the version that is held: one small file. Returns the bytes written to flash."""

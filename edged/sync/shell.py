@@ -55,6 +55,7 @@ class Shell:
         self.writer, self.status, self.clock = replication.writer, replication.status, replication.clock
         self.control, self.wear, self.write = replication.control, replication.wear, replication.write
         self.broken: frozenset[str] = frozenset()  # slices that were damaged when last looked at
+        self.aheads: frozenset[bytes] = frozenset()  # blobs of versions ahead on disk
         self.staging: Staging | None = None
         self.before: int | None = None  # the version that was held at first
         self.update_began = (0.0, 0, 0)
@@ -131,6 +132,11 @@ class Shell:
                 return events.TrustMissing(number) if data is None else events.TrustArrived(number, data)
             case events.FetchBlob(origin, ref, what):
                 return await self.unless(self.control.repinned, lambda: self.fetch(origin, ref, what))
+            case events.Prefetch():
+                return await self.unless(self.control.repinned, lambda: self.fetch_ahead(effect))
+            case events.KeepAhead(names):
+                await self.write(partial(self.writer.drop_aheads, names))
+                self.aheads &= names
             case events.SaveRoots(data):
                 await self.write(lambda: self.writer.set_roots(data))
             case events.CheckStaged(name):
@@ -208,7 +214,22 @@ class Shell:
         return events.Nudged()
 
     async def fetch(self, origin: int, ref: BlobRef, what: str) -> Event:
+        """A blob, from the disk where it was fetched ahead of its release."""
+        if ref.sha256 in self.aheads:
+            data = await self.write(partial(self.writer.ahead, ref))
+            if data is not None:
+                return events.BlobArrived(ref, data)
+            self.aheads -= {ref.sha256}
         return events.BlobArrived(ref, await self.asked(origin).blob(ref, what))
+
+    async def fetch_ahead(self, effect: events.Prefetch) -> Event:
+        """Have a blob of a version ahead on disk. Raises HashError for another one, which is not kept."""
+        ref = effect.ref
+        if ref.sha256 not in self.aheads or await self.write(partial(self.writer.ahead, ref)) is None:
+            data = ref.check(await self.asked(effect.origin).blob(ref, effect.what), effect.what)
+            await self.write(partial(self.writer.keep_ahead, ref, data))
+            self.aheads |= {ref.sha256}
+        return events.Prefetched(ref)
 
     def asked(self, origin: int) -> Transport:
         """The transport of an origin that is asked now; the seed is none of those that the status speaks of."""
@@ -248,6 +269,7 @@ class Shell:
             self.origins.say_held(held.version, held.slices["core"].digest)
         if self.before is None:
             self.before = held.version
+            self.aheads = await self.write(self.writer.aheads)
         return events.HeldLoaded(held_state(held))
 
     async def mend(self) -> None:

@@ -32,6 +32,7 @@ from edged.feed.coding.changes import Change
 from edged.feed.rollout import bucket_of
 from edged.feed.trust import cose
 from edged.feed.trust import root as trust
+from edged.feed.trust.sealing import bound_to, unseal
 from tests.cddl import Cddl
 from tests.vectors import generate
 from tests.vectors.generate import Held
@@ -149,6 +150,14 @@ def test_the_head_that_offers_a_version() -> None:
     assert bucket_of(found.offer.salt, file["device_id"]) == file["bucket"]
 
 
+def test_the_version_ahead_and_its_release() -> None:
+    file = {name: bytes.fromhex(text) for name, text in vectors("head")["ahead"].items()}
+    assert head.decode_head(file["announcing"]) == generate.announcing_head(file["sealed"])
+    assert head.decode_head(file["releasing"]) == generate.releasing_head(file["sealed"])
+    assert unseal(file["key"], file["bound_to"], file["sealed"]) == file["hop"]
+    assert file["bound_to"] == bound_to("catalog", "core", 2, 3)
+
+
 def test_the_chain_lists_what_the_other_files_hold() -> None:
     file = vectors("chain")
     blob = bytes.fromhex(file["blob"])
@@ -235,6 +244,8 @@ def items() -> dict[str, tuple[str, bytes]]:
         "head": ("head-document", vectors("head")["document"]),
         "head, payload": ("head", vectors("head")["payload"]),
         "head, offering": ("head", vectors("head")["offering"]["payload"]),
+        "head, ahead": ("head", vectors("head")["ahead"]["announcing"]),
+        "head, released": ("head", vectors("head")["ahead"]["releasing"]),
         "chain": ("chain", vectors("chain")["cbor"]),
         "takedowns": ("takedowns", vectors("takedowns")["cbor"]),
     }

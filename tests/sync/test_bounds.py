@@ -23,19 +23,21 @@ from edged.replica.files.disk import Disk
 from edged.sync.core import judge
 from edged.sync.core.events import CarriedSlice, HeldState
 from edged.sync.core.judge import ContentError, SeenHead, TrustedTime, check_content, expired_fault
-from edged.sync.core.machine import BUSY_DISK_S, REFUSED_S, ROOT_CHECK_S
 from edged.sync.core.polling import (
     AT_ONCE_S,
+    BUSY_DISK_S,
     CUT_S,
     CUTS,
     LEAST_WAIT_S,
     PROBE_S,
+    REFUSED_S,
     STALE_SURVEY_S,
     SURVEY_S,
     Backoff,
     Rotation,
 )
 from edged.sync.core.steps import PlanIt, TakeHop
+from edged.sync.core.trusted import ROOT_CHECK_S
 from edged.sync.core.update import CHAIN_WORTH, REPAIRS, Update
 from tests.sync.driving import first_sync, running
 from tests.sync.simulator import NOW, Device, Feed

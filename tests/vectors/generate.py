@@ -19,7 +19,7 @@ from typing import Any
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.feed import bundle, cbor, chain, digest, head, schema, takedowns, zstd
+from edged.feed import bundle, cbor, chain, digest, head, schema, sealed, takedowns, zstd
 from edged.feed.blob import BlobRef
 from edged.feed.coding import hop
 from edged.feed.coding import snapshot as snapshotcoding
@@ -27,7 +27,7 @@ from edged.feed.coding.changes import Change, sort_key
 from edged.feed.coding.modelledhop import encode_mass
 from edged.feed.coding.wholehop import PLACES_EACH, encode_whole
 from edged.feed.rollout import bucket_of
-from edged.feed.trust import cose
+from edged.feed.trust import cose, sealing
 from edged.feed.trust import root as trust
 from tests.vectors import mass as mass_cases
 
@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 ZSTD = ".".join(map(str, zstandard.ZSTD_VERSION))
 SIGNED_AT = 1_790_000_000  # 2026-09-21T14:13:20Z
 EXPIRES_AT = SIGNED_AT + 730 * 86_400
+AHEAD_KEY = bytes(range(32))  # of a version ahead
 Json = dict[str, Any]
 
 
@@ -353,7 +354,36 @@ def head_file() -> Json:
             "device_id": "a box",
             "bucket": bucket_of(offering.offer.salt, "a box"),
         },
+        "ahead": ahead_vectors(),
     }
+
+
+def ahead_vectors() -> Json:
+    """A hop of `core` sealed, a head that has it fetched, and one that gives the key."""
+    bound = sealing.bound_to(example_head().dataset, "core", 2, 3)
+    sealed_hop = sealing.seal(AHEAD_KEY, bound, b"the bytes of a hop")
+    return {
+        "key": AHEAD_KEY.hex(),
+        "bound_to": bound.hex(),
+        "hop": b"the bytes of a hop".hex(),
+        "sealed": sealed_hop.hex(),
+        "announcing": head.encode_head(announcing_head(sealed_hop)).hex(),
+        "releasing": head.encode_head(releasing_head(sealed_hop)).hex(),
+    }
+
+
+def announcing_head(sealed_hop: bytes) -> head.Head:
+    """The same with version 3 ahead, to be fetched within five minutes."""
+    hops = {"core": sealed.SealedHop(2, BlobRef.of(sealed_hop))}
+    return replace(example_head(), ahead=sealed.Ahead(3, example_head().signed_at, 300, hops))
+
+
+def releasing_head(sealed_hop: bytes) -> head.Head:
+    """Version 3, with the key of what was fetched ahead of it."""
+    hops = {"core": sealed.SealedHop(2, BlobRef.of(sealed_hop))}
+    core = head.SliceHead(3, digest.EMPTY_DIGEST, 0)
+    slices = {"core": core, "region-de": head.SliceHead(0, digest.EMPTY_DIGEST, 0)}
+    return replace(example_head(), version=3, slices=slices, released=sealed.Released(AHEAD_KEY, hops))
 
 
 def offering_head() -> head.Head:

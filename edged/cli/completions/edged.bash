@@ -7,7 +7,7 @@
 
 _shtab_edged_bundle_subparsers=(export import)
 _shtab_edged_cache_subparsers=(ls purge)
-_shtab_edged_origin_subparsers=(init publish rollout rollback takedown restore takedowns rotate-key datasets drop verify log fleet serve)
+_shtab_edged_origin_subparsers=(init publish rollout ahead release withdraw-ahead rollback takedown restore takedowns rotate-key datasets drop verify log fleet serve)
 _shtab_edged_subparsers=(demo run check sync status pin unpin usage get ls search types verify bundle cache origin doctor completion)
 
 _shtab_edged_demo_option_strings=(-h --help --port --admin-port --records --seconds --json)
@@ -32,6 +32,9 @@ _shtab_edged_cache_option_strings=(-h --help)
 _shtab_edged_origin_init_option_strings=(-h --help --json --root-keys --threshold)
 _shtab_edged_origin_publish_option_strings=(-h --help --dataset --wait --json --collection --key --changes --follow --every --force-change --rollout --allow-removals --dry-run --message --allow-empty)
 _shtab_edged_origin_rollout_option_strings=(-h --help --dataset --wait --json --share --withdraw)
+_shtab_edged_origin_ahead_option_strings=(-h --help --dataset --wait --json --collection --key --changes --at --spread --force-change --allow-removals --message)
+_shtab_edged_origin_release_option_strings=(-h --help --dataset --wait --json)
+_shtab_edged_origin_withdraw_ahead_option_strings=(-h --help --dataset --wait --json)
 _shtab_edged_origin_rollback_option_strings=(-h --help --dataset --wait --json --to)
 _shtab_edged_origin_takedown_option_strings=(-h --help --dataset --wait --json)
 _shtab_edged_origin_restore_option_strings=(-h --help --dataset --wait --json)
@@ -72,6 +75,9 @@ _shtab_edged_cache_purge___dir_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_init_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_publish_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_rollout_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_edged_origin_ahead_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_edged_origin_release_pos_0_COMPGEN=_shtab_compgen_files
+_shtab_edged_origin_withdraw_ahead_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_rollback_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_takedown_pos_0_COMPGEN=_shtab_compgen_files
 _shtab_edged_origin_restore_pos_0_COMPGEN=_shtab_compgen_files
@@ -88,7 +94,7 @@ _shtab_edged_doctor___config_COMPGEN=_shtab_compgen_files
 
 _shtab_edged_bundle_pos_0_choices=(export import)
 _shtab_edged_cache_pos_0_choices=(ls purge)
-_shtab_edged_origin_pos_0_choices=(init publish rollout rollback takedown restore takedowns rotate-key datasets drop verify log fleet serve)
+_shtab_edged_origin_pos_0_choices=(init publish rollout ahead release withdraw-ahead rollback takedown restore takedowns rotate-key datasets drop verify log fleet serve)
 _shtab_edged_completion_pos_0_choices=(bash zsh fish)
 _shtab_edged_pos_0_choices=(demo run check sync status pin unpin usage get ls search types verify bundle cache origin doctor completion)
 
@@ -174,6 +180,19 @@ _shtab_edged_origin_rollout__h_nargs=0
 _shtab_edged_origin_rollout___help_nargs=0
 _shtab_edged_origin_rollout___json_nargs=0
 _shtab_edged_origin_rollout___withdraw_nargs=0
+_shtab_edged_origin_ahead_pos_1_nargs=+
+_shtab_edged_origin_ahead__h_nargs=0
+_shtab_edged_origin_ahead___help_nargs=0
+_shtab_edged_origin_ahead___json_nargs=0
+_shtab_edged_origin_ahead___changes_nargs=0
+_shtab_edged_origin_ahead___force_change_nargs=0
+_shtab_edged_origin_ahead___allow_removals_nargs=0
+_shtab_edged_origin_release__h_nargs=0
+_shtab_edged_origin_release___help_nargs=0
+_shtab_edged_origin_release___json_nargs=0
+_shtab_edged_origin_withdraw_ahead__h_nargs=0
+_shtab_edged_origin_withdraw_ahead___help_nargs=0
+_shtab_edged_origin_withdraw_ahead___json_nargs=0
 _shtab_edged_origin_rollback__h_nargs=0
 _shtab_edged_origin_rollback___help_nargs=0
 _shtab_edged_origin_rollback___json_nargs=0

@@ -50,8 +50,8 @@ function _shtab_edged_using
   test "$_shtab_edged_cmdpath" = "$argv"
 end
 
-set -g _shtab_edged_commands demo run check sync status pin unpin usage get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
-set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --threshold --to --trust --wait --where
+set -g _shtab_edged_commands demo run check sync status pin unpin usage get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin ahead' 'origin release' 'origin withdraw-ahead' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
+set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --spread --threshold --to --trust --wait --where
 
 complete -c edged -e
 complete -c edged -f
@@ -208,6 +208,32 @@ complete -c edged -n '_shtab_edged_using origin rollout' -l json -d 'print one J
 complete -c edged -n '_shtab_edged_using origin rollout' -l share -x -d 'the larger share, as in 25%; 100% makes it live'
 complete -c edged -n '_shtab_edged_using origin rollout' -l withdraw -d 'publish the stable content again for those who took it'
 complete -c edged -n '_shtab_edged_using origin rollout; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a ahead -d 'Prepare INPUTs, as `publish` takes them, as the next version: devices fetch it encrypted and cannot read it before `release`. It replaces one that was prepared before; a publish in between supersedes it.'
+complete -c edged -n '_shtab_edged_using origin ahead' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using origin ahead' -l dataset -x -d D
+complete -c edged -n '_shtab_edged_using origin ahead' -l wait -x -d 'wait so long for another publisher to finish'
+complete -c edged -n '_shtab_edged_using origin ahead' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using origin ahead' -l collection -x -d 'lines are plain objects of this collection'
+complete -c edged -n '_shtab_edged_using origin ahead' -l key -x -d 'the field of plain objects that is the key'
+complete -c edged -n '_shtab_edged_using origin ahead' -l changes -d 'lines are edits; what they do not name stays'
+complete -c edged -n '_shtab_edged_using origin ahead' -l at -x -d 'make it live then, while origin serve runs: RFC 3339 or seconds'
+complete -c edged -n '_shtab_edged_using origin ahead' -l spread -x -d 'within which devices fetch it, each at its own place (default 600)'
+complete -c edged -n '_shtab_edged_using origin ahead' -l force-change -d 'validate.max_change does not hold this time'
+complete -c edged -n '_shtab_edged_using origin ahead' -l allow-removals -d 'most of a collection, or a whole slice, is meant to go'
+complete -c edged -n '_shtab_edged_using origin ahead' -l message -x -d 'why, kept in the log'
+complete -c edged -n '_shtab_edged_using origin ahead; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a release -d 'Make the version that was prepared live: a small head with the key, and nothing to fetch for who has it.'
+complete -c edged -n '_shtab_edged_using origin release' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using origin release' -l dataset -x -d D
+complete -c edged -n '_shtab_edged_using origin release' -l wait -x -d 'wait so long for another publisher to finish'
+complete -c edged -n '_shtab_edged_using origin release' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using origin release; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a withdraw-ahead -d 'Take the version that was prepared back: devices delete what they have of it, and nobody ever gets the key.'
+complete -c edged -n '_shtab_edged_using origin withdraw-ahead' -s h -l help -d 'show this help message and exit'
+complete -c edged -n '_shtab_edged_using origin withdraw-ahead' -l dataset -x -d D
+complete -c edged -n '_shtab_edged_using origin withdraw-ahead' -l wait -x -d 'wait so long for another publisher to finish'
+complete -c edged -n '_shtab_edged_using origin withdraw-ahead' -l json -d 'print one JSON document instead of text'
+complete -c edged -n '_shtab_edged_using origin withdraw-ahead; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
 complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a rollback -d 'Publish the content of version V again, as a new version. Records that are taken down stay out.'
 complete -c edged -n '_shtab_edged_using origin rollback' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using origin rollback' -l dataset -x -d D

@@ -50,12 +50,14 @@ _shtab_edged_cache_commands() {
 
 _shtab_edged_origin_commands() {
   local _commands=(
+    ahead:'Prepare INPUTs, as `publish` takes them, as the next version: devices fetch it encrypted and cannot read it before `release`. It replaces one that was prepared before; a publish in between supersedes it.'
     datasets:'The datasets of a feed: version, when it was published, records.'
     drop:'Remove a dataset: everything public of it, and the publisher'"'"'s state. Devices go on with what they hold.'
     fleet:'Count by version and lag what devices say in their polls that they hold, name states that no publisher made, and say how soon each version reached half of them, 90 and 99 of a hundred. Reads the logs of nginx, Varnish, Apache, S3 and CloudFront in their usual forms, and others with an ISO time. Devices are told apart by their address.'
     init:'Make keys and an empty feed in FEED_DIR; print where the root of trust is that devices are given.'
     log:'The versions of a dataset; with --diff what changed between two, and what each field cost in bytes.'
     publish:'Publish INPUTs: the whole new state, or edits with --changes. A publish that fails changes nothing. With --follow edits come on standard input until it ends or SIGTERM comes; a line that is wrong costs itself alone.'
+    release:'Make the version that was prepared live: a small head with the key, and nothing to fetch for who has it.'
     restore:'End the takedown of records; each comes back with the newest value that was published meanwhile.'
     rollback:'Publish the content of version V again, as a new version. Records that are taken down stay out.'
     rollout:'Without an option say what is under way. A raised share keeps the devices that have the version already.'
@@ -64,6 +66,7 @@ _shtab_edged_origin_commands() {
     takedown:'Remove records at once, from every slice and from every version that a device may hold, until `restore`.'
     takedowns:'What is taken down in a dataset, and since when.'
     verify:'Read every blob that the heads and their chains lead to; exit 3 names what is missing or damaged. With --mend make it anew as far as that goes, also the publisher'"'"'s state of a dataset where that is gone.'
+    withdraw-ahead:'Take the version that was prepared back: devices delete what they have of it, and nobody ever gets the key.'
   )
   _describe 'edged origin commands' _commands
 }
@@ -223,6 +226,26 @@ _shtab_edged_origin_options=(
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_origin_defaults_added=0
 
+_shtab_edged_origin_ahead_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--dataset[D]:D:"
+  "--wait[wait so long for another publisher to finish]:SECONDS:"
+  "--json[print one JSON document instead of text]"
+  "--collection[lines are plain objects of this collection]:C:"
+  "--key[the field of plain objects that is the key]:FIELD:"
+  "--changes[lines are edits\; what they do not name stays]"
+  "--at[make it live then, while origin serve runs\: RFC 3339 or seconds]:TIME:"
+  "--spread[within which devices fetch it, each at its own place (default 600)]:SECONDS:"
+  "--force-change[validate.max_change does not hold this time]"
+  "--allow-removals[most of a collection, or a whole slice, is meant to go]"
+  "--message[why, kept in the log]:TEXT:"
+  ":FEED_DIR:_files"
+  "(*):NDJSON, also .zst and .gz\; -\: standard input:"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_origin_ahead_defaults_added=0
+
 _shtab_edged_origin_datasets_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document instead of text]"
@@ -299,6 +322,17 @@ _shtab_edged_origin_publish_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_origin_publish_defaults_added=0
+
+_shtab_edged_origin_release_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--dataset[D]:D:"
+  "--wait[wait so long for another publisher to finish]:SECONDS:"
+  "--json[print one JSON document instead of text]"
+  ":FEED_DIR:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_origin_release_defaults_added=0
 
 _shtab_edged_origin_restore_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -394,6 +428,17 @@ _shtab_edged_origin_verify_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_edged_origin_verify_defaults_added=0
+
+_shtab_edged_origin_withdraw_ahead_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--dataset[D]:D:"
+  "--wait[wait so long for another publisher to finish]:SECONDS:"
+  "--json[print one JSON document instead of text]"
+  ":FEED_DIR:_files"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_edged_origin_withdraw_ahead_defaults_added=0
 
 _shtab_edged_pin_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -605,12 +650,14 @@ _shtab_edged_origin() {
       (( CURRENT += 1 ))
       curcontext="${curcontext%:*:*}:_shtab_edged_origin-$line[1]:"
       case $line[1] in
+        ahead) _arguments -C -s $_shtab_edged_origin_ahead_options ;;
         datasets) _arguments -C -s $_shtab_edged_origin_datasets_options ;;
         drop) _arguments -C -s $_shtab_edged_origin_drop_options ;;
         fleet) _arguments -C -s $_shtab_edged_origin_fleet_options ;;
         init) _arguments -C -s $_shtab_edged_origin_init_options ;;
         log) _arguments -C -s $_shtab_edged_origin_log_options ;;
         publish) _arguments -C -s $_shtab_edged_origin_publish_options ;;
+        release) _arguments -C -s $_shtab_edged_origin_release_options ;;
         restore) _arguments -C -s $_shtab_edged_origin_restore_options ;;
         rollback) _arguments -C -s $_shtab_edged_origin_rollback_options ;;
         rollout) _arguments -C -s $_shtab_edged_origin_rollout_options ;;
@@ -619,6 +666,7 @@ _shtab_edged_origin() {
         takedown) _arguments -C -s $_shtab_edged_origin_takedown_options ;;
         takedowns) _arguments -C -s $_shtab_edged_origin_takedowns_options ;;
         verify) _arguments -C -s $_shtab_edged_origin_verify_options ;;
+        withdraw-ahead) _arguments -C -s $_shtab_edged_origin_withdraw_ahead_options ;;
       esac
   esac
 }

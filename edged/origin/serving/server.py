@@ -12,6 +12,7 @@ from edged.announce.putting import Announcer
 from edged.errors import BusyError, ConfigError, EdgedError, plain_errors
 from edged.feedserving.app import FeedApp, connection_limits
 from edged.http.server import Listening, serve
+from edged.origin.ahead import plans, preparing
 from edged.origin.announcing import load_feed_rules
 from edged.origin.publisher import Clock, Publisher
 from edged.origin.serving.heads import Heads
@@ -21,6 +22,8 @@ logger = logging.getLogger("edged.origin")
 
 BROKER_LOOK_S = 5.0  # between looks at whether the broker has every head
 LOOK_S = 30.0  # between looks at the age of the heads
+RELEASE_LOOK_S = 1.0  # between looks for versions ahead whose time has come
+RELEASE_RETRY_S = 5.0  # where that failed
 
 
 async def serve_feed(
@@ -55,6 +58,7 @@ async def run_station(
         nursery.start_soon(heads.watch)
         nursery.start_soon(keep_fresh, feed_dir, heads, clock)
         nursery.start_soon(keep_announced, feed_dir, heads)
+        nursery.start_soon(keep_released, feed_dir, heads, clock)
         app = FeedApp(heads, clock)
         listening = Listening(tuple(bind), limits=connection_limits())
         await serve(app, listening, clock=clock, stop=stop, task_status=task_status)
@@ -74,6 +78,56 @@ async def keep_fresh(feed_dir: Path, heads: Heads, clock: Clock) -> None:
             else:
                 await in_thread(keep_up, publisher, dataset)
         await trio.sleep(LOOK_S)
+
+
+async def keep_released(feed_dir: Path, heads: Heads, clock: Clock) -> None:
+    """Make versions ahead live at the time given, for ever, and hand out anew those that a takedown has overtaken."""
+    publisher = await in_thread(open_with_key, feed_dir, clock)
+    known: dict[str, tuple[bytes, float | None]] = {}  # when something is due, as of the head of this tag
+    while publisher is not None:
+        sleep_s = RELEASE_LOOK_S
+        for dataset in heads.datasets():
+            found = heads.current(dataset)
+            if found is None:
+                continue
+            if dataset not in known or known[dataset][0] != found.etag:
+                known[dataset] = found.etag, await in_thread(due_time, publisher, dataset)
+            due = known[dataset][1]
+            if due is not None and due <= clock():
+                known[dataset] = found.etag, clock() + RELEASE_RETRY_S  # another head has another tag
+                await in_thread(release_due, publisher, dataset)
+            elif due is not None:
+                sleep_s = min(sleep_s, max(due - clock(), 0.0))
+        await trio.sleep(sleep_s)
+
+
+def due_time(publisher: Publisher, dataset: str) -> float | None:
+    """When a version ahead is to go live, or 0 where it is to be handed out anew; None where nothing is to be done."""
+    try:
+        with publisher.reading(dataset) as state:
+            plan = plans.held(state)
+            if plan is None or plans.superseded_by(state, plan, state.live) is not None:
+                return None
+            return plan.at if plan.base == state.live else 0.0
+    except EdgedError as fault:
+        logger.error("versions ahead of %s are not looked for: %s", dataset, fault)
+        return None
+
+
+def release_due(publisher: Publisher, dataset: str) -> None:
+    """The live version is served on if this fails; it is tried again at the next look."""
+    try:
+        with publisher.at_work(dataset) as place:
+            plan = preparing.standing(place, "release")
+            if plan.at is not None and plan.at <= place.now:
+                result = preparing.release(place)
+                logger.info("%s: version %d, which was prepared, is live", dataset, result.version)
+            elif preparing.renew(place) is not None:
+                logger.info("%s: the version ahead is handed out anew after a takedown", dataset)
+    except BusyError:
+        logger.debug("%s: being published just now", dataset)
+    except EdgedError as fault:
+        logger.error("the version ahead of %s is not live: %s", dataset, fault)
 
 
 def is_aging(heads: Heads, dataset: str, now: float) -> bool:

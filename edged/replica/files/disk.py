@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 PAGE_BYTES = 4096
 MANIFEST, PREVIOUS, LOCK, COUNTER, ROOTS, TOUCHED = "manifest", "manifest.1", "lock", "counter", "roots", "head"
 ROOTS_BYTES = 16 << 20  # all roots of trust since the trust file, see feed/roots.py
-PACKS, STAGING = "packs", "staging"
+PACKS, STAGING, AHEAD = "packs", "staging", "ahead"  # the last: sealed blobs of versions that are not live yet
 COUNTER_BYTES = 8
 DEFAULT_DATA_DIR = "/var/lib/edged"  # as config.DaemonConfig has it, which readers do not load
 
@@ -60,7 +60,7 @@ class Disk:
     def prepare(self) -> None:
         """Make the directories. Raises StoreError."""
         with explained("make the directory", self.root):
-            for path in (self.root, self.root / PACKS, self.root / STAGING):
+            for path in (self.root, *(self.root / name for name in (PACKS, STAGING, AHEAD))):
                 if not path.is_dir():
                     path.mkdir(parents=True, exist_ok=True)
                     sync_directory(path.parent)

@@ -124,6 +124,13 @@ class BlobArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class Prefetched:
+    """A blob of a version ahead lies on disk."""
+
+    ref: BlobRef
+
+
+@dataclass(frozen=True, slots=True)
 class PartsStaged:
     """Which parts are on disk already, or have been taken from there (SHA-256 each)."""
 
@@ -172,6 +179,7 @@ Event = (
     | TrustArrived
     | TrustMissing
     | BlobArrived
+    | Prefetched
     | PartsStaged
     | StageDone
     | Measured
@@ -211,6 +219,22 @@ class FetchBlob:
     origin: int
     ref: BlobRef
     what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prefetch:
+    """Have a blob of a version ahead on disk, where FetchBlob finds it."""
+
+    origin: int
+    ref: BlobRef
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAhead:
+    """Not answered: of the blobs of versions ahead only these (SHA-256) are of use from now on."""
+
+    names: frozenset[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,6 +375,8 @@ Effect = (
     | Poll
     | FetchTrust
     | FetchBlob
+    | Prefetch
+    | KeepAhead
     | SaveRoots
     | CheckStaged
     | TakeStaged
@@ -375,6 +401,7 @@ class Phase(Enum):
     TRUST = auto()
     POLLING = auto()
     FETCHING = auto()
+    PREFETCHING = auto()
     APPLYING = auto()
     COMMITTING = auto()
     RESTING = auto()
@@ -385,6 +412,7 @@ PHASE_OF: dict[type[Effect], Phase] = {
     FetchTrust: Phase.TRUST,
     Poll: Phase.POLLING,
     FetchBlob: Phase.FETCHING,
+    Prefetch: Phase.PREFETCHING,
     CheckStaged: Phase.APPLYING,
     TakeStaged: Phase.APPLYING,
     Stage: Phase.APPLYING,

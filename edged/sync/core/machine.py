@@ -22,17 +22,12 @@ from edged.errors import (
     WireError,
 )
 from edged.feed.trust.root import VerifiedHead, expired
-from edged.sync.core import events, judge
+from edged.sync.core import events, judge, polling
 from edged.sync.core.events import PHASE_OF, SEED, Effect, Event, HeldState, Instant, MachineSettings, Phase
 from edged.sync.core.judge import ContentError
-from edged.sync.core.polling import HOME_S, LEAST_WAIT_S, SURVEY_S, Backoff, Rotation
-from edged.sync.core.trusted import Trusted
+from edged.sync.core.prefetch import Prefetcher
+from edged.sync.core.trusted import ROOT_CHECK_S, ROOT_RETRY_S, Trusted
 from edged.sync.core.update import Update
-
-ROOT_CHECK_S = 86_400.0  # a new root of trust is looked for at the start and this often; and whenever a key is unknown
-ROOT_RETRY_S = 600.0  # if the origin could not be asked for it
-BUSY_DISK_S = 10.0  # at least so long between attempts to write on a disk that is full
-REFUSED_S, REFUSED_CAP_S = 60.0, 3600.0  # content that the origin has to mend is tried again so far apart
 
 
 class Machine:
@@ -46,19 +41,19 @@ class Machine:
         self.known: Trusted | None = None
         self.update: Update | None = None
         self.pending: events.HeadArrived | None = None  # a head that waits for a newer root of trust
-        self.backoff = Backoff(chance)
-        self.losses = Backoff(chance)  # blobs that no origin has
-        self.refusals = Backoff(chance, base_s=REFUSED_S, cap_s=REFUSED_CAP_S)
+        self.backoff = polling.Backoff(chance)
+        self.losses = polling.Backoff(chance)  # blobs that no origin has
+        self.refusals = polling.Backoff(chance, base_s=polling.REFUSED_S, cap_s=polling.REFUSED_CAP_S)
         self.refused: EdgedError | None = None  # why the newest head was not brought about
         self.resume = Phase.POLLING  # what goes on after a rest
         # A fleet that was switched on together looks at the other origins at different times of the day.
-        self.rotation = Rotation(settings.origins, settings.wait_s, -chance() * SURVEY_S)
+        self.rotation = polling.Rotation(settings.origins, settings.wait_s, -chance() * polling.SURVEY_S)
+        self.prefetch = Prefetcher(settings.device_id, chance, at_once=settings.thorough)
         self.surveyed = False  # since the start
         self.settled = False  # whether the newest head seen has been dealt with, so that a poll may wait for another
         self.retry_at: float | None = None  # when to try again what was refused
         self.roots_checked_at: float | None = None
-        self.next_root = 0
-        self.seeded = not settings.seed
+        self.next_root, self.seeded = 0, not settings.seed
         self.now = Instant(0.0, 0.0)
         self.news: list[Effect] = []
 
@@ -93,8 +88,7 @@ class Machine:
         return self.poll()
 
     def keep_roots(self) -> None:
-        data = self.trusted.to_keep(self.held)
-        if data is not None:
+        if (data := self.trusted.to_keep(self.held)) is not None:
             self.news.append(events.SaveRoots(data))
 
     def load_failed(self, event: events.Failed) -> Effect:
@@ -130,32 +124,23 @@ class Machine:
         An origin that has not shown us its head yet is asked to, without conditions: it may lag behind what is held.
         """
         elapsed, rotation = self.now.elapsed_s, self.rotation
-        if rotation.current > 0 and rotation.unasked is None and elapsed - rotation.away_since >= HOME_S:
+        if rotation.current > 0 and rotation.unasked is None and elapsed - rotation.away_since >= polling.HOME_S:
             rotation.go_to(0, elapsed)
         if self.roots_checked_at is None or elapsed - self.roots_checked_at >= ROOT_CHECK_S:
             return self.fetch_root()
         again = self.retry_at is not None and elapsed >= self.retry_at
-        shown = rotation.current in rotation.etags
-        if again or not self.settled or self.newest is None or not shown:
+        if again or not self.settled or self.newest is None or rotation.current not in rotation.etags:
             rotation.ask(0, elapsed, conditional=False)
             return events.Poll(rotation.current, None, 0, None)
-        wait_s = rotation.held_wait_s(elapsed)
+        wait_s = self.prefetch.shorten(rotation.held_wait_s(elapsed), elapsed)
         if self.retry_at is not None:
-            wait_s = min(wait_s, max(LEAST_WAIT_S, int(self.retry_at - elapsed)))
-        rotation.ask(wait_s, elapsed, conditional=True)
-        etag = rotation.etags[rotation.current]
-        # Of an offer that was seen we want to hear only if it changes, which an origin without ETags cannot tell.
-        seen = self.newest.head.newest_version if etag else self.newest.head.version
-        return events.Poll(rotation.current, seen, wait_s, etag)
+            wait_s = min(wait_s, max(polling.LEAST_WAIT_S, self.retry_at - elapsed))
+        return rotation.ask_for_newer(self.newest.head, int(wait_s), elapsed)
 
     def unchanged(self, event: Event | None = None) -> Effect:
         """Nothing newer here: settle, and go on to the next origin of a survey or the next poll."""
         if event is not None and not self.rotation.conditional:
-            fault = TransportError(
-                "the origin answered that nothing has changed, and had not been told what there is; a cache on the "
-                "way, or the host itself, is set up wrongly"
-            )
-            return self.elsewhere(fault, Phase.POLLING)
+            return self.elsewhere(TransportError(polling.UNASKED_FOR), Phase.POLLING)
         self.reached()
         self.rotation.unchanged(self.now.elapsed_s)
         return self.next_poll()
@@ -174,11 +159,25 @@ class Machine:
                 rotation.begin_survey(now)
         if rotation.next_of_survey(now):
             return self.poll()
+        if self.newest is not None and rotation.current != SEED:
+            self.news += self.prefetch.follow(self.newest.head, self.held, now)
+            if (ref := self.prefetch.due(now)) is not None:
+                return events.Prefetch(rotation.current, ref, f"{self.settings.dataset}: hop of a version ahead")
         self.report()
         if rotation.held_wait_s(now) == 0 or not self.settled:
             self.resume = Phase.POLLING
-            return events.Rest(rotation.rest_s(self.settings.poll_s) * (0.9 + 0.2 * self.chance()))
+            rest_s = rotation.rest_s(self.settings.poll_s) * (0.9 + 0.2 * self.chance())
+            return events.Rest(self.prefetch.shorten(rest_s, now))
         return self.poll()
+
+    def prefetched(self, event: events.Prefetched) -> Effect:
+        self.prefetch.took(event.ref)
+        return self.next_poll()
+
+    def prefetch_failed(self, event: events.Failed) -> Effect:
+        self.tell(events.Trouble(event.error))
+        self.prefetch.fail(self.now.elapsed_s)
+        return self.next_poll()
 
     def report(self) -> None:
         """Say where we are, and what is wrong with that."""
@@ -313,8 +312,7 @@ class Machine:
             self.refusals.succeed()
         if self.rotation.current == SEED:
             self.report()
-            self.leave_seed()
-            return self.poll()
+            return self.leave_seed()
         return self.next_poll()
 
     def blob_arrived(self, event: events.BlobArrived) -> Effect:
@@ -391,11 +389,12 @@ class Machine:
         self.rotation.reached()
         self.backoff.succeed()
 
-    def leave_seed(self) -> None:
+    def leave_seed(self) -> Effect:
         """From the seed bundle to the origins, which may know newer roots of trust."""
         self.roots_checked_at, self.settled = None, False
         self.rotation.etags.clear()
         self.rotation.go_to(0, self.now.elapsed_s)
+        return self.poll()
 
     def elsewhere(self, error: EdgedError, again: Phase) -> Effect:
         """Try the same (`again`) at the next origin; when all have been tried, rest.
@@ -408,8 +407,7 @@ class Machine:
         if rotation.current == SEED:
             self.tell(events.Trouble(error))
             self.let_go()
-            self.leave_seed()
-            return self.poll()
+            return self.leave_seed()
         if rotation.unasked is not None and again is Phase.POLLING and self.settled:
             self.tell(events.Trouble(error))
             return self.next_poll()
@@ -443,10 +441,9 @@ class Machine:
         self.tell(events.Trouble(error, final=True))
         self.let_go()
         if self.rotation.current == SEED:
-            self.leave_seed()
-            return self.poll()
+            return self.leave_seed()
         self.refused = error
-        self.retry_at = self.now.elapsed_s + self.refusals.fail(REFUSED_S)
+        self.retry_at = self.now.elapsed_s + self.refusals.fail(polling.REFUSED_S)
         if (update.pinned or isinstance(error, ContentError)) and not update.stay:  # takedowns apply all the same
             self.update = Update(update.verified, self.held, self.slices, stay=True)
             return self.advance()
@@ -459,7 +456,7 @@ class Machine:
         # What is held is looked at again then: a commit may have come to pass before the fault.
         self.resume, self.settled = Phase.LOADING, False
         self.let_go()
-        return events.Rest(self.losses.fail(BUSY_DISK_S))
+        return events.Rest(self.losses.fail(polling.BUSY_DISK_S))
 
     def rested(self, event: events.Woken) -> Effect:
         return self.again(self.resume)
@@ -486,6 +483,9 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Callable[..., Effect]] = {
     (Phase.FETCHING, events.BlobArrived): Machine.blob_arrived,
     (Phase.FETCHING, events.Failed): Machine.blob_failed,
     (Phase.FETCHING, events.Nudged): Machine.nudged,
+    (Phase.PREFETCHING, events.Prefetched): Machine.prefetched,
+    (Phase.PREFETCHING, events.Failed): Machine.prefetch_failed,
+    (Phase.PREFETCHING, events.Nudged): Machine.nudged,
     (Phase.APPLYING, events.PartsStaged): Machine.parts_staged,
     (Phase.APPLYING, events.StageDone): Machine.staged,
     (Phase.APPLYING, events.Measured): Machine.measured,

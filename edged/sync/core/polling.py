@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from edged.feed.head import Head
+from edged.sync.core.events import Poll
+
 BASE_S, CAP_S = 1.0, 300.0
 LEAST_WAIT_S = 20
 CUT_S = 10  # a poll that breaks after so long was cut by something that dislikes idle connections, not refused
@@ -12,8 +15,14 @@ AT_ONCE_S = 2.0  # who answers a held poll with "unchanged" sooner than this doe
 PROBE_S = 3600.0  # a host that does not hold polls is asked to again after so long
 HOME_S = 600.0  # after so long with another origin the first of the list is tried again
 PUSHED_S = 900.0  # between polls while a broker brings new heads
+BUSY_DISK_S = 10.0  # at least so long between attempts to write on a disk that is full
+REFUSED_S, REFUSED_CAP_S = 60.0, 3600.0  # content that the origin has to mend is tried again so far apart
 SURVEY_S = 86_400.0  # so often all origins are asked, since one that is frozen in time looks like one without news
 STALE_SURVEY_S = 600.0  # likewise while what is held is no longer fresh
+UNASKED_FOR = (
+    "the origin answered that nothing has changed, and had not been told what there is; a cache on the way, or the "
+    "host itself, is set up wrongly"
+)
 
 
 class Backoff:
@@ -82,6 +91,13 @@ class Rotation:
     def ask(self, wait_s: int, now: float, *, conditional: bool) -> None:
         """A poll is made. conditional: whether it says what is known already."""
         self.asked_wait_s, self.asked_at, self.conditional = wait_s, now, conditional
+
+    def ask_for_newer(self, seen: Head, wait_s: int, now: float) -> Poll:
+        """A poll for what is newer than `seen`, which the origin in use has shown."""
+        self.ask(wait_s, now, conditional=True)
+        etag = self.etags[self.current]
+        # Of an offer that was seen we want to hear only if it changes, which an origin without ETags cannot tell.
+        return Poll(self.current, seen.newest_version if etag else seen.version, wait_s, etag)
 
     def held_wait_s(self, now: float) -> int:
         """How long the next poll may be held; 0 in a survey, at a host that does not hold them, and beside a broker."""

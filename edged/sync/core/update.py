@@ -20,6 +20,7 @@ from edged.feed.head import HopRef
 from edged.feed.plan import REQUEST_BYTES, Path, page_at, plan, version_at
 from edged.feed.takedowns import decode_takedowns
 from edged.feed.trust.root import VerifiedHead
+from edged.feed.trust.sealing import bound_to, unseal
 from edged.sync.core import events
 from edged.sync.core.events import HeldState
 from edged.sync.core.steps import (
@@ -146,7 +147,12 @@ class Update:
 
     def direct_hop(self, name: str, version: int) -> HopRef | None:
         """A hop of the head from exactly `version` that makes fetching the chain needless: inlined, with a dictionary
-        that is held, or so small that no better way could be worth the chain's bytes."""
+        that is held, or so small that no better way could be worth the chain's bytes; or one that was to be fetched
+        ahead of its release."""
+        released, live = self.head.released, self.head.slices[name].version
+        sealed = None if released is None else released.hops.get(name)
+        if sealed is not None and sealed.from_version == version and version < live:
+            return HopRef(version, live, sealed.blob, sealed=True)
         for hop in self.head.slices[name].hops:
             if hop.from_version != version:
                 continue
@@ -265,6 +271,9 @@ class Update:
         data = hop.inline if hop.inline is not None else self.fetched.get(hop.blob.sha256)
         if data is None:
             return self.fetch(hop.blob, f"hop {hop.from_version} to {hop.to_version} of slice {name}")
+        if hop.sealed and self.head.released is not None:
+            bound = bound_to(self.head.dataset, name, hop.from_version, hop.to_version)
+            data = unseal(self.head.released.key, bound, data)
         if not self.has_dictionary(name, data):
             if self.chain is None:
                 return self.fetch(self.head.chain, "chain")

@@ -1,0 +1,87 @@
+"""What a device fetches of a version before it is live, and when: at its own place in the window that the head names.
+
+Nothing of it can be read before the release. What is not there by then is fetched like any other version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from edged.feed.blob import BlobRef
+from edged.feed.head import Head
+from edged.feed.sealed import Ahead
+from edged.sync.core.events import Effect, HeldState, KeepAhead
+from edged.sync.core.polling import Backoff
+
+LEAST_WAIT_S = 3.0  # a poll that ends sooner looks like one that was not held
+
+
+def place_in_window(device_id: str, version: int) -> float:
+    """Where a device stands in the window of a version, from 0 to 1: no two fleets' worth of it at once."""
+    hashed = hashlib.sha256(f"{version} {device_id}".encode()).digest()
+    return int.from_bytes(hashed[:8], "big") / (1 << 64)
+
+
+class Prefetcher:
+    """device_id: empty where there is none, whose place is then by chance; at_once: do not wait for the place."""
+
+    def __init__(self, device_id: str, chance: Callable[[], float], *, at_once: bool) -> None:
+        self.device_id, self.chance, self.at_once = device_id, chance, at_once
+        self.ahead: Ahead | None = None
+        self.due_at = 0.0
+        self.wanted: frozenset[BlobRef] = frozenset()
+        self.there: set[BlobRef] = set()
+        self.told: frozenset[bytes] | None = None
+        self.backoff = Backoff(chance)
+
+    def follow(self, head: Head, held: HeldState, now: float) -> list[Effect]:
+        """See what the newest head wants to be fetched, and say what to keep of it on disk where that is new.
+
+        now: seconds that never run backwards.
+        """
+        ahead = head.ahead if held.pinned is None else None
+        if ahead is not None and (self.ahead is None or (ahead.version, ahead.since) != self.mark):
+            place = place_in_window(self.device_id, ahead.version) if self.device_id else self.chance()
+            self.due_at = now if self.at_once else now + place * ahead.spread_s
+            self.backoff.succeed()
+        self.ahead = ahead
+        hops = dict(ahead.hops) if ahead is not None else {}
+        fits = {name for name, item in held.slices.items() if item.damaged is None and not item.cut}
+        self.wanted = frozenset(
+            hop.blob for name, hop in hops.items() if name in fits and held.slices[name].version == hop.from_version
+        )
+        useful = {ref.sha256 for ref in self.wanted}
+        if head.released is not None and held.version < head.version:
+            useful |= {hop.blob.sha256 for hop in head.released.hops.values()}
+        names = frozenset(useful)
+        if names == self.told:
+            return []
+        self.told = names
+        self.there &= self.wanted
+        return [KeepAhead(names)]
+
+    @property
+    def mark(self) -> tuple[int, int] | None:
+        return None if self.ahead is None else (self.ahead.version, self.ahead.since)
+
+    @property
+    def missing(self) -> list[BlobRef]:
+        return sorted(self.wanted - self.there, key=lambda ref: ref.sha256)
+
+    def due(self, now: float) -> BlobRef | None:
+        """What to fetch now."""
+        missing = self.missing
+        return missing[0] if missing and now >= self.due_at else None
+
+    def shorten(self, seconds: float, now: float) -> float:
+        """How long may be waited for something else before it is due."""
+        return min(seconds, max(LEAST_WAIT_S, self.due_at - now)) if self.missing else seconds
+
+    def took(self, ref: BlobRef) -> None:
+        self.there.add(ref)
+        self.backoff.succeed()
+
+    def fail(self, now: float) -> None:
+        """It is tried again later; polls go on meanwhile."""
+        self.due_at = now + LEAST_WAIT_S + self.backoff.fail()

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import resource
-import signal
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from edged.cli.output import announce, emit, positive, progress, table, waiting_
 from edged.cli.publishing.ahead import add_ahead
 from edged.cli.publishing.fleet import add_fleet
 from edged.cli.publishing.following import check_follow, follow
+from edged.cli.publishing.serving import add_serve, serve_command
 from edged.cli.publishing.shared import add, add_inputs, collection_name, dataset_name, inputs_of, open_feed, show
 from edged.errors import ConfigError, OriginError
 from edged.ops.logs import one_line
@@ -24,10 +22,8 @@ from edged.origin.publisher import Publisher, PublishOptions
 from edged.origin.results import PublishResult
 from edged.units import size_text
 
-BIND = "127.0.0.1:8486"
 SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9])?)%")
 EVERYBODY = 1000  # permille
-FILES = 131_072  # descriptors that `serve` asks for: each device that waits for news holds one
 
 
 def add_commands(commands: Any) -> None:
@@ -51,10 +47,7 @@ def add_commands(commands: Any) -> None:
         "--diff", nargs=2, type=positive, metavar=("A", "B"), help="what changed from version A to version B"
     )
     add_fleet(kinds)
-    serve = add(kinds, "serve", serve_command, "serve the feed over HTTP")
-    serve.add_argument(
-        "--bind", action="append", metavar="HOST:PORT", help=f"repeat for several addresses (default {BIND})"
-    )
+    add_serve(add(kinds, "serve", serve_command, "serve the feed over HTTP"))
 
 
 def add_init(kinds: Any) -> None:
@@ -353,34 +346,3 @@ def verify_command(args: argparse.Namespace) -> int:
         lines.append(f"{report.dataset} version {report.version}: {looked_at}: {outcome}")
     emit(args, {"datasets": [asdict(report) for report in reports]}, "\n".join(lines) or "no datasets yet")
     return 3 if any(report.faults and not report.mended for report in reports) else 0
-
-
-def serve_command(args: argparse.Namespace) -> int:
-    """Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh."""
-    import trio  # the other commands do without it
-
-    from edged.ops import logs
-
-    logs.setup("info")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < FILES:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (FILES if hard == resource.RLIM_INFINITY else min(hard, FILES), hard)
-        )
-    trio.run(partial(serve_until_stopped, args))
-    return 0
-
-
-async def serve_until_stopped(args: argparse.Namespace) -> None:
-    import trio
-
-    from edged.origin.serving.server import serve_feed
-
-    stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            urls = await nursery.start(partial(serve_feed, args.feed_dir, args.bind or [BIND], stop=stop))
-            announce(args, {"urls": urls}, "\n".join(f"serving {args.feed_dir} at {url}" for url in urls))
-            async for _ in signals:
-                stop.set()
-                break

@@ -120,10 +120,12 @@ class Feeds(Protocol):
 
 
 class FeedApp(Application):
-    """Serves feeds. clock: seconds since 1970."""
+    """Serves feeds. clock: seconds since 1970; see: told of each request for a head."""
 
-    def __init__(self, feeds: Feeds, clock: Callable[[], float]) -> None:
-        self.feeds, self.clock = feeds, clock
+    def __init__(
+        self, feeds: Feeds, clock: Callable[[], float], see: Callable[[str, Request], None] | None = None
+    ) -> None:
+        self.feeds, self.clock, self.see = feeds, clock, see
         self.numbers: dict[str, PollNumbers] = {}
 
     def answer(self, request: Request) -> Answer:
@@ -146,6 +148,8 @@ class FeedApp(Application):
         dataset = route["dataset"]
         if route["head"]:
             poll = read_poll(query, request.values.get(b"if-none-match"))
+            if self.see is not None and self.feeds.latest(dataset) is not None:
+                self.see(dataset, request)
             return self.head(dataset, request, poll)
         if route["trust"]:
             return self.feeds.trust(dataset, int(route["trust"]), request)

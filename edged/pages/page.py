@@ -25,7 +25,8 @@ POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-NAMES = ("box.html", "box.js", "explorer.html", "explorer.js", "icon.svg", "shared.js", "style.css")
+SCRIPTS = ("box.js", "explorer.js", "origin.js", "shared.js")
+NAMES = ("box.html", "explorer.html", "icon.svg", "origin.html", "style.css", *SCRIPTS)
 
 
 @cache

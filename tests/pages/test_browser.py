@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from edged.origin.publisher import Publisher
 from tests.serve.browser import Browser, browsing
-from tests.system.programs import Device, Origin, Running, get, titles
+from tests.system.programs import Device, Origin, Running, get, running, titles
 
 MISSING = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
 pytestmark = [
@@ -68,6 +70,7 @@ def check_everywhere(browser: Browser, name: str) -> None:
         browser.prefer(scheme)
         assert browser.run(WIDER) <= 0, (scheme, width)
         if width != 390:
+            browser.run("window.scrollTo(0, 0);")
             keep_picture(browser, f"{name}-{scheme}.png")
     assert browser.run(NAMELESS) == []
     assert browser.run(WALK)
@@ -104,6 +107,7 @@ def test_the_dashboard_of_a_box(tmp_path: Path) -> None:
         assert "from memory" in wait(browser, "shares", "%")
         assert "catalog" in wait(browser, "flash", "On disk")
         assert "clear text" in wait(browser, "certificates", "None")
+        browser.open(f"{daemon.admin}/")  # which asks for use now
         wait(browser, "growth", "20")
         wait(browser, "audience", "internal")
         # by keyboard: to the form, a version, Enter; the browser asks first
@@ -152,3 +156,33 @@ def test_the_explorer(tmp_path: Path) -> None:
         wait(browser, "copied", "copied for curl")
         assert browser.run("return window.copied").startswith("curl 'http://127.0.0.1")
         check_everywhere(browser, "explorer")
+
+
+def test_the_dashboard_of_an_origin(tmp_path: Path) -> None:
+    publisher = Publisher.init(tmp_path / "feed")
+    publisher.publish("catalog", [("titles", f"t{number:05}", {"n": number, "title": "x"}) for number in range(10_000)])
+    publisher.publish_changes("catalog", [("titles", "t00001", {"n": 1, "title": HOSTILE})])
+    words = ("origin", "serve", tmp_path / "feed", "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0")
+    with running(*words) as program, browsing(tmp_path / "profile") as browser:
+        feed = program.wait_for(r"serving .* at (http://127\.0\.0\.1:\d+)")[1]
+        browser.open(program.wait_for(r"for operators at (http://127\.0\.0\.1:\d+)")[1])
+        wait(browser, "datasets", "catalog")
+        with publisher.reading("catalog") as state:
+            digest = state.slice_at("core", at=1).digest[:4].hex()
+        request = urllib.request.Request(f"{feed}/catalog/head", headers={"User-Agent": f"edged/0.1.0 (1 {digest})"})
+        urllib.request.urlopen(request).close()
+        wait(browser, "history", "publish")
+        wait(browser, "fleet", "100.0%")
+        assert "not yet" in wait(browser, "spread", "Published")
+        browser.run("document.getElementById('high').focus();")
+        browser.press(ENTER)
+        wait(browser, "diff", "changed")
+        assert "<script>" in wait(browser, "diff", "<img src=x onerror=")
+        assert "title" in wait(browser, "costs", "titles")
+        browser.run("document.getElementById('version').focus();")
+        browser.press(ENTER)
+        first = wait(browser, "records", "t00001")
+        browser.run("document.querySelector('#records .row button:last-child').click();")
+        assert wait(browser, "records", "t00050") != first
+        check_everywhere(browser, "origin")
+        assert program.stop() == 0

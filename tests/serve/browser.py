@@ -105,8 +105,8 @@ class Browser:
         self.ask("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def picture(self) -> bytes:
-        """The whole page as PNG."""
-        parameters = {"format": "png", "captureBeyondViewport": True}
+        """What is in view, as PNG."""
+        parameters = {"format": "png", "captureBeyondViewport": False}
         found = self.ask("POST", "/goog/cdp/execute", {"cmd": "Page.captureScreenshot", "params": parameters})
         return b64decode(found["data"])
 

@@ -51,7 +51,7 @@ function _shtab_edged_using
 end
 
 set -g _shtab_edged_commands demo run check sync status pin unpin usage get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin ahead' 'origin release' 'origin withdraw-ahead' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
-set -g _shtab_edged_opts_with_value --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --spread --threshold --to --trust --wait --where
+set -g _shtab_edged_opts_with_value --admin-bind --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --spread --threshold --to --trust --wait --where
 
 complete -c edged -e
 complete -c edged -f
@@ -298,6 +298,7 @@ complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq
 complete -c edged -n '_shtab_edged_using origin serve' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using origin serve' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using origin serve' -l bind -x -d 'repeat for several addresses (default 127.0.0.1:8486)'
+complete -c edged -n '_shtab_edged_using origin serve' -l admin-bind -x -d 'for operators alone: metrics, the fleet, the dashboard (default: none)'
 complete -c edged -n '_shtab_edged_using origin serve; and test $_shtab_edged_npos -eq 0' -ka "(__fish_complete_path (commandline -ct))" -d FEED_DIR
 complete -c edged -n '_shtab_edged_using; and test $_shtab_edged_npos -eq 0' -a doctor -d 'Look at configuration, disk, clock, permissions, limits, trust files and every origin; say what is wrong and the mend. Nothing is changed. Exit code 1 if anything is wrong.'
 complete -c edged -n '_shtab_edged_using doctor' -s h -l help -d 'show this help message and exit'

@@ -388,6 +388,7 @@ _shtab_edged_origin_serve_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--json[print one JSON document instead of text]"
   "*--bind[repeat for several addresses (default 127.0.0.1\:8486)]:HOST:PORT:"
+  "*--admin-bind[for operators alone\: metrics, the fleet, the dashboard (default\: none)]:HOST:PORT:"
   ":FEED_DIR:_files"
 )
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edged.cli.output import add_json_flag, emit, table
 from edged.errors import OriginError
-from edged.origin.fleet import FleetReport, PublishedVersion, count_polls, read_logs
-from edged.origin.publisher import Publisher
-from edged.origin.state import State
+from edged.origin.fleet import FleetReport, count_polls, read_logs
+from edged.origin.serving.published import document, known_of
 from edged.units import moment_text, span_text
-
-DIGEST_BYTES = 4  # of the digest, in polls
 
 
 def add_fleet(kinds: Any) -> None:
@@ -43,30 +39,6 @@ def fleet_command(args: argparse.Namespace) -> int:
     data = {"lines": lines, "datasets": {report.dataset: document(report) for report in reports}}
     emit(args, data, "\n\n".join(describe(report) for report in reports))
     return 0
-
-
-def known_of(feed: Path | None, dataset: str) -> dict[int, PublishedVersion]:
-    """What the publisher remembers of its versions. Raises EdgedError where there is no such feed."""
-    if feed is None:
-        return {}
-    publisher = Publisher.open(feed)
-    if dataset not in publisher.datasets():
-        return {}
-    with publisher.reading(dataset) as state:
-        return {row.version: PublishedVersion(row.time, digest_of(state, row.version)) for row in state.version_rows()}
-
-
-def digest_of(state: State, version: int) -> str:
-    return state.slice_at("core", at=version).digest[:DIGEST_BYTES].hex()
-
-
-def document(report: FleetReport) -> dict[str, Any]:
-    found = asdict(report)
-    del found["dataset"]
-    found["strange"] = [
-        {"version": version, "digest": digest, "clients": count} for version, digest, count in report.strange
-    ]
-    return found
 
 
 def describe(report: FleetReport) -> str:

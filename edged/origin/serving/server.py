@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import trio
@@ -11,11 +12,13 @@ import trio
 from edged.announce.putting import Announcer
 from edged.errors import BusyError, ConfigError, EdgedError, plain_errors
 from edged.feedserving.app import FeedApp, connection_limits
+from edged.http.meter import Meter
 from edged.http.server import Listening, serve
 from edged.origin.ahead import plans, preparing
 from edged.origin.announcing import load_feed_rules
 from edged.origin.publisher import Clock, Publisher
 from edged.origin.serving.heads import Heads
+from edged.origin.serving.livefleet import LiveFleet
 from edged.threads import in_thread
 
 logger = logging.getLogger("edged.origin")
@@ -26,12 +29,26 @@ RELEASE_LOOK_S = 1.0  # between looks for versions ahead whose time has come
 RELEASE_RETRY_S = 5.0  # where that failed
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What can be seen of an origin that serves: its heads, who polls, what was answered."""
+
+    heads: Heads
+    fleet: LiveFleet
+    meter: Meter
+
+    @classmethod
+    def of(cls, feed_dir: Path, clock: Clock = time.time) -> Observed:
+        return cls(Heads(feed_dir / "public"), LiveFleet(clock), Meter())
+
+
 async def serve_feed(
     feed_dir: Path,
     bind: list[str],
     *,
     stop: trio.Event | None = None,
     clock: Clock = time.time,
+    observed: Observed | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve FEED_DIR/public until `stop` is set or this is cancelled. Reports the bound URLs by task_status.
@@ -41,27 +58,27 @@ async def serve_feed(
     public = feed_dir / "public"
     if not public.is_dir():
         raise ConfigError(f"serve {feed_dir}: not a feed; make one with: edged origin init {feed_dir}")
-    heads = Heads(public)
     with plain_errors():
-        await run_station(feed_dir, heads, bind, stop, clock, task_status)
+        await run_station(feed_dir, observed or Observed.of(feed_dir), bind, stop, clock, task_status)
 
 
 async def run_station(
     feed_dir: Path,
-    heads: Heads,
+    observed: Observed,
     bind: list[str],
     stop: trio.Event | None,
     clock: Clock,
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
+    heads, meter = observed.heads, observed.meter
     async with trio.open_nursery() as nursery:
         nursery.start_soon(heads.watch)
         nursery.start_soon(keep_fresh, feed_dir, heads, clock)
         nursery.start_soon(keep_announced, feed_dir, heads)
         nursery.start_soon(keep_released, feed_dir, heads, clock)
-        app = FeedApp(heads, clock)
+        app = FeedApp(heads, clock, observed.fleet.see)
         listening = Listening(tuple(bind), limits=connection_limits())
-        await serve(app, listening, clock=clock, stop=stop, task_status=task_status)
+        await serve(app, listening, clock=clock, meter=meter, stop=stop, task_status=task_status)
         nursery.cancel_scope.cancel()
 
 

@@ -158,4 +158,4 @@ async function drawUsage() {
 
 listen();
 drawUsage();
-setInterval(drawUsage, 60000);
+setInterval(drawUsage, 15000);

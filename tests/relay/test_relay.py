@@ -17,6 +17,9 @@ from edged.errors import StoreError
 from edged.feed.blob import BlobRef
 from edged.feed.trust.root import VerifiedHead
 from edged.files import write_durable
+from edged.origin.ahead import preparing
+from edged.origin.ahead.preparing import AheadOptions
+from edged.origin.input.reading import Values
 from edged.origin.publisher import Publisher, PublishOptions
 from edged.relay import relay as relaying
 from edged.relay.cache import BlobCache
@@ -169,6 +172,29 @@ async def test_many_who_ask_for_one_blob_cost_one_request_above(feed: Publisher,
             assert part.headers["cache-control"] == "public, max-age=31536000, immutable"
             same = await get(f"{url}/catalog/blobs/{name}", If_None_Match=part.headers["etag"])
             assert same.status_code == 304
+
+
+async def test_a_relay_hands_on_a_version_ahead_and_its_release(feed: Publisher, tmp_path: Path) -> None:
+    edits = edit(3, 1)
+    async with origin_of(feed) as above, relay_of(following(feed, above), tmp_path / "relay") as (relay, url):
+        await complete(relay, 1)
+        assert (await synced(tmp_path / "device", feed, url)).version == 1
+        with feed.at_work("catalog") as place:
+            preparing.prepare(place, Values(edits, edits=True), AheadOptions(spread_s=0))
+        ahead = feed.believed_head("catalog").ahead
+        assert ahead is not None
+        sealed = ahead.hops["core"].blob
+        await until(lambda: ("catalog", sealed.sha256) in relay.cache.blobs)  # before anybody asks
+        (feed.public / "catalog" / "blobs" / sealed.name).rename(tmp_path / "gone")
+        assert (await synced(tmp_path / "device", feed, url)).error is None
+        assert (tmp_path / "device" / "catalog" / "ahead" / sealed.name).exists()
+        (tmp_path / "gone").rename(feed.public / "catalog" / "blobs" / sealed.name)
+        with feed.at_work("catalog") as place:
+            preparing.release(place)
+        await complete(relay, 2)
+        outcome = await synced(tmp_path / "device", feed, url)
+        assert (outcome.version, outcome.error) == (2, None)
+    assert content(tmp_path / "device", feed) == as_content(titles()) | as_content(edits)
 
 
 async def test_a_device_that_has_the_next_head_already_is_not_sent_away(feed: Publisher, tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from edged.errors import OriginError, ValidationError
-from edged.feed.blob import BlobRef
-from edged.feed.sealed import KEY_BYTES, Ahead, SealedHop
+from edged.feed import limits
+from edged.feed.sealed import KEY_BYTES, TAG_BYTES, Ahead, SealedHop
 from edged.feed.trust.sealing import bound_to, seal
 from edged.origin.ahead import plans
 from edged.origin.ahead.plans import Edit, Plan
 from edged.origin.applying import Applied, Row
+from edged.origin.blobs.hops import HOP_CONTENT_BYTES, HopSpan, make_hop
 from edged.origin.declared.validate import Permitted
 from edged.origin.edition import Edition, visible_rows
 from edged.origin.input import comparing
@@ -21,7 +22,7 @@ from edged.origin.input.lines import Faults
 from edged.origin.input.reading import InputEntry
 from edged.origin.release import Workplace, releasing
 from edged.origin.results import PublishResult
-from edged.origin.state import HIDDEN
+from edged.origin.state import HIDDEN, SliceVersion
 from edged.progress import Steps, Watch, unwatched
 
 SPREAD_S = 600  # within which devices fetch, where nothing else is said
@@ -150,9 +151,9 @@ def try_out(place: Workplace, edition: Edition, edits: list[Edit], permitted: Pe
                     f"prepare a version ahead of dataset {place.dataset}: nothing would change; look at the input"
                 )
             hops = {
-                name: (before.version, place.blobs.read(BlobRef(*found)))
+                name: (before.version, data)
                 for name, before in applied.touched.items()
-                if (found := plain_hop(place, name, before.version)) is not None
+                if (data := quick_hop(edition, name, before)) is not None
             }
             digests = {name: state.slice_at(name).digest for name in applied.touched}
             raise TrialOver
@@ -162,15 +163,19 @@ def try_out(place: Workplace, edition: Edition, edits: list[Edit], permitted: Pe
         place.blobs.memory = None
 
 
-def plain_hop(place: Workplace, name: str, before: int) -> tuple[bytes, int] | None:
-    """SHA-256 and size of the slice's hop from `before` to the newest version."""
-    return next(
-        place.state.rows(
-            "SELECT sha256, size FROM hops WHERE slice = ? AND from_version = ? AND to_version = ?",
-            (name, before, place.state.newest()),
-        ),
-        None,
+def quick_hop(edition: Edition, name: str, before: SliceVersion) -> bytes | None:
+    """The slice's hop from `before` to the newest version, coded for the time that it takes to be applied rather than
+    for its bytes, which have time to travel. None where only a snapshot will do."""
+    state, now = edition.state, edition.state.slice_at(name)
+    made = state.rows(
+        "SELECT 1 FROM hops WHERE slice = ? AND from_version = ? AND to_version = ?",
+        (name, before.version, now.version),
     )
+    if next(made, None) is None:
+        return None
+    dictionary = edition.dictionary_for_hops(name).content
+    data = make_hop(state, HopSpan(name, before, now), dictionary, most_content=HOP_CONTENT_BYTES, bits=0)
+    return data if data is not None and len(data) + TAG_BYTES <= limits.BLOB_BYTES else None
 
 
 def changes(place: Workplace, edits: Iterable[Edit], edition: Edition) -> Iterator[Row]:

@@ -44,6 +44,10 @@ class Clock:
         """Whether the system's clock can be right at all; if not, nothing can be said to lie in the future."""
         return self.source() >= BUILD_TIME_S
 
+    def dated(self) -> float | None:
+        """What the system's clock says, None as long as that cannot be right."""
+        return self.source() if self.is_set() else None
+
     def seen(self, signed_at_s: float) -> None:
         self.floor_s = max(self.floor_s, signed_at_s)
 

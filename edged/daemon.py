@@ -105,7 +105,7 @@ class Daemon:
         self.config = config
         self.inherited = inherited or {}
         self.clock = clock or Clock()
-        self.use = UsageKeeper(Path(config.daemon.data_dir), config.usage.keep_days, self.clock)
+        self.use = UsageKeeper(Path(config.daemon.data_dir), config.usage.keep_days, self.clock.dated)
         self.workers: Workers | None = None
         if config_path is not None:
             self.workers = Workers(config_path, config.serve.workers - 1, self.damaged, self.use.note)
@@ -366,8 +366,8 @@ class Daemon:
             "relay": None if self.relay is None else self.relay.status(),
         }
 
-    def usage(self) -> dict[str, Any]:
-        return self.use.document()
+    def usage(self) -> Callable[[], dict[str, Any]]:
+        return self.use.report()
 
     def counted(self) -> Meter:
         return self.meter if self.workers is None else Meter.sum((self.meter, self.workers.meter))

@@ -7,11 +7,12 @@ A place is what an app has asked for: "catalog/titles", "catalog" (its descripti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 HOUR_S, DAY_S = 3600, 86_400
-HOURS_KEPT = 14 * 24  # of hours, which are summed up by days besides
+HOURS_KEPT = 14 * 24  # those with any use, which are summed up by days besides
+UNDATED = 0  # the hour and the day of what was counted while the clock was not set
 MOST_PLACES = 1000  # told apart at once; what comes beyond is counted as OTHER
 MOST_ROWS = 20_000  # of hours and of days, each some 40 bytes where they lie; the oldest go first
 OTHER = "other"
@@ -43,6 +44,11 @@ class Count:
         self.refused += other.refused
         self.sent_bytes += other.sent_bytes
         self.seconds += other.seconds
+
+    def plus(self, other: Count) -> Count:
+        total = replace(self)
+        total.put(other)
+        return total
 
     def row(self) -> list[float]:
         return [self.answers, self.remembered, self.refused, self.sent_bytes, round(self.seconds, 6)]
@@ -77,7 +83,10 @@ Rows = dict[int, dict[Used, Count]]
 @dataclass(slots=True)
 class UsageBook:
     """tallies: of what is being asked now; hours, days: by their number since 1970 what was used; changed: since it was
-    last written."""
+    last written. A Count in hours or days is replaced and never changed, so that a copy is of one moment.
+
+    The newest keep_days days that have any are kept: by the calendar a clock that is years ahead, once, would cost all.
+    """
 
     keep_days: int
     tallies: dict[Used, UseTally] = field(default_factory=dict)
@@ -102,25 +111,28 @@ class UsageBook:
                 tally.count = Count()
         return taken
 
-    def enter(self, counted: Iterable[tuple[Used, Count]], now_s: float) -> None:
-        """Put down what was counted; `now_s`: seconds since 1970."""
+    def enter(self, counted: Iterable[tuple[Used, Count]], now_s: float | None) -> None:
+        """Put down what was counted; `now_s`: seconds since 1970, None while that is not known."""
         for used, count in counted:
-            for rows, number in ((self.hours, int(now_s // HOUR_S)), (self.days, int(now_s // DAY_S))):
-                rows.setdefault(number, {}).setdefault(used, Count()).put(count)
+            for rows, unit_s in ((self.hours, HOUR_S), (self.days, DAY_S)):
+                found = rows.setdefault(UNDATED if now_s is None else int(now_s // unit_s), {})
+                found[used] = found.get(used, Count()).plus(count)
             self.changed = True
 
-    def turn(self, now_s: float) -> None:
+    def turn(self, now_s: float | None) -> None:
         """`take` and `enter`, and let go of what is too old or too much."""
         self.enter(self.take(), now_s)
-        for rows, oldest in (
-            (self.hours, int(now_s // HOUR_S) - HOURS_KEPT),
-            (self.days, int(now_s // DAY_S) - self.keep_days),
-        ):
-            for number in [number for number in rows if number <= oldest]:
+        for rows, most in ((self.hours, HOURS_KEPT), (self.days, self.keep_days)):
+            for number in sorted(rows.keys() - {UNDATED})[:-most]:
                 del rows[number]
                 self.changed = True
             while sum(map(len, rows.values())) > MOST_ROWS and len(rows) > 1:
                 del rows[min(rows)]
+
+    def copy(self) -> UsageBook:
+        """What is put down, for a thread."""
+        hours, days = ({number: dict(found) for number, found in rows.items()} for rows in (self.hours, self.days))
+        return UsageBook(self.keep_days, hours=hours, days=days)
 
     def document(self) -> dict[str, Any]:
         """As it is kept in a file, and told to others: names once, rows of whole numbers."""
@@ -141,7 +153,8 @@ class UsageBook:
         names = [Used(*map(str, entry)) for entry in document["used"]]
         for name, rows in (("hours", self.hours), ("days", self.days)):
             for number, used, *counts in document[name]:
-                rows.setdefault(int(number), {}).setdefault(names[used], Count()).put(Count.of_row(counts))
+                found = rows.setdefault(int(number), {})
+                found[names[used]] = found.get(names[used], Count()).plus(Count.of_row(counts))
 
 
 def day_text(number: int) -> str:
@@ -158,12 +171,15 @@ def hour_text(number: int) -> str:
 
 def shown(book: UsageBook) -> dict[str, Any]:
     """The document of /usage: `days` and `hours`, oldest first, each with its totals, by audience, by app and by place;
-    `rows`: (day, app, audience, place) with all that is counted."""
+    `undated`: the same of what was counted while the clock was not set; `rows`: (day, app, audience, place) with all
+    that is counted, of which the undated ones have the day "undated"."""
+    hours, days = (sorted(rows.keys() - {UNDATED}) for rows in (book.hours, book.days))
     return {
-        "days": [summary("day", day_text(number), book.days[number]) for number in sorted(book.days)],
-        "hours": [summary("hour", hour_text(number), book.hours[number]) for number in sorted(book.hours)],
+        "days": [summary("day", day_text(number), book.days[number]) for number in days],
+        "hours": [summary("hour", hour_text(number), book.hours[number]) for number in hours],
+        "undated": summary("day", "undated", book.days.get(UNDATED, {})),
         "rows": [
-            {"day": day_text(number), **used._asdict(), **numbers_of(count)}
+            {"day": day_text(number) if number != UNDATED else "undated", **used._asdict(), **numbers_of(count)}
             for number in sorted(book.days)
             for used, count in sorted(book.days[number].items())
         ],

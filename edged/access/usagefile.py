@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import trio
 from edged.access.usage import HOUR_S, Count, UsageBook, Used, shown
 from edged.errors import StoreError
 from edged.files import read_regular, write_durable
+from edged.threads import in_thread
 
 logger = logging.getLogger("edged.access")
 
@@ -69,21 +71,21 @@ def read_book(path: Path, keep_days: int) -> UsageBook:
 def write_book(path: Path, book: UsageBook) -> None:
     """Raises StoreError."""
     write_durable(path, encode_book(book), 0o600)
-    book.changed = False
 
 
 class UsageKeeper:
     """The book of a running daemon, and its file below the data directory, where there is one."""
 
-    def __init__(self, data_dir: Path, keep_days: int, clock: Callable[[], float]) -> None:
+    def __init__(self, data_dir: Path, keep_days: int, clock: Callable[[], float | None]) -> None:
+        """clock: seconds since 1970, None while they are not known."""
         self.path, self.clock = data_dir / NAME, clock
         self.book = read_book(self.path, keep_days)
         self.complained = False
 
-    def document(self) -> dict[str, Any]:
-        """The document of /usage, up to now."""
+    def report(self) -> Callable[[], dict[str, Any]]:
+        """What makes the document of /usage, up to now, in a thread: a year's takes a while."""
         self.book.turn(self.clock())
-        return shown(self.book)
+        return partial(shown, self.book.copy())
 
     def note(self, counted: Iterable[tuple[Used, Count]]) -> None:
         """What another serving process has counted."""
@@ -92,24 +94,36 @@ class UsageKeeper:
     async def run(self) -> None:
         """Put down at the end of each hour what was used in it, and write it every WRITE_EVERY_S at most."""
         while True:
-            await trio.sleep(min(HOUR_S - self.clock() % HOUR_S, WRITE_EVERY_S))
-            self.book.turn(self.clock() - 1)  # of the hour that is over
-            self.write()
+            now_s = self.clock()
+            await trio.sleep(WRITE_EVERY_S if now_s is None else min(HOUR_S - now_s % HOUR_S, WRITE_EVERY_S))
+            now_s = self.clock()
+            self.book.turn(None if now_s is None else now_s - 1)  # of the hour that is over
+            if self.due():
+                self.note_write(await in_thread(self.write, self.book.copy()))
 
     def close(self) -> None:
         """What was used since: nothing is counted any more."""
         self.book.turn(self.clock())
-        self.write()
+        if self.due():
+            self.note_write(self.write(self.book.copy()))
 
-    def write(self) -> None:
-        """What has changed. A fault is said once."""
-        if not self.book.changed or not self.path.parent.is_dir():
-            return
+    def due(self) -> bool:
+        """Whether there is anything to be written; from now on that is what comes later."""
+        changed = self.book.changed and self.path.parent.is_dir()
+        self.book.changed = self.book.changed and not changed
+        return changed
+
+    def write(self, book: UsageBook) -> StoreError | None:
+        """In a thread, for it waits for the disk: others are answered meanwhile."""
         try:
-            write_book(self.path, self.book)
+            write_book(self.path, book)
         except StoreError as fault:
-            if not self.complained:
-                logger.warning("%s; use is counted on, and lost at the next start", fault)
-            self.complained = True
-        else:
-            self.complained = False
+            return fault
+        return None
+
+    def note_write(self, fault: StoreError | None) -> None:
+        """What could not be written is written next time, and said once."""
+        if fault is not None and not self.complained:
+            logger.warning("%s; use is counted on, and lost at the next start", fault)
+        self.complained = fault is not None
+        self.book.changed = self.book.changed or fault is not None

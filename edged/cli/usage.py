@@ -60,9 +60,11 @@ def of_daemon_or_file(args: argparse.Namespace) -> dict[str, Any]:
 
 def text_of(document: dict[str, Any]) -> str:
     days = document["days"]
-    if not days:
+    if not document["rows"]:
         return "nothing was asked for yet"
-    parts = [by_day(days[-MOST_LINES:])]
+    parts = [by_day(days[-MOST_LINES:])] if days else []
+    if undated := document["undated"]["requests"]:
+        parts.append(f"{undated:,} requests came while the clock was not set: they are in no day, and in all below")
     for title, member in (("audience", "audience"), ("app", "app"), ("asked for", "place")):
         parts.append(by_member(document["rows"], title, member))
     return "\n\n".join(parts)

@@ -8,7 +8,7 @@ a preflight that is never granted.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from edged.http.application import (
     ByTask,
     Client,
     Disconnected,
+    InThread,
     Response,
     Signal,
     Stream,
@@ -60,8 +61,8 @@ class Operated(Protocol):
 
     def metrics(self) -> bytes: ...
 
-    def usage(self) -> dict[str, Any]:
-        """The document of /usage."""
+    def usage(self) -> Callable[[], dict[str, Any]]:
+        """What makes the document of /usage, in a thread."""
         ...
 
     async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
@@ -76,6 +77,7 @@ class AdminApp(Application):
         self.operated = operated
         self.wanted = trio.Event()
         self.ticked = Signal(self.want)
+        self.reading = trio.CapacityLimiter(1)
 
     def want(self) -> None:
         self.wanted.set()
@@ -107,7 +109,7 @@ class AdminApp(Application):
         except EdgedError as fault:
             return refusal(fault)
 
-    def show(self, path: str) -> Response | Stream:
+    def show(self, path: str) -> Answer:
         """Raises RequestError."""
         if path == "/healthz":
             return respond(200, TEXT, b"alive\n")
@@ -120,7 +122,7 @@ class AdminApp(Application):
         if path == "/status":
             return respond(200, JSON, json.dumps(self.operated.status(), ensure_ascii=False).encode())
         if path == "/usage":
-            return respond(200, JSON, json.dumps(self.operated.usage(), ensure_ascii=False).encode())
+            return InThread(partial(show_usage, self.operated.usage()), self.reading)
         if path == "/events":
             return Stream(200, EVENT_FIELDS, DATE, self.events(), self.ticked, self.events)
         what = f"nothing at {path:.200}; the admin listener answers / /healthz /readyz /metrics /status /usage /events"
@@ -149,6 +151,10 @@ class AdminApp(Application):
                 wanted = '{"dataset": NAME, "version": NUMBER from 1 on}' if path == "/pin" else '{"dataset": NAME}'
                 raise RequestError(400, f"{path}: expected {wanted}")
         return respond(200, JSON, json.dumps(result).encode())
+
+
+def show_usage(make: Callable[[], dict[str, Any]]) -> Response:
+    return respond(200, JSON, json.dumps(make(), ensure_ascii=False).encode())
 
 
 def is_version(number: int) -> bool:

@@ -40,6 +40,7 @@ from edged.threads import in_thread
 logger = logging.getLogger("edged.serve")
 
 REPORT_S = 1.0
+USED_ROWS = 100  # in a line, so that each is far below what the daemon takes
 TOLD = 500  # characters of a fault
 
 
@@ -105,8 +106,8 @@ def tell(reported: Reported) -> None:
     while reported.damages:
         sys.stdout.write(json.dumps({"damage": reported.damages.pop()}) + "\n")
     used = [[*used, *count.row()] for used, count in reported.book.take()]
-    if used:
-        sys.stdout.write(json.dumps({"used": used}) + "\n")
+    for begin in range(0, len(used), USED_ROWS):
+        sys.stdout.write(json.dumps({"used": used[begin : begin + USED_ROWS]}) + "\n")
     counted = {"meter": reported.meter.document(), "memory_bytes": resident_bytes()}
     sys.stdout.write(json.dumps(counted) + "\n")
     sys.stdout.flush()

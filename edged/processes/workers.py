@@ -26,6 +26,7 @@ OnUsage = Callable[[Sequence[tuple[Used, Count]]], None]
 STOP_S = 8.0
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 30.0
 LINE_BYTES = 64 << 10
+LAST_BYTES = 1 << 20  # of what one says while it stops
 
 
 @dataclass(slots=True)
@@ -185,5 +186,5 @@ async def last_words(process: trio.Process) -> bytes:
     if process.stdout is not None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             async for data in process.stdout:
-                said += data[: max(0, LINE_BYTES - len(said))]
+                said += data[: max(0, LAST_BYTES - len(said))]
     return bytes(said)

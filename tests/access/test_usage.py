@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from edged.access import usage, usagefile
 from edged.access.apps import Access
 from edged.access.usage import DAY_S, HOUR_S, OTHER, Count, UsageBook, Used, shown
 from edged.access.usagefile import UsageKeeper, decode_book, encode_book, read_book, write_book
+from edged.cli.usage import text_of
+from edged.clock import Clock
 from edged.http.meter import Meter
 from edged.serve.apps import Api
 from edged.serve.counting import Counting
@@ -116,7 +119,7 @@ def test_use_is_kept_by_hour_and_day_and_no_longer_than_asked() -> None:
     assert days[-1]["audiences"] == {"public": 90}
     assert days[-1]["places"] == {"catalog/0": 30, "catalog/1": 30, "catalog/2": 30}
     assert days[-1]["remembered"] == 30
-    assert len(hours) == 14
+    assert len(hours) == 30
     assert hours[-1]["hour"].endswith("Z")
     book.tally_of(Used("a", "public", "catalog/0")).add(1, 1, remembered=False)
     book.turn(NOW + 29 * DAY_S + HOUR_S)
@@ -137,6 +140,38 @@ def test_a_file_gives_back_what_was_written_and_stays_within_its_bound(
     monkeypatch.setattr(usagefile, "FILE_BYTES", 5000)
     assert len(encode_book(book)) <= 5000
     assert shown(book)["days"][-1]["requests"] == 12 * 400  # the newest stay
+
+
+def test_a_clock_that_is_years_ahead_once_costs_nothing_that_was_kept() -> None:
+    book = book_of(5, keep_days=10)
+    for year in (10, 0):
+        book.tally_of(FILMS).add(7, 1, remembered=False)
+        book.turn(NOW + (5 + 365 * year) * DAY_S)
+    days = [day["requests"] for day in shown(book)["days"]]
+    assert days == [3, 6, 9, 12, 15, 7, 7]
+
+
+def test_what_is_counted_while_the_clock_is_not_set_is_in_no_day(tmp_path: Path) -> None:
+    now_s = 1000.0
+    keeper = UsageKeeper(tmp_path, 10, Clock(lambda: now_s).dated)
+    keeper.book.tally_of(FILMS).add(3, 30, remembered=False)
+    keeper.close()
+    now_s = NOW
+    keeper = UsageKeeper(tmp_path, 10, Clock(lambda: now_s).dated)
+    keeper.book.tally_of(FILMS).add(4, 40, remembered=True)
+    found = keeper.report()()
+    assert found["undated"]["places"] == {"catalog/titles": 3}
+    assert [(day["requests"], day["places"]) for day in found["days"]] == [(4, {"catalog/titles": 4})]
+    assert len(found["hours"]) == 1
+    assert "3 requests came while the clock was not set" in text_of(found)
+    assert {(row["day"], row["requests"]) for row in found["rows"]} == {("undated", 3), (found["days"][0]["day"], 4)}
+
+
+def test_a_copy_stays_what_it_was_while_counting_goes_on() -> None:
+    book = book_of(2)
+    copy, before = book.copy(), book.document()
+    book.enter([(Used("a", "public", "catalog/0"), Count(5, 0, 0, 50))], NOW)
+    assert copy.document() == before != book.document()
 
 
 def test_a_year_of_many_apps_fits() -> None:
@@ -196,7 +231,11 @@ async def test_a_full_disk_costs_nothing_but_the_file(
             raise StoreError("the disk is full")
         write_book(path, book)
 
+    async def here(work: Callable[..., Any], *arguments: Any) -> Any:  # for virtual time does not wait for threads
+        return work(*arguments)
+
     monkeypatch.setattr(usagefile, "write_book", fails)
+    monkeypatch.setattr(usagefile, "in_thread", here)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         for _ in range(4):

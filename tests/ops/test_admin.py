@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edged.errors import ChainError
-from edged.http.application import ByTask, Disconnected, Response
+from edged.http.application import ByTask, Disconnected, InThread, Response, run_in_thread
 from edged.http.fields import Fields
 from edged.http.request import Request
 from edged.ops.admin import AdminApp
@@ -29,8 +29,8 @@ class Daemon:
     def metrics(self) -> bytes:
         return b"edged_up 1\n"
 
-    def usage(self) -> dict[str, Any]:
-        return {"days": []}
+    def usage(self) -> Callable[[], dict[str, Any]]:
+        return lambda: {"days": []}
 
     async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
         if version is not None and version > 9:
@@ -80,6 +80,8 @@ async def ask(
     fields = {"host": "127.0.0.1:8485", **{name.lower(): value for name, value in (headers or {}).items()}}
     request = Request(method, path.encode(), tuple((name.encode(), value.encode()) for name, value in fields.items()))
     answer = AdminApp(daemon).answer(request)
+    if isinstance(answer, InThread):
+        answer = await run_in_thread(answer, request)
     if isinstance(answer, Response):
         return answer.status, {name.decode().lower(): value.decode() for name, value in answer.fields}, answer.body
     assert isinstance(answer, ByTask)

@@ -12,52 +12,14 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from msgspec import Struct, field
-
-from edged.announce.broker import CONNECT_S, BrokerAccess, access_to
+from edged.announce.broker import CONNECT_S, BrokerAccess
 from edged.announce.putting import Announcer
-from edged.config import Broker, BrokerConfig
-from edged.configfile import check_broker
-from edged.errors import ConfigError, EdgedError
-from edged.toml import Fault, Key, Table, read_toml
+from edged.errors import EdgedError
+from edged.origin.declared.feed import load_feed_rules
 
 logger = logging.getLogger("edged.origin")
 
-FEED_FILE = "feed.toml"
 FLUSH_S = CONNECT_S  # how long a publish waits at its end for a broker
-
-
-class AnnounceRules(BrokerConfig, frozen=True, forbid_unknown_fields=True):
-    """`[announce]`. mqtt: the broker's URL, empty for none."""
-
-    mqtt: Broker = ""
-
-    @property
-    def access(self) -> BrokerAccess | None:
-        return access_to(self.mqtt, self)
-
-
-class FeedRules(Struct, frozen=True, forbid_unknown_fields=True):
-    """`feed.toml`: what concerns every dataset of a feed."""
-
-    announce: AnnounceRules = field(default_factory=AnnounceRules)
-
-
-def check_announce(rules: AnnounceRules, table: Table, key: Key) -> list[Fault]:
-    return check_broker(rules, rules.mqtt, table, key, (*key, "mqtt"))
-
-
-def load_feed_rules(feed_dir: Path) -> FeedRules:
-    """Read feed.toml; the defaults if there is none. Raises ConfigError with every fault, its line, the fix."""
-    path = feed_dir / FEED_FILE
-    if not path.exists() and not path.is_symlink():
-        return FeedRules()
-    table, faults = read_toml(path)
-    rules = table.convert(FeedRules, faults, {AnnounceRules: check_announce}) if table is not None else None
-    if faults or rules is None:
-        lines = tuple(str(fault) for fault in sorted(faults, key=lambda fault: fault.place))
-        raise ConfigError(lines[0], lines)
-    return rules
 
 
 class Announcements:

@@ -19,7 +19,7 @@ from edged.feed.plan import plan
 from edged.feed.trust import succession
 from edged.feed.trust.root import verify_head
 from edged.files import prepare, swap, sync_directory
-from edged.origin.shelves.directory import DirectoryShelves
+from edged.origin.shelves.opening import open_shelves
 
 ReadBlob = Callable[[BlobRef], bytes]
 
@@ -41,7 +41,7 @@ def export_bundle(feed_dir: Path, out: Path, dataset: str, slices: Iterable[str]
     slices: beside core; none: core alone. Raises OriginError if FEED_DIR has no such feed or slice, WireError or
     TrustError if what it has is damaged, StoreError if it cannot be read or `out` not written, which is then as it was.
     """
-    shelf = DirectoryShelves(feed_dir / "public").of(check_name(dataset, "dataset"))
+    shelf = open_shelves(feed_dir).of(check_name(dataset, "dataset"))
     head = shelf.head()
     if head is None:
         raise OriginError(f"export {dataset} from {feed_dir}: there is no {shelf.where}/head; is it published there?")

@@ -30,7 +30,7 @@ from edged.origin.results import PublishResult
 from edged.origin.retention import Keep
 from edged.origin.rotation import bring_up_to_date
 from edged.origin.shelves.blobstore import BlobStore
-from edged.origin.shelves.directory import DirectoryShelves
+from edged.origin.shelves.opening import open_shelves
 from edged.origin.signing.roots import (
     RENEW_S,
     Roots,
@@ -87,7 +87,7 @@ class Publisher:
     def __init__(self, path: Path, roots: Roots, *, clock: Clock = time.time, wait_s: float = 0.0) -> None:
         self.path, self.roots, self.clock, self.wait_s = path, roots, clock, wait_s
         self.private, self.public = path / "private", path / "public"
-        self.shelves = DirectoryShelves(self.public)
+        self.shelves = open_shelves(path)
 
     @classmethod
     def init(cls, path: Path, *, root_keys: int = 1, threshold: int = 1, clock: Clock = time.time) -> Publisher:
@@ -100,8 +100,8 @@ class Publisher:
         except OSError as fault:
             raise OriginError(f"init {path}: {fault.strerror}; name another directory") from fault
         roots = create_roots(path / "private", root_keys, threshold, now)
-        make_directory(path / "public")
         publisher = cls(path, roots, clock=clock)
+        publisher.shelves.make()
         write_durable(publisher.trust_path, roots.documents[-1])
         return publisher
 
@@ -407,7 +407,7 @@ class Publisher:
 
     def require(self, dataset: str) -> None:
         """Raises OriginError if nothing was ever published to `dataset`."""
-        if dataset not in self.datasets():
+        if not self.state_path(dataset).exists() and dataset not in self.datasets():
             known = ", ".join(self.datasets()) or "none yet"
             raise OriginError(f"open dataset {dataset}: the feed {self.path} has {known}; name one of them")
 

@@ -17,7 +17,7 @@ import trio
 from edged.announce.broker import PACKET_BYTES, BrokerAccess, secret
 from edged.announce.putting import Announcer
 from edged.errors import ConfigError, TransportError
-from edged.origin.announcing import load_feed_rules
+from edged.origin.declared.feed import load_feed_rules
 from edged.origin.publisher import Publisher
 from edged.origin.serving import server as station
 from edged.replica.writer import Writer

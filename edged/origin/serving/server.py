@@ -15,10 +15,12 @@ from edged.feedserving.app import FeedApp, connection_limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
 from edged.origin.ahead import plans, preparing
-from edged.origin.announcing import load_feed_rules
+from edged.origin.declared.feed import load_feed_rules
 from edged.origin.publisher import Clock, Publisher
 from edged.origin.serving.heads import Heads
 from edged.origin.serving.livefleet import LiveFleet
+from edged.origin.shelves.directory import DirectoryShelves
+from edged.origin.shelves.opening import open_shelves
 from edged.threads import in_thread
 
 logger = logging.getLogger("edged.origin")
@@ -55,7 +57,13 @@ async def serve_feed(
 
     Raises ConfigError where FEED_DIR is no feed or an address cannot be had.
     """
-    public = feed_dir / "public"
+    shelves = open_shelves(feed_dir)
+    if not isinstance(shelves, DirectoryShelves):
+        raise ConfigError(
+            f"serve {feed_dir}: its public files lie in {shelves.where}, and devices read them there; name "
+            f"{shelves.where}/DATASET as their origin, or as that of a relay, which also holds polls"
+        )
+    public = shelves.public
     if not public.is_dir():
         raise ConfigError(f"serve {feed_dir}: not a feed; make one with: edged origin init {feed_dir}")
     with plain_errors():

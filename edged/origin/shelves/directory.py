@@ -117,7 +117,10 @@ class DirectoryShelves:
     """The datasets below `public`."""
 
     def __init__(self, public: Path) -> None:
-        self.public = public
+        self.public, self.where = public, str(public)
+
+    def make(self) -> None:
+        make_directory(self.public)
 
     def datasets(self) -> list[str]:
         return sorted(path.parent.name for path in self.public.glob("*/head"))

@@ -70,10 +70,15 @@ class Shelf(Protocol):
 
 
 class Shelves(Protocol):
-    """The public files of a feed."""
+    """The public files of a feed. where: to tell people."""
+
+    where: str
+
+    def make(self) -> None:
+        """Have the place for datasets."""
 
     def datasets(self) -> list[str]:
-        """Those of which anything is public."""
+        """Those that have a head."""
 
     def of(self, dataset: str) -> Shelf:
         """The shelf of a dataset, there or not."""

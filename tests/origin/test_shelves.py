@@ -421,7 +421,7 @@ def weed(tmp_path: Path) -> Iterator[S3Store]:
             make_bucket(store)
             yield store
         finally:
-            process.terminate()
+            process.kill()
 
 
 def free_ports(count: int) -> list[int]:

@@ -107,6 +107,9 @@ class DatasetConfig(Struct, frozen=True, forbid_unknown_fields=True):
     proxy: Annotated[
         str, Meta(description="URL of an HTTP proxy on the way to the origins; empty: the environment's, if any.")
     ] = ""
+    memory: Annotated[
+        bool, Meta(description="Kept in memory alone, nothing on flash: for data that changes all the time.")
+    ] = False
     announce: Annotated[
         Broker,
         Meta(description="A broker that brings new heads at once, beside the poll: mqtts://host/prefix; empty: none."),

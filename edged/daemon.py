@@ -45,6 +45,7 @@ from edged.processes.workers import Workers
 from edged.progress import Watch, unwatched
 from edged.replica.files import usedtime
 from edged.replica.files.disk import holds_version
+from edged.replica.placing import open_writer
 from edged.replica.reader import Dataset, Replica
 from edged.replica.writer import Writer
 from edged.serve.app_server import AppServer
@@ -199,7 +200,7 @@ class Daemon:
         data_dir = Path(self.config.daemon.data_dir)
         station = Station(config, None, DatasetStatus(config.name), Control())
         try:
-            station.writer = Writer.open(data_dir, config.name)
+            station.writer = open_writer(data_dir, config.name, memory=config.memory)
         except StoreError as fault:
             if getattr(fault.__cause__, "errno", 0) not in READ_ONLY or not holds_version(data_dir / config.name):
                 raise
@@ -275,11 +276,11 @@ class Daemon:
 
     async def until_writable(self, station: Station) -> Writer:
         """Try now and then whether the disk can be written to again; what is held is served meanwhile."""
-        open_writer = partial(Writer.open, self.config.daemon.data_dir, station.config.name)
+        data_dir, name, memory = self.config.daemon.data_dir, station.config.name, station.config.memory
         while station.writer is None:
             await trio.sleep(REOPEN_S)
             try:
-                station.writer = await in_thread(open_writer)
+                station.writer = await in_thread(partial(open_writer, data_dir, name, memory=memory))
             except StoreError as fault:
                 note_read_only(station, fault)
         return station.writer
@@ -359,7 +360,7 @@ class Daemon:
             "flash_budget": size_bytes(self.config.daemon.flash_budget),
             "certificates": certificate_documents(self.certificates),
             "datasets": {
-                name: dataset_document(station.status, self.catalog[name], now_s)
+                name: dataset_document(station.status, self.catalog[name], now_s, memory=station.config.memory)
                 for name, station in self.stations.items()
             },
             "proxy": None if self.proxy is None else self.proxy.status(),
@@ -410,7 +411,6 @@ def close_writer(station: Station) -> None:
 
 
 def note_read_only(station: Station, fault: StoreError) -> None:
-    """Say it in the status, and once in the log."""
     if station.status.last_error != str(fault):
         logger.error("%s is served and not synced: %s", station.config.name, fault)
     station.status.last_error = str(fault)
@@ -488,7 +488,7 @@ async def sync_datasets(config: Config, watch: Watch = unwatched) -> tuple[dict[
     for dataset in config.datasets:
         status = DatasetStatus(dataset.name, watch=watch)
         try:
-            with Writer.open(config.daemon.data_dir, dataset.name) as writer:
+            with open_writer(config.daemon.data_dir, dataset.name, memory=dataset.memory) as writer:
                 replication = Replication(subscription_of(dataset, config), writer, status, clock)
                 outcome = await task.sync_once(replication)
             fault = outcome.error

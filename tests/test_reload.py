@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec import structs
 
 from edged.config import AdminConfig, Config, DaemonConfig, DatasetConfig, ServeConfig
 from edged.ops.reload import applied_to, changes_between
@@ -48,6 +49,14 @@ def test_with_further_processes_another_set_of_datasets_takes_a_restart() -> Non
     changes = changes_between(Config(datasets=[A], serve=serve), Config(datasets=[B], serve=serve))
     assert (changes.applied, changes.restart) == ((), ("datasets b", "datasets a"))
     assert applied_to(Config(datasets=[A], serve=serve), Config(datasets=[B], serve=serve), changes).datasets == [A]
+
+
+def test_where_a_replica_lies_takes_a_restart() -> None:
+    old = Config(datasets=[A, B])
+    new = Config(datasets=[structs.replace(A, memory=True, poll_s=7), B])
+    changes = changes_between(old, new)
+    assert (changes.applied, changes.restart) == (("dataset a",), ("datasets a.memory",))
+    assert applied_to(old, new, changes).datasets[1] == structs.replace(A, poll_s=7)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from edged.config import Config, DatasetConfig
 
@@ -46,13 +47,22 @@ def changes_between(old: Config, new: Config) -> ConfigChanges:
     if old.serve.workers > 1 and (added or removed):
         restart += [f"datasets {name}" for name in (*(item.name for item in added), *removed)]
         added, removed = [], []
+    restart += [f"datasets {name}.memory" for name, item in after.items() if moves(before.get(name), item)]
+    staying = [
+        structs.replace(item, memory=before[name].memory) for name, item in after.items() if name in before
+    ]  # where a replica lies is settled at the start
     return ConfigChanges(
-        tuple(item for name, item in after.items() if name in before and before[name] != item),
+        tuple(item for item in staying if before[item.name] != item),
         tuple(added),
         tuple(removed),
         tuple(key for key in differing if key in AT_ONCE),
         tuple(restart),
     )
+
+
+def moves(before: DatasetConfig | None, after: DatasetConfig) -> bool:
+    """Whether a replica is to lie elsewhere: in memory or not."""
+    return before is not None and before.memory != after.memory
 
 
 def differing_keys(old: Config, new: Config) -> Iterator[str]:

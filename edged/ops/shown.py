@@ -13,9 +13,12 @@ from edged.replica.reader import Dataset
 from edged.sync.status import DatasetStatus
 
 
-def dataset_document(status: DatasetStatus, dataset: Dataset, now_s: float) -> dict[str, Any]:
-    """What the sync task holds, in what apps are served: the two differ where what is new cannot be read."""
-    held = status.document(now_s) | {"disk_bytes": 0}
+def dataset_document(status: DatasetStatus, dataset: Dataset, now_s: float, *, memory: bool) -> dict[str, Any]:
+    """What the sync task holds, in what apps are served: the two differ where what is new cannot be read. memory:
+    whether all of it lies there, so that nothing is written to flash."""
+    held = status.document(now_s) | {"disk_bytes": 0, "memory": memory}
+    if memory:
+        held |= {"flash_bytes_written": 0, "flash_bytes_since_start": 0}
     try:
         view = dataset.view()
     except StoreError as fault:

@@ -82,7 +82,8 @@ class Head:
     chain: the blob that lists snapshots, dictionaries, the schema and all hops (feed/chain.py);
     schema_version: the version at which the schema last changed, so that a device that takes an inlined hop knows
     whether it needs the chain; takedowns: the blob of records that must not be shown in any version; offer: a rollout
-    that is under way; ahead: what is to be fetched of a version to come; released: what opens what was fetched so.
+    that is under way; ahead: what is to be fetched of a version to come; released: what opens what was fetched so;
+    spread: from when (seconds since 1970) and within how many seconds devices take the version, each at its own place.
     """
 
     dataset: str
@@ -98,6 +99,7 @@ class Head:
     offer: Offer | None = None
     ahead: Ahead | None = None
     released: Released | None = None
+    spread: tuple[int, int] | None = None
 
     @property
     def newest_version(self) -> int:
@@ -157,6 +159,8 @@ def encode_head(head: Head) -> bytes:
         document[12] = head.ahead.to_cbor()
     if head.released is not None:
         document[13] = head.released.to_cbor()
+    if head.spread is not None:
+        document[14] = list(head.spread)
     return cbor.encode(document)
 
 
@@ -204,8 +208,16 @@ def decode_head(payload: bytes) -> Head:
                 offer=None if document.get(11) is None else decode_offer(document[11], version),
                 ahead=None if document.get(12) is None else Ahead.from_cbor(document[12], version),
                 released=None if document.get(13) is None else Released.from_cbor(document[13], version),
+                spread=None if document.get(14) is None else decode_spread(document[14]),
             )
     raise WireError("decode head: a field is missing or of another kind than docs/feed.md says")
+
+
+def decode_spread(item: object) -> tuple[int, int]:
+    match item:
+        case [int() as since, int() as spread_s] if since >= 0 and 0 <= spread_s <= limits.SPREAD_S:
+            return since, spread_s
+    raise WireError(f"decode head: its spread is not [since, seconds up to {limits.SPREAD_S}]")
 
 
 def decode_offer(item: object, stable_version: int) -> Offer:

@@ -17,4 +17,5 @@ DEPTH = 64  # nesting of a record's value
 SLICES = 4096  # in one dataset
 ROOT_KEYS = 64  # keys or signatures in one root of trust
 WINDOW_BYTES = 32 << 20  # the zstd window a decoder accepts
+SPREAD_S = 24 * 3600  # within which all devices have taken a version
 FUTURE_S = 24 * 3600  # how far ahead of our time a signed time may lie before the head is refused

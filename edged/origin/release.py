@@ -216,7 +216,14 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobR
         offer=offer,
         ahead=None if plan is None else plan.ahead,
         released=released,
+        spread=spread_of(place, row) if offer is None and released is None else None,
     )
+
+
+def spread_of(place: Workplace, row: VersionRow) -> tuple[int, int] | None:
+    """When devices are to take a version; None: at once, as all that corrects, and what is older than its spread."""
+    spread_s = duration_s(place.rules.delivery.spread)
+    return (row.time, spread_s) if row.kind == "publish" and place.now < row.time + spread_s else None
 
 
 def released_with(place: Workplace, row: VersionRow, slices: dict[str, SliceHead]) -> Released | None:

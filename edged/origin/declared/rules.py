@@ -89,6 +89,12 @@ class Freshness(Struct, frozen=True, forbid_unknown_fields=True):
     expires: Duration = "30d"
 
 
+class Delivery(Struct, frozen=True, forbid_unknown_fields=True):
+    """spread: within how long devices take a publish that they have to fetch, each at its own place; "0s": at once."""
+
+    spread: Duration = "0s"
+
+
 class Retention(Struct, frozen=True, forbid_unknown_fields=True):
     """versions: how many back have hops and can be rolled back to; grace: how long a blob outlives its last mention;
     chains: the same for superseded chain blobs, of which each version makes one."""
@@ -112,6 +118,7 @@ class Rules(Struct, frozen=True, forbid_unknown_fields=True):
     views: dict[str, dict[str, ViewRules]] = field(default_factory=dict)
     validate: dict[str, ValidateRules] = field(default_factory=dict)
     freshness: Freshness = field(default_factory=Freshness)
+    delivery: Delivery = field(default_factory=Delivery)
     retention: Retention = field(default_factory=Retention)
     inline: Inline = field(default_factory=Inline)
 
@@ -187,6 +194,8 @@ def check_rules(rules: Rules, table: Table, key: Key) -> list[Fault]:
         faults.append(table.fault((*key, "slices"), f"at most {limits.SLICES - 1} slices are allowed"))
     if duration_s(rules.freshness.fresh) > duration_s(rules.freshness.expires):
         faults.append(table.fault((*key, "freshness"), "expires comes before fresh ends; make it longer"))
+    if duration_s(rules.delivery.spread) > limits.SPREAD_S:
+        faults.append(table.fault((*key, "delivery"), "spread is over a day; devices refuse that; make it shorter"))
     return faults
 
 

@@ -14,19 +14,17 @@ from edged.errors import (
     EdgedError,
     HashError,
     MissingError,
-    NewerRootError,
     StoreError,
     TransportError,
     TrustError,
-    UnknownKeyError,
     WireError,
 )
 from edged.feed.trust.root import VerifiedHead, expired
 from edged.sync.core import events, judge, polling
 from edged.sync.core.events import PHASE_OF, SEED, Effect, Event, HeldState, Instant, MachineSettings, Phase
 from edged.sync.core.judge import ContentError
-from edged.sync.core.prefetch import Prefetcher
-from edged.sync.core.trusted import ROOT_CHECK_S, ROOT_RETRY_S, Trusted
+from edged.sync.core.prefetch import Prefetcher, delay_s, own_wait_s
+from edged.sync.core.trusted import NEEDS_ROOT, ROOT_CHECK_S, ROOT_RETRY_S, Trusted
 from edged.sync.core.update import Update
 
 
@@ -47,7 +45,7 @@ class Machine:
         self.refused: EdgedError | None = None  # why the newest head was not brought about
         self.resume = Phase.POLLING  # what goes on after a rest
         # A fleet that was switched on together looks at the other origins at different times of the day.
-        self.rotation = polling.Rotation(settings.origins, settings.wait_s, -chance() * polling.SURVEY_S)
+        self.rotation = polling.Rotation(settings.origins, own_wait_s(settings), -chance() * polling.SURVEY_S)
         self.prefetch = Prefetcher(settings.device_id, chance, at_once=settings.thorough)
         self.surveyed = False  # since the start
         self.settled = False  # whether the newest head seen has been dealt with, so that a poll may wait for another
@@ -132,10 +130,13 @@ class Machine:
         if again or not self.settled or self.newest is None or rotation.current not in rotation.etags:
             rotation.ask(0, elapsed, conditional=False)
             return events.Poll(rotation.current, None, 0, None)
-        wait_s = self.prefetch.shorten(rotation.held_wait_s(elapsed), elapsed)
+        return rotation.ask_for_newer(self.newest.head, int(self.until_due(rotation.held_wait_s(elapsed))), elapsed)
+
+    def until_due(self, seconds: float) -> float:
+        """How long may be waited for news: shorter where something is due before."""
         if self.retry_at is not None:
-            wait_s = min(wait_s, max(polling.LEAST_WAIT_S, self.retry_at - elapsed))
-        return rotation.ask_for_newer(self.newest.head, int(wait_s), elapsed)
+            seconds = min(seconds, max(polling.LEAST_WAIT_S, self.retry_at - self.now.elapsed_s))
+        return self.prefetch.shorten(seconds, self.now.elapsed_s)
 
     def unchanged(self, event: Event | None = None) -> Effect:
         """Nothing newer here: settle, and go on to the next origin of a survey or the next poll."""
@@ -148,8 +149,7 @@ class Machine:
     def next_poll(self) -> Effect:
         """After a head that has been dealt with: at once where the origin holds polls, else after a rest.
 
-        Before that the other origins, when their turn has come: one that is frozen in time looks like one without
-        news (TUF specification 1.5.2, freeze), and each says of itself only that it has nothing newer.
+        Before that the other origins, when their turn has come: a frozen one has no news (TUF specification 1.5.2).
         """
         now, rotation = self.now.elapsed_s, self.rotation
         if rotation.current != SEED and rotation.unasked is None:
@@ -167,7 +167,7 @@ class Machine:
         if rotation.held_wait_s(now) == 0 or not self.settled:
             self.resume = Phase.POLLING
             rest_s = rotation.rest_s(self.settings.poll_s) * (0.9 + 0.2 * self.chance())
-            return events.Rest(self.prefetch.shorten(rest_s, now))
+            return events.Rest(self.until_due(rest_s))
         return self.poll()
 
     def prefetched(self, event: events.Prefetched) -> Effect:
@@ -199,7 +199,7 @@ class Machine:
         self.pending = event
         try:
             verified = self.trusted.verify(event.data, self.vouching_time_s)
-        except (UnknownKeyError, NewerRootError):
+        except NEEDS_ROOT:
             return self.fetch_root()
         except (WireError, TrustError) as fault:
             self.pending = None
@@ -221,10 +221,12 @@ class Machine:
         if same and self.settled and (self.retry_at is None or self.now.elapsed_s < self.retry_at):
             return self.unchanged()
         self.settled, self.retry_at, self.refused = False, None, None
-        wanted = self.slices
-        if arrived.carries is not None:
-            wanted &= arrived.carries | self.held.slices.keys()
         device = self.settings.device_id if arrived.carries is None else ""
+        wait_s = 0.0 if same or self.settings.thorough else delay_s(verified.head, self.held, device, self.clock.time_s)
+        if wait_s:
+            self.settled, self.retry_at = True, self.now.elapsed_s + wait_s
+            return self.next_poll()
+        wanted = self.slices if arrived.carries is None else self.slices & (arrived.carries | self.held.slices.keys())
         chosen = self.trusted.chosen(verified, self.held, device)
         self.update = Update(chosen, self.held, wanted, require=self.settings.require)
         return self.advance()
@@ -267,9 +269,7 @@ class Machine:
         return self.roots_ended(None)
 
     def root_failed(self, event: events.Failed) -> Effect:
-        if isinstance(event.error, StoreError):
-            return self.storage_failed(event)
-        return self.roots_ended(event.error)
+        return self.storage_failed(event) if isinstance(event.error, StoreError) else self.roots_ended(event.error)
 
     def roots_ended(self, fault: EdgedError | None) -> Effect:
         """The newest root is known, or the next could not be had (`fault`): go on with what waited for it.

@@ -1,6 +1,7 @@
-"""What a device fetches of a version before it is live, and when: at its own place in the window that the head names.
+"""When a device fetches: at its own place in the window that the head names, so that a fleet does not come all at once.
 
-Nothing of it can be read before the release. What is not there by then is fetched like any other version.
+And what it fetches of a version before it is live. Nothing of that can be read before the release; what is not there by
+then is fetched like any other version.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from collections.abc import Callable
 from edged.feed.blob import BlobRef
 from edged.feed.head import Head
 from edged.feed.sealed import Ahead
-from edged.sync.core.events import Effect, HeldState, KeepAhead
+from edged.sync.core.events import Effect, HeldState, KeepAhead, MachineSettings
 from edged.sync.core.polling import Backoff
 
+WAITS, WAIT_STEP_S = 16, 4  # polls are held for so many different times, so far apart
 LEAST_WAIT_S = 3.0  # a poll that ends sooner looks like one that was not held
 
 
@@ -21,6 +23,41 @@ def place_in_window(device_id: str, version: int) -> float:
     """Where a device stands in the window of a version, from 0 to 1: no two fleets' worth of it at once."""
     hashed = hashlib.sha256(f"{version} {device_id}".encode()).digest()
     return int.from_bytes(hashed[:8], "big") / (1 << 64)
+
+
+def own_wait_s(settings: MachineSettings) -> int:
+    """How long this device has its polls held: one of a few waits, so that those that were answered together do not all
+    come back together, and a cache on the way still makes few requests of them all."""
+    if not settings.device_id or settings.wait_s <= WAITS * WAIT_STEP_S:
+        return settings.wait_s
+    return settings.wait_s - WAIT_STEP_S * int(place_in_window(settings.device_id, 0) * WAITS)
+
+
+def delay_s(head: Head, held: HeldState, device_id: str, time_s: float) -> float:
+    """How long a device leaves a new version to those whose place in its spread comes before, in seconds.
+
+    0 for takedowns, for who holds nothing yet, and for who has all that it needs with the head: nobody else is spared
+    anything by its waiting. time_s: since 1970.
+    """
+    if head.spread is None or not device_id or not 0 < held.version < head.version:
+        return 0.0
+    taken_down = None if held.takedowns is None else BlobRef.of(held.takedowns)
+    if taken_down != head.takedowns or comes_with_head(head, held):
+        return 0.0
+    since, spread_s = head.spread
+    return min(max(since + place_in_window(device_id, head.version) * spread_s - time_s, 0.0), float(spread_s))
+
+
+def comes_with_head(head: Head, held: HeldState) -> bool:
+    """Whether nothing has to be fetched besides."""
+    return head.schema_version == held.schema_version and all(
+        name in head.slices
+        and (
+            head.slices[name].version == item.version
+            or any(hop.inline is not None and hop.from_version == item.version for hop in head.slices[name].hops)
+        )
+        for name, item in held.slices.items()
+    )
 
 
 class Prefetcher:

@@ -17,6 +17,7 @@ from edged.feed.trust.root import Root, VerifiedHead, expired, verify_head
 from edged.sync.core.events import HeldState
 from edged.sync.core.judge import SeenHead
 
+NEEDS_ROOT = (UnknownKeyError, NewerRootError)  # a newer root of trust may vouch for it
 ROOT_CHECK_S = 86_400.0  # a new root of trust is looked for at the start and this often; and whenever a key is unknown
 ROOT_RETRY_S = 600.0  # if the origin could not be asked for it
 

@@ -32,6 +32,8 @@ CONTENT = slice(2, 10)
 REST = 10  # where behind number and content what follows the opening begins
 NO_CONTENT = bytes(8)
 LAST_OPENING = 4095
+HIT_SHIFT = 40  # one number for hits and bytes costs each hit one addition; they are counted long before 2^40 bytes
+HIT = 1 << HIT_SHIFT
 
 
 class Opening(NamedTuple):
@@ -77,8 +79,7 @@ class AnswerMemory:
         self.partitions: dict[tuple[Identity, bool], bytes] = {}
         self.openings: list[Opening] = []
         self.opening_bytes: list[bytes] = []  # of each: status line, timed and shared fields; none of those gone by
-        self.hits: list[int] = []  # of each, since they were last counted, and their bytes
-        self.sizes: list[int] = []
+        self.hits: list[int] = []  # of each, since they were last counted: HIT for each of them, and its bytes
         self.numbers: dict[Opening, int] = {}  # of those that are not gone by
         self.has_hits = False
         self.now = 0.0
@@ -111,19 +112,19 @@ class AnswerMemory:
         self.count()
         self.answers.clear()
         self.numbers.clear()
-        for known in (self.openings, self.opening_bytes, self.hits, self.sizes):
+        for known in (self.openings, self.opening_bytes, self.hits):
             known.clear()
 
     def count(self) -> None:
         """Tell the meter, and whoever counts more closely, what was recalled."""
         for number in self.numbers.values():
-            if hits := self.hits[number]:
-                opening = self.openings[number]
+            if counted := self.hits[number]:
+                hits, size, opening = counted >> HIT_SHIFT, counted & HIT - 1, self.openings[number]
                 self.meter.fast_answers[opening.status] += hits
                 self.meter.remembered += hits
                 if opening.shared.tally is not None:
-                    opening.shared.tally.add(hits, self.sizes[number], remembered=True)
-                self.hits[number] = self.sizes[number] = 0
+                    opening.shared.tally.add(hits, size, remembered=True)
+                self.hits[number] = 0
         self.has_hits = False
 
     # --- what was asked before --------------------------------------------------------------------------------------
@@ -144,7 +145,10 @@ class AnswerMemory:
             known = self.answers.entries.get(key)
             if known is None:
                 return None
-        return self.give_on(connection, key, known, close=section.close)
+        given = self.give(key, known) if isinstance(known, bytes) else self.give_leased(key, known)
+        if given is not None:  # one that holds no longer says nothing of the connection: what is made may take its time
+            connection.closing = section.close
+        return given
 
     def recall_common(self, connection: LaneConnection, head: RequestHead, raw: bytes) -> bytes | None:
         """The remembered answer to a request of which those fields were seen before that decide it. Once all of them
@@ -163,16 +167,9 @@ class AnswerMemory:
         if mark == connection.unknown:
             self.learn(connection, head, raw)
         connection.unknown = mark
-        return self.give_on(connection, key, known, close=not head.keep_alive)
-
-    def give_on(
-        self, connection: LaneConnection, key: bytes, known: bytes | LeasedAnswer, *, close: bool
-    ) -> bytes | None:
-        """A remembered answer, behind which the connection may end; one that holds no longer says nothing of that, for
-        the answer that is made instead may take its time."""
         found = self.give(key, known) if isinstance(known, bytes) else self.give_leased(key, known)
         if found is not None:
-            connection.closing = close
+            connection.closing = not head.keep_alive
         return found
 
     def give(self, key: bytes, known: bytes) -> bytes | None:
@@ -186,8 +183,7 @@ class AnswerMemory:
             number = renewed
             opening = self.opening_bytes[number]
         data = opening + known[REST:]
-        self.hits[number] += 1
-        self.sizes[number] += len(data)
+        self.hits[number] += HIT + len(data)
         self.has_hits = True
         self.answers.visit(key)
         return data
@@ -200,8 +196,7 @@ class AnswerMemory:
             self.answers.drop(key)
             return None
         data = known.data if known.is_whole else opening + known.data
-        self.hits[number] += 1
-        self.sizes[number] += len(data)
+        self.hits[number] += HIT + len(data)
         self.has_hits = True
         self.answers.visit(key)
         return data
@@ -316,7 +311,6 @@ class AnswerMemory:
             self.openings.append(opening)
             self.opening_bytes.append(bytes_of(opening, self.now))
             self.hits.append(0)
-            self.sizes.append(0)
         return number
 
 

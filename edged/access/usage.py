@@ -83,7 +83,8 @@ Rows = dict[int, dict[Used, Count]]
 @dataclass(slots=True)
 class UsageBook:
     """tallies: of what is being asked now; hours, days: by their number since 1970 what was used; changed: since it was
-    last written. A Count in hours or days is replaced and never changed, so that a copy is of one moment.
+    last written; by_app: app and audience to what was put down since this process began. A Count in hours or days is
+    replaced and never changed, so that a copy is of one moment.
 
     The newest keep_days days that have any are kept: by the calendar a clock that is years ahead, once, would cost all.
     """
@@ -93,6 +94,7 @@ class UsageBook:
     hours: Rows = field(default_factory=dict)
     days: Rows = field(default_factory=dict)
     changed: bool = False
+    by_app: dict[tuple[str, str], Count] = field(default_factory=dict)
 
     def tally_of(self, used: Used) -> UseTally:
         found = self.tallies.get(used)
@@ -117,6 +119,8 @@ class UsageBook:
             for rows, unit_s in ((self.hours, HOUR_S), (self.days, DAY_S)):
                 found = rows.setdefault(UNDATED if now_s is None else int(now_s // unit_s), {})
                 found[used] = found.get(used, Count()).plus(count)
+            app = (used.app, used.audience)
+            self.by_app[app] = self.by_app.get(app, Count()).plus(count)
             self.changed = True
 
     def turn(self, now_s: float | None) -> None:

@@ -87,6 +87,11 @@ class UsageKeeper:
         self.book.turn(self.clock())
         return partial(shown, self.book.copy())
 
+    def by_app(self) -> dict[tuple[str, str], Count]:
+        """App and audience to what they were answered since the daemon began."""
+        self.book.turn(self.clock())
+        return self.book.by_app
+
     def note(self, counted: Iterable[tuple[Used, Count]]) -> None:
         """What another serving process has counted."""
         self.book.enter(counted, self.clock())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from edged.access.usagefile import UsageKeeper
 from edged.clock import Clock
 from edged.http.meter import Meter
 from edged.http.tls.certificates import Certificates
@@ -73,6 +74,12 @@ PER_RELAYED = (
     ("connected", "edged_relay_connected", "gauge", "Whether the origin answered when last asked."),
     ("complete", "edged_relay_complete", "gauge", "Whether all that is fetched ahead is here."),
 )
+PER_APP = (
+    ("answers", "edged_app_requests_total", "counter", "Answers, by app and audience."),
+    ("remembered", "edged_app_remembered_total", "counter", "Of them, those from memory."),
+    ("refused", "edged_app_refused_total", "counter", "Of them, 401, 403 and 429."),
+    ("sent_bytes", "edged_app_sent_bytes_total", "counter", "Bytes of answers, heads and bodies."),
+)
 STATES = ("empty", "fresh", "stale", "expired")
 
 
@@ -81,6 +88,7 @@ class Counted(Protocol):
 
     clock: Clock
     certificates: list[Certificates]
+    use: UsageKeeper
 
     def counted(self) -> Meter:
         """What all serving processes have counted."""
@@ -106,6 +114,7 @@ def daemon_registry(daemon: Counted) -> Registry:
         ),
         Metric("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
         *(meter_gauge(daemon, *row) for row in PER_METER),
+        *(app_gauge(daemon, *row) for row in PER_APP),
         Metric(
             "edged_tls_certificate_expiry_timestamp_seconds",
             "When a certificate runs out, since 1970.",
@@ -166,6 +175,18 @@ def dataset_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: 
 
 def meter_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
     return one(name, help_text, lambda: float(getattr(daemon.counted(), field)), kind)
+
+
+def app_gauge(daemon: Counted, field: str, name: str, kind: str, help_text: str) -> Metric:
+    """One sample for each app that has asked."""
+
+    def read() -> list[tuple[Labels, float]]:
+        return [
+            ((("app", app), ("audience", audience)), float(getattr(count, field)))
+            for (app, audience), count in sorted(daemon.use.by_app().items())
+        ]
+
+    return Metric(name, help_text, read, kind)
 
 
 def proxies(daemon: Counted) -> list[Mapping[str, Any]]:

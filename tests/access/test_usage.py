@@ -169,6 +169,7 @@ def test_what_is_counted_while_the_clock_is_not_set_is_in_no_day(tmp_path: Path)
 
 def test_a_copy_stays_what_it_was_while_counting_goes_on() -> None:
     book = book_of(2)
+    assert book.by_app == {("a", "public"): Count(9, 3, 0, 600)}
     copy, before = book.copy(), book.document()
     book.enter([(Used("a", "public", "catalog/0"), Count(5, 0, 0, 50))], NOW)
     assert copy.document() == before != book.document()
@@ -276,6 +277,10 @@ def test_a_daemon_tells_its_use_running_and_stopped(tmp_path: Path, workers: int
             assert get(f"{daemon.apps}/v1/catalog/titles?limit=1").status == 200
         found = edged_json("usage", "--config", config)
         if workers == 1:
+            assert (
+                'edged_app_requests_total{app="local",audience="internal"} 40\n'
+                in get(f"{daemon.admin}/metrics").body.decode()
+            )
             assert found["days"][-1]["places"] == {"catalog/titles": 40}
             assert found["days"][-1]["audiences"] == {"internal": 40}
         assert daemon.program.stop() == 0

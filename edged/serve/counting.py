@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, cast
 
 from edged.access.usage import OTHER, UsageBook, Used, UseTally
-from edged.errors import StoreError
+from edged.errors import RequestError, StoreError
 from edged.http.application import (
     Answer,
     ByTask,
@@ -26,7 +26,7 @@ from edged.http.application import (
 from edged.http.fields import Fields
 from edged.http.framing import join_fields
 from edged.http.meter import Meter
-from edged.http.request import Request
+from edged.http.request import Request, decode, split_target
 from edged.serve.answers.routes import is_own
 from edged.serve.catalog import Catalog
 
@@ -85,7 +85,7 @@ class Counting:
 
     def tally_of(self, app: str, audience: str, request: Request) -> UseTally:
         """Of the app, and of what the request's path is of, if there is such a thing."""
-        path = request.target.partition(b"?")[0]
+        path = path_of(request.target)
         if not is_own(path):
             prefix = self.route_of(path) if self.route_of is not None else None
             return self.book.tally_of(Used(app, audience, OTHER if prefix is None else PROXY + prefix))
@@ -100,7 +100,10 @@ class Counting:
         return found
 
     def place_of(self, dataset: bytes, collection: bytes) -> str:
-        name, part = dataset.decode("ascii", "replace"), collection.decode("ascii", "replace")
+        try:
+            name, part = decode(dataset, "dataset"), decode(collection, "collection")
+        except RequestError:
+            return OTHER
         found = self.catalog.get(name)
         if found is None:
             return OTHER
@@ -169,6 +172,16 @@ class Counting:
             renewal = None if shared.renewal is None else CountedRenewal(shared.renewal, self, tally)
             found = self.shared[key] = Shared(shared.fields, shared.lines, renewal, tally)
         return found
+
+
+def path_of(target: bytes) -> bytes:
+    """Of a request's target in any form; nothing of one that is malformed."""
+    if target.startswith(b"/"):
+        return target.partition(b"?")[0]
+    try:
+        return split_target(target)[1]
+    except RequestError:
+        return b""
 
 
 def note(tally: UseTally, answer: Answer) -> None:

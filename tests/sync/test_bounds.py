@@ -223,7 +223,7 @@ def test_origins_are_tried_in_their_order_and_the_last_to_fail_is_told_as_such()
     assert tried == [(False, 1), (False, 2), (True, 0)] * 2
 
 
-@pytest.mark.parametrize(("chance", "waits"), [(0.0, [5.0] * 4), (0.5, [5.5, 6.0, 7.0, 7.0])])
+@pytest.mark.parametrize(("chance", "waits"), [(0.0, [5.0, 5.0, 7.0, 7.0]), (0.5, [5.5, 6.0, 8.0, 8.0])])
 def test_backoff_adds_to_what_was_asked_for(chance: float, waits: list[float]) -> None:
     subject = Backoff(lambda: chance, base_s=1.0, cap_s=4.0)
     assert [subject.fail(5.0) for _ in range(4)] == waits

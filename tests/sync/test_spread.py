@@ -16,8 +16,9 @@ from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, HopRef, SliceHead, decode_head, encode_head
 from edged.feed.limits import SPREAD_S
 from edged.origin.publisher import Publisher
-from edged.sync.core.events import CarriedSlice, HeldState, MachineSettings
-from edged.sync.core.prefetch import WAIT_STEP_S, WAITS, delay_s, own_wait_s, place_in_window
+from edged.sync.core.events import CarriedSlice, HeldState
+from edged.sync.core.polling import Backoff
+from edged.sync.core.prefetch import delay_s, own_wait_s, place_in_window
 from tests.sync.driving import held, running, sync
 from tests.sync.simulator import NOW, Device
 from tests.sync.test_ahead import transport
@@ -56,15 +57,24 @@ def test_the_head_carries_it_within_bounds() -> None:
         decode_head(encode_head(replace(HEAD, spread=(NOW, SPREAD_S + 1))))
 
 
-def test_polls_are_held_for_a_few_different_times() -> None:
-    def wait(device_id: str, wait_s: int = 240) -> int:
-        return own_wait_s(MachineSettings("d", b"", frozenset(), NOW, wait_s=wait_s, device_id=device_id))
+def test_polls_are_held_for_different_times_from_half_on() -> None:
+    chances = iter([number / 1000 for number in range(1000)])
+    waits = Counter(own_wait_s(240, "box", lambda: next(chances)) for _ in range(1000))
+    assert set(waits) == set(range(120, 241))
+    assert max(waits.values()) <= 9  # each as often as any other
+    assert own_wait_s(240, "", lambda: 0.9) == 240
+    assert own_wait_s(59, "box", lambda: 0.9) == 59
+    assert own_wait_s(60, "box", lambda: 0.999) == 30
+    assert own_wait_s(0, "box", lambda: 0.9) == 0
 
-    counts = Counter(wait(f"device-{number}") for number in range(8000))
-    assert set(counts) == {240 - WAIT_STEP_S * step for step in range(WAITS)}
-    assert max(counts.values()) < 1.3 * 8000 / WAITS
-    assert wait("") == 240
-    assert wait("box", 30) == 30
+
+def test_after_a_long_outage_the_fleet_is_back_without_a_burst() -> None:
+    backoff = Backoff(lambda: 0.0)
+    waits = [backoff.fail() for _ in range(12)]
+    assert waits[:9] == [0.0] * 9
+    assert waits[9:] == [150.0] * 3
+    backoff = Backoff(lambda: 0.5)
+    assert [backoff.fail() for _ in range(11)][7:] == [64.0, 128.0, 225.0, 225.0]
 
 
 async def test_a_publish_waits_for_the_place_and_a_takedown_does_not(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ class Machine:
         self.refused: EdgedError | None = None  # why the newest head was not brought about
         self.resume = Phase.POLLING  # what goes on after a rest
         # A fleet that was switched on together looks at the other origins at different times of the day.
-        self.rotation = polling.Rotation(settings.origins, own_wait_s(settings), -chance() * polling.SURVEY_S)
+        self.rotation = polling.Rotation(settings.origins, settings.wait_s, -chance() * polling.SURVEY_S)
         self.prefetch = Prefetcher(settings.device_id, chance, at_once=settings.thorough)
         self.surveyed = False  # since the start
         self.settled = False  # whether the newest head seen has been dealt with, so that a poll may wait for another
@@ -128,9 +128,9 @@ class Machine:
             return self.fetch_root()
         again = self.retry_at is not None and elapsed >= self.retry_at
         if again or not self.settled or self.newest is None or rotation.current not in rotation.etags:
-            rotation.ask(0, elapsed, conditional=False)
-            return events.Poll(rotation.current, None, 0, None)
-        return rotation.ask_for_newer(self.newest.head, int(self.until_due(rotation.held_wait_s(elapsed))), elapsed)
+            return rotation.ask_anew(elapsed)
+        wait_s = self.until_due(own_wait_s(rotation.held_wait_s(elapsed), self.settings.device_id, self.chance))
+        return rotation.ask_for_newer(self.newest.head, int(wait_s), elapsed)
 
     def until_due(self, seconds: float) -> float:
         """How long may be waited for news: shorter where something is due before."""
@@ -184,8 +184,8 @@ class Machine:
         if self.newest is None:
             return
         head, clock = self.newest.head, self.clock
-        outdated = expired(self.trusted.root, clock.time_s) or judge.expired_fault(head, clock)
-        fault = self.refused or outdated or judge.missing_slices(head, self.slices)
+        fault = self.refused or expired(self.trusted.root, clock.time_s) or judge.expired_fault(head, clock)
+        fault = fault or judge.missing_slices(head, self.slices)
         self.tell(events.Settled(self.rotation.current, self.held.version, head.signed_at, fault))
 
     def poll_failed(self, event: events.Failed) -> Effect:

@@ -27,6 +27,7 @@ UNASKED_FOR = (
 
 class Backoff:
     """How long to wait before trying again: exponential, capped, with full jitter, so that a fleet spreads itself out.
+    At the cap at least half of it, so that the fleet's return after a long outage is no burst.
 
     chance: a number in [0, 1) at each call; base_s, cap_s: seconds.
     """
@@ -42,7 +43,8 @@ class Backoff:
         """Seconds to wait now. at_least_s: what the origin asked for (Retry-After)."""
         ceiling = min(self.cap_s, self.base_s * 2.0 ** min(self.failures, 32))
         self.failures += 1
-        return at_least_s + self.chance() * ceiling
+        least = ceiling / 2 if ceiling == self.cap_s else 0.0
+        return at_least_s + least + self.chance() * (ceiling - least)
 
 
 class Rotation:
@@ -91,6 +93,11 @@ class Rotation:
     def ask(self, wait_s: int, now: float, *, conditional: bool) -> None:
         """A poll is made. conditional: whether it says what is known already."""
         self.asked_wait_s, self.asked_at, self.conditional = wait_s, now, conditional
+
+    def ask_anew(self, now: float) -> Poll:
+        """A poll that says nothing of what is known."""
+        self.ask(0, now, conditional=False)
+        return Poll(self.current, None, 0, None)
 
     def ask_for_newer(self, seen: Head, wait_s: int, now: float) -> Poll:
         """A poll for what is newer than `seen`, which the origin in use has shown."""

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from edged.feed.blob import BlobRef
 from edged.feed.head import Head
 from edged.feed.sealed import Ahead
-from edged.sync.core.events import Effect, HeldState, KeepAhead, MachineSettings
+from edged.sync.core.events import Effect, HeldState, KeepAhead
 from edged.sync.core.polling import Backoff
 
-WAITS, WAIT_STEP_S = 16, 4  # polls are held for so many different times, so far apart
+LEAST_SHARED_WAIT_S = 60  # polls that are held for less are not held for different times
 LEAST_WAIT_S = 3.0  # a poll that ends sooner looks like one that was not held
 
 
@@ -25,12 +25,13 @@ def place_in_window(device_id: str, version: int) -> float:
     return int.from_bytes(hashed[:8], "big") / (1 << 64)
 
 
-def own_wait_s(settings: MachineSettings) -> int:
-    """How long this device has its polls held: one of a few waits, so that those that were answered together do not all
-    come back together, and a cache on the way still makes few requests of them all."""
-    if not settings.device_id or settings.wait_s <= WAITS * WAIT_STEP_S:
-        return settings.wait_s
-    return settings.wait_s - WAIT_STEP_S * int(place_in_window(settings.device_id, 0) * WAITS)
+def own_wait_s(wait_s: int, device_id: str, chance: Callable[[], float]) -> int:
+    """How long a device has its next poll held, of `wait_s` at the most: from half of it on, drawn anew each time, so
+    that those that were answered together do not come back together. Whole seconds: what asks for the same wait is
+    still one request at a cache on the way. A device without an id is a fleet of one."""
+    if not device_id or wait_s < LEAST_SHARED_WAIT_S:
+        return wait_s
+    return wait_s - int(chance() * (wait_s // 2 + 1))
 
 
 def delay_s(head: Head, held: HeldState, device_id: str, time_s: float) -> float:

@@ -149,6 +149,10 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
         list[Annotated[str, Meta(pattern=WEB_ORIGIN, extra={"form": "scheme://host[:port]"})]],
         Meta(max_length=64, description="Web origins allowed by CORS, exact."),
     ] = field(default_factory=list)
+    access_log: Annotated[
+        bool,
+        Meta(description="A line in the log for each request, 100 a second at most; nothing is remembered then."),
+    ] = False
     explorer: Annotated[
         bool, Meta(description="A page at / for those who write apps: what is here, and requests to try.")
     ] = False

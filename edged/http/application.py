@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Literal, Protocol, cast
 
 import trio
@@ -354,15 +355,19 @@ def failed(request: Request) -> Response:
     return problem(500, "a fault of edged, which its log describes")
 
 
+Tell = Callable[[Request, int, float], None]
+"""Told of a request, its answer's status, and the seconds until that was known."""
+
+
 class TellingApplication(Application):
-    """Another one, each request of which is told at the level `debug`: who asked, for what, and the answer's status.
+    """Another one, each request of which is told: who asked, for what, and the answer's status.
 
     Queries are left out: they may hold what is a secret between an app and a service behind the proxy. What goes to a
     WebSocket is not told. Nothing is remembered, so that every request comes here.
     """
 
-    def __init__(self, application: Application) -> None:
-        self.application = application
+    def __init__(self, application: Application, tell: Tell) -> None:
+        self.application, self.tell = application, tell
         self.deciding = application.deciding
 
     def identify(self, peer: Peer) -> Identity:
@@ -372,7 +377,8 @@ class TellingApplication(Application):
         return self.application.generation()
 
     def answer(self, request: Request) -> Answer:
-        return told(request, self.application.answer(request))
+        began = perf_counter()
+        return told(self.application.answer(request), lambda status: self.tell(request, status, perf_counter() - began))
 
     def on_websocket(self, request: Request) -> OnWebSocket:
         return self.application.on_websocket(request)
@@ -386,35 +392,39 @@ class TellingApplication(Application):
 class TellingClient:
     """The client of a ByTask, of whose answer the status is told. Otherwise as it is."""
 
-    def __init__(self, client: Client, request: Request) -> None:
+    def __init__(self, client: Client, tell: Callable[[int], None]) -> None:
         self.client = client
-        self.request = request
+        self.tell = tell
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.client, name)
 
     async def start(self, status: int, fields: Fields) -> None:
-        tell(self.request, status)
+        self.tell(status)
         await self.client.start(status, fields)
 
 
-def told(request: Request, answer: Answer) -> Answer:
+def told(answer: Answer, tell: Callable[[int], None]) -> Answer:
     """The answer as it is, told of as soon as its status is known."""
     match answer:
         case InThread(work, limiter):
-            return InThread(lambda: told(request, work()), limiter)
+            return InThread(lambda: told(work(), tell), limiter)
         case Held(resume=resume):
-            return replace(answer, resume=lambda last: told(request, resume(last)))
+            return replace(answer, resume=lambda last: told(resume(last), tell))
         case ByTask(run):
-            return ByTask(lambda client: run(cast("Client", TellingClient(client, request))))
+            return ByTask(lambda client: run(cast("Client", TellingClient(client, tell))))
         case Response():
-            tell(request, answer.status)
+            tell(answer.status)
             return replace(answer, keep=False)
-    tell(request, answer.status)
+    tell(answer.status)
     return answer
 
 
-def tell(request: Request, status: int) -> None:
-    path = request.target.partition(b"?")[0][:500].decode("ascii", "backslashreplace")
-    fields = {"method": request.method, "path": path, "status": status, "peer": request.peer.address}
+def path_of(request: Request) -> str:
+    """What of a request's target may be told."""
+    return request.target.partition(b"?")[0][:500].decode("ascii", "backslashreplace")
+
+
+def tell_in_debug(request: Request, status: int, _: float) -> None:
+    fields = {"method": request.method, "path": path_of(request), "status": status, "peer": request.peer.address}
     logger.debug("request", extra={"fields": fields})

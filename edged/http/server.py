@@ -19,7 +19,7 @@ import trio
 
 from edged.access.identity import Peer, read_peer
 from edged.http.addresses import Listener, open_listeners
-from edged.http.application import Application, TellingApplication
+from edged.http.application import Application, TellingApplication, tell_in_debug
 from edged.http.framing import CLOSE, join_fields, status_line
 from edged.http.lane.connection import LaneConnection
 from edged.http.lane.lane import Lane
@@ -284,7 +284,7 @@ async def serve(
     Raises ConfigError where an address cannot be used.
     """
     if logger.isEnabledFor(logging.DEBUG):
-        application = TellingApplication(application)
+        application = TellingApplication(application, tell_in_debug)
     server = Server(application, listening, clock, Meter() if meter is None else meter)
     listeners = open_listeners(
         listening.bind,

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from edged.access.usagefile import UsageKeeper
 from edged.clock import Clock
-from edged.http.meter import Meter
+from edged.http.meter import MAKING_S, Meter
 from edged.http.tls.certificates import Certificates
 from edged.ops import process
-from edged.ops.metrics import Labels, Metric, Registry
+from edged.ops.metrics import Histogram, Labels, Metric, Registry
 from edged.version import VERSION
 
 PER_DATASET = (
@@ -28,6 +28,12 @@ PER_DATASET = (
         "Bytes written to the replica's disk.",
     ),
     ("connected", "edged_sync_connected", "gauge", "Whether the origin answered when last asked."),
+    (
+        "last_success",
+        "edged_sync_last_success_timestamp_seconds",
+        "gauge",
+        "When an origin last answered and nothing was wrong, since 1970; 0: not since the start.",
+    ),
 )
 
 
@@ -115,6 +121,12 @@ def daemon_registry(daemon: Counted) -> Registry:
         Metric("edged_requests_total", "Answers to apps, by lane and status.", lambda: answers(daemon), "counter"),
         *(meter_gauge(daemon, *row) for row in PER_METER),
         *(app_gauge(daemon, *row) for row in PER_APP),
+        Histogram(
+            "edged_answer_making_seconds",
+            "How long it took to make answers that were not remembered.",
+            MAKING_S,
+            lambda: [making_of(daemon.counted())],
+        ),
         Metric(
             "edged_tls_certificate_expiry_timestamp_seconds",
             "When a certificate runs out, since 1970.",
@@ -141,6 +153,10 @@ def daemon_registry(daemon: Counted) -> Registry:
         *process_gauges(),
     )
     return registry
+
+
+def making_of(meter: Meter) -> tuple[Labels, list[int], float]:
+    return (), [meter.making[number] for number in range(len(MAKING_S) + 1)], meter.making_us / 1e6
 
 
 def expiries(daemon: Counted) -> dict[str, float]:

@@ -6,10 +6,11 @@ Our own fifty lines, because prometheus_client adds 14 MB to a process that is t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 Labels = tuple[tuple[str, str], ...]
 Read = Callable[[], Iterable[tuple[Labels, float]]]
+ReadHistogram = Callable[[], Iterable[tuple[Labels, Sequence[int], float]]]
 
 
 class Metric:
@@ -21,6 +22,27 @@ class Metric:
     def render(self) -> str:
         lines = [f"# HELP {self.name} {self.help_text}", f"# TYPE {self.name} {self.kind}"]
         lines += [f"{self.name}{render_labels(labels)} {render_number(value)}" for labels, value in self.read()]
+        return "\n".join(lines) + "\n"
+
+
+class Histogram(Metric):
+    """Counts by upper bounds. read: for each set of labels the counts by bound, not summed up, the last of what is over
+    all of them, and the sum of all that was measured."""
+
+    def __init__(self, name: str, help_text: str, bounds: Sequence[float], read: ReadHistogram) -> None:
+        super().__init__(name, help_text, lambda: (), "histogram")
+        self.bounds, self.read_counts = bounds, read
+
+    def render(self) -> str:
+        lines = [f"# HELP {self.name} {self.help_text}", f"# TYPE {self.name} histogram"]
+        for labels, counts, total in self.read_counts():
+            seen = 0
+            for bound, count in zip((*self.bounds, math.inf), counts, strict=True):
+                seen += count
+                within = (*labels, ("le", render_number(bound)))
+                lines.append(f"{self.name}_bucket{render_labels(within)} {seen}")
+            lines.append(f"{self.name}_sum{render_labels(labels)} {render_number(total)}")
+            lines.append(f"{self.name}_count{render_labels(labels)} {seen}")
         return "\n".join(lines) + "\n"
 
 

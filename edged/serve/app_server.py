@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -11,13 +12,14 @@ from edged.access.apps import Access
 from edged.access.usage import UsageBook
 from edged.config import ServeConfig
 from edged.errors import DamageError
-from edged.http.application import Application
+from edged.http.application import Application, TellingApplication
 from edged.http.cors import CorsRule
 from edged.http.hosts import HostRule
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.server import Listening, serve
 from edged.http.tls.certificates import CertificateFiles, Certificates
+from edged.serve.accesslog import AccessLog
 from edged.serve.answers.render import Renderer
 from edged.serve.answers.respond import ACCEPTED, EXPOSED, Service
 from edged.serve.apps import Api, Apps
@@ -70,7 +72,10 @@ class AppServer:
         api = Api(self.make_service(news))
         inner = api if self.others is None else Apps(api, self.others)
         counting = Counting(self.book, self.meter, self.datasets, self.route_of)
-        application = Guard(inner, api.service, self.access, counting, EXPLORER if self.config.explorer else "")
+        home = EXPLORER if self.config.explorer else ""
+        application: Application = Guard(inner, api.service, self.access, counting, home)
+        if self.config.access_log:
+            application = TellingApplication(application, AccessLog(time.monotonic).tell)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(news.run)
             await serve(

@@ -114,6 +114,7 @@ class Guard(Application):
         if is_ours:
             fields = tuple(field for field in fields if field[0] != b"authorization")
         who = replace(request.who, name=app.name, audience=app.audience, app=app)
+        request.who = who  # for whoever tells of the request as it came
         passed = Request(request.method, request.target, fields, request.version, request.peer, who)
         passed.body = request.body
         return app, passed

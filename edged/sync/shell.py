@@ -329,6 +329,8 @@ class Shell:
                 status.note_update(update, self.clock())
                 log.info("%s: version %d to %d, %d bytes", name, before, version, update.bytes_received)
             case events.Settled(_, _, signed_at, fault):
+                if fault is None:
+                    status.last_success_s = self.clock()
                 if self.clock.heard(signed_at):
                     log.warning("%s: the clock was days ahead once; records come and go by what it says now", name)
                 self.note(fault)

@@ -65,7 +65,8 @@ class DatasetStatus:
     writing_since_s: monotonic time at which the writer's work under way began, None: none is;
     offered: the version that a rollout offers to some devices, held when this is one of them; newest: the greatest
     version number known of; broker: that announces heads, where one does; lost: whether the origin that answered before
-    does not any more; updates, errors: the last ones, oldest first, with their times; steps_done, steps: how
+    does not any more; updates, errors: the last ones, oldest first, with their times; last_success_s: when all was well
+    after an origin was asked, since 1970; steps_done, steps: how
     far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two.
     """
 
@@ -89,6 +90,7 @@ class DatasetStatus:
     updates: deque[tuple[float, LastUpdate]] = field(default_factory=lambda: deque(maxlen=UPDATES))
     errors: deque[NotedError] = field(default_factory=lambda: deque(maxlen=ERRORS))
     flash_bytes_at_start: int | None = None
+    last_success_s: float = 0.0
     connected: bool = False
     lost: bool = False
     origin: str = ""
@@ -151,6 +153,7 @@ class DatasetStatus:
             "offered": self.offered,
             "origin": self.origin,
             "connected": self.connected,
+            "last_success": int(self.last_success_s),
             "bytes_received": self.bytes_received,
             "bytes_sent": self.bytes_sent,
             "snapshots_applied": self.snapshots_applied,

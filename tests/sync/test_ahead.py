@@ -141,6 +141,17 @@ async def test_a_damaged_sealed_blob_is_fetched_again(publisher: Publisher, devi
     assert held(device) == after()
 
 
+async def test_what_a_killed_device_left_of_a_prefetch_goes(publisher: Publisher, device: Device) -> None:
+    await sync(device, transport(publisher))
+    prepare(publisher)
+    await sync(device, transport(publisher))
+    whole = sealed_files(device)
+    (whole[0].parent / ".half-written").write_bytes(b"x" * 10)
+    (whole[0].parent / ("0" * 64)).write_bytes(b"of a version long gone")
+    await sync(device, transport(publisher))
+    assert sealed_files(device) == whole
+
+
 async def test_withdrawn_it_leaves_the_device(publisher: Publisher, device: Device) -> None:
     await sync(device, transport(publisher))
     prepare(publisher)

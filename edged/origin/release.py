@@ -53,7 +53,8 @@ class Workplace:
 
     rollout: as the public head has it, or as the operation under way will have it. since: the version that most
     devices hold when a rollout ends, whose hop to the new one is worth inlining. on_head: told of each head that goes
-    live. releases: the version ahead that the operation under way makes live.
+    live. releases: the version ahead that the operation under way makes live; spoilt: SHA-256 of
+    blobs that no head may name any more, as they are lost.
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class Workplace:
     since: int | None = None
     on_head: Callable[[str, bytes], None] = lambda dataset, head: None
     releases: Plan | None = None
+    spoilt: frozenset[bytes] = frozenset()
 
     @property
     def keep(self) -> Keep:
@@ -232,7 +234,10 @@ def released_with(place: Workplace, row: VersionRow, slices: dict[str, SliceHead
     if plan is not None:
         same = all(name in slices and slices[name].digest == digest for name, digest in plan.digests.items())
         return Released(plan.key, plan.ahead.hops) if same and plan.ahead.version == row.version else None
-    return public.released if public is not None and public.version == row.version else None
+    if public is None or public.released is None or public.version != row.version:
+        return None
+    lost = any(hop.blob.sha256 in place.spoilt for hop in public.released.hops.values())
+    return None if lost else public.released
 
 
 def signing_time(place: Workplace) -> int:

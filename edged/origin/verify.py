@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from edged.errors import EdgedError
 from edged.feed.blob import BlobRef
 from edged.feed.coding.snapshot import pack_dictionary
+from edged.origin.ahead import plans
 from edged.origin.blobs.renewal import Spoilt, gaps_in
 from edged.origin.release import Workplace, public_chains
 from edged.origin.retention import named_blobs
@@ -79,9 +80,19 @@ def spoilt_by(state: State, bad: frozenset[bytes]) -> dict[str, Spoilt]:
 
 def rewrite_dictionaries(place: Workplace, bad: frozenset[bytes]) -> frozenset[bytes]:
     """Write dictionaries again whose content the state has; returns what is still missing. Raises StoreError."""
+    drop_sealed(place, bad)
     written = set()
     for sha256 in bad:
         row = next(place.state.rows("SELECT content FROM dictionaries WHERE sha256 = ?", (sha256,)), None)
         if row is not None:
             written.add(place.blobs.store("dictionary", pack_dictionary(row[0])).sha256)
     return bad - written
+
+
+def drop_sealed(place: Workplace, bad: frozenset[bytes]) -> None:
+    """Name no sealed hop of `bad` any more: devices have other ways to what is live, and a version ahead has to be
+    prepared anew, as nothing is ever sealed twice with one key."""
+    place.spoilt = bad
+    plan = plans.held(place.state)
+    if plan is not None and any(hop.blob.sha256 in bad for hop in plan.ahead.hops.values()):
+        plans.forget(place.state)

@@ -146,6 +146,22 @@ def test_signed_anew_it_stays_and_after_the_release_the_key_does(prepared: Path,
     assert publisher.verify("catalog").faults == []
 
 
+@pytest.mark.parametrize("released", [False, True])
+def test_a_lost_sealed_hop_is_found_and_named_no_more(prepared: Path, tmp_path: Path, released: bool) -> None:
+    feed = tmp_path / "feed"
+    shutil.copytree(prepared, feed)
+    publisher = Publisher.open(feed, clock=Clock())
+    if released:
+        release(publisher)
+    sealed = next(publisher.believed_head("catalog").sealed_hops()).blob
+    (feed / "public" / "catalog" / "blobs" / sealed.name).unlink()
+    assert sealed.name in "".join(publisher.verify("catalog").faults)
+    assert publisher.verify("catalog", mend=True).mended
+    assert list(publisher.believed_head("catalog").sealed_hops()) == []
+    assert publisher.verify("catalog").faults == []
+    assert content_of(feed)[0] == 1 + released
+
+
 def test_what_is_refused(plain: Path, tmp_path: Path) -> None:
     feed = tmp_path / "feed"
     shutil.copytree(plain, feed)

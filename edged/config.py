@@ -335,6 +335,10 @@ class UsageConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Who uses what: counted by app, audience and collection, without keys, queries or people. See docs/privacy.md."""
 
     keep_days: Annotated[int, Meta(ge=1, le=3650, description="How long it is kept, in at most 2 MB.")] = 400
+    report: Annotated[
+        bool,
+        Meta(description="Tell origins once a day what was used of their datasets; docs/privacy.md has every field."),
+    ] = False
 
 
 class Config(Struct, frozen=True, forbid_unknown_fields=True):

@@ -41,9 +41,9 @@ from edged.ops.notify import Notifier
 from edged.ops.process import resident_bytes
 from edged.ops.reload import ConfigChanges, applied_to, changes_between
 from edged.ops.shown import certificate_documents, dataset_document, serving_document
+from edged.ops.timekeeping import keep_time
 from edged.processes.workers import Workers
 from edged.progress import Watch, unwatched
-from edged.replica.files import usedtime
 from edged.replica.files.disk import holds_version
 from edged.replica.placing import open_writer
 from edged.replica.reader import Dataset, Replica
@@ -55,8 +55,9 @@ from edged.sync.audits import keep_auditing
 from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
 from edged.sync.replication import Replication
+from edged.sync.reporting import report_use
 from edged.sync.status import DatasetStatus
-from edged.sync.subscription import subscription_of
+from edged.sync.subscription import Subscription, subscription_of
 from edged.threads import NameLookup, in_thread
 from edged.units import size_bytes, span_text
 from edged.version import VERSION
@@ -146,34 +147,16 @@ class Daemon:
                     if self.workers is not None:
                         await stores.start(self.workers.run)
                     await self.start_relay(servers)
-                    stores.start_soon(self.keep_time)
+                    stores.start_soon(keep_time, Path(self.config.daemon.data_dir), self.clock, self.catalog)
                     stores.start_soon(self.use.run)
+                    if self.config.usage.report:
+                        stores.start_soon(report_use, self.use.book, self.subscriptions, self.clock.dated)
                     await self.sync_until_stopped(task_status)
                 stores.cancel_scope.cancel()
         logger.info("stopped")
 
-    async def keep_time(self) -> None:
-        """Write now and then, and at the end, how far trusted time has come where records come and go by it."""
-        path = Path(self.config.daemon.data_dir) / usedtime.NAME
-        complained = False
-        try:
-            while True:
-                await trio.sleep(usedtime.WRITE_EVERY_S)
-                complained = self.write_time(path, complained)
-        finally:
-            self.write_time(path, complained)
-
-    def write_time(self, path: Path, complained: bool) -> bool:
-        """Returns whether it could not be written, of which is told once."""
-        if not any(dataset.current.limited for dataset in self.catalog.values()):
-            return complained
-        try:
-            usedtime.write_used_time(path, self.clock.trusted())
-        except StoreError as fault:
-            if not complained:
-                logger.warning("%s; after a restart without a clock, records may be shown that have ended", fault)
-            return True
-        return False
+    def subscriptions(self) -> list[Subscription]:
+        return [subscription_of(station.config, self.config) for station in self.stations.values()]
 
     async def sync_until_stopped(self, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as self.syncs:

@@ -83,8 +83,8 @@ Rows = dict[int, dict[Used, Count]]
 @dataclass(slots=True)
 class UsageBook:
     """tallies: of what is being asked now; hours, days: by their number since 1970 what was used; changed: since it was
-    last written; by_app: app and audience to what was put down since this process began. A Count in hours or days is
-    replaced and never changed, so that a copy is of one moment.
+    last written; reported: the day of which an origin was told last; by_app: app and audience to what was put down
+    since this process began. A Count in hours or days is replaced and never changed, so that a copy is of one moment.
 
     The newest keep_days days that have any are kept: by the calendar a clock that is years ahead, once, would cost all.
     """
@@ -94,6 +94,7 @@ class UsageBook:
     hours: Rows = field(default_factory=dict)
     days: Rows = field(default_factory=dict)
     changed: bool = False
+    reported: int = 0
     by_app: dict[tuple[str, str], Count] = field(default_factory=dict)
 
     def tally_of(self, used: Used) -> UseTally:
@@ -136,7 +137,7 @@ class UsageBook:
     def copy(self) -> UsageBook:
         """What is put down, for a thread."""
         hours, days = ({number: dict(found) for number, found in rows.items()} for rows in (self.hours, self.days))
-        return UsageBook(self.keep_days, hours=hours, days=days)
+        return UsageBook(self.keep_days, hours=hours, days=days, reported=self.reported)
 
     def document(self) -> dict[str, Any]:
         """As it is kept in a file, and told to others: names once, rows of whole numbers."""
@@ -150,10 +151,12 @@ class UsageBook:
                 for used, count in sorted(rows[number].items())
             ]
 
-        return {"used": [list(used) for used in names], "hours": listed(self.hours), "days": listed(self.days)}
+        rows = {"hours": listed(self.hours), "days": listed(self.days)}
+        return {"used": [list(used) for used in names], **rows, "reported": self.reported}
 
     def load(self, document: Mapping[str, Any]) -> None:
         """What `document` gave. Raises ValueError, TypeError, KeyError or IndexError for what it never gives."""
+        self.reported = int(document["reported"])
         names = [Used(*map(str, entry)) for entry in document["used"]]
         for name, rows in (("hours", self.hours), ("days", self.days)):
             for number, used, *counts in document[name]:

@@ -31,6 +31,7 @@ LONG = 500  # bytes; longer queries and lists of tags are not worth remembering
 REMEMBERED = 128  # of either: devices ask alike
 WAIT_S = 300  # the longest that a request is held
 FILES = r"(?P<head>head)|trust/(?P<trust>[1-9][0-9]{0,8})|blobs/(?P<blob>[0-9a-f]{64})"
+USE = re.compile(rf"/({NAME.pattern})/usage".encode())
 ROUTE = re.compile(rf"/(?P<dataset>{NAME.pattern})/(?:{FILES})", re.ASCII)
 
 EXPECTED_S = 20  # how long a request waits for the first head of a dataset
@@ -120,12 +121,17 @@ class Feeds(Protocol):
 
 
 class FeedApp(Application):
-    """Serves feeds. clock: seconds since 1970; see: told of each request for a head."""
+    """Serves feeds. clock: seconds since 1970; see: told of each request for a head; take_use: answers what
+    devices tell of use."""
 
     def __init__(
-        self, feeds: Feeds, clock: Callable[[], float], see: Callable[[str, Request], None] | None = None
+        self,
+        feeds: Feeds,
+        clock: Callable[[], float],
+        see: Callable[[str, Request], None] | None = None,
+        take_use: Callable[[str, Request], Answer] | None = None,
     ) -> None:
-        self.feeds, self.clock, self.see = feeds, clock, see
+        self.feeds, self.clock, self.see, self.take_use = feeds, clock, see, take_use
         self.numbers: dict[str, PollNumbers] = {}
 
     def answer(self, request: Request) -> Answer:
@@ -136,6 +142,10 @@ class FeedApp(Application):
 
     def find(self, request: Request) -> Answer:
         """Raises RequestError."""
+        if request.method == "POST" and self.take_use is not None:
+            told = USE.fullmatch(request.target)
+            if told is not None and self.feeds.current(told[1].decode()) is not None:
+                return self.take_use(told[1].decode(), request)
         if request.method not in ("GET", "HEAD"):
             return problem(405, "only GET and HEAD", ((b"Allow", b"GET, HEAD"),), BRIEF)
         _, path, query = split_target(request.target)

@@ -32,7 +32,7 @@ from edged.version import VERSION
 HOME = "origin.html"
 ADMIN_CONNECTIONS = 64
 AT_ONCE = 2  # answers that read the publisher's state; serving devices goes on beside them
-PATHS = "/ /healthz /readyz /metrics /status /fleet /log /diff /costs /records /events"
+PATHS = "/ /healthz /readyz /metrics /status /fleet /usage /log /diff /costs /records /events"
 
 
 class OriginAdmin(Application):
@@ -83,6 +83,9 @@ class OriginAdmin(Application):
                 return answered(self.status())
             case "/events":
                 return Stream(200, EVENT_FIELDS, DATE, self.events(), self.ticked, self.events)
+            case "/usage":
+                names = self.observed.heads.datasets()
+                return answered({"datasets": {name: self.observed.use.document(name) for name in names}})
             case "/fleet" | "/log" | "/diff" | "/costs" | "/records":
                 asked = read_query(query)
                 return InThread(partial(contained, partial(self.read, path, asked)), self.limiter)

@@ -216,7 +216,7 @@ def test_a_damaged_file_costs_itself(tmp_path: Path, damage: str, caplog: pytest
 )
 def test_a_document_that_was_never_written_is_refused(row: list[float]) -> None:
     with pytest.raises((ValueError, IndexError)):
-        UsageBook(1).load({"used": [["a", "public", "x"]], "hours": [], "days": [row]})
+        UsageBook(1).load({"used": [["a", "public", "x"]], "hours": [], "days": [row], "reported": 0})
 
 
 async def test_a_full_disk_costs_nothing_but_the_file(

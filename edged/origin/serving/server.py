@@ -18,6 +18,7 @@ from edged.origin.ahead import plans, preparing
 from edged.origin.declared.feed import load_feed_rules
 from edged.origin.publisher import Clock, Publisher
 from edged.origin.serving.heads import Heads
+from edged.origin.serving.intake import UsageIntake
 from edged.origin.serving.livefleet import LiveFleet
 from edged.origin.shelves.directory import DirectoryShelves
 from edged.origin.shelves.opening import open_shelves
@@ -33,15 +34,17 @@ RELEASE_RETRY_S = 5.0  # where that failed
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What can be seen of an origin that serves: its heads, who polls, what was answered."""
+    """What can be seen of an origin that serves: its heads, who polls, what was answered, what devices tell of use."""
 
     heads: Heads
     fleet: LiveFleet
     meter: Meter
+    use: UsageIntake
 
     @classmethod
     def of(cls, feed_dir: Path, clock: Clock = time.time) -> Observed:
-        return cls(Heads(feed_dir / "public"), LiveFleet(clock), Meter())
+        use = UsageIntake(feed_dir / "private" / "usage", clock)
+        return cls(Heads(feed_dir / "public"), LiveFleet(clock), Meter(), use)
 
 
 async def serve_feed(
@@ -84,9 +87,13 @@ async def run_station(
         nursery.start_soon(keep_fresh, feed_dir, heads, clock)
         nursery.start_soon(keep_announced, feed_dir, heads)
         nursery.start_soon(keep_released, feed_dir, heads, clock)
-        app = FeedApp(heads, clock, observed.fleet.see)
+        app = FeedApp(heads, clock, observed.fleet.see, observed.use.answer)
+        nursery.start_soon(observed.use.run)
         listening = Listening(tuple(bind), limits=connection_limits())
-        await serve(app, listening, clock=clock, meter=meter, stop=stop, task_status=task_status)
+        try:
+            await serve(app, listening, clock=clock, meter=meter, stop=stop, task_status=task_status)
+        finally:
+            observed.use.close()
         nursery.cancel_scope.cancel()
 
 

@@ -1,7 +1,6 @@
-import { ask, at, bars, bytes, el, fill, key, lines, moment, number, panel, percent, span, table } from "/pages/shared.js";
+import { ask, at, bars, bytes, drawUse, el, fill, lines, moment, number, panel, percent, span, table } from "/pages/shared.js";
 
 const SAMPLES = 120;
-const AUDIENCES = [["internal", "one"], ["partner", "two"], ["public", "three"], ["", "four"]];
 const samples = [];
 let names = "";
 
@@ -67,22 +66,6 @@ function drawShares(status) {
     { title: "Answers", of: (row) => row[0] }, { title: "Count", number: true, of: (row) => number(row[1]) },
     { title: "Share", number: true, of: (row) => percent(row[1], row[2]) },
   ], rows));
-}
-
-function drawUse(use) {
-  const days = use.days;
-  if (!days.length) {
-    for (const id of ["growth", "audience"]) fill(id, el("p", { class: "soft" }, "Nothing is counted yet."));
-    return;
-  }
-  const columns = days.map((day) => ({ title: `${day.day}: ${number(day.requests)} requests`, parts: [{ class: "one", value: day.requests }] }));
-  fill("growth", bars("Requests a day", columns), el("p", { class: "soft" }, `${days[0].day} to ${days.at(-1).day}`));
-  const shares = days.map((day) => {
-    const all = Math.max(1, day.requests);
-    const parts = AUDIENCES.map(([name, kind]) => ({ class: kind, value: (100 * (day.audiences[name] || 0)) / all }));
-    return { title: `${day.day}: ${AUDIENCES.map(([name]) => `${name || "other"} ${percent(day.audiences[name] || 0, all)}`).join(", ")}`, parts };
-  });
-  fill("audience", bars("Share of requests by audience, by day", shares, (most) => `${Math.round(most)}%`), key(AUDIENCES.map(([name, kind]) => [kind, name || "other"])));
 }
 
 function drawFlash(status) {

@@ -1,4 +1,4 @@
-import { ask, at, bars, bytes, el, fill, key, moment, number, pager, panel, span, table } from "/pages/shared.js";
+import { ask, at, bars, bytes, drawUse, el, fill, key, moment, number, pager, panel, span, table } from "/pages/shared.js";
 
 let names = "", shown = null, live = 0;
 const parameters = (values) => new URLSearchParams(values).toString();
@@ -40,6 +40,15 @@ async function drawFleet() {
       ...["50", "90", "99"].map((share) => ({ title: `${share}% after`, of: (one) => time(one.seconds[share]) })),
     ], found.spreads));
   } catch (fault) { fill("fleet", el("p", { class: "bad" }, fault.message)); }
+}
+
+async function drawFleetUse() {
+  if (!shown) return;
+  try {
+    const use = (await ask("/usage")).datasets[shown];
+    drawUse(use);
+    if (!use.days.length) fill("growth", el("p", { class: "soft" }, "No device has told of use; it does where [usage] report is on."));
+  } catch (fault) { fill("growth", el("p", { class: "bad" }, fault.message)); }
 }
 
 async function drawHistory() {
@@ -98,6 +107,7 @@ function show() {
   shown = at("dataset").value || null;
   live = 0;
   drawFleet();
+  drawFleetUse();
 }
 
 at("dataset").addEventListener("change", show);
@@ -121,3 +131,4 @@ source.addEventListener("message", (event) => {
 });
 source.addEventListener("error", () => fill("live", el("span", { class: "bad" }, "the origin does not answer; trying again …")));
 setInterval(drawFleet, 5000);
+setInterval(drawFleetUse, 60000);

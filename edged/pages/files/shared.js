@@ -125,3 +125,22 @@ export function pager(id, columns, load) {
 export function panel(id, draw) {
   try { draw(); } catch (fault) { fill(id, el("p", { class: "bad" }, fault.message)); }
 }
+
+const AUDIENCES = [["internal", "one"], ["partner", "two"], ["public", "three"], ["", "four"]];
+
+// The two charts of what was used: a document of /usage.
+export function drawUse(use) {
+  const days = use.days;
+  if (!days.length) {
+    for (const id of ["growth", "audience"]) fill(id, el("p", { class: "soft" }, "Nothing is counted yet."));
+    return;
+  }
+  const columns = days.map((day) => ({ title: `${day.day}: ${number(day.requests)} requests`, parts: [{ class: "one", value: day.requests }] }));
+  fill("growth", bars("Requests a day", columns), el("p", { class: "soft" }, `${days[0].day} to ${days.at(-1).day}`));
+  const shares = days.map((day) => {
+    const all = Math.max(1, day.requests);
+    const parts = AUDIENCES.map(([name, kind]) => ({ class: kind, value: (100 * (day.audiences[name] || 0)) / all }));
+    return { title: `${day.day}: ${AUDIENCES.map(([name]) => `${name || "other"} ${percent(day.audiences[name] || 0, all)}`).join(", ")}`, parts };
+  });
+  fill("audience", bars("Share of requests by audience, by day", shares, (most) => `${Math.round(most)}%`), key(AUDIENCES.map(([name, kind]) => [kind, name || "other"])));
+}

@@ -176,6 +176,26 @@ class HttpTransport:
                 body.data.clear()
                 raise HashError(f"{body.where}: more than its {body.most} bytes came")
 
+    async def post(self, path: str, body: bytes) -> int:
+        """Send a few bytes to a path below the base; the status, of a redirect too. Raises TransportError."""
+        url = f"{self.base}/{path}"
+        own = [(b"Host", self.host.encode()), (b"User-Agent", USER_AGENT), (b"Content-Length", b"%d" % len(body))]
+        request = httpcore2.Request(
+            "POST",
+            url,
+            headers=[*own, (b"Content-Type", b"application/octet-stream"), *self.headers],
+            content=body,
+            extensions={"timeout": {"connect": CONNECT_S, "write": STALL_S, "read": STALL_S, "pool": GRACE_S}},
+        )
+        with trio.move_on_after(DOCUMENT_S), transport_faults(f"POST {url}"):
+            self.network.expect_head()
+            response = await self.pool.handle_async_request(request)
+            await response.aclose()
+            if response.status >= 500 or response.status == 429:
+                raise TransportError(f"POST {url}: status {response.status}")
+            return response.status
+        raise TransportError(f"POST {url}: no answer within {span_text(DOCUMENT_S)}")
+
     async def aclose(self) -> None:
         await self.pool.aclose()
 

@@ -212,8 +212,8 @@ def registry_of(admin: OriginAdmin) -> Registry:
         ]
 
     def clients() -> list[tuple[Labels, float]]:
-        found = {name: admin.observed.fleet.report(name, {}) for name in admin.observed.heads.datasets()}
-        return [((("dataset", name),), float(report["clients"])) for name, report in found.items()]
+        names = admin.observed.heads.datasets()
+        return [((("dataset", name),), float(admin.observed.fleet.clients(name))) for name in names]
 
     def answers() -> list[tuple[Labels, float]]:
         return [
@@ -226,7 +226,7 @@ def registry_of(admin: OriginAdmin) -> Registry:
         Metric("edged_build_info", "The release that runs.", lambda: [((("version", VERSION),), 1)]),
         *(Metric(name, text, partial(of_datasets, field), kind) for field, name, kind, text in PER_DATASET),
         Metric("edged_origin_head_state", "1 for the state that the head is in.", states),
-        Metric("edged_origin_clients", "Clients that polled within the hour.", clients),
+        Metric("edged_origin_clients", "Clients that have polled, told apart by address.", clients),
         Metric("edged_requests_total", "Answers, by lane and status.", answers, "counter"),
         one("edged_answers_sent_bytes_total", "Bytes sent by the fast lane.", lambda: meter.sent_bytes, "counter"),
         one("edged_fast_connections", "Connections in the fast lane.", lambda: meter.fast_connections),

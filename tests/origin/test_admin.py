@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,27 @@ def test_a_poll_that_says_nothing_or_nonsense_counts_nothing(agent: str) -> None
     fleet = LiveFleet(lambda: 0.0)
     fleet.see("catalog", Request("GET", b"/catalog/head", ((b"user-agent", agent.encode()),)))
     assert fleet.fleets == {}
+
+
+def test_a_report_is_made_while_polls_come() -> None:
+    fleet, stop = LiveFleet(lambda: 1000.0), threading.Event()
+    faults: list[Exception] = []
+
+    def report() -> None:
+        while not stop.is_set():
+            try:
+                fleet.report("catalog", {})
+            except RuntimeError as fault:
+                faults.append(fault)
+
+    thread = threading.Thread(target=report)
+    thread.start()
+    for number in range(8000):
+        fleet.see("catalog", poll(f"10.{number >> 8}.{number & 255}.1", 1 + number % 4))
+    stop.set()
+    thread.join()
+    assert faults == []
+    assert fleet.clients("catalog") == 8000
 
 
 def test_versions_that_come_one_after_the_other_take_bounded_room() -> None:

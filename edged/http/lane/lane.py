@@ -185,6 +185,7 @@ class Lane(Turns):
             connection = SecureConnection(sock, peer, who, partition, TlsSession(self.certificates.context))
         connection.on_woken = self.wake
         self.sockets.add(connection)
+        self.occupied.set()
 
     def read(self, connection: LaneConnection) -> None:
         """Between requests: what was answered before is answered at once."""

@@ -25,6 +25,7 @@ class Turns(Deadlines):
     def __init__(self) -> None:
         self.woken: deque[LaneConnection] = deque()
         self.awake = trio.Event()
+        self.occupied = trio.Event()  # set when a connection comes
         self.tasks = 0
         self.progress_s = 0.0
 
@@ -73,8 +74,11 @@ class Turns(Deadlines):
                 self.awake = trio.Event()
 
     async def sweep(self) -> None:
-        """Look at the deadlines, coarsely."""
+        """Look at the deadlines, coarsely; while there is no connection there are none, and nobody is woken."""
         while True:
+            if not self.sockets.connections:
+                self.occupied = trio.Event()
+                await self.occupied.wait()
             await trio.sleep(SWEEP_S)
             if self.sockets.connections:
                 self.tick()

@@ -62,20 +62,26 @@ class LiveFleet:
             del fleet.last[client]
             fleet.arrivals.pop(client, None)
 
+    def clients(self, dataset: str) -> int:
+        """About how many are remembered of a dataset, without a look at each."""
+        fleet = self.fleets.get(dataset)
+        return 0 if fleet is None else round(len(fleet.last) * FULL / self.limits.get(dataset, FULL))
+
     def report(self, dataset: str, known: Mapping[int, PublishedVersion]) -> dict[str, Any]:
         """The document of a dataset, as `edged origin fleet --json` has it; sample: the share of clients that is
         remembered, by which numbers of clients were multiplied up."""
         fleet, share = self.fleets.get(dataset), self.limits.get(dataset, FULL) / FULL
-        if fleet is None or not fleet.last:
+        last = {} if fleet is None else fleet.last.copy()  # in one step: polls come meanwhile, in another thread
+        if fleet is None or not last:
             return {"polls": 0, "clients": 0, "newest": max(known, default=0), "versions": [], "strange": []} | {
                 "spreads": [],
                 "sample": 1.0,
             }
         oldest = self.clock() - GONE_S
-        present = Fleet(dataset, fleet.polls, {name: seen for name, seen in fleet.last.items() if seen.at >= oldest})
-        present.arrivals = {name: fleet.arrivals[name] for name in present.last if name in fleet.arrivals}
-        if not present.last:
-            present.last = fleet.last
+        arrivals = fleet.arrivals.copy()
+        present = Fleet(dataset, fleet.polls, {name: seen for name, seen in last.items() if seen.at >= oldest})
+        present.last = present.last or last
+        present.arrivals = {name: list(arrivals[name]) for name in present.last if name in arrivals}
         found = document(present.report(known))
         for entry in (found, *found["versions"], *found["strange"]):
             entry["clients"] = round(entry["clients"] / share)

@@ -35,9 +35,8 @@ function drawUpdates(status) {
       title: `${moment(one.time)}: version ${one.before} to ${one.version}, ${bytes(one.bytes_received)} in ${one.seconds} s (${Object.values(one.kinds).join(", ") || "nothing to fetch"})`,
       parts: [{ class: "one", value: one.bytes_received }],
     }));
-    const full = item.disk_bytes * updates.length;
     parts.push(el("h3", {}, name), bars(`Bytes of the last ${updates.length} updates of ${name}`, columns, bytes),
-      el("p", { class: "soft" }, `${updates.length} updates took ${bytes(total)}; all of it anew each time would have been some ${bytes(full)} (${percent(total, full)}).`));
+      el("p", { class: "soft" }, `${updates.length} updates took ${bytes(total)}; what is held takes ${bytes(item.disk_bytes)} on disk.`));
   }
   fill("updates", parts.length ? parts : el("p", { class: "soft" }, "No dataset."));
 }

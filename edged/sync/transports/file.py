@@ -16,7 +16,8 @@ from edged.inotify import DirectoryWatch
 from edged.sync.transports.transport import HeadReply, Traffic
 from edged.threads import in_thread
 
-LOOK_S = 0.5  # between looks at the head while a poll is held, if the kernel tells of no change before
+LOOK_S = 0.5  # between looks at the head while a poll is held, where the kernel tells of no changes
+TOLD_LOOK_S = 30.0  # where it does: a network's file system hears nothing of what other hosts change
 
 
 class FileTransport:
@@ -35,7 +36,7 @@ class FileTransport:
     async def head(self, after: int | None, wait_s: int, etag: str | None) -> HeadReply | None:
         path = self.root / "head"
         deadline = trio.current_time() + wait_s
-        with DirectoryWatch(LOOK_S, LOOK_S) as watch:
+        with DirectoryWatch(LOOK_S, TOLD_LOOK_S) as watch:
             while True:
                 watch.follow([str(self.root)])
                 mark = await in_thread(mark_of, path, abandon_on_cancel=True)

@@ -145,10 +145,9 @@ def check_whole(config: Config, table: Table, key: Key) -> list[Fault]:
     if config.serve.workers > 1 and config.proxy.routes:
         what = "the proxy's cache has one owner: with [[proxy.routes]], serve.workers is 1"
         faults.append(table.fault((*key, "serve", "workers"), what))
-    if config.serve.explorer and any(route.prefix == "/" for route in config.proxy.routes):
-        what = (
-            "a route takes every path, also /, where the explorer is; give the route a prefix, or set explorer = false"
-        )
+    taken = [item.prefix for item in config.proxy.routes if item.prefix.strip("/").split("/")[0] in ("", "pages")]
+    if config.serve.explorer and taken:
+        what = f"the explorer is at / and below /pages, as is route {taken[0]!r}; give that another prefix"
         faults.append(table.fault((*key, "serve", "explorer"), what))
     binds = [(section, bind) for section in ("serve", "relay", "admin") for bind in getattr(config, section).bind]
     for index, (section, bind) in enumerate(binds):

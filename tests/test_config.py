@@ -321,3 +321,13 @@ def test_origins_as_people_write_them(tmp_path: Path, monkeypatch: pytest.Monkey
     assert access.headers == (("Authorization", "Bearer s3cret"), ("X-Device", "box"))
     assert "s3cret" not in repr(access)
     assert "pass" not in repr(access)
+
+
+@pytest.mark.parametrize(("prefix", "fits"), [("/", False), ("/pages", False), ("/pages/x", False), ("/page", True)])
+def test_a_route_where_the_explorer_is_is_refused(tmp_path: Path, prefix: str, fits: bool) -> None:
+    path = tmp_path / "edged.toml"
+    path.write_text(
+        f'[serve]\nexplorer = true\n[[proxy.routes]]\nprefix = "{prefix}"\nupstream = "http://127.0.0.1:1"\n'
+    )
+    found = [fault for fault in all_faults(path) if "explorer" in fault]
+    assert found == [] if fits else "give that another prefix" in found[0]

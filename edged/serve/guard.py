@@ -43,6 +43,8 @@ class Guard(Application):
         self.route_of: RouteOf | None = counting.route_of
         self.generation = inner.generation  # type: ignore[method-assign]  # asked all the time
         self.replaced = trio.Event()
+        # What takes time is made for others than the internal audience one at a time, beside the internal one's own.
+        self.limiters = {audience: trio.CapacityLimiter(1) for audience in ("partner", "public")}
         access.on_replaced = self.on_replaced
 
     def on_replaced(self) -> None:
@@ -127,7 +129,8 @@ class Guard(Application):
                     self.access.counts[app.name].refused += 1
                 return replace(answer, keep=False) if app.rate is not None else answer
             case InThread(work, limiter):
-                return InThread(lambda: self.followed(app, request, work()), limiter)
+                own = self.limiters.get(app.audience, limiter)
+                return InThread(lambda: self.followed(app, request, work()), own)
             case Held(resume=resume):
                 return replace(answer, resume=partial(self.resumed, app, request, resume))
             case Stream(follow=follow) if follow is not None:

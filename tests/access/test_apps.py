@@ -337,6 +337,22 @@ async def test_who_asks_too_often_waits_and_nobody_else_does(autojump_clock: tri
     assert (counted["requests"], counted["limited"]) == (22, 7)
 
 
+async def test_what_takes_time_is_made_for_each_audience_apart() -> None:
+    room = Room()
+    limiters = {}
+    for name, target in (
+        ("boss", "/v1/catalog/secret?where.kind=plan"),
+        ("launcher", "/v1/catalog/titles?where.year=1991"),
+    ):
+        lines = ((b"host", b"localhost"), (b"authorization", b"Bearer " + TOKENS[name].encode()))
+        answer = room.guard.answer(Request("GET", target.encode(), lines))
+        assert isinstance(answer, InThread)
+        limiters[name] = answer.limiter
+    assert limiters["boss"] is room.service.slow
+    assert limiters["launcher"] is not room.service.slow
+    assert limiters["launcher"].total_tokens == 1
+
+
 async def test_an_answer_to_who_has_a_rate_is_counted_each_time(tmp_path: Path) -> None:
     limited = app("eager", "catalog/*", token_sha256=hashed("eager-token-0000001"), rate=Rate(10, 60.0))
     room = Room((limited,))

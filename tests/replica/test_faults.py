@@ -27,7 +27,10 @@ from tests.replica.faults import FaultyOs, Killed
 from tests.replica.scenario import check_survivor, commit, read_everything, scenario
 
 Run = Callable[[FaultyOs], list[int]]
-SAID = {"full": ("disk is full",), "eio": ("disk reports a fault", "disk is failing", "cannot be read")}
+SAID = {
+    "full": ("disk is full",),
+    "eio": ("disk reports a fault", "disk is failing", "cannot be read", "had failed to deliver"),
+}
 HALFWAY = 4  # the version from which a second process goes on, with files of all kinds lying there
 
 

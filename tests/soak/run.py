@@ -210,10 +210,13 @@ class Soak:
     async def choose_pin(self) -> None:
         """None most often, and where other slices are wanted, whose content at the pin nobody may have any more; else
         the version that is held, from which something is taken down then."""
-        same = self.last and set(self.box.held_slices()) == set(self.box.slices)
-        wanted = self.last if same and self.chance.random() < 0.4 else None
-        while self.last and not await self.box.pin(wanted):  # noqa: ASYNC110 - it may be starting
-            await trio.sleep(1)
+        here = self.last and set(self.box.held_slices()) == set(self.box.slices) and self.chance.random() < 0.4
+        wanted = None
+        while self.last:
+            wanted = self.box.served()[0] if here else None
+            if await self.box.pin(wanted) and wanted in (None, self.box.served()[0]):
+                break
+            await trio.sleep(1)  # it is starting, or another version was put in place before the pin was
         if wanted is not None:
             with self.switch.real():
                 self.publishing.takedown_if_possible()
@@ -254,6 +257,7 @@ def soak(seed: int, minutes: int, directory: Path) -> Soak:
         patch.setattr(os, "fsync", lambda handle: None)  # what a loss of power leaves is modelled
         patch.setattr(trio.to_thread, "run_sync", run_sync)
         patch.setattr(secrets, "token_bytes", played.chance.randbytes)  # who is chosen for a rollout
+        patch.setattr("trio._core._run._r", played.chance)  # which of two tasks that can go on goes first
         patch.setattr(disk, "os", played.switch)
         patch.setattr(files, "os", played.switch)
         trio.run(played.run, minutes, clock=MockClock(autojump_threshold=0))

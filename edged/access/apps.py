@@ -81,14 +81,14 @@ class Access:
         return app in self.apps
 
     def app_of(self, who: Identity, authorization: str | None, *, proxied: bool) -> tuple[App, bool]:
-        """The app that asks, and whether its credential is edged's: a bearer token that is no app's may be one for the
-        service behind the proxy. Raises RequestError 401."""
-        for app in self.apps:
-            if app.is_peer(who.uid, who.gid, who.exe):
-                return app, False
+        """The app that asks, and whether its credential is edged's, as that of whichever app is: a bearer token that is
+        no app's may be one for the service behind the proxy. Raises RequestError 401."""
         scheme, _, token = (authorization or "").partition(" ")
         bearer = scheme.lower() == "bearer"
         found = self.by_token(token.strip()) if bearer else None
+        for app in self.apps:
+            if app.is_peer(who.uid, who.gid, who.exe):
+                return app, found is not None
         if found is not None:
             return found, True
         everybody = next((app for app in self.apps if app.name == ANONYMOUS), None)

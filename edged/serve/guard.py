@@ -90,7 +90,7 @@ class Guard(Application):
         try:
             app, passed = self.admit(request, path)
         except RequestError as fault:
-            who = NOBODY if fault.status == 401 else self.asking(request, path)
+            who = NOBODY if fault.status in (400, 401) else self.asking(request, path)
             found = contain(inquiry, partial(refuse, fault))
             return self.counting.counted(found, self.counting.tally_of(*who, request))
         tally = self.counting.tally_of(app.name, app.audience, passed)
@@ -98,13 +98,13 @@ class Guard(Application):
 
     def asking(self, request: Request, path: bytes) -> tuple[str, str]:
         """Name and audience of the app that was refused."""
-        app, _ = self.access.app_of(request.who, request.get(b"authorization"), proxied=not is_own(path))
+        app, _ = self.access.app_of(request.who, credential(request), proxied=not is_own(path))
         return app.name, app.audience
 
     def admit(self, request: Request, path: bytes) -> tuple[App, Request]:
         """The app, and the request as it goes on: of this app, without the credential that was for edged."""
         own = is_own(path)
-        app, is_ours = self.access.app_of(request.who, request.get(b"authorization"), proxied=not own)
+        app, is_ours = self.access.app_of(request.who, credential(request), proxied=not own)
         self.access.take(app, trio.current_time())
         if not own:
             try:
@@ -166,7 +166,7 @@ class Guard(Application):
         if not self.access.apps:
             await self.inner.websocket(request, receive, send)
             return
-        app, ours = self.access.app_of(request.who, request.get(b"authorization"), proxied=True)
+        app, ours = self.access.app_of(request.who, credential(request), proxied=True)
         fields = tuple(field for field in request.fields if not ours or field[0] != b"authorization")
         who = replace(request.who, name=app.name, audience=app.audience, app=app)
         passed = Request(request.method, request.target, fields, request.version, request.peer, who)
@@ -179,6 +179,13 @@ class Guard(Application):
         while self.access.still(app):
             await self.replaced.wait()
         scope.cancel()
+
+
+def credential(request: Request) -> str | None:
+    """Raises RequestError 400 for several: one of them would be judged, another one would go on."""
+    if sum(name == b"authorization" for name, _ in request.fields) > 1:
+        raise RequestError(400, "Authorization: expected once (RFC 9110 section 11.6.2); send one of them")
+    return request.get(b"authorization")
 
 
 def refuse(fault: RequestError, _: Inquiry) -> Answer:

@@ -290,6 +290,28 @@ async def test_a_service_behind_the_proxy_gets_no_token_of_edgeds_and_its_own() 
     assert await proxied(room, "a-token-of-the-service") == ["anonymous", "Bearer a-token-of-the-service"]
 
 
+@pytest.mark.parametrize("token", ["browser-token-000001", *TOKENS.values()])
+async def test_no_token_of_edgeds_goes_on_where_the_kernel_says_who_it_is_either(token: str) -> None:
+    browser = app("browser", "proxy:/api", uid=1002, token_sha256=hashed("browser-token-000001"))
+    room, peer = Room((*APPS, browser)), Identity("local", "internal", 1002, 5)
+    assert await proxied(room, token, who=peer) == ["browser", None]
+    assert await proxied(room, token.upper(), who=peer) == ["browser", f"Bearer {token.upper()}"]
+    assert await proxied(room, "", who=peer, authorization=f"bearer  {token} ") == ["browser", None]
+
+
+@pytest.mark.parametrize("who", [None, Identity("local", "internal", 1001, 100)])
+@pytest.mark.parametrize("target", ["/v1", "/api/x"])
+def test_two_credentials_are_none(target: str, who: Identity | None) -> None:
+    room = Room((*APPS, app("anonymous", "*")))
+    lines = tuple((b"authorization", f"Bearer {token}".encode()) for token in ("foreign", TOKENS["boss"]))
+    for fields in (lines, lines[::-1]):
+        request = Request("GET", target.encode(), ((b"host", b"localhost"), *fields), who=who or Identity("", ""))
+        answer = room.guard.answer(request)
+        assert isinstance(answer, Response)
+        assert answer.status == 400
+        assert room.guard.on_websocket(request) == "refuse"
+
+
 async def test_a_preflight_needs_no_credential_and_learns_the_rules_of_cors_alone() -> None:
     room = Room(origins=("https://tv.example",))
     asking: dict[str, Any] = {"method": "OPTIONS", "access_control_request_method": "GET"}

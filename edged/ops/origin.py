@@ -105,7 +105,7 @@ class OriginAdmin(Application):
         low, high = number_of(asked, "from"), number_of(asked, "to")
         if path == "/costs":
             return browsing.costs_of(self.feed, dataset, low, high)
-        return browsing.diff_of(self.feed, dataset, low, high, number_of(asked, "after") if "after" in asked else 0)
+        return browsing.diff_of(self.feed, dataset, low, high, asked.get("after", ""))
 
     def fleet_of(self, dataset: str) -> dict[str, Any]:
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from heapq import merge
+from itertools import groupby
+from typing import Any, TypeVar
 
 import cbor2
 
@@ -15,6 +17,8 @@ from edged.origin.results import slice_result
 from edged.origin.state import HIDDEN, State
 
 Old = tuple[int | None, bytes | None]  # membership, value
+Place = tuple[str, str]  # collection, key
+T = TypeVar("T", bound=tuple[str, ...])
 ABSENT = object()
 WEIGHED = zstd.FrameForm(level=3, magicless=True)
 WHOLE = "(record)"  # where a record came or went as a whole
@@ -92,14 +96,55 @@ def changes(state: State, low: int, high: int) -> Iterator[RecordChange]:
     """What visibly differs between two versions, in order."""
     before, after = contents(state, low), contents(state, high)
     for place in sorted(before):
-        old = visible(before[place])
-        new = visible(after[place] if place in after else state.record(*place) or (None, None))
-        if old is None and new is not None:
-            yield RecordChange(*place, "added")
-        elif old is not None and new is None:
-            yield RecordChange(*place, "removed")
-        elif old is not None and new is not None and old != new:
-            yield RecordChange(*place, "changed", [name for name, _, _ in differing_fields(old, new)])
+        found = change_of(place, before[place], after[place] if place in after else held(state, place))
+        if found is not None:
+            yield found
+
+
+def change_of(place: Place, before: Old, after: Old) -> RecordChange | None:
+    """None where nothing visibly differs."""
+    old, new = visible(before), visible(after)
+    if old is None:
+        return None if new is None else RecordChange(*place, "added")
+    if new is None:
+        return RecordChange(*place, "removed")
+    if old == new:
+        return None
+    return RecordChange(*place, "changed", [name for name, _, _ in differing_fields(old, new)])
+
+
+def changed_places(state: State, low: int, high: int, after: Place) -> Iterator[Place]:
+    """Collection and key of what versions above `low`, up to `high`, have touched, in order, from behind `after` on: by
+    a look into each version's journal, whose rows lie in that order, so that the first ones come at once."""
+    query = (
+        "SELECT collection, key FROM journal WHERE version = ? AND (collection, key) > (?, ?) ORDER BY collection, key"
+    )
+    yield from merged(state.rows(query, (version, *after)) for version in journalled(state, low, high))
+
+
+def keys_at(state: State, collection: str, version: int, after: str) -> Iterator[str]:
+    """Keys behind `after` of records that are there now or have been touched since `version`, in order."""
+    now = state.rows("SELECT key FROM records WHERE collection = ? AND key > ? ORDER BY key", (collection, after))
+    query = "SELECT key FROM journal WHERE version = ? AND collection = ? AND key > ? ORDER BY key"
+    later = journalled(state, version, state.newest())
+    for (key,) in merged([now, *(state.rows(query, (number, collection, after)) for number in later)]):
+        yield key
+
+
+def journalled(state: State, low: int, high: int) -> list[int]:
+    """The versions above `low`, up to `high`."""
+    found = state.rows("SELECT version FROM versions WHERE version > ? AND version <= ? ORDER BY version", (low, high))
+    return [row[0] for row in found]
+
+
+def merged(sorted_rows: Iterable[Iterator[T]]) -> Iterator[T]:
+    """Each row once, in order; no more of them is read than is asked for."""
+    for row, _ in groupby(merge(*sorted_rows)):
+        yield row
+
+
+def held(state: State, place: Place) -> Old:
+    return state.record(*place) or (None, None)
 
 
 def contents(state: State, version: int) -> dict[tuple[str, str], Old]:
@@ -175,16 +220,17 @@ def weighed(state: State, version: int) -> Iterator[tuple[str, str, float]]:
 
 
 def at_version(state: State, collection: str, key: str, version: int) -> Old:
-    """A record as `version` left it."""
+    """A record as `version` left it: by a look into each later version's journal, instead of through all of it."""
     later = next(
         state.rows(
-            "SELECT membership, value FROM journal WHERE version > ? AND collection = ? AND key = ?"
-            " ORDER BY version LIMIT 1",
-            (version, collection, key),
+            "SELECT j.membership, j.value FROM versions AS v CROSS JOIN journal AS j"
+            " ON j.version = v.version AND j.collection = ? AND j.key = ?"
+            " WHERE v.version > ? ORDER BY v.version LIMIT 1",
+            (collection, key, version),
         ),
         None,
     )
-    return later or state.record(collection, key) or (None, None)
+    return later or held(state, (collection, key))
 
 
 def compressed(data: bytes, context: bytes) -> bytes:

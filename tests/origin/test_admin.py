@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 import subprocess
@@ -17,8 +18,9 @@ from edged.http.application import InThread, Response, Stream
 from edged.http.request import Request
 from edged.http.validators import names_tag
 from edged.ops.origin import OriginAdmin
+from edged.origin import history
 from edged.origin.publisher import Publisher
-from edged.origin.serving import livefleet
+from edged.origin.serving import browsing, livefleet
 from edged.origin.serving.livefleet import LiveFleet
 from edged.origin.serving.server import Observed
 from tests.origin.conftest import Clock
@@ -96,8 +98,74 @@ async def test_many_records_come_in_pages(admin: OriginAdmin, publisher: Publish
     assert seen == sorted(seen)
     first = told(admin, "/diff?dataset=catalog&from=2&to=3")
     rest = told(admin, f"/diff?dataset=catalog&from=2&to=3&after={first['next']}")
-    assert len({one["key"] for one in first["items"] + rest["items"]}) == 100
-    assert rest["next"] == 100
+    keys = [one["key"] for one in first["items"] + rest["items"]]
+    assert len(set(keys)) == 100
+    assert keys == sorted(keys)
+    assert (first["next"], rest["next"]) == ("titles/x0049", "titles/x0099")
+
+
+async def test_a_page_is_told_as_every_difference_together_is(admin: OriginAdmin, publisher: Publisher) -> None:
+    chance = random.Random(7)
+    for _ in range(12):
+        edits: dict[str, tuple[str, str, Any]] = {}
+        for number in chance.sample(range(200), 40):
+            value = None if chance.random() < 0.3 else {"n": chance.randrange(3)}
+            edits[f"r{number}"] = ("rows", f"r{number:03}", value)
+        publisher.publish_changes("catalog", list(edits.values()))
+    for low, high in ((2, 14), (3, 9), (13, 14)):
+        with publisher.reading("catalog") as state:
+            whole = {(one.collection, one.key): (one.change, one.fields) for one in history.changes(state, low, high)}
+            before = {key for name, key in whole if name == "rows" and whole[name, key][0] != "added"}
+        paged: dict[tuple[str, str], Any] = {}
+        after: Any = ""
+        while after is not None:
+            page = told(admin, f"/diff?dataset=catalog&from={low}&to={high}&after={after}")
+            paged |= {(one["collection"], one["key"]): (one["change"], one["fields"]) for one in page["items"]}
+            after = page["next"]
+        assert paged == whole
+        assert before <= keys_of(admin, low)
+
+
+def keys_of(admin: OriginAdmin, version: int) -> set[str]:
+    found: set[str] = set()
+    after: Any = ""
+    while after is not None:
+        page = told(admin, f"/records?dataset=catalog&version={version}&collection=rows&after={after}")
+        found |= {one["key"] for one in page["items"]}
+        after = page["next"]
+    return found
+
+
+async def test_a_page_looks_at_so_many_records_and_no_more(
+    admin: OriginAdmin, publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publisher.publish_changes("catalog", [("titles", f"x{number:04}", {"n": 1}) for number in range(90)])
+    publisher.publish_changes("catalog", [("titles", f"x{number:04}", None) for number in range(80)])
+    monkeypatch.setattr(browsing, "LOOKED_AT", 30)
+    for target, keys, expected in (
+        ("/diff?dataset=catalog&from=2&to=4", 10, 3),
+        ("/records?dataset=catalog&version=2&collection=titles", 5, 4),
+    ):
+        pages, found = 0, 0
+        after: Any = ""
+        while after is not None:
+            page = told(admin, f"{target}&after={after}")
+            pages, found, after = pages + 1, found + len(page["items"]), page["next"]
+        assert (found, pages) == (keys, expected)
+
+
+async def test_no_page_goes_through_the_whole_journal(publisher: Publisher) -> None:
+    publisher.publish("catalog", films(5))
+    with publisher.reading("catalog") as state:
+        for query in (
+            "SELECT collection, key FROM journal WHERE version = 1 AND (collection, key) > ('a', 'b')"
+            " ORDER BY collection, key",
+            "SELECT j.value FROM versions AS v CROSS JOIN journal AS j ON j.version = v.version AND j.collection = 'a'"
+            " AND j.key = 'b' WHERE v.version > 1 ORDER BY v.version LIMIT 1",
+        ):
+            plan = " ".join(row[3] for row in state.rows(f"EXPLAIN QUERY PLAN {query}"))
+            assert "SCAN" not in plan, plan
+            assert "TEMP B-TREE" not in plan, plan
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from edged.origin.publisher import Publisher
 from edged.origin.state import HIDDEN, State
 
 PAGE = 50
+LOOKED_AT = 2000  # records at most for one page
 VERSIONS = 500  # the newest that are listed
 VALUE_CHARACTERS = 20_000
 COSTS = 100
@@ -28,23 +29,24 @@ def log_of(feed: Path, dataset: str) -> dict[str, Any]:
     return {"dataset": dataset, "versions": found[-VERSIONS:], "left_out": max(0, len(found) - VERSIONS)}
 
 
-def diff_of(feed: Path, dataset: str, low: int, high: int, after: int) -> dict[str, Any]:
-    """Records that differ, from the one with number `after` on, with their values, and where the next page begins."""
+def diff_of(feed: Path, dataset: str, low: int, high: int, after: str) -> dict[str, Any]:
+    """Records that differ, with their values, from behind `after` on (COLLECTION/KEY, or nothing), and behind which the
+    next page begins. A page looks at so many records at most, and may then hold few."""
+    collection, _, key = after.partition("/")
+    items: list[dict[str, Any]] = []
+    last = after
     with Publisher.open(feed).reading(dataset) as state:
         history.check_span(state, low, high)
-        found = list(islice(history.changes(state, low, high), after, after + PAGE + 1))
-        items = [
-            {
-                "collection": change.collection,
-                "key": change.key,
-                "change": change.change,
-                "fields": change.fields,
-                "before": value_at(state, change.collection, change.key, low),
-                "after": value_at(state, change.collection, change.key, high),
-            }
-            for change in found[:PAGE]
-        ]
-    return {"items": items, "next": after + PAGE if len(found) > PAGE else None}
+        for looked, place in enumerate(history.changed_places(state, low, high, (collection, key))):
+            if len(items) == PAGE or looked == LOOKED_AT:
+                return {"items": items, "next": last}
+            last = "/".join(place)
+            old, new = (history.at_version(state, *place, version) for version in (low, high))
+            change = history.change_of(place, old, new)
+            if change is not None:
+                values = {"before": shown(state, place, old), "after": shown(state, place, new)}
+                items.append(asdict(change) | values)
+    return {"items": items, "next": None}
 
 
 def costs_of(feed: Path, dataset: str, low: int, high: int) -> dict[str, Any]:
@@ -68,35 +70,21 @@ def records_of(feed: Path, dataset: str, version: int, collection: str, after: s
         if not known or not oldest <= version <= state.live:
             raise RequestError(404, f"version {version}: versions {oldest} to {state.live} are remembered")
         items: list[dict[str, Any]] = []
-        following = None
-        for key in keys_after(state, collection, after):
-            value = value_at(state, collection, key, version)
-            if value is None:
-                continue
-            if len(items) == PAGE:
-                following = items[-1]["key"]
-                break
-            items.append({"key": key, "value": value})
-    return {"items": items, "next": following}
+        last = after
+        for looked, key in enumerate(history.keys_at(state, collection, version, after)):
+            if len(items) == PAGE or looked == LOOKED_AT:
+                return {"items": items, "next": last}
+            last = key
+            value = shown(state, (collection, key), history.at_version(state, collection, key, version))
+            if value is not None:
+                items.append({"key": key, "value": value})
+    return {"items": items, "next": None}
 
 
-def keys_after(state: State, collection: str, after: str) -> Any:
-    """Keys of records as they are, and of those that were changed or removed since."""
-    rows = state.rows(
-        "SELECT key FROM records WHERE collection = ?1 AND key > ?2"
-        " UNION SELECT key FROM journal WHERE collection = ?1 AND key > ?2 ORDER BY key",
-        (collection, after),
-    )
-    return (row[0] for row in rows)
-
-
-def value_at(state: State, collection: str, key: str, version: int) -> str | None:
+def shown(state: State, place: history.Place, item: history.Old) -> str | None:
     """A record's value as JSON, cut where it is long; None where it was not there, and where it is taken down now."""
-    now = state.record(collection, key)
-    if now is not None and now[0] == HIDDEN:
-        return None
-    found = history.visible(history.at_version(state, collection, key, version))
-    if found is None:
+    now, found = state.record(*place), history.visible(item)
+    if found is None or (now is not None and now[0] == HIDDEN):
         return None
     text = json.dumps(cbor2.loads(found), ensure_ascii=False, indent=1)
     return text if len(text) <= VALUE_CHARACTERS else text[:VALUE_CHARACTERS] + " …"

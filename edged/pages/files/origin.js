@@ -89,7 +89,7 @@ async function compare(low, high) {
     { title: "Before", of: (one) => (one.before === null ? "–" : el("del", {}, el("pre", { tabindex: "0" }, chosen(one.before, one.fields)))) },
     { title: "After", of: (one) => (one.after === null ? "–" : el("ins", {}, el("pre", { tabindex: "0" }, chosen(one.after, one.fields)))) },
   ], async (after) => {
-    const found = await ask(`/diff?${parameters({ dataset: shown, from: low, to: high, after: after || 0 })}`);
+    const found = await ask(`/diff?${parameters({ dataset: shown, from: low, to: high, after: after || "" })}`);
     return { rows: found.items, next: found.next };
   });
 }

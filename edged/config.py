@@ -329,6 +329,14 @@ class AppConfig(Struct, frozen=True, forbid_unknown_fields=True):
             description='Requests in a time, and as many at once; "": any number.',
         ),
     ] = ""
+    connections: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:(?:[1-9][0-9]?|100)%)?$",
+            extra={"form": '"25%"'},
+            description='Its share of serve.max_connections; "": all for internal, 50% for partner, 25% for public.',
+        ),
+    ] = ""
 
 
 class UsageConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,6 +1,6 @@
 """The server under measurement, alone in its process: what `edged run` serves with, and with --hops what sync does.
 
-    python -m benchmarks.shared.server DATA_DIR [--hops] [--tls DIR]
+    python -m benchmarks.shared.server DATA_DIR [--hops] [--tls DIR] [--apps RATE]
 
 Prints its URL. It imports what serving takes and nothing more, so that its memory is that of serving.
 """
@@ -13,20 +13,35 @@ import random
 import signal
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import trio
 
 import edged
+from edged.access.apps import Access
+from edged.access.rights import App, Rate, Rights
 from edged.config import ServeConfig
 from edged.http.limits import SWITCH_S
 from edged.serve.app_server import AppServer
 from edged.serve.news import News
 
 EDITS = 20  # of a hop
+TOKENS = {"internal": "internal-token-000001", "public": "public-token-00000001"}
 
 
-async def serve_replica(data_dir: Path, hops: bool, tls: Path | None) -> None:
+def apps_of(rate: int) -> Access:
+    """One of the internal audience, and a public one with `rate` requests a second."""
+    if not rate:
+        return Access()
+    tokens = {name: sha256(token.encode()).digest() for name, token in TOKENS.items()}
+    everything = Rights.of(["*"])
+    internal = App("launcher", "internal", everything, token_sha256=tokens["internal"])
+    public = App("site", "public", everything, token_sha256=tokens["public"], rate=Rate(rate, 1.0))
+    return Access((internal, public))
+
+
+async def serve_replica(data_dir: Path, hops: bool, tls: Path | None, rate: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     sys.setswitchinterval(SWITCH_S)
     cert, key = (str(tls / "cert.pem"), str(tls / "key.pem")) if tls is not None else ("", "")
@@ -37,7 +52,7 @@ async def serve_replica(data_dir: Path, hops: bool, tls: Path | None) -> None:
             bind=["127.0.0.1:0"], max_connections=4096, hosts=["localhost", "127.0.0.1"], tls_cert=cert, tls_key=key
         )
         async with trio.open_nursery() as nursery:
-            apps = AppServer(catalog, config, time.time, news=news)
+            apps = AppServer(catalog, config, time.time, news=news, access=apps_of(rate))
             hopping = Hopping(data_dir, news) if hops else None  # its records are in memory before anybody asks
             print((await nursery.start(apps.run))[0], flush=True)
             if hopping is not None:
@@ -72,8 +87,9 @@ def main() -> None:
     parser.add_argument("data_dir", type=Path)
     parser.add_argument("--hops", action="store_true")
     parser.add_argument("--tls", type=Path, help="a directory with cert.pem and key.pem")
+    parser.add_argument("--apps", type=int, default=0, metavar="RATE", help="requests a second of the public app")
     options = parser.parse_args()
-    trio.run(serve_replica, options.data_dir, options.hops, options.tls)
+    trio.run(serve_replica, options.data_dir, options.hops, options.tls, options.apps)
 
 
 if __name__ == "__main__":

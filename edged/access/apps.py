@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from edged.access.identity import Identity
+from edged.access.identity import Identity, Peer
 from edged.access.rights import ANONYMOUS, App, Rate
 from edged.errors import RequestError
 
@@ -19,13 +19,18 @@ CHALLENGE = (("WWW-Authenticate", 'Bearer realm="edged"'),)  # RFC 6750 section 
 MOST_WAIT_S = 60.0
 
 
+class CrowdedError(RequestError):
+    """An app has as many connections as it may have; the one that asks is to end."""
+
+
 @dataclass(slots=True)
 class AppCount:
-    """What an app has asked. refused: 403; limited: 429."""
+    """What an app has asked. refused: 403; limited: 429; connections: that it has now."""
 
     requests: int = 0
     refused: int = 0
     limited: int = 0
+    connections: int = 0
 
 
 @dataclass(slots=True)
@@ -49,7 +54,8 @@ class Bucket:
 @dataclass(slots=True)
 class Access:
     """The apps in force, of one serving process. number: how often they were replaced; share: the part of each rate
-    that is this process's. For the server's thread alone.
+    that is this process's; connections: that it takes, of all apps; bearers: by whom each is borne, by its peer's id,
+    with the peer, so that no other gets that id. For the server's thread alone.
     """
 
     apps: tuple[App, ...] = ()
@@ -59,6 +65,8 @@ class Access:
     refused: int = 0  # 401
     buckets: dict[str, Bucket] = field(default_factory=dict)
     on_replaced: Callable[[], None] | None = None
+    connections: int = 1024
+    bearers: dict[int, tuple[Peer, str]] = field(default_factory=dict)
 
     @property
     def with_exe(self) -> bool:
@@ -73,6 +81,9 @@ class Access:
         for known in (self.counts, self.buckets):
             for name in known.keys() - names:
                 del known[name]
+        for number, (_, name) in list(self.bearers.items()):
+            if name not in names:
+                del self.bearers[number]
         if self.on_replaced is not None:
             self.on_replaced()
 
@@ -122,6 +133,30 @@ class Access:
             what = f"more than {app.rate.requests} requests in {app.rate.seconds:g} s; ask again later"
             raise RequestError(429, what, headers=(("Retry-After", after),))
 
+    def bear(self, app: App, peer: Peer) -> None:
+        """The connection of `peer` is the app's, whose else it was before. Raises CrowdedError 429 where the app has
+        its share already.
+        """
+        held = self.bearers.get(id(peer))
+        if held is not None and held[1] == app.name:
+            return
+        most = max(1, int(app.connections * self.connections))
+        count = self.counts.setdefault(app.name, AppCount())
+        if count.connections >= most:
+            count.requests += 1
+            count.limited += 1
+            what = f"this app has {most} connections open, its share of them; close some, or ask again in a second"
+            raise CrowdedError(429, what, headers=(("Retry-After", "1"),))
+        self.leave(peer)
+        count.connections += 1
+        self.bearers[id(peer)] = peer, app.name
+
+    def leave(self, peer: Peer) -> None:
+        """The connection has ended, or is another app's."""
+        held = self.bearers.pop(id(peer), None)
+        if held is not None and held[1] in self.counts:
+            self.counts[held[1]].connections -= 1
+
     def status(self) -> Mapping[str, dict[str, object]]:
         """For /status, by app."""
         found: dict[str, dict[str, object]] = {}
@@ -132,5 +167,6 @@ class Access:
                 "requests": count.requests,
                 "refused": count.refused,
                 "limited": count.limited,
+                "connections": count.connections,
             }
         return found

@@ -15,6 +15,7 @@ CREDENTIAL = "credential:"
 TOKEN_BYTES = 4096
 LEAST_TOKEN = 16  # characters: what is shorter can be guessed
 SECONDS = {"s": 1.0, "min": 60.0}
+SHARES = {"internal": 1.0, "partner": 0.5, "public": 0.25}  # of connections, where none is configured
 
 
 class Configured(Protocol):
@@ -40,6 +41,8 @@ class Configured(Protocol):
     def view(self) -> str: ...
     @property
     def rate(self) -> str: ...
+    @property
+    def connections(self) -> str: ...
 
 
 def apps_of(configured: Iterable[Configured]) -> tuple[App, ...]:
@@ -58,6 +61,7 @@ def app_of(item: Configured) -> App:
         token_sha256=token_hash(item),
         view=item.view,
         rate=rate_of(item.rate),
+        connections=share_of(item.connections, item.audience),
     )
 
 
@@ -67,6 +71,11 @@ def rate_of(text: str) -> Rate | None:
         return None
     requests, _, unit = text.partition("/")
     return Rate(int(requests), SECONDS[unit])
+
+
+def share_of(text: str, audience: str) -> float:
+    """Of "25%"; that of the audience of ""."""
+    return int(text.removesuffix("%")) / 100 if text else SHARES[audience]
 
 
 def token_hash(item: Configured) -> bytes:

@@ -36,8 +36,14 @@ class Identity:
     exe: str = ""
     app: App | None = None
 
+    @property
+    def waits(self) -> bool:
+        """Whether others come first while both have something to be answered."""
+        return self.audience != "internal"
+
 
 LOCAL = Identity("local", "internal")  # any program on the device, when no apps are configured
+UNJUDGED = Identity("unknown", "")  # where they are, before a request of its connection was judged
 
 
 def read_peer(sock: socket.socket) -> Peer:
@@ -61,11 +67,11 @@ def attested(peer: Peer, *, with_exe: bool) -> Identity:
     edged may not look at. The kernel keeps no executable for a socket, so this is who holds the process id now.
     """
     if peer.uid is None:
-        return LOCAL
+        return UNJUDGED
     exe = ""
     if with_exe and peer.pid:
         try:
             exe = os.readlink(f"/proc/{peer.pid}/exe")
         except OSError:
             exe = ""
-    return Identity(LOCAL.name, LOCAL.audience, peer.uid, peer.gid, exe)
+    return Identity(UNJUDGED.name, UNJUDGED.audience, peer.uid, peer.gid, exe)

@@ -90,7 +90,8 @@ def require(allowed: bool) -> None:
 @dataclass(frozen=True, slots=True)
 class App:
     """One that is configured. uid, gid, exe, token_sha256: by which it is known, those given together; a token alone is
-    for TCP, and for Unix sockets whose peer is no other app. view: the only shape that it gets, "" for any.
+    for TCP, and for Unix sockets whose peer is no other app. view: the only shape that it gets, "" for any;
+    connections: its share of those that a serving process takes.
     """
 
     name: str
@@ -102,6 +103,7 @@ class App:
     token_sha256: bytes = b""
     view: str = ""
     rate: Rate | None = None
+    connections: float = 1.0
 
     @property
     def is_attested(self) -> bool:

@@ -115,7 +115,8 @@ class Response:
     body: what GET gets (HEAD gets the fields alone); keep: it may be remembered for the same bytes of a request from
     the same identity, as long as `Application.generation()` stays the same and its lease, if it has one, holds;
     content: for `shared.renewal`, a hash of 64 bits of what `own` and `body` were made of; common: of the request's
-    fields those alone that `Application.deciding` names decide it, so that it is for clients that differ in others.
+    fields those alone that `Application.deciding` names decide it, so that it is for clients that differ in others;
+    last: the connection ends after it.
     """
 
     status: int
@@ -127,6 +128,7 @@ class Response:
     lease: Lease | None = None
     content: int = 0
     common: bool = False
+    last: bool = False
 
     @property
     def fields(self) -> Fields:
@@ -290,13 +292,19 @@ class Application:
     """Whoever answers. Every method but `websocket` is called on the server's thread, and must not block it.
 
     deciding: names of the request's fields that decide a `common` Response; none where there are no such answers.
+    judges: whether the first request of each connection has to be asked here, also where its answer is remembered;
+    whoever it is then set `Request.who` to is whom the connection's turns go by.
     """
 
     deciding: frozenset[bytes] = frozenset()
+    judges: bool = False
 
     def identify(self, peer: Peer) -> Identity:
         """Who asks on a connection of `peer`. Equal identities share remembered answers."""
         return identify(peer)
+
+    def left(self, peer: Peer) -> None:
+        """The connection of `peer` (this very object) has ended."""
 
     def generation(self) -> int:
         """Asked before each batch of requests. At another number what is remembered counts only where it is renewed."""
@@ -370,8 +378,15 @@ class TellingApplication(Application):
         self.application, self.tell = application, tell
         self.deciding = application.deciding
 
+    @property
+    def judges(self) -> bool:  # type: ignore[override]  # nobody sets it
+        return self.application.judges
+
     def identify(self, peer: Peer) -> Identity:
         return self.application.identify(peer)
+
+    def left(self, peer: Peer) -> None:
+        self.application.left(peer)
 
     def generation(self) -> int:
         return self.application.generation()

@@ -61,6 +61,7 @@ FULL = b"%b%b\r\n%b" % (
 )
 ACCEPT_PAUSE_S = 0.1
 ACCEPT_BATCH = 64
+PRESSED_BATCH = 2  # while somebody asks who comes first
 WARN_S = 10.0
 CERTIFICATES_S = 5.0  # between looks at their files
 
@@ -110,7 +111,7 @@ class Server:
         while True:
             await trio.lowlevel.wait_readable(listener.sock)
             try:
-                for _ in range(ACCEPT_BATCH):
+                for _ in range(self.batch()):
                     self.admit(listener.sock.accept()[0])
             except BlockingIOError:
                 continue
@@ -121,6 +122,10 @@ class Server:
                 elif fault.errno not in TRANSIENT:
                     raise
 
+    def batch(self) -> int:
+        """How many connections are accepted before others get their turn."""
+        return PRESSED_BATCH if self.lane is not None and self.lane.precedence.yields else ACCEPT_BATCH
+
     def admit(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         try:
@@ -129,7 +134,8 @@ class Server:
             sock.close()  # gone before we looked
             return
         key = cap_key(peer)
-        if self.total >= self.limits.connections or (key and self.peers[key] >= self.limits.per_peer):
+        full = self.total >= self.limits.connections and not (self.lane is not None and self.lane.make_room())
+        if full or (key and self.peers[key] >= self.limits.per_peer):
             if time.monotonic() - self.warned_at > WARN_S:  # a flood of them is no reason to flood the log
                 self.warned_at = time.monotonic()
                 logger.warning("connection from %s refused: %d are open", peer.address, self.total)
@@ -148,6 +154,7 @@ class Server:
             self.release(peer)
 
     def release(self, peer: Peer) -> None:
+        self.application.left(peer)
         self.total -= 1
         key = cap_key(peer)
         self.peers[key] -= 1

@@ -61,6 +61,7 @@ class AppServer:
         first = [CertificateFiles(self.config.tls_cert, self.config.tls_key)] if self.config.tls_cert else []
         more = [CertificateFiles(found.cert, found.key) for found in self.config.certificates]
         self.certificates = Certificates([*first, *more]) if first else None
+        self.access.connections = self.config.max_connections
 
     async def run(
         self, stop: trio.Event | None = None, *, task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED

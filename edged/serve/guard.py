@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from edged.access.apps import Access
+from edged.access.apps import Access, CrowdedError
 from edged.access.identity import Identity, Peer, attested, identify
 from edged.access.rights import App
 from edged.errors import RequestError
@@ -57,6 +57,13 @@ class Guard(Application):
         replaced, self.replaced = self.replaced, trio.Event()
         replaced.set()
 
+    @property
+    def judges(self) -> bool:  # type: ignore[override]  # nobody sets it
+        return bool(self.access.apps)
+
+    def left(self, peer: Peer) -> None:
+        self.access.leave(peer)
+
     def identify(self, peer: Peer) -> Identity:
         return attested(peer, with_exe=self.access.with_exe) if self.access.apps else identify(peer)
 
@@ -90,21 +97,23 @@ class Guard(Application):
         try:
             app, passed = self.admit(request, path)
         except RequestError as fault:
-            who = NOBODY if fault.status in (400, 401) else self.asking(request, path)
+            who = NOBODY if request.who.app is None else (request.who.name, request.who.audience)
             found = contain(inquiry, partial(refuse, fault))
+            if isinstance(fault, CrowdedError):
+                assert isinstance(found, Response)
+                found = replace(found, last=True)
             return self.counting.counted(found, self.counting.tally_of(*who, request))
         tally = self.counting.tally_of(app.name, app.audience, passed)
         return self.counting.made_by(lambda: self.followed(app, passed, self.inner.answer(passed)), tally)
 
-    def asking(self, request: Request, path: bytes) -> tuple[str, str]:
-        """Name and audience of the app that was refused."""
-        app, _ = self.access.app_of(request.who, credential(request), proxied=not is_own(path))
-        return app.name, app.audience
-
     def admit(self, request: Request, path: bytes) -> tuple[App, Request]:
-        """The app, and the request as it goes on: of this app, without the credential that was for edged."""
+        """The app, and the request as it goes on: of this app, without the credential that was for edged. Says of
+        `request` whose it is, for whoever tells of it, and for its connection's turns.
+        """
         own = is_own(path)
         app, is_ours = self.access.app_of(request.who, credential(request), proxied=not own)
+        request.who = who = replace(request.who, name=app.name, audience=app.audience, app=app)
+        self.access.bear(app, request.peer)
         self.access.take(app, trio.current_time())
         if not own:
             try:
@@ -115,8 +124,6 @@ class Guard(Application):
         fields = request.fields
         if is_ours:
             fields = tuple(field for field in fields if field[0] != b"authorization")
-        who = replace(request.who, name=app.name, audience=app.audience, app=app)
-        request.who = who  # for whoever tells of the request as it came
         passed = Request(request.method, request.target, fields, request.version, request.peer, who)
         passed.body = request.body
         return app, passed

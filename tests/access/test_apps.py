@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import os
+import socket
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
@@ -22,10 +27,11 @@ from edged.feed.schema import CollectionSchema, Schema, ViewRule
 from edged.http.application import Answer, Application, ByTask, Client, Held, InThread, Response, Stream, StreamOver
 from edged.http.meter import Meter
 from edged.http.request import Request
+from edged.http.server import Listening, serve
 from edged.serve.apps import Api, Apps
 from edged.serve.counting import Counting
 from edged.serve.guard import Guard
-from tests.http.protocols import PROTOCOLS, Ask, Got, everywhere
+from tests.http.protocols import PROTOCOLS, Ask, Got, ask_line, everywhere
 from tests.http.tls.pem import make
 from tests.serve.asking import make_service
 from tests.serve.memory import MemoryDataset, film
@@ -251,8 +257,6 @@ async def test_a_uid_is_an_app_whatever_credential_it_sends_on() -> None:
 
 
 def test_the_kernel_says_who_a_peer_is() -> None:
-    import os
-
     me = attested(Peer(True, "unix", os.getuid(), os.getpid(), os.getgid()), with_exe=True)
     assert (me.uid, me.gid, me.exe) == (os.getuid(), os.getgid(), os.readlink("/proc/self/exe"))
     assert attested(Peer(True, "unix", 5, 1 << 30, 6), with_exe=True).exe == ""
@@ -382,6 +386,104 @@ async def test_an_answer_to_who_has_a_rate_is_counted_each_time(tmp_path: Path) 
     async with everywhere(room.guard, make(tmp_path, "localhost")) as found:
         statuses = [got.status for protocol in ("h1", "h2") for got in await found.ask(protocol, *asked)]
     assert sorted(statuses) == [200] * 10 + [429] * 20
+
+
+# --- connections -----------------------------------------------------------------------------------------------------
+
+
+def test_an_app_has_its_share_of_connections() -> None:
+    few, all_of = app("few", "*", connections=0.25), app("all", "*", audience="internal")
+    access = Access((few, all_of), connections=10)
+    peers = [Peer(False, "127.0.0.1") for _ in range(10)]  # equal, and yet others
+    for peer in peers[:2]:
+        access.bear(few, peer)
+        access.bear(few, peer)  # of which it is already
+    with pytest.raises(RequestError) as caught:
+        access.bear(few, peers[2])
+    assert (caught.value.status, dict(caught.value.headers)["Retry-After"]) == (429, "1")
+    for peer in peers[2:]:
+        access.bear(all_of, peer)
+    access.bear(all_of, peers[0])  # now it asks for the other one
+    access.bear(few, peers[2])
+    assert access.status()["few"]["connections"] == 2
+    assert access.status()["all"]["connections"] == 8
+    assert access.status()["few"]["limited"] == 1
+    for peer in peers:
+        access.leave(peer)
+        access.leave(peer)
+    assert [counts["connections"] for counts in access.status().values()] == [0, 0]
+    least = app("least", "*", connections=0.01)
+    access.replace((least,))
+    access.bear(least, peers[0])  # one at the least
+    with pytest.raises(RequestError):
+        access.bear(least, peers[1])
+    access.replace((few,))
+    access.leave(peers[0])
+    assert not access.bearers
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+async def test_the_connection_that_is_one_too_many_ends_and_its_place_is_free_again(
+    tmp_path: Path, protocol: str
+) -> None:
+    room = Room((*APPS, app("site", "catalog/*", token_sha256=hashed("site-token-00000001"), connections=0.001)))
+    asked = Ask("/v1/catalog/titles/t1", fields=[("authorization", "Bearer site-token-00000001")])
+    async with everywhere(room.guard, make(tmp_path, "localhost")) as found:
+        async with await found.open("h1") as first:
+            await ask_line(first, asked)
+            assert [got.status for got in await found.ask(protocol, asked)] == [429]
+            await ask_line(first, asked)
+            boss = Ask(asked.target, fields=[("authorization", f"Bearer {TOKENS['boss']}")])
+            assert [got.status for got in await found.ask(protocol, boss)] == [200]
+        while room.access.bearers:  # noqa: ASYNC110 - the server tells nobody else
+            await trio.sleep(0.01)
+        assert [got.status for got in await found.ask(protocol, asked)] == [200]
+
+
+# --- by the kernel's word, over a socket ------------------------------------------------------------------------------
+
+
+@contextmanager
+def as_user(uid: int, gid: int) -> Iterator[None]:
+    """What connects within does so as somebody else, as far as the kernel tells."""
+    before = os.geteuid(), os.getegid()
+    os.setegid(gid)
+    os.seteuid(uid)
+    try:
+        yield
+    finally:
+        os.seteuid(before[0])
+        os.setegid(before[1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may be several users")
+async def test_the_verdict_by_uid_is_the_same_over_a_real_socket_whatever_is_sent_along() -> None:
+    """uid x token x target, twice: from memory too. The token of edged's counts for uids that are no app's alone."""
+    room = Room((*APPS, app("desk", "catalog/rows", "proxy:/api", uid=1003, gid=77)))
+    users = {(1001, 5): "settings", (1003, 77): "desk", (1003, 78): "", (1004, 77): "", (0, 0): ""}
+    own = {"settings": {target for target in TARGETS if target.startswith("/v1/catalog")}, "desk": {"/api/x"}}
+    own = {name: {"/v1", "/openapi.json", *targets} for name, targets in own.items()}
+    own["desk"] |= {"/v1/catalog/changes?since=0"}
+    with tempfile.TemporaryDirectory() as directory, trio.fail_after(60):
+        os.chmod(directory, 0o755)
+        listening = Listening((f"unix:{directory}/apps.sock",), socket_mode=0o666)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(serve, room.guard, listening))
+            for uid, gid in users:
+                with as_user(uid, gid):
+                    sock = socket.socket(socket.AF_UNIX)
+                    sock.connect(f"{directory}/apps.sock")
+                async with trio.SocketStream(trio.socket.from_stdlib_socket(sock)) as stream:
+                    for _, (target, (name, fields)) in product(range(2), product(TARGETS, CREDENTIALS.items())):
+                        got = await ask_line(stream, Ask(target, fields=fields))
+                        who = users[uid, gid]
+                        allowed = target in own[who] if who else name in TARGETS[target]
+                        expected = {200, 404} if allowed else {403} if who or name in TOKENS else {401}
+                        assert got.status in expected, (uid, gid, target, name, got)
+                        if target == "/api/x" and got.status == 200:
+                            theirs = name in ("wrong", "basic") and bool(who)
+                            assert msgspec.json.decode(got.body)[1] == (fields[0][1] if theirs else None)
+            nursery.cancel_scope.cancel()
 
 
 # --- a new configuration ---------------------------------------------------------------------------------------------

@@ -112,6 +112,8 @@ def test_apps_are_told_apart_and_read_anew(tmp_path: Path, workers: int) -> None
         (['name = "a"\nuid = 5\nallow = ["proxy:/api"]'], "no [[proxy.routes]] has prefix '/api'"),
         (['name = "a"\nuid = 5\nallow = ["catalog/ti tles"]'], "allow"),
         (['name = "a"\nuid = 5\nrate = "often"'], '"200/s"'),
+        (['name = "a"\nuid = 5\nconnections = "0%"'], '"25%"'),
+        (['name = "a"\nuid = 5\nconnections = "101%"'], '"25%"'),
         (['name = "a"\ntoken_sha256 = "abc"'], "64 hexadecimal digits"),
         (['name = "a"\ntoken_file = "/nowhere/token"'], "read the token /nowhere/token"),
         (['name = "a"\ntoken_file = "credential:a"'], "LoadCredential"),

@@ -78,6 +78,8 @@ class H2Connection(ControlFrames):
         self.memory = memory
         self.limits = limits
         self.mark = MARK + mark
+        self.judged = True  # whoever answers knows who asks, so that memory may
+        self.turn = FRAMES_A_TURN  # how many frames are read before others get theirs
         self.leaving = False  # a GOAWAY was said
         self.inbox = b""
         self.table = decoder.empty
@@ -141,7 +143,7 @@ class H2Connection(ControlFrames):
 
     def read_frames(self) -> None:
         """Frame by frame. Raises ConnectionFault."""
-        inbox, at, left = self.inbox, 0, FRAMES_A_TURN
+        inbox, at, left = self.inbox, 0, self.turn
         if self.phase is H2Phase.PREFACE:
             if not PREFACE.startswith(inbox[: len(PREFACE)]):
                 raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "expected the preface of HTTP/2 (RFC 9113 section 3.4)")
@@ -176,7 +178,7 @@ class H2Connection(ControlFrames):
         """
         key = self.place + block
         known = self.memory.entries.get(key)
-        if known is None or stream_id != self.last_id + 2 or self.phase is not H2Phase.OPEN:
+        if known is None or stream_id != self.last_id + 2 or self.phase is not H2Phase.OPEN or not self.judged:
             return False
         if not self.put_known(stream_id, known):
             return False
@@ -302,7 +304,7 @@ class H2Connection(ControlFrames):
             raise StreamFault(stream_id, ErrorCode.PROTOCOL_ERROR, "a stream that depends on itself")
         if len(self.streams) >= self.limits.streams:
             raise StreamFault(stream_id, ErrorCode.REFUSED_STREAM, f"more than {self.limits.streams} streams")
-        known = self.memory.entries.get(place) if block.ended else None
+        known = self.memory.entries.get(place) if block.ended and self.judged else None
         if known is not None and self.put_known(stream_id, known):
             return
         stream = H2Stream(stream_id, self.flow.first_window, None)

@@ -31,7 +31,7 @@ from edged.http.application import (
     run_in_thread,
 )
 from edged.http.fields import Fields
-from edged.http.framing import join_fields
+from edged.http.framing import CLOSE, join_fields
 from edged.http.hypercorn.connection import (
     BODY,
     TARGET,
@@ -146,6 +146,8 @@ class HypercornGateway:
             return
         self.meter.slow_answers[answer.status] += 1
         fields = [*answer.timed.fields(self.clock()), *answer.fields]
+        if isinstance(answer, Response) and answer.last and request.version != "2":
+            fields += CLOSE
         if isinstance(answer, Response) and answer.shared.tally is not None:
             body_bytes = 0 if request.method == "HEAD" else len(answer.body)
             answer.shared.tally.add(1, len(join_fields(tuple(fields))) + body_bytes, remembered=False)

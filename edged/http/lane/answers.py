@@ -107,6 +107,7 @@ class LaneAnswers:
             answer = self.ask(request)
         except Exception:
             answer = failed(request)
+        connection.judge(request)
         if isinstance(answer, InThread):
             work = ThreadWork(answer, head, request, raw, self.memory.generation)
             connection.become(LaneState.IN_THREAD, work)
@@ -145,7 +146,7 @@ class LaneAnswers:
             self.meter.fast_answers[answer.status] += 1
             if connection.state is not LaneState.READING:
                 connection.become(LaneState.READING)
-            connection.closing = not head.keep_alive
+            connection.closing = answer.last or not head.keep_alive
             return self.memory.whole(connection, head, raw, answer)
         if isinstance(answer, Held):
             head.fields = ()  # a held request takes as little room as it can

@@ -123,7 +123,8 @@ class LaneConnection:
     same kind of listener; section: the fields of its latest request, where they were asked with before; unknown: a hash
     of those of its latest that were not, or 0. doing: the details of its state. outbox: bytes that the kernel did not
     take, of outbox_bytes that are held; blocked_at: since when, blocked_read: how many went out since. progress_at:
-    when it last got on (the lane's clock); head_since: when the first byte of a head came that is not whole yet, or 0.
+    when it last got on (the lane's clock); head_since: when the first byte of a head came that is not whole yet, or 0;
+    judged: whether the application knows whose it is, so that memory may answer; waits: whether others come first.
     """
 
     __slots__ = (
@@ -135,6 +136,7 @@ class LaneConnection:
         "fd",
         "head_since",
         "inbox",
+        "judged",
         "more",
         "on_woken",
         "outbox",
@@ -148,6 +150,7 @@ class LaneConnection:
         "sock",
         "state",
         "unknown",
+        "waits",
         "who",
         "woken",
     )
@@ -174,12 +177,19 @@ class LaneConnection:
         self.ended = False  # the peer sends no more, and may still read
         self.progress_at = now
         self.head_since = 0.0
+        self.judged = True
+        self.waits = who.waits
         self.woken = False  # what it waits for has moved, and it has not had its turn yet
         self.on_woken: Callable[[LaneConnection], None]
 
     def become(self, state: LaneState, doing: Doing | None = None) -> None:
         self.state = state
         self.doing = doing
+
+    def judge(self, request: Request) -> None:
+        """The application has been asked: whose it is, is known."""
+        self.judged = True
+        self.waits = request.who.waits
 
     def end_file(self) -> None:
         """The file was sent, or will not be."""

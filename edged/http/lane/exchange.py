@@ -114,6 +114,8 @@ class H2Exchange:
             block = frames.block_of(answer, self.asked, head_only=head_only)
             core.answer(self.stream_id, block, b"" if head_only else answer.body)
             self.host.end(self)
+            if answer.last:
+                core.shut_down()
             return
         timed = encode_fields(answer.timed.fields(frames.now))
         block = encode_status(answer.status) + timed + encode_fields(answer.fields)

@@ -24,14 +24,7 @@ from edged.http.h2.remembered import RememberedFrames
 from edged.http.head import MAX_FIELDS
 from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.client import LaneClient
-from edged.http.lane.connection import (
-    Event,
-    HeldRequest,
-    LaneConnection,
-    LaneState,
-    StreamUnderWay,
-    ThreadWork,
-)
+from edged.http.lane.connection import Event, HeldRequest, LaneConnection, LaneState, StreamUnderWay, ThreadWork
 from edged.http.lane.multiplexed import (
     drain_streams,
     flush_streams,
@@ -39,6 +32,7 @@ from edged.http.lane.multiplexed import (
     step_multiplexed,
     wake_streams,
 )
+from edged.http.lane.precedence import Precedence
 from edged.http.lane.secure import (
     Handshakes,
     SecureConnection,
@@ -84,6 +78,7 @@ class Lane(Turns):
         self.decoder = BlockDecoder(limits.memory_bytes >> BLOCKS_SHIFT, limits.head_bytes, MAX_FIELDS)
         self.certificates = certificates
         self.handshakes = Handshakes()
+        self.precedence = Precedence()
         self.asked_at = 0.0  # when somebody has asked last whose handshake is over
         self.told_at = 0.0  # when the log was told last of a peer that breaks rules
         self.look = application.generation
@@ -125,6 +120,8 @@ class Lane(Turns):
         connections, unread, waiting = self.sockets.connections, self.sockets.unread, self.handshakes.waiting
         while events or unread or waiting:
             self.tick()
+            if self.precedence.some_wait:
+                events = self.precedence.take(events, connections, self.sockets.now)
             for fd, mask in events:
                 connection = connections.get(fd)
                 if connection is None:
@@ -184,6 +181,8 @@ class Lane(Turns):
         else:
             connection = SecureConnection(sock, peer, who, partition, TlsSession(self.certificates.context))
         connection.on_woken = self.wake
+        connection.judged = not self.application.judges
+        self.precedence.some_wait |= connection.waits
         self.sockets.add(connection)
         self.occupied.set()
 
@@ -199,7 +198,7 @@ class Lane(Turns):
             return
         connection.progress_at = self.asked_at = sockets.now
         if connection.more:
-            sockets.unread.append(connection)
+            sockets.unread[connection] = None
         known = None if connection.inbox else self.recall(connection, data)
         if known is not None:
             sockets.write(connection, known)
@@ -243,7 +242,7 @@ class Lane(Turns):
 
     def go_on(self, connection: LaneConnection) -> None:
         """Go on with what the connection is in the middle of, until it has to wait for its peer, for something to
-        move or for whoever answers. After TURN_BYTES the others get their turn.
+        move or for whoever answers. After TURN_BYTES the others get their turn, after one answer where they come first.
         """
         turn = TURN_BYTES
         while connection.outbox is None:
@@ -253,7 +252,8 @@ class Lane(Turns):
             if data:
                 self.sockets.write(connection, data)
             turn -= len(data)
-            if turn < 0 and connection.outbox is None and connection.state is LaneState.STREAMING:
+            long = turn < 0 and connection.state is LaneState.STREAMING
+            if (long or (data and self.precedence.leaves_rest(connection))) and connection.outbox is None:
                 self.sockets.watch(connection, WRITE)
                 return
 
@@ -278,6 +278,8 @@ class Lane(Turns):
                 break
             out.append(data)
             size += len(data)
+            if self.precedence.leaves_rest(connection):
+                break
         if out:
             return b"".join(out)
         if connection.state is LaneState.READING and (connection.ended or self.draining):

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from edged.http.application import Application, InThread, contained, problem, run_in_thread
-from edged.http.h2.connection import H2Connection, H2Limits
+from edged.http.h2.connection import FRAMES_A_TURN, H2Connection, H2Limits
 from edged.http.h2.events import (
     BodyEnded,
     BodyReceived,
@@ -26,6 +26,7 @@ from edged.http.h2.remembered import RememberedFrames
 from edged.http.lane.connection import LaneConnection, LaneState
 from edged.http.lane.exchange import H2Exchange
 from edged.http.lane.h2client import H2Client
+from edged.http.lane.precedence import Precedence
 from edged.http.lane.sockets import WRITE, Sockets
 from edged.http.limits import Limits
 from edged.http.meter import Meter
@@ -56,6 +57,7 @@ class MultiplexingLane(Protocol):
     limits: Limits
     decoder: BlockDecoder
     frames: RememberedFrames
+    precedence: Precedence
     draining: bool
     tasks: int
     progress_s: float
@@ -82,6 +84,7 @@ class Multiplexed:
         self.frames = lane.frames
         limits = H2Limits(lane.limits.streams, lane.limits.head_bytes)
         self.core = H2Connection(lane.decoder, lane.frames, limits, connection.partition, lane.sockets.now)
+        self.core.judged = connection.judged
         self.exchanges: dict[int, H2Exchange] = {}
         self.woken: list[H2Exchange] = []
         self.stalls: dict[int, Stall] = {}
@@ -91,6 +94,11 @@ class Multiplexed:
     @property
     def now(self) -> float:
         return self.sockets.now
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is under way."""
+        return bool(self.core.streams)
 
     # --- the socket -------------------------------------------------------------------------------------------------
 
@@ -108,6 +116,7 @@ class Multiplexed:
     def take(self, data: bytes) -> None:
         """data: from the peer; nothing: go on with what was left behind."""
         core = self.core
+        core.turn = 1 if self.lane.precedence.yields and self.connection.waits else FRAMES_A_TURN
         core.receive(data, self.now)
         if core.events:
             self.settle()
@@ -142,7 +151,7 @@ class Multiplexed:
             return
         if core.has_more():
             connection.more = True
-            self.sockets.unread.append(connection)
+            self.sockets.unread[connection] = None
         self.note_queue()
         self.partial_since = (self.partial_since or self.now) if core.is_partial() else 0.0
         if core.is_finished() or (connection.ended and not core.streams):
@@ -216,7 +225,10 @@ class Multiplexed:
         exchange = H2Exchange(self, event.stream_id, head, request)
         exchange.asked = event.asked
         self.exchanges[event.stream_id] = exchange
-        exchange.give(contained(partial(self.lane.application.answer, request), request))
+        answer = contained(partial(self.lane.application.answer, request), request)
+        connection.judge(request)
+        self.core.judged = True
+        exchange.give(answer)
 
     # --- what exchanges ask for -------------------------------------------------------------------------------------
 

@@ -154,7 +154,7 @@ class AnswerMemory:
         """The remembered answer to a request of which those fields were seen before that decide it. Once all of them
         come again on a connection they are learnt, so that fields that never come again push none out.
         """
-        if head.body or head.expects or not self.deciding:
+        if head.body or head.expects or not self.deciding or not connection.judged:
             return None
         name = self.names.entries.get(self.deciders(connection.partition, head))
         if name is None or head.version != "1.1":
@@ -205,6 +205,8 @@ class AnswerMemory:
         """The fields that `raw` ends with, if it is a whole request with fields that were accepted before."""
         section = connection.section
         if not raw.endswith(section.tail):
+            if not connection.judged:
+                return None
             found = self.sections.entries.get(connection.partition + raw[max(raw.find(b"\r\n") - len(VERSION), 0) :])
             if found is None:
                 return None
@@ -242,7 +244,7 @@ class AnswerMemory:
 
     def whole(self, connection: LaneConnection, head: RequestHead, raw: bytes, found: Response) -> bytes:
         """An answer as bytes, remembered if it may be. raw: of its request; empty: not to be remembered."""
-        close = not head.keep_alive
+        close = found.last or not head.keep_alive
         number = self.number_of(Opening(found.status, found.timed, found.shared, close))
         own = join_fields(found.own + CLOSE if close else found.own)
         rest = b"%b\r\n%b" % (own, b"" if head.method == b"HEAD" else found.body)

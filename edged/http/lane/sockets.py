@@ -6,7 +6,6 @@ import logging
 import os
 import select
 import socket
-from collections import deque
 from time import monotonic
 from typing import Protocol
 
@@ -57,7 +56,7 @@ class Sockets:
         self.now = monotonic()
         self.connections: dict[int, LaneConnection] = {}
         self.epoll = select.epoll()
-        self.unread: deque[LaneConnection] = deque()  # with `more`
+        self.unread: dict[LaneConnection, None] = {}  # with `more`, in the order of their turns
 
     def watch_listener(self, sock: socket.socket) -> None:
         """Have a new connection end the wait for what is open, once (EPOLLET): another task accepts it."""
@@ -84,7 +83,7 @@ class Sockets:
             return None
         connection.progress_at = self.now
         if connection.more:
-            self.unread.append(connection)
+            self.unread[connection] = None
         return data
 
     def write(self, connection: LaneConnection, data: bytes) -> None:
@@ -157,7 +156,7 @@ class Sockets:
                 return False
             self.release_outbox(connection)
         if connection.more:
-            self.unread.append(connection)
+            self.unread[connection] = None
         self.watch(connection, READ)
         return True
 

@@ -9,6 +9,7 @@ import trio
 
 from edged.http.lane.connection import Event, LaneConnection, LaneState
 from edged.http.lane.deadlines import Deadlines
+from edged.http.lane.precedence import TURNS, Precedence, Spared
 from edged.http.limits import PARKED_S
 
 SLICE_S = 0.004  # how long the lane keeps the thread, while requests come, before other tasks get their turn
@@ -22,9 +23,12 @@ class Turns(Deadlines):
     them last began or got on.
     """
 
+    precedence: Precedence
+
     def __init__(self) -> None:
         self.woken: deque[LaneConnection] = deque()
         self.awake = trio.Event()
+        self.spared = Spared()
         self.occupied = trio.Event()  # set when a connection comes
         self.tasks = 0
         self.progress_s = 0.0
@@ -48,11 +52,23 @@ class Turns(Deadlines):
 
     def read_on(self) -> None:
         """What was read from sockets before, and not looked at so that others got their turn."""
-        for _ in range(len(self.sockets.unread)):
-            connection = self.sockets.unread.popleft()
+        others = TURNS if self.precedence.yields else len(self.sockets.unread)
+        for connection in list(self.sockets.unread):
+            if connection.waits:
+                others -= 1
+                if others < 0:
+                    continue
+            del self.sockets.unread[connection]
             if connection.more and connection.outbox is None and connection.state is not LaneState.CLOSED:
                 connection.more = False
                 self.handle(connection, Event.READABLE)
+
+    def make_room(self) -> bool:
+        """For one more connection, by ending an idle one that others come before."""
+        found = self.spared.take(self.sockets.connections.values(), monotonic())
+        if found is not None:
+            self.sockets.close(found)
+        return found is not None
 
     def wake(self, connection: LaneConnection) -> None:
         """A signal has moved: its followers get their turns, but not all at once."""

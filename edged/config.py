@@ -320,6 +320,9 @@ class AppConfig(Struct, frozen=True, forbid_unknown_fields=True):
         ],
         Meta(max_length=1024, description="What it may ask for."),
     ] = field(default_factory=list)
+    slices: Annotated[
+        list[Name], Meta(max_length=64, description="Slices whose records it may have, in all datasets; none: all.")
+    ] = field(default_factory=list)
     view: Annotated[str, Meta(description='The only shape that it gets; "": any.')] = ""
     rate: Annotated[
         str,

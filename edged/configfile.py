@@ -301,6 +301,9 @@ def check_apps(config: Config, table: Table, key: Key) -> list[Fault]:
                     faults.append(table.fault(where, f"{entry!r}: no [[proxy.routes]] has prefix {prefix!r}"))
             elif entry != EVERYTHING and (dataset := entry.partition("/")[0]) not in datasets:
                 faults.append(table.fault(where, f"{entry!r}: no [[datasets]] has name {dataset!r}"))
+        for number, name in enumerate(app.slices):
+            if not any(name in item.slices for item in config.datasets):
+                faults.append(table.fault((*place, "slices", number), f"{name!r}: no [[datasets]] carries that slice"))
     return faults
 
 

@@ -38,6 +38,8 @@ class Configured(Protocol):
     @property
     def allow(self) -> Sequence[str]: ...
     @property
+    def slices(self) -> Sequence[str]: ...
+    @property
     def view(self) -> str: ...
     @property
     def rate(self) -> str: ...
@@ -54,7 +56,7 @@ def app_of(item: Configured) -> App:
     return App(
         name=item.name,
         audience=item.audience,
-        rights=Rights.of(item.allow),
+        rights=Rights.of(item.allow, item.slices),
         uid=None if item.uid < 0 else item.uid,
         gid=None if item.gid < 0 else item.gid,
         exe=item.exe,

@@ -28,7 +28,8 @@ class Rate:
 @dataclass(frozen=True, slots=True)
 class Rights:
     """everything: of datasets and proxied services; descriptions: datasets whose description may be read; datasets:
-    those of which every collection may be; collections: (dataset, collection); routes: prefixes of proxied services.
+    those of which every collection may be; collections: (dataset, collection); routes: prefixes of proxied services;
+    slices: of all of those, the ones whose records may be, none for all.
     """
 
     everything: bool = False
@@ -36,9 +37,10 @@ class Rights:
     datasets: frozenset[str] = frozenset()
     collections: frozenset[tuple[str, str]] = frozenset()
     routes: frozenset[str] = frozenset()
+    slices: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, allow: Sequence[str]) -> Rights:
+    def of(cls, allow: Sequence[str], slices: Sequence[str] = ()) -> Rights:
         """allow: "catalog/titles", "catalog/*", "catalog", "proxy:/prefix", "*"."""
         routes = {entry.removeprefix(PROXY) for entry in allow if entry.startswith(PROXY)}
         entries = [entry for entry in allow if entry != EVERYTHING and not entry.startswith(PROXY)]
@@ -50,6 +52,7 @@ class Rights:
             every,
             frozenset((dataset, name) for dataset, slash, name in parts if slash and name != EVERYTHING),
             frozenset(routes),
+            frozenset(slices),
         )
 
     def knows(self, dataset: str) -> bool:

@@ -5,7 +5,7 @@
     files      of one dataset: directory and lock, manifest, schema and takedowns, the newer head
     layers     packs over packs: finding a record, conditions, search
     finds      what a view gives
-    view       one version, whole and unchanging;  loading   from the files to it
+    view       one version, whole and unchanging;  part   some slices of it;  loading   from the files to it
     reader     the embedded API, which follows new versions;  watches   what tells it of them
     recordtypes   TypeScript and JSON Schema of what records hold
     writing    live (what is on disk now, and the swap), staging, merging, mending;  writer   their face

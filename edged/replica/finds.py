@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edged.errors import QueryError
+
 if TYPE_CHECKING:
     from edged.replica.layers import search
     from edged.replica.layers.question import Question
@@ -62,3 +64,13 @@ def numbered(found: Iterator[search.Ranked]) -> Iterator[Match]:
         if key not in seen:
             seen.add(key)
             yield Match(key, value, position=len(seen) - 1)
+
+
+def begin_of(after: str | None, prefix: str) -> str:
+    """The key from which a scan has to begin. Raises QueryError for text that cannot begin a key."""
+    begin = max(after or "", prefix)
+    try:
+        begin.encode()
+    except UnicodeEncodeError as fault:
+        raise QueryError("after or prefix holds an unpaired surrogate") from fault
+    return begin

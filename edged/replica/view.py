@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import cbor2
 
-from edged.errors import ChainError, DamageError, QueryError, StoreError
+from edged.errors import ChainError, DamageError, StoreError
 from edged.feed.schema import CollectionSchema, Schema
 from edged.replica.files.manifest import Manifest
 from edged.replica.files.settings import ReplicaSettings, takedown_mark
-from edged.replica.finds import ChangedRecord, Group, Match, SliceInfo, numbered
+from edged.replica.finds import ChangedRecord, Group, Match, SliceInfo, begin_of, numbered
 from edged.replica.layers.layers import Found, Layers, pack_names, unpack_names
 from edged.replica.layers.lookup import STILL, Following, Getter, HiddenKeys, Hides, getter, shown_getter
 
@@ -34,7 +34,7 @@ class View:
     as_of: when the head in force was signed, in seconds since 1970; fresh_s, expires_s: how long from then on it is
     fresh, and good at all; changes_from: the oldest version that `changes` can start from; time: at which records are
     there or not by their windows, in whole seconds since 1970, 0 where the schema declares none; limited: collections
-    for which it does.
+    for which it does; part: the slices of which it is, none where it is of all.
     """
 
     def __init__(
@@ -65,6 +65,8 @@ class View:
         self.hidden: dict[str, set[str]] = {}
         for collection, key in settings.hidden:
             self.hidden.setdefault(collection, set()).add(key)
+        self.part: frozenset[str] = frozenset()
+        self.parts: dict[frozenset[str], View] = {}
         self.time = 0
         self.limited = frozenset(name for name, rules in self.schema.collections.items() if rules.valid)
         self.validity: Validity | None = None
@@ -77,11 +79,17 @@ class View:
         from edged.replica.layers.validity import Validity  # here, so that who declares no windows does not load it
 
         found = copy(self)
-        found.time, found.getters = time, {}
+        found.time, found.getters, found.parts = time, {}, {}
         known = self.validity or Validity(self.layers, self.schema, self.hidden, self.limited)
         found.validity = known.at(time, known if former is None else former.validity)
         found.collections = found.validity.counts(self.manifest.collections)
         return found
+
+    def of_slices(self, names: frozenset[str]) -> View:
+        """What of it lies in some slices, as if there were no others; the same object for the same slices."""
+        from edged.replica.part import part_of  # here, as most devices have no apps with some slices
+
+        return self.parts.get(names) or self.parts.setdefault(names, part_of(self, names))
 
     def hiding(self, collection: str) -> Hides:
         """What of a collection is not there, by which every read goes."""
@@ -110,6 +118,7 @@ class View:
                 str(self.broken[name]) if name in self.broken else None,
             )
             for name, state in self.manifest.slices.items()
+            if not self.part or name in self.part
         }
 
     def dictionary(self, collection: str) -> tuple[bytes, bytes]:
@@ -155,7 +164,7 @@ class View:
         return [get(key) for key in keys]
 
     def is_taken_down(self, collection: str, key: str) -> bool:
-        return (collection, key) in self.settings.hidden
+        return not self.part and (collection, key) in self.settings.hidden
 
     def require_whole(self) -> None:
         for fault in self.broken.values():
@@ -485,13 +494,3 @@ class View:
 
 def key_of(found: Found) -> str:
     return found[0]
-
-
-def begin_of(after: str | None, prefix: str) -> str:
-    """The key from which a scan has to begin. Raises QueryError for text that cannot begin a key."""
-    begin = max(after or "", prefix)
-    try:
-        begin.encode()
-    except UnicodeEncodeError as fault:
-        raise QueryError("after or prefix holds an unpaired surrogate") from fault
-    return begin

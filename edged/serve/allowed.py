@@ -125,9 +125,10 @@ def leads_somewhere(schema: Schema, collection: str, path: str) -> bool:
 
 def allowed_view(view: View, rights: Rights) -> View:
     """What of a view an app sees: itself, where that is all."""
+    part = view.of_slices(rights.slices) if rights.slices else view
     if rights.whole(view.dataset):
-        return view
-    found: View = AllowedView(view, rights.names(view.dataset))
+        return part
+    found: View = AllowedView(part, rights.names(view.dataset))
     return found
 
 
@@ -143,5 +144,13 @@ def seen_by(request: Request, view: View) -> View:
 
 
 def whole_of(view: View) -> View:
-    """The view that another one is a part of, or itself: by which what was made of it is remembered."""
+    """The view with all collections of the same slices: by which what was made of it is remembered."""
     return view.whole if isinstance(view, AllowedView) else view
+
+
+Scope = tuple[str, frozenset[str]]
+
+
+def scope_of(view: View) -> Scope:
+    """Dataset and slices: what was made of one view is never for the reader of another scope."""
+    return view.dataset, view.part

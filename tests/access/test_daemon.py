@@ -111,6 +111,7 @@ def test_apps_are_told_apart_and_read_anew(tmp_path: Path, workers: int) -> None
         (['name = "a"\nuid = 5\nallow = ["nope/titles"]'], "no [[datasets]] has name 'nope'"),
         (['name = "a"\nuid = 5\nallow = ["proxy:/api"]'], "no [[proxy.routes]] has prefix '/api'"),
         (['name = "a"\nuid = 5\nallow = ["catalog/ti tles"]'], "allow"),
+        (['name = "a"\nuid = 5\nslices = ["core", "elsewhere"]'], "'elsewhere': no [[datasets]] carries that slice"),
         (['name = "a"\nuid = 5\nrate = "often"'], '"200/s"'),
         (['name = "a"\nuid = 5\nconnections = "0%"'], '"25%"'),
         (['name = "a"\nuid = 5\nconnections = "101%"'], '"25%"'),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from itertools import islice
 from typing import Any
@@ -77,6 +77,17 @@ class MemoryView:
     trained: bytes = b""
     time: int = 0
     next_change: int | None = None
+    part: frozenset[str] = frozenset()
+
+    def of_slices(self, names: frozenset[str]) -> MemoryView:
+        """A record is in the slices that its field `slices` names, else in core."""
+
+        def has(value: bytes | None) -> bool:
+            return value is not None and bool(names & set(cbor2.loads(value).get("slices", ["core"])))
+
+        records = {name: {key: raw for key, raw in held.items() if has(raw)} for name, held in self.records.items()}
+        journal = tuple(change for change in self.journal if has(change.value))
+        return replace(self, records=records, journal=journal, taken_down=frozenset(), part=names)
 
     def dictionary(self, collection: str) -> tuple[bytes, bytes]:
         return (sha256(self.trained).digest(), self.trained) if self.trained else (b"", b"")

@@ -153,7 +153,7 @@ def test_a_dictionary_is_made_anew_only_when_the_slice_has_another() -> None:
     dataset.publish("titles", {"new": {"title": "newer"}})
     dataset.trained = dataset.trained[:5000]
     assert first is not known.of(dataset.view(), "titles") is not None
-    assert len(known.known["catalog"].sources) == 1
+    assert len(known.known["catalog", frozenset()].sources) == 1
 
 
 def test_the_tag_of_one_dictionary_does_not_stand_for_another() -> None:

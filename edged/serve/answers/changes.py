@@ -21,7 +21,7 @@ from edged.http.application import Answer, Held, InThread, Response, Stream
 from edged.http.fields import Fields
 from edged.http.request import Request
 from edged.replica.layers.layers import pack_names, unpack_names
-from edged.serve.allowed import seen_by, whole_of
+from edged.serve.allowed import scope_of, seen_by, whole_of
 from edged.serve.answers.large import PIECE_BYTES, Listing, Wrapping, first_items, in_pieces
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CHANGE_FORMATS, EVENTS, NDJSON, Format, choose_format
 from edged.serve.answers.query import Query, require_collection, version_and_time
@@ -251,7 +251,7 @@ class EventsSince:
             self.sent = now
             return
         # a thousand listeners at the same place hear the same bytes, made once
-        memo_key = (view.dataset, self.sent, now, self.wanted.key)
+        memo_key = (scope_of(view), self.sent, now, self.wanted.key)
         known = self.wanted.renderer.events.get(memo_key)
         if known is not None:
             self.sent = now

@@ -15,7 +15,7 @@ from threading import Lock
 from edged.feed import zstd
 from edged.feed.coding.knowledge import samples
 from edged.http.request import encode
-from edged.serve.allowed import whole_of
+from edged.serve.allowed import Scope, scope_of, whole_of
 from edged.serve.answers.negotiate import Format
 from edged.serve.catalog import View
 
@@ -88,15 +88,15 @@ class Dictionaries:
     """The dictionaries of the collections of each dataset's present version."""
 
     def __init__(self) -> None:
-        self.known: dict[str, OfVersion] = {}
+        self.known: dict[Scope, OfVersion] = {}
 
     def of(self, view: View, collection: str) -> Trained | None:
         """None where a collection of the view has none. Raises DamageError."""
         whole = whole_of(view)
-        known = self.known.get(view.dataset)
+        known = self.known.get(scope_of(view))
         if known is None or known.view is not whole:
             former = known.sources if known is not None else {}
-            known = self.known[view.dataset] = OfVersion(whole, former)
+            known = self.known[scope_of(view)] = OfVersion(whole, former)
         return known.of(collection)
 
     def named(self, view: View) -> dict[str, str]:

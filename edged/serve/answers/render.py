@@ -14,7 +14,7 @@ import msgspec
 from edged.feed import cbor, zstd
 from edged.feed.references import Reference
 from edged.http.memory import OBJECT_BYTES, Memo
-from edged.serve.allowed import whole_of
+from edged.serve.allowed import Scope, scope_of, whole_of
 from edged.serve.answers.dictionary import Trained
 from edged.serve.answers.negotiate import CBOR, CBOR_SEQ, CODINGS, Format
 from edged.serve.answers.shape import Shape, no_record
@@ -41,8 +41,8 @@ class Renderer:
     def __init__(self, budget_bytes: int) -> None:
         self.items: Memo[tuple[int, str], bytes] = Memo(budget_bytes * 2 // 3, size_of_pair)
         self.bodies: Memo[tuple[str, str], bytes] = Memo(budget_bytes // 3, size_of_pair)
-        self.views: dict[str, View] = {}  # of which the items are
-        self.looks: dict[tuple[str, str, bool, str], int] = {}
+        self.views: dict[Scope, View] = {}  # of which the items are
+        self.looks: dict[tuple[Scope, str, bool, str], int] = {}
         self.last_look = 0
         self.events: Memo[Hashable, bytes] = Memo(EVENTS_BYTES, size_of_event)
         self.lock = Lock()  # a compressor serves one thread at a time
@@ -54,14 +54,15 @@ class Renderer:
         may be, it is NOWHERE.
         """
         view = whole_of(view)
-        newest = self.views.get(view.dataset)
+        scope = scope_of(view)
+        newest = self.views.get(scope)
         if newest is not view or len(self.looks) > LOOKS:
             if newest is not None and place_of(view) < place_of(newest):
                 return NOWHERE
             self.items.clear()
             self.looks.clear()
-            self.views[view.dataset] = view
-        described = (view.dataset, collection, binary, shape.name if shape else "")
+            self.views[scope] = view
+        described = (scope, collection, binary, shape.name if shape else "")
         look = self.looks.get(described)
         if look is None:
             self.last_look += 1  # never used again, whichever thread still writes under an old one

@@ -17,7 +17,7 @@ from edged.http.hosts import HostRule
 from edged.http.problem import make_problem
 from edged.http.request import Request
 from edged.http.validators import names_tag
-from edged.serve.allowed import whole_of
+from edged.serve.allowed import Scope, scope_of, whole_of
 from edged.serve.answers.dictionary import DICTIONARY, Dictionaries, offers_dcz
 from edged.serve.answers.negotiate import Format, choose_coding, refuses_identity
 from edged.serve.answers.query import record_at
@@ -96,7 +96,7 @@ class Service:
     dictionaries: Dictionaries = field(default_factory=Dictionaries)
     coding: int = 0
     rights: int = 0
-    ages: dict[str, tuple[View, DataAge]] = field(default_factory=dict)
+    ages: dict[Scope, tuple[View, DataAge]] = field(default_factory=dict)
     vary: bytes = field(init=False)
 
     def __post_init__(self) -> None:
@@ -105,9 +105,9 @@ class Service:
     def age_of(self, view: View) -> DataAge:
         """The same object for the same view."""
         view = whole_of(view)
-        known = self.ages.get(view.dataset)
+        known = self.ages.get(scope_of(view))
         if known is None or known[0] is not view:
-            known = self.ages[view.dataset] = (view, DataAge.of(view))
+            known = self.ages[scope_of(view)] = (view, DataAge.of(view))
         return known[1]
 
 
@@ -177,6 +177,7 @@ def respond(
     timed: TimedFields = DATE
     if view is not None:
         timed = service.age_of(view)
+        content = 0 if view.part else content  # the record may be in another slice then
         if inquiry.collection is not None and offers_dcz(accepted) and form is not DICTIONARY:
             trained = service.dictionaries.of(view, inquiry.collection)
             vary += b", Available-Dictionary"

@@ -223,8 +223,11 @@ def answer_record(inquiry: Inquiry, view: View, collection: str, key: str, shape
     return respond(inquiry, body, form, content=content)
 
 
-def answer_dataset(inquiry: Inquiry, view: View) -> Response:
-    """What a dataset is: `state` depends on the time, so the answer is never kept."""
+def answer_dataset(inquiry: Inquiry, view: View) -> Response | InThread:
+    """What a dataset is: `state` depends on the time, so the answer is never kept. Some slices have to be counted."""
+    service = inquiry.service
+    if view.part and not inquiry.in_thread:
+        return InThread(partial(answer, service, inquiry.request, inquiry.now, in_thread=True), service.slow)
     document = {
         "dataset": view.dataset,
         "version": view.version,

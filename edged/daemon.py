@@ -39,6 +39,7 @@ from edged.ops.admin import AdminApp
 from edged.ops.gauges import daemon_registry
 from edged.ops.notify import Notifier
 from edged.ops.process import resident_bytes
+from edged.ops.recent import RecentTimes
 from edged.ops.reload import ConfigChanges, applied_to, changes_between
 from edged.ops.shown import certificate_documents, dataset_document, serving_document
 from edged.ops.timekeeping import keep_time
@@ -108,6 +109,7 @@ class Daemon:
         self.inherited = inherited or {}
         self.clock = clock or Clock()
         self.use = UsageKeeper(Path(config.daemon.data_dir), config.usage.keep_days, self.clock.dated)
+        self.use.flash = self.flash_written
         self.workers: Workers | None = None
         if config_path is not None:
             self.workers = Workers(config_path, config.serve.workers - 1, self.damaged, self.use.note)
@@ -126,7 +128,7 @@ class Daemon:
         self.syncs: trio.Nursery
         self.proxy = make_proxy(config, self.clock) if config.proxy.routes else None
         self.relay: RelayServer | None = None
-        self.admin = AdminApp(self)
+        self.admin, self.recently = AdminApp(self), RecentTimes(self.counted, self.clock)
         self.access = Access(apps_of(config.apps), share=1 / config.serve.workers)
 
     def stop(self) -> None:
@@ -137,6 +139,7 @@ class Daemon:
         """Sync and serve until `stop`. Raises ConfigError, BusyError or StoreError where it cannot begin."""
         trio.socket.set_custom_hostname_resolver(NameLookup())
         with ExitStack() as stack:
+            stack.enter_context(self.recently)
             stack.callback(self.use.close)  # after the last answer, and the last that other processes have counted
             self.catalog = self.open_replicas(stack)
             async with trio.open_nursery() as stores:
@@ -149,6 +152,7 @@ class Daemon:
                     await self.start_relay(servers)
                     stores.start_soon(keep_time, Path(self.config.daemon.data_dir), self.clock, self.catalog)
                     stores.start_soon(self.use.run)
+                    stores.start_soon(self.recently.run)
                     if self.config.usage.report:
                         stores.start_soon(report_use, self.use.book, self.subscriptions, self.clock.dated)
                     await self.sync_until_stopped(task_status)
@@ -352,6 +356,14 @@ class Daemon:
 
     def usage(self) -> Callable[[], dict[str, Any]]:
         return self.use.report()
+
+    def recent(self) -> dict[str, Any]:
+        return self.recently.document()
+
+    def flash_written(self) -> dict[str, int]:
+        """By dataset, the bytes since the start."""
+        held = {name: station for name, station in self.stations.items() if not station.config.memory}
+        return {name: station.status.flash_bytes_since_start for name, station in held.items()}
 
     def counted(self) -> Meter:
         return self.meter if self.workers is None else Meter.sum((self.meter, self.workers.meter))

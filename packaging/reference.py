@@ -1,6 +1,6 @@
 """Writes what follows from the commands and the configuration, so that no page of it can grow old.
 
-python packaging/reference.py             docs/cli.md, config/edged.toml, edged/cli/completions/
+python packaging/reference.py             docs/cli.md, config/edged.toml, edged/cli/completions/, the runbook as a page
 python packaging/reference.py --check     exit code 1 if one of them is not as it would be written
 python packaging/reference.py --man DIR   the man pages edged(1) and edged.toml(5), for a package
 """
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
+from runbook import runbook_page
 
 from edged.cli.main import DESCRIPTION, EPILOG, build_parser, walk
 from edged.config import Config
@@ -39,6 +40,7 @@ def pages() -> Mapping[Path, str]:
     return {
         ROOT / "docs/cli.md": command_page(),
         ROOT / "config/edged.toml": render_default(),
+        ROOT / "edged/pages/files/runbook.html": runbook_page((ROOT / "docs/runbook.md").read_text()),
         **{ROOT / f"edged/cli/completions/edged.{shell}": text for shell, text in completions.items()},
     }
 

@@ -83,8 +83,9 @@ Rows = dict[int, dict[Used, Count]]
 @dataclass(slots=True)
 class UsageBook:
     """tallies: of what is being asked now; hours, days: by their number since 1970 what was used; changed: since it was
-    last written; reported: the day of which an origin was told last; by_app: app and audience to what was put down
-    since this process began. A Count in hours or days is replaced and never changed, so that a copy is of one moment.
+    last written; reported: the day of which an origin was told last; flash: by day, the bytes written to it; by_app:
+    app and audience to what was put down since this process began. A Count in hours or days is replaced and never
+    changed, so that a copy is of one moment.
 
     The newest keep_days days that have any are kept: by the calendar a clock that is years ahead, once, would cost all.
     """
@@ -95,6 +96,7 @@ class UsageBook:
     days: Rows = field(default_factory=dict)
     changed: bool = False
     reported: int = 0
+    flash: dict[int, int] = field(default_factory=dict)
     by_app: dict[tuple[str, str], Count] = field(default_factory=dict)
 
     def tally_of(self, used: Used) -> UseTally:
@@ -124,6 +126,12 @@ class UsageBook:
             self.by_app[app] = self.by_app.get(app, Count()).plus(count)
             self.changed = True
 
+    def note_flash(self, written_bytes: int, now_s: float) -> None:
+        day = int(now_s // DAY_S)
+        self.flash[day] = self.flash.get(day, 0) + written_bytes
+        for number in sorted(self.flash)[: -self.keep_days]:
+            del self.flash[number]
+
     def turn(self, now_s: float | None) -> None:
         """`take` and `enter`, and let go of what is too old or too much."""
         self.enter(self.take(), now_s)
@@ -137,7 +145,7 @@ class UsageBook:
     def copy(self) -> UsageBook:
         """What is put down, for a thread."""
         hours, days = ({number: dict(found) for number, found in rows.items()} for rows in (self.hours, self.days))
-        return UsageBook(self.keep_days, hours=hours, days=days, reported=self.reported)
+        return UsageBook(self.keep_days, hours=hours, days=days, reported=self.reported, flash=dict(self.flash))
 
     def document(self) -> dict[str, Any]:
         """As it is kept in a file, and told to others: names once, rows of whole numbers."""
@@ -152,16 +160,25 @@ class UsageBook:
             ]
 
         rows = {"hours": listed(self.hours), "days": listed(self.days)}
-        return {"used": [list(used) for used in names], **rows, "reported": self.reported}
+        flash = [list(item) for item in sorted(self.flash.items())]
+        return {"used": [list(used) for used in names], **rows, "reported": self.reported, "flash": flash}
 
     def load(self, document: Mapping[str, Any]) -> None:
         """What `document` gave. Raises ValueError, TypeError, KeyError or IndexError for what it never gives."""
         self.reported = int(document["reported"])
+        self.flash = {int(day): count_of(written) for day, written in document.get("flash", ())}
         names = [Used(*map(str, entry)) for entry in document["used"]]
         for name, rows in (("hours", self.hours), ("days", self.days)):
             for number, used, *counts in document[name]:
                 found = rows.setdefault(int(number), {})
                 found[names[used]] = found.get(names[used], Count()).plus(Count.of_row(counts))
+
+
+def count_of(number: Any) -> int:
+    """Raises ValueError or TypeError for what is no count."""
+    if int(number) < 0:
+        raise ValueError("a negative count")
+    return int(number)
 
 
 def day_text(number: int) -> str:
@@ -179,7 +196,7 @@ def hour_text(number: int) -> str:
 def shown(book: UsageBook) -> dict[str, Any]:
     """The document of /usage: `days` and `hours`, oldest first, each with its totals, by audience, by app and by place;
     `undated`: the same of what was counted while the clock was not set; `rows`: (day, app, audience, place) with all
-    that is counted, of which the undated ones have the day "undated"."""
+    that is counted, of which the undated ones have the day "undated"; `flash`: bytes written to it, by day."""
     hours, days = (sorted(rows.keys() - {UNDATED}) for rows in (book.hours, book.days))
     return {
         "days": [summary("day", day_text(number), book.days[number]) for number in days],
@@ -190,6 +207,7 @@ def shown(book: UsageBook) -> dict[str, Any]:
             for number in sorted(book.days)
             for used, count in sorted(book.days[number].items())
         ],
+        "flash": [{"day": day_text(number), "bytes": written} for number, written in sorted(book.flash.items())],
     }
 
 

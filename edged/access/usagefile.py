@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import cbor2
 import trio
 
-from edged.access.usage import HOUR_S, Count, UsageBook, Used, shown
+from edged.access.usage import DAY_S, HOUR_S, Count, UsageBook, Used, shown
 from edged.errors import StoreError
 from edged.files import read_regular, write_durable
 from edged.threads import in_thread
@@ -74,17 +74,36 @@ def write_book(path: Path, book: UsageBook) -> None:
 
 
 class UsageKeeper:
-    """The book of a running daemon, and its file below the data directory, where there is one."""
+    """The book of a running daemon, and its file below the data directory, where there is one.
+
+    flash: by dataset, the bytes that were written to flash since the daemon began. They are put into the book and go
+    into its file with it: for them alone it is written once a day, after one on which there were any, and at the end.
+    """
 
     def __init__(self, data_dir: Path, keep_days: int, clock: Callable[[], float | None]) -> None:
         """clock: seconds since 1970, None while they are not known."""
         self.path, self.clock = data_dir / NAME, clock
         self.book = read_book(self.path, keep_days)
         self.complained = False
+        self.flash: Callable[[], Mapping[str, int]] = dict
+        self.flash_noted: dict[str, int] = {}
+        self.flash_day: int | None = None  # the first of which what was written to flash is not in the file
+
+    def turn(self, now_s: float | None) -> None:
+        """Put down what was counted, up to `now_s`."""
+        self.book.turn(now_s)
+        if now_s is None:  # it is put down when the clock is right
+            return
+        written = dict(self.flash())
+        more = sum(max(0, count - self.flash_noted.get(name, 0)) for name, count in written.items())
+        self.flash_noted = written
+        if more:
+            self.book.note_flash(more, now_s)
+            self.flash_day = int(now_s // DAY_S) if self.flash_day is None else self.flash_day
 
     def report(self) -> Callable[[], dict[str, Any]]:
         """What makes the document of /usage, up to now, in a thread: a year's takes a while."""
-        self.book.turn(self.clock())
+        self.turn(self.clock())
         return partial(shown, self.book.copy())
 
     def by_app(self) -> dict[tuple[str, str], Count]:
@@ -102,20 +121,23 @@ class UsageKeeper:
             now_s = self.clock()
             await trio.sleep(WRITE_EVERY_S if now_s is None else min(HOUR_S - now_s % HOUR_S, WRITE_EVERY_S))
             now_s = self.clock()
-            self.book.turn(None if now_s is None else now_s - 1)  # of the hour that is over
-            if self.due():
+            self.turn(None if now_s is None else now_s - 1)  # of the hour that is over
+            if self.due(now_s):
                 self.note_write(await in_thread(self.write, self.book.copy()))
 
     def close(self) -> None:
         """What was used since: nothing is counted any more."""
-        self.book.turn(self.clock())
-        if self.due():
+        self.turn(self.clock())
+        if self.due(None):
             self.note_write(self.write(self.book.copy()))
 
-    def due(self) -> bool:
-        """Whether there is anything to be written; from now on that is what comes later."""
-        changed = self.book.changed and self.path.parent.is_dir()
-        self.book.changed = self.book.changed and not changed
+    def due(self, now_s: float | None) -> bool:
+        """Whether there is anything to be written, at the end where there is no now; from now on that is what comes
+        later."""
+        flash = self.flash_day is not None and (now_s is None or now_s // DAY_S > self.flash_day)
+        changed = (self.book.changed or flash) and self.path.parent.is_dir()
+        if changed:
+            self.book.changed, self.flash_day = False, None
         return changed
 
     def write(self, book: UsageBook) -> StoreError | None:

@@ -45,6 +45,7 @@ EVENT_FIELDS = (
 HOSTS = HostRule.of(["localhost"], addresses=True)
 
 HOME = "box.html"
+PATHS = "/ /healthz /readyz /metrics /status /usage /recent /events"
 EVENT_S = 1.0  # from one event to the next, as long as somebody listens
 
 
@@ -63,6 +64,10 @@ class Operated(Protocol):
 
     def usage(self) -> Callable[[], dict[str, Any]]:
         """What makes the document of /usage, in a thread."""
+        ...
+
+    def recent(self) -> dict[str, Any]:
+        """The document of /recent."""
         ...
 
     async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
@@ -123,9 +128,11 @@ class AdminApp(Application):
             return respond(200, JSON, json.dumps(self.operated.status(), ensure_ascii=False).encode())
         if path == "/usage":
             return InThread(partial(show_usage, self.operated.usage()), self.reading)
+        if path == "/recent":
+            return respond(200, JSON, json.dumps(self.operated.recent(), ensure_ascii=False).encode())
         if path == "/events":
             return Stream(200, EVENT_FIELDS, DATE, self.events(), self.ticked, self.events)
-        what = f"nothing at {path:.200}; the admin listener answers / /healthz /readyz /metrics /status /usage /events"
+        what = f"nothing at {path:.200}; here are {PATHS}"
         raise RequestError(404, what)
 
     def events(self) -> Iterator[bytes]:

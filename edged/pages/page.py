@@ -26,7 +26,7 @@ POLICY = (
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 SCRIPTS = ("box.js", "explorer.js", "origin.js", "shared.js")
-NAMES = ("box.html", "explorer.html", "icon.svg", "origin.html", "style.css", *SCRIPTS)
+NAMES = ("box.html", "explorer.html", "icon.svg", "origin.html", "runbook.html", "style.css", *SCRIPTS)
 
 
 @cache

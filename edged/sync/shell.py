@@ -314,10 +314,11 @@ class Shell:
     def tell(self, news: events.News) -> None:
         status, name = self.status, self.status.dataset
         match news:
-            case events.Updated(version, before, kinds, hops, snapshots):
+            case events.Updated(version, before, kinds, hops, snapshots, full_bytes):
                 began, received, sent = self.update_began
                 status.hops_applied += hops
                 status.snapshots_applied += snapshots
+                status.full_bytes = full_bytes or status.full_bytes
                 update = LastUpdate(
                     version,
                     before,
@@ -325,6 +326,7 @@ class Shell:
                     status.bytes_received - received,
                     status.bytes_sent - sent,
                     trio.current_time() - began,
+                    status.full_bytes,
                 )
                 status.note_update(update, self.clock())
                 log.info("%s: version %d to %d, %d bytes", name, before, version, update.bytes_received)

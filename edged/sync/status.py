@@ -19,7 +19,8 @@ ERROR_CHARACTERS = 2000
 
 @dataclass(frozen=True, slots=True)
 class LastUpdate:
-    """The newest committed update. kinds: by slice, see events.Updated; bytes on the wire; seconds from its head on."""
+    """The newest committed update. kinds: by slice, see events.Updated; bytes on the wire; seconds from its head on;
+    full_bytes: what all of it would have taken, 0 where that is not known."""
 
     version: int
     before: int
@@ -27,6 +28,7 @@ class LastUpdate:
     bytes_received: int
     bytes_sent: int
     seconds: float
+    full_bytes: int = 0
 
     def document(self) -> dict[str, Any]:
         return {
@@ -36,6 +38,7 @@ class LastUpdate:
             "bytes_received": self.bytes_received,
             "bytes_sent": self.bytes_sent,
             "seconds": round(self.seconds, 3),
+            "full_bytes": self.full_bytes,
         }
 
 
@@ -67,7 +70,8 @@ class DatasetStatus:
     version number known of; broker: that announces heads, where one does; lost: whether the origin that answered before
     does not any more; updates, errors: the last ones, oldest first, with their times; last_success_s: when all was well
     after an origin was asked, since 1970; steps_done, steps: how
-    far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two.
+    far an update under way has come, a part of a snapshot or a hop being one (0, 0: none is); watch: told of these two;
+    full_bytes: what the newest snapshots that were seen take, 0: none was.
     """
 
     dataset: str
@@ -97,6 +101,7 @@ class DatasetStatus:
     broker: BrokerStatus | None = None
     steps_done: int = 0
     steps: int = 0
+    full_bytes: int = 0
     watch: Watch = unwatched
     news: trio.Event = field(default_factory=trio.Event)
 
@@ -136,6 +141,10 @@ class DatasetStatus:
     def bytes_sent(self) -> int:
         return self.traffic.sent
 
+    @property
+    def flash_bytes_since_start(self) -> int:
+        return 0 if self.flash_bytes_at_start is None else self.flash_bytes_written - self.flash_bytes_at_start
+
     def state(self, now_s: float) -> str:
         """`fresh`, `stale` or `expired` at `now_s` (seconds since 1970, of clock.py); `empty` before a version."""
         if self.version == 0:
@@ -160,7 +169,8 @@ class DatasetStatus:
             "hops_applied": self.hops_applied,
             "repairs": self.repairs,
             "flash_bytes_written": self.flash_bytes_written,
-            "flash_bytes_since_start": self.flash_bytes_written - (self.flash_bytes_at_start or 0),
+            "flash_bytes_since_start": self.flash_bytes_since_start,
+            "full_bytes": self.full_bytes,
             "updates": [{"time": int(time), **update.document()} for time, update in self.updates],
             "errors": [{"time": int(error.time), "text": error.text} for error in self.errors],
             "steps_done": self.steps_done,

@@ -256,6 +256,61 @@ async def test_nothing_is_written_while_nothing_is_asked(tmp_path: Path, autojum
     assert os.listdir(tmp_path) == []
 
 
+async def test_what_is_written_to_flash_is_kept_by_day_and_costs_one_write_a_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, autojump_clock: Any
+) -> None:
+    start = NOW - NOW % DAY_S  # the first second of a day
+    written, writes = {"catalog": 0, "news": 0}, []
+
+    async def here(work: Callable[..., Any], *arguments: Any) -> Any:
+        writes.append(trio.current_time())
+        return work(*arguments)
+
+    def keeper() -> UsageKeeper:
+        made = UsageKeeper(tmp_path, 3, lambda: start + trio.current_time() - began)
+        made.flash = lambda: written
+        return made
+
+    monkeypatch.setattr(usagefile, "in_thread", here)
+    began = trio.current_time()
+    first = keeper()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first.run)
+        await trio.sleep(HOUR_S / 2)
+        for _ in range(2 * 24 - 1):
+            written["catalog"] += 1000
+            written["news"] += 10
+            await trio.sleep(HOUR_S)
+        nursery.cancel_scope.cancel()
+    assert len(writes) == 1  # after the first day; nothing was asked
+    written["news"] = 0  # a dataset that was removed and added again
+    first.close()
+    assert [one["bytes"] for one in shown(read_book(tmp_path / usagefile.NAME, 3))["flash"]] == [24 * 1010, 23 * 1010]
+    # The next process counts from its own start on, and the oldest days go.
+    written.update(catalog=0, news=0)
+    second = keeper()
+    for day in range(2, 5):
+        written["catalog"] += 7
+        began = trio.current_time() - day * DAY_S
+        second.turn(second.clock())
+    assert list(second.book.flash.values()) == [7, 7, 7]
+    second.turn(None)
+    assert sum(second.book.flash.values()) == 21
+
+
+def test_a_file_of_before_flash_was_counted_is_read(tmp_path: Path) -> None:
+    book = UsageBook(10)
+    book.enter([(FILMS, Count(3))], NOW)
+    document = book.document()
+    del document["flash"]
+    again = UsageBook(10)
+    again.load(document)
+    assert (again.flash, again.days) == ({}, book.days)
+    for damage in ([[1, -5]], [[1]], [["x", 1]]):
+        with pytest.raises((ValueError, TypeError)):
+            UsageBook(10).load({**document, "flash": damage})
+
+
 # --- in a daemon -----------------------------------------------------------------------------------------------------
 
 

@@ -32,6 +32,9 @@ class Daemon:
     def usage(self) -> Callable[[], dict[str, Any]]:
         return lambda: {"days": []}
 
+    def recent(self) -> dict[str, Any]:
+        return {"minutes": []}
+
     async def pin(self, dataset: str, version: int | None) -> dict[str, Any]:
         if version is not None and version > 9:
             raise ChainError("no path leads there")

@@ -41,15 +41,16 @@ return nodes.filter((one) => {
   return !labelled;
 }).map((one) => one.outerHTML.slice(0, 100));
 """
-WALK = """
-const order = [];
-for (const one of document.querySelectorAll("a, button, input, select, [tabindex]")) {
-  if (one.disabled) continue;
-  one.focus();
-  order.push(document.activeElement === one);
-}
-return order.length > 3 && order.every((focused) => focused);
+# What the keyboard reaches, in the order in which it stands on the page; each is given a number to be known by.
+REACHED = """
+const known = [...document.querySelectorAll("a[href], button, input, select, summary, [tabindex='0']")];
+const shown = known.filter((one) => !one.disabled && (one.checkVisibility() || one.className === "skip"));
+return shown.map((one) => one.dataset.seen = one.id || one.textContent.trim().slice(0, 40) || one.tagName);
 """
+AT = "return document.activeElement.dataset.seen || null;"
+PAINTED = "return getComputedStyle(document.activeElement).outlineStyle;"
+# Of Chromium's accessibility tree: what a screen reader is told to be there.
+SPOKEN = ("button", "link", "textbox", "spinbutton", "combobox", "region", "image", "DisclosureTriangle", "table")
 
 
 def wait(browser: Browser, place: str, words: str) -> str:
@@ -73,9 +74,52 @@ def check_everywhere(browser: Browser, name: str) -> None:
             browser.run("window.scrollTo(0, 0);")
             keep_picture(browser, f"{name}-{scheme}.png")
     assert browser.run(NAMELESS) == []
-    assert browser.run(WALK)
+    check_keyboard(browser)
+    check_screen_reader(browser)
     assert browser.complaints() == []
     assert browser.run("return window.stolen === undefined")
+
+
+def check_keyboard(browser: Browser) -> None:
+    """Tab goes through all that can be used, once, from the top down, each with a ring to see; a chart's values are
+    among them. What is live goes on meanwhile."""
+    expected = browser.run(REACHED)
+    assert len(expected) > 3
+    browser.run("document.querySelector('.skip').focus();")
+    reached: list[str] = [browser.run(AT)]
+    while len(reached) < len(expected) + 9:
+        browser.press(TAB)
+        at = browser.run(AT)
+        if at is None and len(reached) >= len(expected):  # round again
+            break
+        if at is not None:  # a box that scrolls is reached, too
+            assert browser.run(PAINTED) != "none", at
+            reached.append(at)
+    assert reached == expected
+    charts = "[...document.querySelectorAll('svg[role=img]')].map((one) => one.closest('section'))"
+    assert browser.run(f"return {charts}.filter((one) => !one.querySelector('td')).length;") == 0
+    for number in range(browser.run("return document.querySelectorAll('summary').length;")):
+        browser.run("document.querySelectorAll('summary')[args[0]].focus();", number)
+        for opened in (True, False):
+            browser.press(ENTER)
+            assert browser.run("return document.activeElement.parentNode.open;") is opened
+
+
+def check_screen_reader(browser: Browser) -> None:
+    """Each control, panel and picture has a name in the accessibility tree; panels are landmarks by their headings."""
+    browser.ask("POST", "/goog/cdp/execute", {"cmd": "Accessibility.enable", "params": {}})
+    tree = browser.ask("POST", "/goog/cdp/execute", {"cmd": "Accessibility.getFullAXTree", "params": {}})
+    told = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in tree["nodes"]
+        if not node["ignored"] and node["role"]["value"] in SPOKEN
+    ]
+    assert [role for role, name in told if not name.strip() and role != "table"] == []
+    headings = browser.run(
+        "return [...document.querySelectorAll('section > h2')].map((one) => one.textContent.trim());"
+    )
+    assert headings
+    assert [name for role, name in told if role == "region"] == headings
 
 
 @contextmanager
@@ -99,11 +143,13 @@ def test_the_dashboard_of_a_box(tmp_path: Path) -> None:
         assert "fresh" in wait(browser, "datasets", "catalog")
         for _ in range(30):
             get(f"{daemon.apps}/v1/catalog/titles?limit=1")
+        get(f"{daemon.apps}/v1/catalog")
         origin.publish(titles(41))
         daemon.wait_version(2)
         wait(browser, "datasets", "2")
         assert "updates took" in wait(browser, "updates", "catalog")
         assert "requests a second" in wait(browser, "requests", "since the start")
+        assert "half under" in wait(browser, "latency", "Latency by minute")
         assert "from memory" in wait(browser, "shares", "%")
         assert "catalog" in wait(browser, "flash", "On disk")
         assert "clear text" in wait(browser, "certificates", "None")
@@ -131,6 +177,18 @@ def test_an_error_is_shown_with_what_to_do(tmp_path: Path) -> None:
         daemon.wait_status(lambda status: bool(status["last_error"]))
         wait(browser, "errors", "head")
         assert browser.run("return document.querySelectorAll('#errors img').length") == 0
+        # What to do is a page of the daemon's own, and the keyboard leads there.
+        browser.run("document.querySelector('#errors a').focus();")
+        seen = browser.run(
+            "await new Promise((go) => setTimeout(go, 2500)); return document.activeElement.textContent;"
+        )
+        assert seen == "Runbook"  # the page is live, and the focus stays
+        browser.press(ENTER)
+        wait(browser, "EdgedFailing", "says what, and what to do")
+        assert browser.run("return document.querySelector('tr:target').id") == "EdgedFailing"
+        assert browser.complaints() == []
+        browser.open(f"{daemon.admin}/")
+        wait(browser, "errors", "head")
         assert daemon.program.stop() == 0
         wait(browser, "live", "does not answer")
 

@@ -76,6 +76,14 @@ async def test_edits_arrive_by_the_held_poll_within_their_bytes(tmp_path: Path, 
                     assert spent <= status.bytes_received + status.bytes_sent - before + 200
                     assert spent < ORDINARY_BYTES
                 assert (status.snapshots_applied, status.hops_applied) == (1, 4)
+                with publisher.reading("catalog") as state:
+                    [(parts,)] = state.rows("SELECT sum(size) FROM parts WHERE version = 1")
+                    [(dictionary,)] = state.rows(
+                        "SELECT d.size FROM snapshots AS s JOIN dictionaries AS d ON d.sha256 = s.dictionary"
+                    )
+                whole = parts + dictionary
+                assert [update.full_bytes for _, update in status.updates] == [whole] * 5
+                assert all(update.bytes_received < whole for _, update in list(status.updates)[1:])
                 assert status.last_error is None
                 nursery.cancel_scope.cancel()
     changed = titles()

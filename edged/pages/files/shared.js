@@ -14,8 +14,24 @@ export function el(name, attributes = {}, ...children) {
 
 export const at = (id) => document.getElementById(id);
 
+const signOf = (one) => `${one.tagName} ${one.getAttribute("href") || ""} ${one.textContent}`;
+
+// What stays is not moved, and what takes the place of a focused control takes its focus: pages are live, and who goes
+// through one by keyboard is not to be thrown back to its top each second.
 export function fill(id, ...children) {
-  at(id).replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+  const place = at(id), wanted = children.flat(2).filter((child) => child !== null && child !== undefined);
+  const focused = place.contains(document.activeElement) ? document.activeElement : null;
+  const staying = new Set(wanted);
+  for (const node of [...place.childNodes]) if (!staying.has(node)) node.remove();
+  let next = place.firstChild;
+  for (const node of wanted) {
+    if (node === next) next = next.nextSibling;
+    else place.insertBefore(node instanceof Node ? node : document.createTextNode(String(node)), next);
+  }
+  if (focused && !focused.isConnected) {
+    const sign = signOf(focused);
+    [...place.querySelectorAll("a, button, summary, [tabindex]")].find((one) => signOf(one) === sign)?.focus({ preventScroll: true });
+  }
 }
 
 export function bytes(count) {
@@ -61,22 +77,27 @@ function frame(label, most, width, height) {
   return drawn;
 }
 
-// series: [{ name, class, values }], all of one length; show: a value in words.
+// series: [{ name, class, values }], all of one length, null where there is none; show: a value in words.
 export function lines(label, series, show = number) {
   const width = 600, height = 160, most = Math.max(1e-9, ...series.flatMap((one) => one.values));
   const drawn = frame(label, show(most), width, height);
   for (const one of series) {
     const step = width / Math.max(1, one.values.length - 1);
-    const points = one.values.map((value, index) => `${(index * step).toFixed(1)},${(height - 17 - ((height - 32) * value) / most).toFixed(1)}`);
-    drawn.append(svg("polyline", { class: one.class, points: points.join(" ") }));
+    let points = [];
+    const draw = () => { if (points.length) drawn.append(svg("polyline", { class: one.class, points: points.concat(points.length === 1 ? points : []).join(" ") })); points = []; };
+    one.values.forEach((value, index) => {
+      if (value === null) draw();
+      else points.push(`${(index * step).toFixed(1)},${(height - 17 - ((height - 32) * value) / most).toFixed(1)}`);
+    });
+    draw();
   }
   return drawn;
 }
 
-// columns: [{ title, parts: [{ class, value }] }], stacked; the title is read out and shown at a pointer.
-export function bars(label, columns, show = number) {
+// columns: [{ title, parts: [{ class, value }] }], stacked; the title is shown at a pointer; bound: a value drawn as a line across.
+export function bars(label, columns, show = number, bound = 0) {
   const width = 600, height = 160;
-  const most = Math.max(1e-9, ...columns.map((column) => column.parts.reduce((sum, part) => sum + part.value, 0)));
+  const most = Math.max(1e-9, bound, ...columns.map((column) => column.parts.reduce((sum, part) => sum + part.value, 0)));
   const drawn = frame(label, show(most), width, height), step = width / Math.max(columns.length, 8);
   columns.forEach((column, index) => {
     let top = height - 17;
@@ -88,7 +109,23 @@ export function bars(label, columns, show = number) {
     }
     drawn.append(group);
   });
+  if (bound) {
+    const y = height - 17 - ((height - 32) * bound) / most;
+    drawn.append(svg("line", { class: "bound", x1: 0, y1: y, x2: width, y2: y }));
+  }
   return drawn;
+}
+
+const folded = new Map();
+
+// The values of a chart as a table, folded away: a chart is nothing to a screen reader, and has no keys. One for each name,
+// which stays open while what is in it changes.
+export function values(name, summary, columns, rows) {
+  if (!folded.has(name)) folded.set(name, el("details", {}, el("summary", {}, summary), el("div", { class: "values" })));
+  const one = folded.get(name);
+  if (one.firstChild.textContent !== summary) one.firstChild.textContent = summary;
+  one.lastChild.replaceChildren(table(columns, rows));
+  return one;
 }
 
 export function key(entries) {
@@ -122,7 +159,13 @@ export function pager(id, columns, load) {
   return show(null);
 }
 
-export function panel(id, draw) {
+const drawnOf = new Map();
+
+// of: what is drawn; the same again is not.
+export function panel(id, draw, of = undefined) {
+  const sign = of === undefined ? undefined : JSON.stringify(of);
+  if (sign !== undefined && drawnOf.get(id) === sign) return;
+  drawnOf.set(id, sign);
   try { draw(); } catch (fault) { fill(id, el("p", { class: "bad" }, fault.message)); }
 }
 
@@ -136,11 +179,18 @@ export function drawUse(use) {
     return;
   }
   const columns = days.map((day) => ({ title: `${day.day}: ${number(day.requests)} requests`, parts: [{ class: "one", value: day.requests }] }));
-  fill("growth", bars("Requests a day", columns), el("p", { class: "soft" }, `${days[0].day} to ${days.at(-1).day}`));
+  const newest = days.slice().reverse();
+  fill("growth", bars("Requests a day", columns), el("p", { class: "soft" }, `${days[0].day} to ${days.at(-1).day}`),
+    values("growth", "Requests by day", [
+      { title: "Day", of: (day) => day.day }, { title: "Requests", number: true, of: (day) => number(day.requests) },
+      { title: "From memory", number: true, of: (day) => percent(day.remembered, day.requests) }, { title: "Sent", number: true, of: (day) => bytes(day.bytes) },
+    ], newest));
   const shares = days.map((day) => {
     const all = Math.max(1, day.requests);
     const parts = AUDIENCES.map(([name, kind]) => ({ class: kind, value: (100 * (day.audiences[name] || 0)) / all }));
     return { title: `${day.day}: ${AUDIENCES.map(([name]) => `${name || "other"} ${percent(day.audiences[name] || 0, all)}`).join(", ")}`, parts };
   });
-  fill("audience", bars("Share of requests by audience, by day", shares, (most) => `${Math.round(most)}%`), key(AUDIENCES.map(([name, kind]) => [kind, name || "other"])));
+  fill("audience", bars("Share of requests by audience, by day", shares, (most) => `${Math.round(most)}%`), key(AUDIENCES.map(([name, kind]) => [kind, name || "other"])),
+    values("audience", "Shares by day", [{ title: "Day", of: (day) => day.day }, ...AUDIENCES.map(([name]) => (
+      { title: name || "other", number: true, of: (day) => percent(day.audiences[name] || 0, day.requests) }))], newest));
 }

@@ -430,7 +430,8 @@ PHASE_OF: dict[type[Effect], Phase] = {
 class Updated:
     """A version was committed.
 
-    kinds: by slice "snapshot", "hops", "snapshot+hops" or "dropped"; hops, snapshots: how many of each were applied.
+    kinds: by slice "snapshot", "hops", "snapshot+hops" or "dropped"; hops, snapshots: how many of each were applied;
+    full_bytes: what the newest snapshots of these slices take, 0 where that was not seen, as the chain was not fetched.
     """
 
     version: int
@@ -438,6 +439,7 @@ class Updated:
     kinds: Mapping[str, str]
     hops: int
     snapshots: int
+    full_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,7 +371,7 @@ class Machine:
         assert update is not None
         update.staged()
         if update.kinds or update.moves:
-            self.tell(events.Updated(update.release, self.held.version, update.kinds, update.hops, update.snapshots))
+            self.tell(update.told(self.held.version))
         return events.Load()
 
     def loaded_again(self, event: events.HeldLoaded) -> Effect:

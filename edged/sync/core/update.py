@@ -70,7 +70,7 @@ class Update:
         if self.pinned:
             self.release = held.version if stay or held.pinned is None else held.pinned
         self.stay, self.require = stay, require
-        self.whole = wanted >= self.head.slices.keys()
+        self.wanted, self.whole = wanted, wanted >= self.head.slices.keys()
         self.chain: Chain | None = None
         self.paged: dict[str, SliceChain] = {}  # the chain's slices with the pages that were fetched
         self.fetched: dict[bytes, bytes] = {}
@@ -84,6 +84,12 @@ class Update:
         self.kinds: dict[str, str] = {}
         self.hops = self.snapshots = 0
         self.steps: deque[Step] = deque(self.first_steps(wanted & self.head.slices.keys()))
+
+    def told(self, before: int) -> events.Updated:
+        """What it has made of version `before`."""
+        listed = {} if self.chain is None else self.chain.slices
+        full_bytes = sum(newest_bytes(item) for name, item in listed.items() if name in self.wanted)
+        return events.Updated(self.release, before, self.kinds, self.hops, self.snapshots, full_bytes)
 
     # ---- what there is to do
 
@@ -462,3 +468,9 @@ class Update:
             return live
         signed = next((snapshot for snapshot in chain.snapshots if snapshot.version == version), None)
         return Target(version, signed.digest if signed else None, signed.records if signed else None)
+
+
+def newest_bytes(item: SliceChain) -> int:
+    """What a slice's newest snapshot takes; 0 where it has none."""
+    newest = max(item.snapshots, key=lambda snapshot: snapshot.version, default=None)
+    return 0 if newest is None else newest.total_bytes

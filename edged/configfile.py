@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from edged.access.configured import token_hash
+from edged.access.configured import is_for_service_alone, token_hash
 from edged.access.rights import ANONYMOUS, EVERYTHING, PROXY
 from edged.announce.broker import BrokerAccess, secret
 from edged.config import (
@@ -274,6 +274,8 @@ def check_app(app: AppConfig, table: Table, key: Key) -> list[Fault]:
         return [table.fault((*key, "name"), what)]
     if app.token_sha256 and app.token_file:
         return [table.fault((*key, "token_file"), "token_sha256 and token_file are two ways for one token; set one")]
+    if is_for_service_alone(app.token_file):
+        return []
     try:
         token_hash(app)
     except ConfigError as fault:

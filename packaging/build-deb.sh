@@ -81,7 +81,7 @@ fi
 # --- the rest of the package -----------------------------------------------------------------------------------------
 install -D -m 755 packaging/launcher "$root/usr/bin/edged"
 install -D -m 644 packaging/debian/edged.toml "$root/etc/edged/edged.toml"
-install -d -m 755 "$root/etc/edged/edged.d"
+install -d -m 755 "$root/etc/edged/edged.d" "$root/etc/edged/credentials"
 for unit in edged.service edged.socket edged-origin.service edged-relay.service; do
     install -D -m 644 "systemd/$unit" "$root/lib/systemd/system/$unit"
 done
@@ -113,6 +113,7 @@ sed -e "s/@VERSION@/$version/" -e "s/@ARCH@/$arch/" -e "s/@INSTALLED_KB@/$instal
     packaging/debian/control.in >"$control/control"
 
 find "$root" -type d -exec chmod 755 {} +
+chmod 700 "$root/etc/edged/credentials"
 find "$root" -type f ! -perm -u+x -exec chmod 644 {} +
 find "$library" -type f -exec chmod 644 {} +
 find "$root" -exec touch --no-dereference --date "@$SOURCE_DATE_EPOCH" {} +

@@ -98,12 +98,18 @@ def token_hash(item: Configured) -> bytes:
     return sha256(token).digest()
 
 
+def is_for_service_alone(name: str) -> bool:
+    """Whether systemd hands a token to the service, and this is a command beside it, which gets none: it can say
+    nothing of the token, and need not read it."""
+    return name.startswith(CREDENTIAL) and not os.environ.get("CREDENTIALS_DIRECTORY")
+
+
 def token_path(name: str) -> Path:
     """Raises ConfigError for a credential where systemd gave none."""
     if not name.startswith(CREDENTIAL):
         return Path(name)
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
-        what = "edged was not started with any (CREDENTIALS_DIRECTORY is not set)"
+        what = "systemd has handed none to edged (CREDENTIALS_DIRECTORY is not set)"
         raise ConfigError(f"{name!r}: {what}; set LoadCredential= in the unit, or name a file")
     return Path(directory) / name.removeprefix(CREDENTIAL)

@@ -117,7 +117,6 @@ def test_apps_are_told_apart_and_read_anew(tmp_path: Path, workers: int) -> None
         (['name = "a"\nuid = 5\nconnections = "101%"'], '"25%"'),
         (['name = "a"\ntoken_sha256 = "abc"'], "64 hexadecimal digits"),
         (['name = "a"\ntoken_file = "/nowhere/token"'], "read the token /nowhere/token"),
-        (['name = "a"\ntoken_file = "credential:a"'], "LoadCredential"),
         (['name = "a"\nuid = 5\naudience = "friends"'], "audience"),
     ],
 )
@@ -128,6 +127,13 @@ def test_a_fault_in_apps_is_named(tmp_path: Path, entries: list[str], told: str)
     config.write_text(dataset + apps(*entries))
     found = edged("check", "--config", config, code=2)
     assert told in found.stdout + found.stderr
+
+
+def test_commands_beside_the_service_need_no_credential_and_the_daemon_does(tmp_path: Path) -> None:
+    config = tmp_path / "edged.toml"
+    config.write_text(f'[daemon]\ndata_dir = "{tmp_path}/data"\n' + apps('name = "a"\ntoken_file = "credential:a"'))
+    edged("check", "--config", config)
+    assert "LoadCredential" in edged("run", "--config", config, code=2).stderr
 
 
 def test_a_short_token_is_refused_and_a_credential_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

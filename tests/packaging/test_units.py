@@ -66,6 +66,25 @@ def test_the_daemons_unit_names_the_directories_of_the_configuration() -> None:
     assert int(unit["LimitNOFILE"][0]) >= 4 * ServeConfig().max_connections
 
 
+def test_secrets_come_from_a_directory_without_which_the_service_starts_all_the_same() -> None:
+    unit = settings("edged.service")
+    loaded = dict(item.split(":", 1) for item in unit["LoadCredential"])
+    given = dict(item.split(":", 1) for item in unit["SetCredential"])
+    # A credential that is absent fails the start, unless one of the same name is set (systemd.exec(5)); 252 knows no
+    # ImportCredential=.
+    assert loaded == {"edged": "/etc/edged/credentials"}
+    assert given.keys() == loaded.keys()
+    assert "ImportCredential" not in unit
+
+
+def test_the_origins_dashboard_is_on_loopback_alone() -> None:
+    (command,) = settings("edged-origin.service")["ExecStart"]
+    words = command.split()
+    addresses = [words[words.index(option) + 1] for option in ("--bind", "--admin-bind")]
+    assert [address.rpartition(":")[0] for address in addresses] == ["127.0.0.1"] * 2
+    assert len(set(addresses)) == 2
+
+
 def test_the_relays_unit_bears_ten_thousand_devices_and_shares_nothing_with_the_daemon() -> None:
     relay, daemon = settings("edged-relay.service"), settings("edged.service")
     assert int(relay["LimitNOFILE"][0]) >= 2 * 60_000  # a connection, and a blob being sent

@@ -153,6 +153,10 @@ class ServeConfig(Struct, frozen=True, forbid_unknown_fields=True):
         bool,
         Meta(description="A line in the log for each request, 100 a second at most; nothing is remembered then."),
     ] = False
+    server_timing: Annotated[
+        bool,
+        Meta(description="Server-Timing on each answer: its time, what the cache did; nothing is remembered then."),
+    ] = False
     explorer: Annotated[
         bool, Meta(description="A page at / for those who write apps: what is here, and requests to try.")
     ] = False

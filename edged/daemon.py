@@ -415,7 +415,7 @@ def make_proxy(config: Config, clock: Clock) -> ProxyApplication:
     from edged.proxy.application import ProxyApplication  # here, so that a device without routes does not load it
     from edged.proxy.gateway import Gateway
 
-    return ProxyApplication(Gateway(config.proxy, config.proxy_directory, clock))
+    return ProxyApplication(Gateway(config.proxy, config.proxy_directory, clock, timing=config.serve.server_timing))
 
 
 def make_relay(config: Config, clock: Clock) -> RelayServer:

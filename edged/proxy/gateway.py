@@ -26,7 +26,7 @@ class Gateway:
     """Answers what lies under a route. directory: where answers are kept; None: in memory alone.
 
     Start `run` before the first request: `await nursery.start(gateway.run)`. Raises ConfigError for certificates that
-    cannot be read.
+    cannot be read. timing: whether answers say how long their upstream took.
     """
 
     def __init__(
@@ -36,7 +36,9 @@ class Gateway:
         clock: Clock | None = None,
         *,
         timeline: Timeline | None = None,
+        timing: bool = False,
     ) -> None:
+        self.timing = timing
         self.timeline = timeline or Timeline(clock)
         self.cache = Cache(config, directory, self.timeline)
         self.counters = Counters()
@@ -55,6 +57,7 @@ class Gateway:
                 # The name tells a request that has come back to this very process.
                 via = b"edged-" + secrets.token_hex(4).encode()
                 self.exchange = Exchange(self.cache, nursery, via, self.counters)
+                self.exchange.fetcher.timing = self.timing
                 nursery.start_soon(self.tend)
                 task_status.started()
                 await trio.sleep_forever()

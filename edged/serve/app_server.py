@@ -28,6 +28,7 @@ from edged.serve.counting import Counting, RouteOf
 from edged.serve.damage import DamageReports, OnDamage
 from edged.serve.guard import Guard
 from edged.serve.news import News
+from edged.serve.servertiming import TimedApplication
 from edged.units import size_bytes
 
 EXPLORER = "explorer.html"
@@ -71,7 +72,9 @@ class AppServer:
         """
         news = News(self.datasets) if self.news is None else self.news
         api = Api(self.make_service(news))
-        inner = api if self.others is None else Apps(api, self.others)
+        inner: Application = api if self.others is None else Apps(api, self.others)
+        if self.config.server_timing:
+            inner = TimedApplication(inner)
         counting = Counting(self.book, self.meter, self.datasets, self.route_of)
         home = EXPLORER if self.config.explorer else ""
         application: Application = Guard(inner, api.service, self.access, counting, home)

@@ -74,16 +74,22 @@ class Landed:
 
 
 class Fetcher:
-    """The flights under way, and what they need. via: how this cache names itself to upstreams."""
+    """The flights under way, and what they need. via: how this cache names itself to upstreams; timing: whether answers
+    say how long upstreams took."""
 
     def __init__(self, cache: Cache, nursery: trio.Nursery, via: bytes, counters: Counters) -> None:
         self.cache, self.nursery, self.via, self.counters = cache, nursery, via, counters
+        self.timing = False
         self.flights: dict[bytes, Flight] = {}
         self.refreshing: set[bytes] = set()
         self.unshared: OrderedDict[bytes, float] = OrderedDict()
 
     def now_s(self) -> float:
         return self.cache.timeline.now_s()
+
+    def told_s(self, answer: UpstreamAnswer) -> float | None:
+        """How long the upstream took, where that is said."""
+        return answer.waited_s if self.timing else None
 
     # --- flights -----------------------------------------------------------------------------------------------------
 
@@ -168,7 +174,8 @@ class Fetcher:
             fresh = held.renewed(entry)
         self.end_flight(fetch.context, fetch.flight)
         forward: Forward = "stale" if fetch.ask.why == "stale" else "request"
-        status = CacheStatus(forward=forward, status=304, ttl_s=entry.whole_ttl_s(self.now_s()))
+        ttl_s = entry.whole_ttl_s(self.now_s())
+        status = CacheStatus(forward=forward, status=304, ttl_s=ttl_s, upstream_s=self.told_s(answer))
         cookies = tuple(pair for pair in answer.fields if pair[0] == b"set-cookie" and pair not in entry.fields)
         if cookies:  # they are for who asked now, and are not kept
             fresh = fresh.renewed(replace(entry, fields=entry.fields + cookies))
@@ -201,7 +208,7 @@ class Fetcher:
         body = Body(self.cache, expected)
         if scope == "no" or not body.storable:
             self.set_alone(context, flight)
-            status = CacheStatus(forward=forward, status=answer.status)
+            status = CacheStatus(forward=forward, status=answer.status, upstream_s=self.told_s(answer))
             return Landed(status, answer=answer, fields=received.fields)
         entry = make_entry(context.request, received, size=expected or 0, order=fetch.order, private=scope == "private")
         body.worth = is_worth_keeping(entry)
@@ -216,6 +223,7 @@ class Fetcher:
         self.nursery.start_soon(self.pump, context, answer, body, storing)
         ttl_s = entry.whole_ttl_s(self.now_s())
         status = CacheStatus(forward=forward, status=answer.status, ttl_s=ttl_s, stored=True)
+        status = replace(status, upstream_s=self.told_s(answer))
         return Landed(status, entry=entry, reader=reader, fields=received.fields)
 
     async def pump(self, context: Context, answer: UpstreamAnswer, body: Body, storing: Storing) -> None:

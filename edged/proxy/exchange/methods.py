@@ -56,7 +56,7 @@ async def forward(exchange: Exchange, context: Context, client: Client) -> None:
     mapped = replace(received, fields=context.upstream.map_back(received.fields, context.host))
     if is_for_get(context, received) and await store_post(exchange, context, client, answer, mapped, begun):
         return
-    status = CacheStatus(forward="method", status=answer.status)
+    status = CacheStatus(forward="method", status=answer.status, upstream_s=exchange.fetcher.told_s(answer))
     count = await pass_on(exchange.nursery, client, answer, mapped.fields, status)
     exchange.counters.served_bytes += count
     exchange.counters.fetched_bytes += count
@@ -144,6 +144,7 @@ async def store_post(
     reader = body.open_reader()
     storing = Storing(entry, context.storing_key(scope))
     exchange.nursery.start_soon(exchange.fetcher.pump, context, answer, body, storing)
-    status = CacheStatus(forward="method", status=answer.status, stored=True)
+    told_s = exchange.fetcher.told_s(answer)
+    status = CacheStatus(forward="method", status=answer.status, stored=True, upstream_s=told_s)
     await exchange.send_body(client, entry, reader, status, received.fields)
     return True

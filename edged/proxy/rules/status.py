@@ -15,7 +15,8 @@ Forward = Literal["bypass", "method", "uri-miss", "vary-miss", "miss", "request"
 
 @dataclass(frozen=True, slots=True)
 class CacheStatus:
-    """hit, or why it was forwarded. ttl_s: freshness left, negative once stale. detail: a token of ours."""
+    """hit, or why it was forwarded. ttl_s: freshness left, negative once stale. detail: a token of ours. upstream_s:
+    how long the upstream took, which is said by Server-Timing; None where that is not to be said."""
 
     hit: bool = False
     forward: Forward | None = None
@@ -24,6 +25,7 @@ class CacheStatus:
     stored: bool = False
     collapsed: bool = False
     detail: str = ""
+    upstream_s: float | None = None
 
     def encode(self) -> bytes:
         parts = [NAME]
@@ -59,4 +61,7 @@ def with_status(fields: Fields, status: CacheStatus) -> Fields:
     """
     before = value_of(fields, b"cache-status")
     value = status.encode() if before is None or not is_members(before) else before + b", " + status.encode()
-    return (*(pair for pair in fields if pair[0] != b"cache-status"), (b"cache-status", value))
+    kept = tuple(pair for pair in fields if pair[0] != b"cache-status")
+    if status.upstream_s is None:
+        return (*kept, (b"cache-status", value))
+    return (*kept, (b"cache-status", value), (b"server-timing", b"upstream;dur=%.3f" % (status.upstream_s * 1000)))

@@ -67,12 +67,14 @@ class AnswerError(TransportError):
 
 @dataclass(slots=True)
 class UpstreamAnswer:
-    """An upstream's answer: its head, and the body still to come. To be closed, also after reading it to the end."""
+    """An upstream's answer: its head, and the body still to come. To be closed, also after reading it to the end.
+    waited_s: from the request to its head."""
 
     status: int
     fields: Fields
     response: httpcore2.Response
     head_only: bool
+    waited_s: float = 0.0
 
     @property
     def network_stream(self) -> Any:
@@ -281,11 +283,12 @@ class Upstream:
         """The answer to a request, its end certain. Raises AnswerError for any other, and its connection is closed."""
         begun_s = trio.current_time()
         response = await pool.handle_async_request(request)
-        self.seconds += trio.current_time() - begun_s
+        waited_s = trio.current_time() - begun_s
+        self.seconds += waited_s
         self.answers += 1
         self.found()
         lowered = tuple((bytes(name).lower(), bytes(value)) for name, value in response.headers)
-        answer = UpstreamAnswer(response.status, lowered, response, request.method == b"HEAD")
+        answer = UpstreamAnswer(response.status, lowered, response, request.method == b"HEAD", waited_s)
         try:
             check_framing(response.extensions.get("http_version", b""), lowered)
         except BadFraming as fault:

@@ -346,8 +346,11 @@ def releasing(place: Workplace, what: str) -> Iterator[None]:
         place.shelf.swap_head()
     except BaseException:
         place.shelf.unstage_head()
+        prepared = place.state.newest()
         recover(place)
-        if place.shelf.is_final:  # otherwise the head may yet come to be seen; a sweep finds what nothing names
+        # Where no version was undone, the state goes on naming what was made for the one that is live. And where the
+        # head may yet come to be seen, it does; a sweep finds what nothing names.
+        if place.shelf.is_final and place.state.newest() < prepared:
             place.blobs.take_back()
         raise
     place.public = signed

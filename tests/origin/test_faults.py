@@ -16,6 +16,7 @@ import pytest
 from edged import files
 from edged.errors import EdgedError, OriginError, StoreError
 from edged.feed.trust import root as trust
+from edged.origin import upkeep
 from edged.origin.publisher import Publisher
 from edged.origin.shelves.directory import DirectoryShelf
 from edged.origin.state import State
@@ -278,6 +279,34 @@ def test_a_snapshot_that_fails_after_an_edit_leaves_the_edit_live(
     Publisher.open(feed, clock=Clock()).publish_changes("catalog", [edit(1, again=1)])
     fresh = state_of(feed)
     assert fresh.chain(fresh.head()).slices["core"].snapshots[0].version == 5
+
+
+def test_a_head_that_cannot_be_renamed_after_upkeep_leaves_what_the_state_names(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed, put_in_place = tmp_path / "feed", upkeep.put_in_place
+    shutil.copytree(published, feed)
+    publisher = Publisher.open(feed, clock=Clock())
+
+    def fail(self: DirectoryShelf) -> None:
+        raise StoreError("write head: No space left on device")
+
+    def put(*of_upkeep: Any) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(DirectoryShelf, "swap_head", fail)
+            return put_in_place(*of_upkeep)
+
+    def publish_some() -> None:
+        for number in range(8):  # one of them owes a skip hop
+            publisher.publish_changes("catalog", [edit(4, take=number)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(upkeep, "put_in_place", put)
+        with pytest.raises(OriginError, match="skip hops failed"):
+            publish_some()
+    version = state_of(feed).version
+    assert publisher.publish_changes("catalog", [edit(5)]).version == version + 1
+    assert publisher.verify("catalog").faults == []
 
 
 def test_a_first_publish_that_was_killed_leaves_a_feed_that_goes_on(

@@ -67,6 +67,9 @@ def add_publish(kinds: Any) -> None:
     publish.add_argument(
         "--every", type=waiting_seconds, metavar="SECONDS", help="with --follow: a version at most so often (default 1)"
     )
+    publish.add_argument(
+        "--progress", type=Path, metavar="FILE", help="with --follow: keep there how far the input is published"
+    )
     publish.add_argument("--force-change", action="store_true", help="validate.max_change does not hold this time")
     publish.add_argument(
         "--rollout", type=share, metavar="SHARE", help="offer the version to such a share of the devices, as in 5%%"

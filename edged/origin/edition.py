@@ -45,6 +45,7 @@ class Edition:
         self.slicer = Slicer(place.rules.slices)
         self.before = self.state.version_row(self.state.live)
         self.message = ""
+        self.note: Callable[[State], None] | None = None  # what else belongs to the version, in its transaction
         self.hints: list[str] = []
         self.numbered_anyway = kind == "withdraw"
 
@@ -64,6 +65,8 @@ class Edition:
             applied, made = self.prepare(rows, permitted)
             if made:
                 self.place_rollout(what)
+            if self.note is not None:
+                self.note(self.state)
         if coming is not None and plans.held(self.state) is None and self.kind != "release":
             self.hints.append("the version ahead that was prepared is superseded; prepare it again if it is meant")
         self.finish_takedowns()

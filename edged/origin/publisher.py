@@ -47,7 +47,6 @@ from edged.progress import Steps, Watch, unwatched
 
 Clock = Callable[[], float]
 
-
 UPKEEP_WAIT_S = 10.0  # for upkeep to give the lock back, which it holds for a moment
 UPKEEP_ROUNDS = 64  # at most, of one process; another operation goes on
 EARLIEST_S = 1_577_836_800  # 2020-01-01: a clock that says less was never set
@@ -59,7 +58,7 @@ class PublishOptions:
 
     force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant, and
     allow_removals one that lacks most of a collection, or a slice; message: kept in the log; dry_run: nothing is
-    written, the result says what would come of it.
+    written, the result says what would come of it; note: told of the state in the transaction of the version.
     """
 
     permille: int | None = None
@@ -68,6 +67,7 @@ class PublishOptions:
     allow_removals: bool = False
     message: str = ""
     dry_run: bool = False
+    note: Callable[[State], None] | None = None
 
 
 DEFAULTS = PublishOptions()
@@ -153,7 +153,7 @@ class Publisher:
         """
         with self.at_work(dataset, create=True, kept_up=not options.dry_run, watch=watch) as place:
             edition = Edition(place, "publish", watch, permille=options.permille)
-            edition.message = options.message
+            edition.message, edition.note = options.message, options.note
             lenient = options.allow_removals or options.allow_empty
             comparing.attach_scratch(place.state)
 

@@ -71,6 +71,13 @@ CREATE TABLE uniques(collection TEXT NOT NULL, field TEXT NOT NULL, value BLOB N
     PRIMARY KEY(collection, field, value)) WITHOUT ROWID;
 """
 
+# How far inputs without end are published, by the version that holds it: position is JSON. Later than FORMAT 3, so it
+# is made where it is missing.
+INPUTS = """
+CREATE TABLE IF NOT EXISTS inputs(name TEXT NOT NULL, version INTEGER NOT NULL, position TEXT NOT NULL,
+    PRIMARY KEY(name, version)) WITHOUT ROWID
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class SliceVersion:
@@ -139,6 +146,7 @@ class State:
             raise StoreError(
                 f"open {self.path}: format {found!r}, this edged reads {FORMAT}; use the edged that wrote it"
             )
+        self.db.execute(INPUTS)
 
     def close(self) -> None:
         self.db.close()
@@ -299,7 +307,7 @@ class State:
             " GROUP BY collection, key) WHERE membership IS NOT NULL",
             (version,),
         )
-        for table in ("journal", "versions", "slices", "snapshots", "parts"):
+        for table in ("journal", "versions", "slices", "snapshots", "parts", "inputs"):
             self.db.execute(f"DELETE FROM {table} WHERE version > ?", (version,))  # noqa: S608
         for table in ("hops", "owed"):
             self.db.execute(f"DELETE FROM {table} WHERE to_version > ?", (version,))  # noqa: S608

@@ -51,7 +51,7 @@ function _shtab_edged_using
 end
 
 set -g _shtab_edged_commands demo run check sync status pin unpin usage get ls search types verify bundle 'bundle export' 'bundle import' cache 'cache ls' 'cache purge' origin 'origin init' 'origin publish' 'origin rollout' 'origin ahead' 'origin release' 'origin withdraw-ahead' 'origin rollback' 'origin takedown' 'origin restore' 'origin takedowns' 'origin rotate-key' 'origin datasets' 'origin drop' 'origin verify' 'origin log' 'origin fleet' 'origin serve' doctor completion
-set -g _shtab_edged_opts_with_value --admin-bind --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --records --rollout --root-keys --root-keys-dir --seconds --share --slice --spread --threshold --to --trust --wait --where
+set -g _shtab_edged_opts_with_value --admin-bind --admin-port --at --bind --collection --config --dataset --diff --dir --distinct --every --expand --facets --feed --from --group --key --limit --message --order --port --prefix --progress --records --rollout --root-keys --root-keys-dir --seconds --share --slice --spread --threshold --to --trust --wait --where
 
 complete -c edged -e
 complete -c edged -f
@@ -193,6 +193,7 @@ complete -c edged -n '_shtab_edged_using origin publish' -l key -x -d 'the field
 complete -c edged -n '_shtab_edged_using origin publish' -l changes -d 'lines are edits; what they do not name stays'
 complete -c edged -n '_shtab_edged_using origin publish' -l follow -d 'edits without end on standard input, until it ends'
 complete -c edged -n '_shtab_edged_using origin publish' -l every -x -d 'with --follow: a version at most so often (default 1)'
+complete -c edged -n '_shtab_edged_using origin publish' -l progress -xka "(__fish_complete_path (commandline -ct))" -d 'with --follow: keep there how far the input is published'
 complete -c edged -n '_shtab_edged_using origin publish' -l force-change -d 'validate.max_change does not hold this time'
 complete -c edged -n '_shtab_edged_using origin publish' -l rollout -x -d 'offer the version to such a share of the devices, as in 5%'
 complete -c edged -n '_shtab_edged_using origin publish' -l allow-removals -d 'most of a collection, or a whole slice, is meant to go'

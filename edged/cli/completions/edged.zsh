@@ -310,6 +310,7 @@ _shtab_edged_origin_publish_options=(
   "--changes[lines are edits\; what they do not name stays]"
   "--follow[edits without end on standard input, until it ends]"
   "--every[with --follow\: a version at most so often (default 1)]:SECONDS:"
+  "--progress[with --follow\: keep there how far the input is published]:FILE:_files"
   "--force-change[validate.max_change does not hold this time]"
   "--rollout[offer the version to such a share of the devices, as in 5\%]:SHARE:"
   "--allow-removals[most of a collection, or a whole slice, is meant to go]"

@@ -1,20 +1,28 @@
-"""`edged origin publish --follow`: edits without end on standard input, a version at most so often."""
+"""`edged origin publish --follow`: edits without end on standard input, a version at most so often.
+
+With `--progress FILE` it is kept how far the input is published, so that whoever gives it goes on from there.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
+import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Self
 
-from edged.errors import ConfigError, EdgedError, ValidationError
+from edged.errors import BusyError, ConfigError, EdgedError, ValidationError
 from edged.ops.logs import one_line
 from edged.origin.input.following import EditBatch, EditStream
 from edged.origin.input.lines import InputError
+from edged.origin.input.positions import InputCursor, InputMark, ProgressFile, keep, reached, write_behind
 from edged.origin.input.reading import InputEntry, Inputs
 from edged.origin.publisher import Publisher, PublishOptions
 from edged.origin.results import PublishResult
@@ -30,6 +38,8 @@ def check_follow(args: argparse.Namespace) -> None:
     if not args.follow:
         if args.every is not None:
             raise ConfigError("publish: --every says how often with --follow; give both")
+        if args.progress is not None:
+            raise ConfigError("publish: --progress says how far the input of --follow is published; give both")
         return
     if args.inputs != ["-"]:
         raise ConfigError("publish: --follow reads standard input alone; leave INPUT out, or give -")
@@ -59,6 +69,62 @@ def stop_signals() -> Iterator[tuple[int, list[int]]]:
 
 
 @dataclass(slots=True)
+class InputProgress:
+    """How far the input is published. version, mark: what the state has; expected: the marks that it may have when the
+    next is kept, more than one where it is not known whether a publish that failed has kept its own.
+    """
+
+    publisher: Publisher
+    file: ProgressFile
+    cursor: InputCursor
+    version: int
+    mark: InputMark
+    expected: set[InputMark] = field(default_factory=set)
+
+    @classmethod
+    def open(cls, publisher: Publisher, dataset: str, path: Path) -> Self:
+        """Raises EdgedError, BusyError while another publisher is at work.
+
+        FILE is left as it is until the input has begun: whoever gives it may not have read it yet.
+        """
+        file = ProgressFile.open(path, dataset)
+        begin = file.mark
+        with publisher.opened(dataset, create=True) as place:
+            version, mark = file.compare(reached(place.state, file.name))
+        return cls(publisher, file, InputCursor(begin, mark), version, mark, {mark})
+
+    def options(self, options: PublishOptions, mark: InputMark) -> PublishOptions:
+        """Those of a publish that brings the input to `mark`."""
+        expected = frozenset(self.expected)
+        self.expected.add(mark)
+        return replace(options, note=partial(keep, name=self.file.name, mark=mark, expected=expected))
+
+    def note(self, mark: InputMark) -> None:
+        """The input has come to `mark`, and nothing is to be published. Raises EdgedError."""
+        dataset = self.file.dataset
+        if not self.publisher.state_path(dataset).exists():
+            return  # there is no version yet that could hold it
+        with self.publisher.opened(dataset) as place:
+            expected = frozenset(self.expected)
+            self.expected.add(mark)
+            with place.state.transaction(f"keep the position of the input of dataset {dataset}"):
+                keep(place.state, self.file.name, mark, expected)
+            version = place.state.live
+        self.kept(version, mark)
+
+    def kept(self, version: int, mark: InputMark) -> None:
+        """It is in the state, for good."""
+        self.version, self.mark, self.expected = version, mark, {mark}
+        self.write()
+
+    def write(self) -> bool:
+        """Whether FILE says what the state has."""
+        if (fault := write_behind(self.file, self.version, self.mark)) is not None:
+            EditFollower.say(fault)
+        return fault is None
+
+
+@dataclass(slots=True)
 class EditFollower:
     """refused: lines that are none, and edits that break a rule; each was told of."""
 
@@ -69,38 +135,56 @@ class EditFollower:
     show: Show
     every_s: float
     refused: int = 0
+    progress: InputProgress | None = None
 
     def run(self, stopped: list[int]) -> int:
         """Until the input ends or a signal comes; then what was read is published. The exit code."""
         due, pause_s = 0.0, 0.0
         while not self.stream.ended and not stopped:
-            self.stream.wait(due if self.stream.edits else None)
-            if stopped or not self.stream.edits or time.monotonic() < due:
+            self.stream.wait(due if self.stream.waits else None)
+            if stopped or not self.stream.waits or time.monotonic() < due:
                 continue
             began = time.monotonic()
             pause_s = 0.0 if self.publish(pause_s) else min(max(2 * pause_s, FIRST_PAUSE_S), MOST_PAUSE_S)
             due = time.monotonic() + pause_s if pause_s else began + self.every_s
-        return self.finish()
+        return self.finish(stopped)
 
-    def finish(self) -> int:
+    def finish(self, stopped: list[int]) -> int:
         self.stream.drain()
         for _ in range(ENDING_TRIES):
-            while self.stream.edits and self.publish(0.0):
+            while self.stream.waits and self.publish(0.0):
                 self.stream.drain()
-            if not self.stream.edits:
+            if not self.stream.waits:
                 break
             time.sleep(FIRST_PAUSE_S)
+        is_kept = self.progress is None or self.progress.write()
+        self.tell_repeated()
+        if self.stream.broken is not None:
+            raise self.stream.broken
         if self.stream.edits:
             self.say(f"{len(self.stream.edits)} edits were read and are not published; give them again")
+            return 1
+        if self.stream.open:
+            self.say(f"{len(self.stream.open)} edits came after the last position and are not published without theirs")
+            return 0 if stopped else 1
+        if not is_kept:
             return 1
         if self.refused:
             self.say(f"{self.refused} lines or edits were refused, each is named above; everything else is published")
             return 3
         return 0
 
+    def tell_repeated(self) -> None:
+        """Once, of what was given again and is published already."""
+        cursor = self.stream.cursor
+        if cursor is not None and cursor.repeated:
+            self.say(f"{cursor.repeated} edits came again that were published before; they were passed over")
+            cursor.repeated = 0
+
     def publish(self, paused_s: float) -> bool:
         """What has come. False where it has to be tried again."""
         batch = self.stream.take()
+        self.tell_repeated()
         try:
             self.publish_batch(batch)
         except ValidationError:
@@ -116,8 +200,11 @@ class EditFollower:
         whole collection ends it, for a person to look at. Raises EdgedError.
         """
         while batch.pending:
+            options = self.options
+            if self.progress is not None and batch.mark is not None:
+                options = self.progress.options(options, batch.mark)
             try:
-                result = self.publisher.publish_source(self.dataset, batch, self.options)
+                result = self.publisher.publish_source(self.dataset, batch, options)
             except InputError as fault:
                 wrong = {id(entry): text for entry in batch.pending if (text := told_of(entry, fault.faults))}
                 if not wrong:
@@ -126,11 +213,18 @@ class EditFollower:
                     if id(entry) in wrong:
                         self.refuse(f"{batch.name_of(entry.place)}: {one_line(wrong[id(entry)])}")
                         self.stream.done([entry])
-                batch = EditBatch([entry for entry in batch.pending if id(entry) not in wrong], batch.name)
+                left = [entry for entry in batch.pending if id(entry) not in wrong]
+                batch = EditBatch(left, batch.name, batch.mark)
             else:
                 self.stream.done(batch.pending)
+                if self.progress is not None and batch.mark is not None:
+                    self.progress.kept(result.version, batch.mark)
+                    self.stream.settled = batch.mark
                 self.show(result)
                 return
+        if self.progress is not None and batch.mark is not None and batch.mark != self.stream.settled:
+            self.progress.note(batch.mark)
+            self.stream.settled = batch.mark
 
     def refuse(self, text: str) -> None:
         self.refused += 1
@@ -150,11 +244,27 @@ def told_of(entry: InputEntry, faults: Iterable[str]) -> str:
 def follow(args: argparse.Namespace, publisher: Publisher, inputs: Inputs, options: PublishOptions, show: Show) -> int:
     """Publish what comes on standard input. The exit code."""
     with stop_signals() as (wake, stopped):
-        stream = EditStream(sys.stdin.fileno(), inputs, lambda text: following.refuse(text), wake)
-        following = EditFollower(publisher, args.dataset, options, stream, show, args.every or 1.0)
+        progress = None if args.progress is None else begin(publisher, args.dataset, args.progress, wake)
+        cursor = None if progress is None else progress.cursor
+        stream = EditStream(sys.stdin.fileno(), inputs, lambda text: following.refuse(text), wake, cursor)
+        following = EditFollower(publisher, args.dataset, options, stream, show, args.every or 1.0, progress=progress)
         try:
             return following.run(stopped)
         except EdgedError:
             if stream.edits:
                 EditFollower.say(f"{len(stream.edits)} edits were read and are not published; give them again")
             raise
+
+
+def begin(publisher: Publisher, dataset: str, path: Path, wake: int) -> InputProgress:
+    """Find out how far the input is published, once no other publisher is at work. Raises EdgedError."""
+    told = False
+    while True:
+        try:
+            return InputProgress.open(publisher, dataset, path)
+        except BusyError as fault:
+            if not told:
+                EditFollower.say(f"{one_line(str(fault))}; trying again")
+            told = True
+            if select.select([wake], [], [], FIRST_PAUSE_S)[0]:
+                raise

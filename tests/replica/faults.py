@@ -146,7 +146,7 @@ class FaultyOs:
             for changes in waiting:
                 if self.chance.random() < 0.5:
                     self.apply(names, changes)
-        for place in ("packs", "staging"):
+        for place in ("packs", "staging", "ahead"):
             (target / "catalog" / place).mkdir(parents=True, exist_ok=True)
         for path, inode in names.items():
             copy = target / Path(path).relative_to(self.root)

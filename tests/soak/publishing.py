@@ -14,6 +14,9 @@ from edged.errors import OriginError
 from edged.feed.chain import decode_chain
 from edged.feed.head import Head, Offer
 from edged.feed.takedowns import decode_takedowns
+from edged.origin.ahead import preparing
+from edged.origin.ahead.preparing import AheadOptions
+from edged.origin.input.reading import Values
 from edged.origin.publisher import Publisher, PublishOptions
 from edged.origin.results import PublishResult
 from tests.origin.devices import Content, Device
@@ -98,8 +101,8 @@ class Publishing:
         self.acts.append(name)
         try:
             getattr(self, name)()
-        except OriginError as fault:  # who publishes has to end a rollout first
-            if "rolled out" not in str(fault):
+        except OriginError as fault:  # who publishes has to end a rollout first, or prepare what is to be released
+            if not any(words in str(fault) for words in REFUSALS):
                 raise
             self.acts[-1] += " refused"
         self.witness()
@@ -190,6 +193,26 @@ class Publishing:
             else:
                 self.publisher.withdraw(DATASET)
 
+    def prepare(self) -> None:
+        """A version ahead, in the place of one that was prepared before."""
+        with self.publisher.at_work(DATASET) as place:
+            preparing.prepare(
+                place, Values(self.edits(), edits=True), AheadOptions(spread_s=self.chance.choice([0, 60]))
+            )
+
+    def release(self) -> None:
+        with self.publisher.at_work(DATASET) as place:
+            preparing.release(place)
+
+    def withdraw_ahead(self) -> None:
+        with self.publisher.at_work(DATASET) as place:
+            preparing.withdraw(place)
+
+    def renew_ahead(self) -> None:
+        """As `origin serve` does after a takedown."""
+        with self.publisher.at_work(DATASET) as place:
+            preparing.renew(place)
+
     def calm(self) -> Head:
         """No rollout under way, and everything that is due made."""
         if self.publisher.rollout(DATASET) is not None:
@@ -203,8 +226,11 @@ ACTS = [
     *["edit"] * 12,
     *["edit_killed"] * 3,
     *["takedown", "restore", "offer", "settle", "mistake", "rollback", "resign", "reslice"] * 2,
+    *["prepare", "release"] * 3,
+    *["withdraw_ahead", "renew_ahead"],
     "rotate",
 ]
+REFUSALS = ("rolled out", "rollout is under way", "none is prepared", "nothing would change")
 
 
 def key_of(number: int) -> str:

@@ -19,7 +19,7 @@ from edged.announce.putting import Announcer
 from edged.errors import ConfigError, TransportError
 from edged.origin.declared.feed import load_feed_rules
 from edged.origin.publisher import Publisher
-from edged.origin.serving import server as station
+from edged.origin.serving import keeping as station
 from edged.replica.writer import Writer
 from edged.sync.control import Control
 from edged.sync.replication import Replication

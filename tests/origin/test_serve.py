@@ -19,7 +19,7 @@ import trio.testing
 from edged.errors import ConfigError
 from edged.http.application import Signal
 from edged.origin.publisher import Publisher, PublishOptions
-from edged.origin.serving import server as station
+from edged.origin.serving import keeping as station
 from edged.origin.serving.heads import Heads
 from edged.origin.serving.server import serve_feed
 from tests.origin.conftest import Clock
@@ -345,9 +345,9 @@ async def test_heads_are_signed_anew_at_half_their_fresh_time(feed: Publisher) -
     first, before = device.sync(), head_of(feed)
     heads = Heads(feed.public)
     feed.clock.now += first.fresh_s / 2 - 1
-    assert not station.is_aging(heads, "catalog", feed.clock.now)
+    assert not station.is_aging(heads.current("catalog"), feed.clock.now)
     feed.clock.now += 1
-    assert station.is_aging(heads, "catalog", feed.clock.now)
+    assert station.is_aging(heads.current("catalog"), feed.clock.now)
     async with serving(feed) as connect:
         client = await connect()
         with trio.fail_after(DEADLINE_S):

@@ -355,7 +355,7 @@ def test_a_faulty_place_is_named_with_its_line(tmp_path: Path, lines: str, messa
 
 def test_serving_says_where_devices_read(store: S3Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     publisher = feed_in(store, tmp_path / "feed")
-    assert main(["origin", "serve", str(publisher.path)]) == 2
+    assert main(["origin", "serve", str(publisher.path), "--bind", "127.0.0.1:0"]) == 2
     assert (
         f"devices read them there; name {store.url}/{BUCKET}/a/feed/DATASET as their origin" in capsys.readouterr().err
     )

@@ -16,7 +16,7 @@ from edged.files import locked
 from edged.origin import upkeep
 from edged.origin.blobs.hops import HopSpan, compose, make_hop, path_bytes
 from edged.origin.publisher import Publisher, PublishOptions
-from edged.origin.serving import server
+from edged.origin.serving import keeping
 from edged.origin.serving.server import serve_feed
 from edged.origin.state import SliceVersion, State
 from tests.origin.conftest import Clock
@@ -267,7 +267,7 @@ async def test_the_origin_makes_what_a_killed_publisher_owed(
     assert owed(publisher) == {(2, 4)}
     kept_up = trio.Event()
 
-    monkeypatch.setattr(server, "keep_up", keep_up_then(server.keep_up, kept_up))
+    monkeypatch.setattr(keeping, "keep_up", keep_up_then(keeping.keep_up, kept_up))
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             stop = trio.Event()

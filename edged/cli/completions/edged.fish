@@ -295,7 +295,7 @@ complete -c edged -n '_shtab_edged_using origin fleet' -s h -l help -d 'show thi
 complete -c edged -n '_shtab_edged_using origin fleet' -l feed -xka "(__fish_complete_path (commandline -ct))" -d 'says what is right, and when it was published'
 complete -c edged -n '_shtab_edged_using origin fleet' -l dataset -x -d 'only this one'
 complete -c edged -n '_shtab_edged_using origin fleet' -l json -d 'print one JSON document instead of text'
-complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a serve -d 'Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh.'
+complete -c edged -n '_shtab_edged_using origin; and test $_shtab_edged_npos -eq 0' -a serve -d 'Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh. A feed in an object store is read there: its heads are kept fresh, its versions ahead released at their time, a broker is told.'
 complete -c edged -n '_shtab_edged_using origin serve' -s h -l help -d 'show this help message and exit'
 complete -c edged -n '_shtab_edged_using origin serve' -l json -d 'print one JSON document instead of text'
 complete -c edged -n '_shtab_edged_using origin serve' -l bind -x -d 'repeat for several addresses (default 127.0.0.1:8486)'

@@ -62,7 +62,7 @@ _shtab_edged_origin_commands() {
     rollback:'Publish the content of version V again, as a new version. Records that are taken down stay out.'
     rollout:'Without an option say what is under way. A raised share keeps the devices that have the version already.'
     rotate-key:'Make a new head key, signed in by the root keys; sign every head with it; put the old one aside.'
-    serve:'Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh.'
+    serve:'Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh. A feed in an object store is read there: its heads are kept fresh, its versions ahead released at their time, a broker is told.'
     takedown:'Remove records at once, from every slice and from every version that a device may hold, until `restore`.'
     takedowns:'What is taken down in a dataset, and since when.'
     verify:'Read every blob that the heads and their chains lead to; exit 3 names what is missing or damaged. With --mend make it anew as far as that goes, also the publisher'"'"'s state of a dataset where that is gone.'

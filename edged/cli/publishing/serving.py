@@ -29,7 +29,9 @@ def add_serve(serve: Any) -> None:
 
 
 def serve_command(args: argparse.Namespace) -> int:
-    """Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh."""
+    """Serve FEED_DIR/public to devices, hold their polls until there is news, and keep heads fresh. A feed in an object
+    store is read there: its heads are kept fresh, its versions ahead released at their time, a broker is told.
+    """
     import trio  # the other commands do without it
 
     from edged.ops import logs
@@ -48,8 +50,13 @@ async def serve_until_stopped(args: argparse.Namespace) -> None:
     import trio
 
     from edged.origin.serving.server import Observed, serve_feed
+    from edged.origin.shelves.directory import DirectoryShelves
+    from edged.origin.shelves.opening import open_shelves
 
-    stop = trio.Event()
+    shelves, stop = open_shelves(args.feed_dir), trio.Event()
+    if not isinstance(shelves, DirectoryShelves) and not args.bind:
+        await keep_until_stopped(args, shelves)
+        return
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             observed = Observed.of(args.feed_dir)
@@ -65,6 +72,29 @@ async def serve_until_stopped(args: argparse.Namespace) -> None:
             async for _ in signals:
                 stop.set()
                 break
+
+
+async def keep_until_stopped(args: argparse.Namespace, shelves: Any) -> None:
+    """Raises ConfigError for an address for operators, who would be shown devices that are not seen here."""
+    import trio
+
+    from edged.origin.serving.storedheads import keep_stored
+
+    if args.admin_bind:
+        raise ConfigError(
+            f"serve {args.feed_dir}: devices read it in {shelves.where} and are not seen here; leave --admin-bind out, "
+            "and give the store's logs to: edged origin fleet"
+        )
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(keep_stored, args.feed_dir, shelves)
+            text = (
+                f"keeping {args.feed_dir}, which devices read at {shelves.where}/DATASET: heads stay fresh, versions "
+                "ahead are released at their time"
+            )
+            announce(args, {"urls": [], "store": shelves.where}, text)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
 
 
 async def start_admin(nursery: Any, args: argparse.Namespace, observed: Any, stop: Any) -> list[str]:

@@ -71,6 +71,10 @@ class Heads:
             self.signal(dataset).move()  # whoever saw it first, everybody who waits hears of it
         return found
 
+    async def newest(self, dataset: str) -> PublicHead | None:
+        """`current`, which looks at a file and takes no time."""
+        return self.current(dataset)
+
     def latest(self, dataset: str) -> PublicHead | None:
         known = self.known.get(dataset)
         return None if known is None else known[1]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import gzip
 import re
 import sys
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -21,27 +23,31 @@ import zstandard
 
 from edged.errors import OriginError
 from edged.feed.names import NAME
+from edged.polls import read_told
 
 # Of nginx, Varnish, Apache and S3 in their usual forms, of CloudFront (spaces as %20), and in whatever has an ISO time.
 POLL = re.compile(rf"/(?P<dataset>{NAME.pattern})/head(?=[?\s\"\t]|$)", re.ASCII)
-HELD = re.compile(r"edged/[^\s\"(]{1,40} \((?P<version>[0-9]{1,18}) (?P<digest>[0-9a-f]{8})\)")
 COMMON_TIME = re.compile(r"\[([0-9]{2}/[A-Z][a-z]{2}/[0-9]{4}:[0-9:]{8} [+-][0-9]{4})\]")
 ISO_TIME = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T \t]([0-9:]{8})(?:\.[0-9]+)?(Z|[+-][0-9]{2}:?[0-9]{2})?")
 ADDRESS = re.compile(r"(?<![\w.:])(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7})(?![\w.:])")
 LINE_CHARACTERS = 64 << 10
 SHARES = (50, 90, 99)
+STUCK_S = 3600.0  # a version has been out for so long, and a client that polls still lacks it
+GROUPS, NAMES, NAME_CHARACTERS = 20, 5, 45  # of stuck clients that are told; an address has 45 at most
 NEWEST = 10  # versions of which it is told how soon devices came to them
 
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """A poll in a log. at: seconds since 1970; client: an address, empty where the line has none."""
+    """A poll in a log. at: seconds since 1970; client: an address, empty where the line has none; version, digest,
+    reason: what it tells, see polls.py."""
 
     dataset: str
     at: float
     client: str
     version: int
     digest: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +80,33 @@ class Spread:
 
 
 @dataclass(slots=True)
+class StuckGroup:
+    """Clients in one state that lack a version which has been out for STUCK_S. since: when the first such version came
+    out; seen: the newest poll of one of them, both seconds since 1970; reason: of REASONS in polls.py, or ""; names: a
+    few of the clients."""
+
+    version: int
+    digest: str
+    reason: str
+    clients: int
+    since: float
+    seen: float
+    names: list[str]
+
+
+@dataclass(slots=True)
+class RefusalCount:
+    """Clients that say why they stay at a version."""
+
+    version: int
+    reason: str
+    clients: int
+
+
+@dataclass(slots=True)
 class FleetReport:
-    """Of one dataset. strange: (version, digest, clients) of states that no publisher made."""
+    """Of one dataset. strange: (version, digest, clients) of states that no publisher made; refusals, stuck: the most
+    clients first; stuck is known only where the publisher's versions are."""
 
     dataset: str
     polls: int
@@ -84,6 +115,8 @@ class FleetReport:
     versions: list[VersionCount]
     strange: list[tuple[int, str, int]]
     spreads: list[Spread]
+    refusals: list[RefusalCount]
+    stuck: list[StuckGroup]
 
 
 @dataclass(slots=True)
@@ -114,7 +147,31 @@ class Fleet:
             VersionCount(version, newest - version, count, count / total) for version, count in sorted(counts.items())
         ]
         spreads = [self.spread(version, known) for version in sorted(counts.keys() | known.keys())[-NEWEST:]]
-        return FleetReport(self.dataset, self.polls, total, newest, versions[::-1], self.strange(known), spreads[::-1])
+        strange, refusals, stuck = self.strange(known), self.refusals(), self.stuck(known)
+        return FleetReport(
+            self.dataset, self.polls, total, newest, versions[::-1], strange, spreads[::-1], refusals, stuck
+        )
+
+    def refusals(self) -> list[RefusalCount]:
+        counts = Counter((sighting.version, sighting.reason) for sighting in self.last.values() if sighting.reason)
+        return [RefusalCount(version, reason, count) for (version, reason), count in counts.most_common(GROUPS)]
+
+    def stuck(self, known: Mapping[int, PublishedVersion]) -> list[StuckGroup]:
+        """By the newest poll of all as the time: a log may be of last week."""
+        now = max((sighting.at for sighting in self.last.values()), default=0.0)
+        out = sorted((version, item.at) for version, item in known.items() if item.at <= now - STUCK_S)
+        groups: dict[tuple[int, str, str], StuckGroup] = {}
+        for client, sighting in self.last.items():
+            place = bisect_right(out, (sighting.version, inf))  # the first version that it lacks
+            if place == len(out) or sighting.at < out[place][1] + STUCK_S:
+                continue
+            state = (sighting.version, sighting.digest, sighting.reason)
+            group = groups.setdefault(state, StuckGroup(*state, 0, out[place][1], 0.0, []))
+            group.clients += 1
+            group.seen = max(group.seen, sighting.at)
+            if len(group.names) < NAMES:
+                group.names.append(client[:NAME_CHARACTERS])
+        return sorted(groups.values(), key=lambda group: (-group.clients, group.version))[:GROUPS]
 
     def strange(self, known: Mapping[int, PublishedVersion]) -> list[tuple[int, str, int]]:
         """A version that is no longer remembered is not judged, nor version 0, which is a device that holds nothing."""
@@ -150,10 +207,10 @@ def read_line(line: str) -> Sighting | None:
         return None
     if "%20(" in line:
         line = unquote(line)
-    poll, held, at = POLL.search(line), HELD.search(line), time_of_line(line)
+    poll, held, at = POLL.search(line), read_told(line), time_of_line(line)
     if poll is None or held is None or at is None:
         return None
-    return Sighting(poll["dataset"], at, address_of(line), int(held["version"]), held["digest"])
+    return Sighting(poll["dataset"], at, address_of(line), *held)
 
 
 def address_of(line: str) -> str:

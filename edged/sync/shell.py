@@ -24,7 +24,7 @@ from edged.errors import (
 from edged.feed.blob import BlobRef
 from edged.sync.core import events
 from edged.sync.core.events import Effect, Event, Instant, MachineSettings
-from edged.sync.core.judge import check_content
+from edged.sync.core.judge import check_content, reason_of
 from edged.sync.core.machine import Machine
 from edged.sync.replication import Replication, one_line
 from edged.sync.status import LastUpdate
@@ -336,7 +336,10 @@ class Shell:
                 if self.clock.heard(signed_at):
                     log.warning("%s: the clock was days ahead once; records come and go by what it says now", name)
                 self.note(fault)
-            case events.Trouble(error):
+                self.origins.say_reason(reason_of(fault) or "pinned" * (status.pinned is not None))
+            case events.Trouble(error, final):
+                if final and (reason := reason_of(error)):
+                    self.origins.say_reason(reason)
                 if isinstance(error, TransportError) and status.connected:
                     status.connected, status.lost = False, True
                     log.warning("%s: origin %s is lost: %s", name, status.origin, one_line(error))

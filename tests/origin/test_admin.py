@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from edged.origin.serving.livefleet import LiveFleet
 from edged.origin.serving.server import Observed
 from tests.origin.conftest import Clock
 from tests.origin.test_publish import edit, films
-from tests.system.programs import edged, get, running
+from tests.system.programs import Device, Origin, edged, get, running
 
 HOSTILE = '<script>alert("x")</script>'
 
@@ -304,6 +305,35 @@ def test_an_origin_with_an_address_for_operators(tmp_path: Path) -> None:
             done = subprocess.run(["promtool", "check", "metrics"], input=metrics, text=True, capture_output=True)
             assert (done.returncode, done.stdout + done.stderr) == (0, "")
         assert program.stop() == 0
+
+
+def test_a_device_that_refuses_a_version_is_told_of_with_its_reason(tmp_path: Path) -> None:
+    publisher = Publisher.init(tmp_path / "feed")
+    publisher.publish("catalog", [*films(3), ("rows", "r", {"n": 1})])
+    words = ("origin", "serve", tmp_path / "feed", "--bind", "127.0.0.1:0", "--admin-bind", "127.0.0.1:0")
+    with running(*words) as program:
+        feed = program.wait_for(r"serving .* at (http://127\.0\.0\.1:\d+)")[1]
+        admin = program.wait_for(r"for operators at (http://127\.0\.0\.1:\d+)")[1]
+        device = Device(tmp_path, Origin(tmp_path / "feed"))
+        config = device.configure(f"{feed}/catalog", more='require = ["rows"]')
+        with device.running(config) as daemon:
+            daemon.wait_version(1)
+            publisher.publish_changes("catalog", [("rows", "r", None)])
+            found: Any = None
+            for _ in range(400):
+                found = get(f"{admin}/fleet").json["datasets"]["catalog"]
+                if found["refusals"]:
+                    break
+                time.sleep(0.025)
+            assert found["refusals"] == [{"version": 1, "reason": "content", "clients": 1}]
+            publisher.publish_changes("catalog", [("rows", "r", {"n": 2})])
+            daemon.wait_version(3)
+            for _ in range(400):
+                found = get(f"{admin}/fleet").json["datasets"]["catalog"]
+                if not found["refusals"]:
+                    break
+                time.sleep(0.025)
+            assert (found["refusals"], found["versions"][0]["version"]) == ([], 3)
 
 
 def test_an_address_for_both_is_refused(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import zstandard
 
 from edged.errors import OriginError
-from edged.origin.fleet import Fleet, PublishedVersion, Sighting, count_polls, read_line, read_logs
+from edged.origin.fleet import STUCK_S, Fleet, PublishedVersion, Sighting, count_polls, read_line, read_logs
 from edged.origin.publisher import Publisher
+from edged.polls import ToldState, read_told
 from tests.origin.test_publish import edit, films
 from tests.system.programs import edged
 
@@ -125,6 +126,42 @@ def test_states_that_no_publisher_made_are_named() -> None:
         (4, "bb" * 4, 1),
     ]  # of the future
     assert fleet.report({5: PublishedVersion(0, "aa" * 4)}).strange == []  # 4 is no longer remembered
+
+
+def test_clients_that_lack_what_is_out_for_an_hour_are_stuck() -> None:
+    known = {version: PublishedVersion(1000.0 * version, "aa" * 4) for version in (1, 2, 3)}
+    now = 2000.0 + STUCK_S
+    fleet = fleet_of(
+        *(seen(f"10.0.0.{number}", now, 1) for number in range(7)),
+        Sighting("catalog", now, "refuses", 1, "aa" * 4, "content"),
+        seen("in time", now, 2),  # 3 is out for less than an hour
+        seen("newest", now, 3),
+        seen("gone", now - 1.0, 1),  # polled last before the hour was over
+    )
+    report = fleet.report(known)
+    told = [(group.version, group.reason, group.clients, group.since) for group in report.stuck]
+    assert told == [(1, "", 7, 2000.0), (1, "content", 1, 2000.0)]
+    assert len(report.stuck[0].names) == 5
+    assert [(item.version, item.reason, item.clients) for item in report.refusals] == [(1, "content", 1)]
+    assert fleet_of(seen("a", now, 1)).report({}).stuck == []  # nobody knows since when what is out
+    later = fleet_of(seen("empty", now + 1000.0, 0), seen("b", now + 1000.0, 2)).report(known)
+    assert [(group.version, group.since) for group in later.stuck] == [(0, 1000.0), (2, 3000.0)]
+
+
+@pytest.mark.parametrize(
+    ("agent", "told"),
+    [
+        ("edged/0.1.0 (12 1a2b3c4d)", ToldState(12, "1a2b3c4d")),
+        ("edged/0.1.0 (12 1a2b3c4d content)", ToldState(12, "1a2b3c4d", "content")),
+        ("edged/0.1.0 (12 1a2b3c4d nonsense)", ToldState(12, "1a2b3c4d")),
+        ("edged/0.1.0 (12 1a2b3c4d <script>)", None),
+        ("edged/0.1.0 (12 1a2b3c4d  content)", None),
+    ],
+)
+def test_a_poll_may_say_why_its_device_stays(agent: str, told: ToldState | None) -> None:
+    assert read_told(agent) == told
+    if told is not None and "nonsense" not in agent:
+        assert agent == f"edged/0.1.0 ({told})"
 
 
 def test_logs_may_be_packed_and_must_be_there(tmp_path: Path) -> None:

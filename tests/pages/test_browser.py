@@ -231,6 +231,12 @@ def test_the_dashboard_of_an_origin(tmp_path: Path) -> None:
         urllib.request.urlopen(request).close()
         wait(browser, "history", "publish")
         wait(browser, "fleet", "100.0%")
+        wait(browser, "stuck", "No device says that it refuses a version")
+        request = urllib.request.Request(
+            f"{feed}/catalog/head", headers={"User-Agent": f"edged/0.1.0 (1 {digest} disk)"}
+        )
+        urllib.request.urlopen(request).close()
+        wait(browser, "stuck", "its disk cannot be read or written")
         assert "not yet" in wait(browser, "spread", "Published")
         browser.run("document.getElementById('high').focus();")
         browser.press(ENTER)

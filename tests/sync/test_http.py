@@ -558,10 +558,24 @@ async def test_a_head_without_a_tag_is_named_by_its_number_until_another_is_take
 async def test_polls_say_what_is_held_where_every_access_log_keeps_it() -> None:
     async with trio.open_nursery() as nursery:
         transport, peer, _ = transport_to(answering("304 Not Modified"), nursery)
-        Origins([transport]).say_held(12, bytes.fromhex("1a2b3c4d5e6f"))
+        origins = Origins([transport])
+        origins.say_reason("trust")  # of nothing that is held nothing is said
+        origins.say_held(12, bytes.fromhex("1a2b3c4d5e6f"))
         assert await transport.head(12, 0, '"a"') is None
         assert f"User-Agent: edged/{VERSION} (12 1a2b3c4d)".encode() in peer.requests[0].splitlines()
         assert peer.requests[0].count(b"User-Agent") == 1
+        for version, reason, told in (
+            (12, "content", " content"),
+            (12, None, " content"),
+            (13, None, ""),
+            (13, "", ""),
+        ):
+            if reason is None:
+                origins.say_held(version, bytes.fromhex("1a2b3c4d"))
+            else:
+                origins.say_reason(reason)
+            assert await transport.head(12, 0, '"a"') is None
+            assert f"User-Agent: edged/{VERSION} ({version} 1a2b3c4d{told})".encode() in peer.requests[-1].splitlines()
         await transport.aclose()
         nursery.cancel_scope.cancel()
 

@@ -10,6 +10,7 @@ from edged.cli.output import add_json_flag, emit, table
 from edged.errors import OriginError
 from edged.origin.fleet import FleetReport, count_polls, read_logs
 from edged.origin.serving.published import document, known_of
+from edged.polls import REASONS
 from edged.units import moment_text, span_text
 
 
@@ -56,6 +57,15 @@ def describe(report: FleetReport) -> str:
         f"{count} clients hold version {version} with digest {digest}, which is not its content: their next audit "
         "mends it, or somebody publishes with your key"
         for version, digest, count in report.strange
+    ]
+    lines += [
+        f"{item.clients} clients stay at version {item.version}: {item.reason} ({REASONS[item.reason]})"
+        for item in report.refusals
+    ]
+    lines += [
+        f"{group.clients} clients hold version {group.version} ({group.digest}) and lack one that is out since "
+        f"{moment_text(group.since)}: {', '.join(group.names)}{' …' if group.clients > len(group.names) else ''}"
+        for group in report.stuck
     ]
     return "\n".join(lines)
 

@@ -13,13 +13,15 @@ from hashlib import blake2b
 from typing import Any
 
 from edged.http.request import Request
-from edged.origin.fleet import HELD, Fleet, PublishedVersion, Sighting
+from edged.origin.fleet import Fleet, PublishedVersion, Sighting
 from edged.origin.serving.published import document
+from edged.polls import ToldState, read_told
 
 MOST_CLIENTS = 20_000  # of one dataset; some 600 bytes each
 MOST_ARRIVALS = 12  # of versions that a client came to, the last
 GONE_S = 3600.0  # who has not polled for so long is not counted any more
 FULL = 1 << 64
+SHORT = 8  # digits of a client's hash that are shown
 
 
 class LiveFleet:
@@ -73,23 +75,22 @@ class LiveFleet:
         fleet, share = self.fleets.get(dataset), self.limits.get(dataset, FULL) / FULL
         last = {} if fleet is None else fleet.last.copy()  # in one step: polls come meanwhile, in another thread
         if fleet is None or not last:
-            return {"polls": 0, "clients": 0, "newest": max(known, default=0), "versions": [], "strange": []} | {
-                "spreads": [],
-                "sample": 1.0,
-            }
+            lists: dict[str, Any] = {name: [] for name in ("versions", "strange", "spreads", "refusals", "stuck")}
+            return {"polls": 0, "clients": 0, "newest": max(known, default=0), "sample": 1.0} | lists
         oldest = self.clock() - GONE_S
         arrivals = fleet.arrivals.copy()
         present = Fleet(dataset, fleet.polls, {name: seen for name, seen in last.items() if seen.at >= oldest})
         present.last = present.last or last
         present.arrivals = {name: list(arrivals[name]) for name in present.last if name in arrivals}
         found = document(present.report(known))
-        for entry in (found, *found["versions"], *found["strange"]):
+        for entry in (found, *found["versions"], *found["strange"], *found["refusals"], *found["stuck"]):
             entry["clients"] = round(entry["clients"] / share)
+        for entry in found["stuck"]:
+            entry["names"] = [name[:SHORT] for name in entry["names"]]
         return found | {"sample": share}
 
 
 @lru_cache(maxsize=256)
-def held_of(user_agent: str) -> tuple[int, str] | None:
-    """Version and digest that a poll says its device holds."""
-    found = HELD.search(user_agent[:200])
-    return None if found is None else (int(found["version"]), found["digest"])
+def held_of(user_agent: str) -> ToldState | None:
+    """What a poll says of its device."""
+    return read_told(user_agent[:200])

@@ -9,8 +9,7 @@ from typing import Any
 from edged.origin.fleet import FleetReport, PublishedVersion
 from edged.origin.publisher import Publisher
 from edged.origin.state import State
-
-DIGEST_BYTES = 4  # of the digest, in polls
+from edged.polls import DIGEST_BYTES
 
 
 def known_of(feed: Path | None, dataset: str) -> dict[int, PublishedVersion]:

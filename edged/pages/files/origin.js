@@ -34,12 +34,32 @@ async function drawFleet() {
         { title: "Clients", number: true, of: (one) => number(one.clients) }, { title: "Share", number: true, of: (one) => `${(100 * one.share).toFixed(1)}%` },
       ], found.versions.slice(0, 20)), strange,
       el("p", { class: "soft" }, `${number(found.clients)} clients, told apart by address, within the last hour${found.sample < 1 ? `, from a sample of ${(100 * found.sample).toFixed(1)}%` : ""}.`)]);
+    drawStuck(found);
     const time = (seconds) => (seconds === null ? "not yet" : span(seconds));
     fill("spread", found.spreads.length === 0 ? el("p", { class: "soft" }, "Nothing yet.") : table([
       { title: "Version", number: true, of: (one) => number(one.version) }, { title: "Published", of: (one) => moment(one.since) },
       ...["50", "90", "99"].map((share) => ({ title: `${share}% after`, of: (one) => time(one.seconds[share]) })),
     ], found.spreads));
   } catch (fault) { fill("fleet", el("p", { class: "bad" }, fault.message)); }
+}
+
+// The words of polls (docs/sync.md), for people.
+const REASONS = {
+  content: "lacks collections that it requires, or has too few records", trust: "not signed as it has to be", expired: "no head that has not run out",
+  chain: "did not come to what was signed, or no path leads there", form: "not of the form that it should have", disk: "its disk cannot be read or written", pinned: "held there by somebody",
+};
+
+function drawStuck(found) {
+  const refusals = found.refusals.length ? table([
+    { title: "Stay at", number: true, of: (one) => number(one.version) }, { title: "Why", of: (one) => REASONS[one.reason] || one.reason },
+    { title: "Clients", number: true, of: (one) => number(one.clients) },
+  ], found.refusals, "What devices say of themselves") : el("p", { class: "good" }, "No device says that it refuses a version, or is held at one.");
+  const stuck = found.stuck.length ? table([
+    { title: "Hold", number: true, of: (one) => number(one.version) }, { title: "Digest", of: (one) => one.digest }, { title: "Why", of: (one) => REASONS[one.reason] || "not told" },
+    { title: "Clients", number: true, of: (one) => number(one.clients) }, { title: "A later one is out since", of: (one) => moment(one.since) },
+    { title: "Last poll", of: (one) => moment(one.seen) }, { title: "Some of them", of: (one) => one.names.join(" ") },
+  ], found.stuck, "Lack a version that is out for an hour") : el("p", { class: "good" }, "Every client that polls has what is out for an hour.");
+  fill("stuck", refusals, stuck, el("p", { class: "soft" }, "Clients are named by a hash of their address, with a key that this origin forgets when it ends."));
 }
 
 async function drawFleetUse() {

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from edged.errors import ChainError, TrustError
+from edged.errors import ChainError, EdgedError, StoreError, TrustError, WireError
 from edged.feed import limits
 from edged.feed.head import Head
 from edged.feed.rollout import accepted
@@ -136,6 +136,19 @@ def missing_slices(head: Head, wanted: frozenset[str]) -> ChainError | None:
 
 class ContentError(TrustError):
     """A signed version would break apps. The one before it is served on, and the next one is tried."""
+
+
+def reason_of(fault: EdgedError | None) -> str:
+    """The word that polls say of why a device stays at what it holds (polls.py); "" where its origin alone is lost."""
+    words = (
+        (ContentError, "content"),
+        (ExpiredError, "expired"),
+        (TrustError, "trust"),
+        (ChainError, "chain"),
+        (WireError, "form"),
+        (StoreError, "disk"),
+    )
+    return next((word for kind, word in words if isinstance(fault, kind)), "")
 
 
 def check_content(

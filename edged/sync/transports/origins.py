@@ -11,14 +11,13 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from edged.errors import ConfigError
+from edged.polls import DIGEST_BYTES, ToldState
 from edged.sync.core.events import SEED
 from edged.sync.subscription import OriginAccess, Subscription
 from edged.sync.transports.bundle import BundleTransport
 from edged.sync.transports.file import FileTransport
 from edged.sync.transports.http import HttpTransport
 from edged.sync.transports.transport import Traffic, Transport
-
-DIGEST_SHOWN = 4  # bytes of the digest of the slice core
 
 
 def transport_of(url: str, traffic: Traffic, access: OriginAccess | None = None) -> Transport:
@@ -33,10 +32,13 @@ def transport_of(url: str, traffic: Traffic, access: OriginAccess | None = None)
 
 @dataclass(slots=True)
 class Origins:
-    """The transports of one dataset, closed at the end of the block. seed: the bundle to begin with, or None."""
+    """The transports of one dataset, closed at the end of the block. seed: the bundle to begin with, or None; told:
+    what each poll over HTTP says of this replica, so that a publisher can count how many devices hold which version,
+    and see a state that should not be (polls.py)."""
 
     transports: Sequence[Transport]
     seed: Transport | None = None
+    told: ToldState | None = None
 
     @classmethod
     def of(cls, subscription: Subscription, traffic: Traffic) -> Self:
@@ -45,12 +47,19 @@ class Origins:
         return cls(transports, BundleTransport(Path(seed), traffic) if seed else None)
 
     def say_held(self, version: int, digest: bytes) -> None:
-        """What each poll over HTTP says of this replica, in the User-Agent, which every access log keeps: so that a
-        publisher can count how many devices hold which version, and see a state that should not be. It tells nothing of
-        who the device is."""
+        reason = "" if self.told is None or self.told.version != version else self.told.reason
+        self.tell(ToldState(version, digest[:DIGEST_BYTES].hex(), reason))
+
+    def say_reason(self, reason: str) -> None:
+        """Why it stays at what it holds; "" where nothing keeps it there."""
+        if self.told is not None:
+            self.tell(self.told._replace(reason=reason))
+
+    def tell(self, told: ToldState) -> None:
+        self.told = told
         for transport in self.transports:
             if isinstance(transport, HttpTransport):
-                transport.held = f"{version} {digest[:DIGEST_SHOWN].hex()}"
+                transport.held = str(told)
 
     def at(self, origin: int) -> Transport:
         if origin != SEED:

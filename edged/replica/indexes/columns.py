@@ -15,6 +15,7 @@ from edged.replica.indexes.terms import NEVER
 from edged.replica.indexes.windows import UNENDING, WIDE, Window, WindowColumn, windows_as_columns
 
 BLOCK = 64  # records of an interval column that share one greatest end
+SHORT = "H"  # of ends that are lengths, where all intervals last less than 2^16 seconds
 ORDER, INTERVAL, VALID = "<", "~", "!"  # kinds of columns; ORDER is that of the group of terms too
 
 
@@ -52,10 +53,13 @@ class ColumnWriter:
             else:
                 begins.append(span[0] - base)
                 ends.append(unending if span[1] == NEVER else span[1] - base)
+        known_ends = ends
+        if all(span is None or 0 <= span[1] - span[0] < 1 << 16 for span in spans):
+            ends = array(SHORT, [0 if span is None else span[1] - span[0] for span in spans])
         order = array("H" if len(spans) <= 1 << 16 else "I", [number for _, number in held])
         tops = array(begins.typecode)
         for start in range(0, len(order), BLOCK):
-            tops.append(max(ends[number] for number in order[start : start + BLOCK]))
+            tops.append(max(known_ends[number] for number in order[start : start + BLOCK]))
         columns = [self.append(column) for column in (begins, ends, order, tops)]
         self.table.append([collection, INTERVAL, "", low, base, columns])
 
@@ -88,11 +92,13 @@ class OrderColumn:
 
 
 class IntervalColumn:
-    """Times are seconds since 1970; an interval holds its begin and not its end."""
+    """Times are seconds since 1970; an interval holds its begin and not its end. short: whether `ends` says how long
+    each lasts."""
 
     def __init__(self, low: int, base: int, columns: Sequence[Sequence[int]]) -> None:
         self.low, self.base = low, base
         self.begins, self.ends, self.order, self.tops = columns
+        self.short = isinstance(self.ends, memoryview) and self.ends.format == SHORT
         self.most = (
             UNENDING - 1 if not (isinstance(self.begins, memoryview) and self.begins.format == WIDE) else NEVER - 1
         )
@@ -104,18 +110,23 @@ class IntervalColumn:
         """Those of `places` whose interval has a time in common with that from `begin` to before `end`."""
         begins, ends, low = self.begins, self.ends, self.low
         first, last = self.relative(begin), self.relative(end)
+        if self.short:
+            return [place for place in places if first - ends[at := place - low] < begins[at] < last]
         return [place for place in places if begins[place - low] < last and ends[place - low] > first]
 
     def overlapping(self, begin: int, end: int) -> list[int]:
         """The places of all records that `narrow` would leave, rising."""
         first, last = self.relative(begin), self.relative(end)
-        order, ends, low = self.order, self.ends, self.low
-        stop = bisect_left(order, last, key=self.begins.__getitem__)
+        begins, ends, order, low = self.begins, self.ends, self.order, self.low
+        stop = bisect_left(order, last, key=begins.__getitem__)
         found: list[int] = []
         for block, top in enumerate(self.tops[: -(-stop // BLOCK)]):
             if top > first:
                 run = order[block * BLOCK : min(stop, (block + 1) * BLOCK)]
-                found += [number + low for number in run if ends[number] > first]
+                if self.short:
+                    found += [number + low for number in run if begins[number] + ends[number] > first]
+                else:
+                    found += [number + low for number in run if ends[number] > first]
         found.sort()
         return found
 

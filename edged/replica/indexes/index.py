@@ -29,7 +29,7 @@ from edged.replica.indexes.windows import ALWAYS, window_of
 from edged.replica.packs.pack import Buffer, Pack
 
 MAGIC = b"\x89EDGIX\r\n"
-FORMAT = 7
+FORMAT = 8
 # magic, format, bytes a posting, bytes of: meta, terms, positions, postings, columns; CRC-32 of all that follows
 HEADER = struct.Struct("<8sHHIIIIII")
 CRC = struct.Struct("<I")

@@ -7,7 +7,7 @@ shortest run is gone through, and narrowed down by the other conditions.
 from __future__ import annotations
 
 import heapq
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from operator import itemgetter
@@ -80,6 +80,7 @@ class PackRecords:
     def __init__(self, layers: Layers, collection: str, pack: Pack, rank: int, index: Index) -> None:
         self.layers, self.collection, self.pack, self.rank, self.index = layers, collection, pack, rank, index
         self.span = pack.span(collection)
+        self.spans: dict[tuple[str, Span], tuple[int, int, int]] = {}
         self.line = id(layers) if rank == BASE_RANK else None
 
     def all(self) -> Sequence[int]:
@@ -107,9 +108,12 @@ class PackRecords:
 
     def terms(self, field: str, span: Span) -> tuple[int, int, int]:
         """Numbers of terms: the first of the field's group, and those from and before which the span holds them."""
-        first, end = self.index.groups.get((self.collection, order_group(field)), (0, 0))
-        low = self.index.bisect(first, end, span.low)
-        return first, low, self.index.bisect(low, end, span.high)
+        found = self.spans.get((field, span))
+        if found is None:  # the same for each value that is asked for by itself
+            first, end = self.index.groups.get((self.collection, order_group(field)), (0, 0))
+            low = self.index.bisect(first, end, span.low)
+            found = self.spans[field, span] = first, low, self.index.bisect(low, end, span.high)
+        return found
 
     def during(self, begin: int, end: int) -> Condition:
         column = self.index.intervals[self.collection]
@@ -144,6 +148,10 @@ class PackRecords:
         first, low, high = self.terms(field, span)
         least, most = low - first + 1, high - first
         ranks = self.index.orders[self.collection, field].of(numbers)
+        if sorted(ranks) == ranks:  # as of a channel's programmes, whose keys lie in the order of their begins
+            for rank, low, high in runs_of(ranks, least, most, falling=falling):
+                yield self.index.term(first + rank - 1), numbers[low:high]
+            return
         sign = -1 if falling else 1
         pairs = [(sign * rank, place) for rank, place in zip(ranks, numbers, strict=True) if least <= rank <= most]
         pairs.sort()
@@ -173,6 +181,18 @@ class PackRecords:
             found = self.entry(numbers[at])
             if found is not None:
                 yield found
+
+
+def runs_of(ranks: Sequence[int], least: int, most: int, *, falling: bool) -> Iterator[tuple[int, int, int]]:
+    """(rank, where it begins, where it ends) in rising `ranks`, of those from `least` to `most`: found as they are
+    wanted, for a page takes few of them."""
+    low, high = bisect_left(ranks, least), bisect_right(ranks, most)
+    while low < high:
+        rank = ranks[high - 1] if falling else ranks[low]
+        begin = bisect_left(ranks, rank, low, high) if falling else low
+        end = high if falling else bisect_right(ranks, rank, low, high)
+        yield rank, begin, end
+        low, high = (low, begin) if falling else (end, high)
 
 
 class FreshRecords:

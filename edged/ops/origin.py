@@ -23,7 +23,7 @@ from edged.ops.admin import EVENT_FIELDS, EVENT_S, HOSTS, JSON, METRICS, TEXT, r
 from edged.ops.gauges import one, process_gauges
 from edged.ops.metrics import Labels, Metric, Registry
 from edged.ops.process import resident_bytes
-from edged.origin.serving import browsing
+from edged.origin.serving import browsing, exploring
 from edged.origin.serving.published import known_of
 from edged.origin.serving.server import Observed
 from edged.pages.page import page
@@ -32,7 +32,7 @@ from edged.version import VERSION
 HOME = "origin.html"
 ADMIN_CONNECTIONS = 64
 AT_ONCE = 2  # answers that read the publisher's state; serving devices goes on beside them
-PATHS = "/ /healthz /readyz /metrics /status /fleet /usage /log /diff /costs /records /events"
+PATHS = "/ /healthz /readyz /metrics /status /fleet /usage /log /diff /costs /records /events /v1 /pages/explorer.html"
 
 
 class OriginAdmin(Application):
@@ -64,6 +64,12 @@ class OriginAdmin(Application):
             path = decode(raw_path, "path")
             if request.method not in ("GET", "HEAD"):
                 raise RequestError(405, f"{path:.200} takes GET", headers=(("Allow", "GET, HEAD"),))
+            if path == "/v1" or path.startswith("/v1/"):
+                segments = [decode(segment, "path") for segment in raw_path.split(b"/", 4)[2:]]
+                asked = read_query(query)
+                return InThread(
+                    partial(contained, partial(exploring.explored, self.feed, segments, asked)), self.limiter
+                )
             found = page(path, HOME, request)
             return self.show(path, query) if found is None else found
         except EdgedError as fault:
@@ -153,14 +159,14 @@ class OriginAdmin(Application):
         }
 
 
-def contained(read: Callable[[], dict[str, Any]]) -> Response:
+def contained(read: Callable[[], Any]) -> Response:
     try:
         return answered(read())
     except EdgedError as fault:
         return refusal(fault)
 
 
-def answered(document: dict[str, Any]) -> Response:
+def answered(document: Any) -> Response:
     return respond(200, JSON, json.dumps(document, ensure_ascii=False).encode())
 
 

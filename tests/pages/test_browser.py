@@ -249,4 +249,19 @@ def test_the_dashboard_of_an_origin(tmp_path: Path) -> None:
         browser.run("document.querySelector('#records .row button:last-child').click();")
         assert wait(browser, "records", "t00050") != first
         check_everywhere(browser, "origin")
+        # For who writes apps: the same explorer, of what is published, with code for a device.
+        browser.run(
+            "[...document.querySelectorAll('header a')].find((one) => one.textContent.includes('apps')).click();"
+        )
+        assert "10,000" in wait(browser, "datasets", "titles")
+        browser.run("document.querySelector('#datasets button').focus();")
+        browser.press(ENTER)
+        assert "integer" in wait(browser, "fields", "n")
+        wait(browser, "records", "<img src=x onerror=")
+        wait(browser, "code", "http://127.0.0.1:8484/v1/catalog/titles")
+        browser.run("document.getElementById('target').focus();")
+        browser.press(ENTER)
+        wait(browser, "answer", "200")
+        assert not browser.run("return document.getElementById('token').checkVisibility();")
+        check_everywhere(browser, "origin-explorer")
         assert program.stop() == 0

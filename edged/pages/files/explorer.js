@@ -1,7 +1,8 @@
 import { at, el, fill, number, pager, table } from "/pages/shared.js";
 
 const SAMPLE = 100, PAGE = 50, SHOWN = 20000;
-let token = "", described = null, chosen = null;
+// host: where apps ask, for the code that is copied: here, but at an origin, whose records are asked of a device.
+let token = "", described = null, chosen = null, host = location.origin;
 
 // Slashes too: a browser would take `.` and `..` between them out of the path.
 const encode = encodeURIComponent;
@@ -20,7 +21,8 @@ function say(id, fault) {
 
 async function showDatasets() {
   try {
-    const { datasets } = await get("/v1");
+    const { datasets, origin, device } = await get("/v1");
+    if (origin) atOrigin(device);
     const parts = await Promise.all(datasets.map(async (one) => {
       try { return collections(await get(`/v1/${encode(one.dataset)}`)); } catch (fault) {
         return el("div", {}, el("h3", {}, one.dataset), el("p", { class: "soft" }, fault.message));
@@ -28,6 +30,15 @@ async function showDatasets() {
     }));
     fill("datasets", parts.length ? parts : el("p", { class: "soft" }, "No dataset is here for this app."));
   } catch (fault) { say("datasets", fault); }
+}
+
+// An origin shows what it has published, by key; a device answers more.
+function atOrigin(device) {
+  host = device;
+  at("token-form").hidden = at("more").hidden = true;
+  at("back").hidden = false;
+  fill("live", document.createTextNode("as published: records by key are shown from here, and the code is for a device, which answers conditions, orders, search and views too"));
+  code();
 }
 
 function collections(dataset) {
@@ -130,7 +141,7 @@ async function send(target) {
 }
 
 function texts() {
-  const url = location.origin + at("target").value, accept = at("accept").value;
+  const url = host + at("target").value, accept = at("accept").value;
   const quoted = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   return {
     curl: `curl ${quoted(url)} -H ${quoted(`Accept: ${accept}`)}${token ? ' -H "Authorization: Bearer $TOKEN"' : ""}`,

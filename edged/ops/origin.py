@@ -221,6 +221,13 @@ def registry_of(admin: OriginAdmin) -> Registry:
         names = admin.observed.heads.datasets()
         return [((("dataset", name),), float(admin.observed.fleet.clients(name))) for name in names]
 
+    def refusing() -> list[tuple[Labels, float]]:
+        return [
+            ((("dataset", name), ("reason", reason)), float(count))
+            for name in admin.observed.heads.datasets()
+            for reason, count in admin.observed.fleet.refusing(name).items()
+        ]
+
     def answers() -> list[tuple[Labels, float]]:
         return [
             ((("lane", lane), ("status", str(status))), float(count))
@@ -233,6 +240,7 @@ def registry_of(admin: OriginAdmin) -> Registry:
         *(Metric(name, text, partial(of_datasets, field), kind) for field, name, kind, text in PER_DATASET),
         Metric("edged_origin_head_state", "1 for the state that the head is in.", states),
         Metric("edged_origin_clients", "Clients that have polled, told apart by address.", clients),
+        Metric("edged_origin_refusing_clients", "Clients that say why they stay at a version.", refusing),
         Metric("edged_requests_total", "Answers, by lane and status.", answers, "counter"),
         one("edged_answers_sent_bytes_total", "Bytes sent by the fast lane.", lambda: meter.sent_bytes, "counter"),
         one("edged_fast_connections", "Connections in the fast lane.", lambda: meter.fast_connections),

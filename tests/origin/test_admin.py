@@ -235,6 +235,18 @@ async def test_the_fleet_is_counted_as_it_polls(admin: OriginAdmin, clock: Clock
     assert told(admin, "/fleet")["datasets"]["catalog"]["clients"] == 1  # who has gone is not counted
 
 
+async def test_who_refuses_is_counted_by_reason_for_alerts(admin: OriginAdmin, clock: Clock) -> None:
+    for number, reason in enumerate(["disk", "disk", "content", ""]):
+        agent = f"edged/0.1.0 (1 00000000{' ' * bool(reason)}{reason})".encode()
+        peer = Peer(False, f"10.0.0.{number}")
+        admin.observed.fleet.see("catalog", Request("GET", b"/catalog/head", ((b"user-agent", agent),), peer=peer))
+    metrics = ask(admin, "/metrics").body.decode()
+    for reason, count in (("disk", 2), ("content", 1), ("trust", 0)):
+        assert f'edged_origin_refusing_clients{{dataset="catalog",reason="{reason}"}} {count}\n' in metrics
+    clock.now += 7200
+    assert 'reason="disk"} 0' in ask(admin, "/metrics").body.decode()
+
+
 def test_a_fleet_of_any_size_takes_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(livefleet, "MOST_CLIENTS", 500)
     fleet = LiveFleet(lambda: 1000.0)

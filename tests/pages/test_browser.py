@@ -138,13 +138,13 @@ def box(tmp_path: Path, more: str = "", count: int = 40) -> Iterator[tuple[Origi
 
 
 def test_the_dashboard_of_a_box(tmp_path: Path) -> None:
-    with box(tmp_path) as (origin, daemon), browsing(tmp_path / "profile") as browser:
+    with box(tmp_path, count=2000) as (origin, daemon), browsing(tmp_path / "profile") as browser:
         browser.open(f"{daemon.admin}/")
         assert "fresh" in wait(browser, "datasets", "catalog")
         for _ in range(30):
             get(f"{daemon.apps}/v1/catalog/titles?limit=1")
         get(f"{daemon.apps}/v1/catalog")
-        origin.publish(titles(41))
+        origin.publish(titles(2001))
         daemon.wait_version(2)
         wait(browser, "datasets", "2")
         assert "updates took" in wait(browser, "updates", "catalog")
@@ -256,7 +256,7 @@ def test_the_dashboard_of_an_origin(tmp_path: Path) -> None:
         assert "10,000" in wait(browser, "datasets", "titles")
         browser.run("document.querySelector('#datasets button').focus();")
         browser.press(ENTER)
-        assert "integer" in wait(browser, "fields", "n")
+        wait(browser, "fields", "integer")
         wait(browser, "records", "<img src=x onerror=")
         wait(browser, "code", "http://127.0.0.1:8484/v1/catalog/titles")
         browser.run("document.getElementById('target').focus();")

@@ -7,6 +7,7 @@ shown is multiplied up. Nothing is kept of an address but its hash, with a key t
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from hashlib import blake2b
@@ -15,7 +16,7 @@ from typing import Any
 from edged.http.request import Request
 from edged.origin.fleet import Fleet, PublishedVersion, Sighting
 from edged.origin.serving.published import document
-from edged.polls import ToldState, read_told
+from edged.polls import REASONS, ToldState, read_told
 
 MOST_CLIENTS = 20_000  # of one dataset; some 600 bytes each
 MOST_ARRIVALS = 12  # of versions that a client came to, the last
@@ -68,6 +69,14 @@ class LiveFleet:
         """About how many are remembered of a dataset, without a look at each."""
         fleet = self.fleets.get(dataset)
         return 0 if fleet is None else round(len(fleet.last) * FULL / self.limits.get(dataset, FULL))
+
+    def refusing(self, dataset: str) -> dict[str, int]:
+        """How many clients, polled within the last hour, say why they stay at what they hold: by each of REASONS."""
+        fleet, share = self.fleets.get(dataset), self.limits.get(dataset, FULL) / FULL
+        last = {} if fleet is None else fleet.last.copy()
+        oldest = self.clock() - GONE_S
+        counts = Counter(seen.reason for seen in last.values() if seen.reason and seen.at >= oldest)
+        return {reason: round(counts[reason] / share) for reason in REASONS}
 
     def report(self, dataset: str, known: Mapping[int, PublishedVersion]) -> dict[str, Any]:
         """The document of a dataset, as `edged origin fleet --json` has it; sample: the share of clients that is

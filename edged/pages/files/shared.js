@@ -84,7 +84,11 @@ export function lines(label, series, show = number) {
   for (const one of series) {
     const step = width / Math.max(1, one.values.length - 1);
     let points = [];
-    const draw = () => { if (points.length) drawn.append(svg("polyline", { class: one.class, points: points.concat(points.length === 1 ? points : []).join(" ") })); points = []; };
+    const draw = () => {
+      if (points.length === 1) drawn.append(svg("circle", { class: one.class, cx: points[0].split(",")[0], cy: points[0].split(",")[1], r: 3 }));
+      else if (points.length) drawn.append(svg("polyline", { class: one.class, points: points.join(" ") }));
+      points = [];
+    };
     one.values.forEach((value, index) => {
       if (value === null) draw();
       else points.push(`${(index * step).toFixed(1)},${(height - 17 - ((height - 32) * value) / most).toFixed(1)}`);

@@ -155,6 +155,7 @@ def test_the_dashboard_of_a_box(tmp_path: Path) -> None:
         assert "clear text" in wait(browser, "certificates", "None")
         browser.open(f"{daemon.admin}/")  # which asks for use now
         wait(browser, "growth", "20")
+        wait(browser, "flash", "Bytes by day")
         wait(browser, "audience", "internal")
         # by keyboard: to the form, a version, Enter; the browser asks first
         browser.run("window.confirm = () => true; document.getElementById('pin-version').focus();")
@@ -177,6 +178,17 @@ def test_an_error_is_shown_with_what_to_do(tmp_path: Path) -> None:
         daemon.wait_status(lambda status: bool(status["last_error"]))
         wait(browser, "errors", "head")
         assert browser.run("return document.querySelectorAll('#errors img').length") == 0
+        lines = {
+            "catalog: origin https://x.example is lost: no route": "lines-1",
+            "catalog: stale: the newest head was signed 2 h ago; it is served on": "lines-2",
+            "ask https://s.example: refused; what is stored is served until it is back": None,
+            "something that nobody has heard of": "lines",
+        }
+        script = (
+            "const { sectionOf } = await import('/pages/box.js'); return args[0].map((one) => sectionOf(one, 'lines'));"
+        )
+        for (text, expected), section in zip(lines.items(), browser.run(script, list(lines)), strict=True):
+            assert section == expected or (expected is None and section.startswith("lines-")), (text, section)
         # What to do is a page of the daemon's own, and the keyboard leads there.
         browser.run("document.querySelector('#errors a').focus();")
         seen = browser.run(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from html import unescape
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +60,42 @@ def test_no_file_asks_for_what_the_policy_forbids(name: str) -> None:
         assert 'lang="en"' in text
         assert all(f'id="{label}"' in text for label in re.findall(r'aria-labelledby="([^"]+)"', text))
         assert all(f'id="{label}"' in text for label in re.findall(r'for="([^"]+)"', text))
+
+
+LOGGED = re.compile(r"%[.\d]*[sdrf]")
+WHOLLY_AN_ERROR = ("%s", "%s: %s", "read %s: %s", "read dataset %s: %s")  # whose message says what to do itself
+
+
+def logged() -> set[str]:
+    """The texts of all warnings and errors that the daemon and the origin log."""
+    found = set()
+    for path in Path(str(files("edged"))).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(value=ast.Name(id="logger" | "log"), attr="warning" | "error"),
+                    args=[ast.Constant(value=str(text)), *_],
+                ):
+                    found.add(text)
+    return found - set(WHOLLY_AN_ERROR)
+
+
+def runbook_patterns() -> list[re.Pattern[str]]:
+    """As box.js makes them of the rows."""
+    rows = re.findall(r'<tr id="lines-\d+"[^>]*><th[^>]*>(.*?)</th>', SOURCES["runbook.html"])
+    found = []
+    for code in (unescape(code) for row in rows for code in re.findall(r"<code>(.*?)</code>", row)):
+        parts = [part.strip() for part in re.split(r"…|DATASET|\bN\b", code) if part.strip()]
+        if len("".join(parts)) >= (6 if re.search("[:;]", "".join(parts)) else 10):
+            found.append(re.compile(".*".join(map(re.escape, parts)), re.DOTALL))
+    return found
+
+
+def test_the_runbook_knows_each_line_of_the_log_above_info() -> None:
+    texts, patterns = logged(), runbook_patterns()
+    assert len(texts) > 30
+    unknown = [text for text in texts if not any(one.search(LOGGED.sub("7", text)) for one in patterns)]
+    assert unknown == [], "give each a row in docs/runbook.md, then `make reference`"
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(".js")])

@@ -40,7 +40,7 @@ function drawUpdates(status) {
     }));
     const last = updates.at(-1);
     parts.push(el("h3", {}, name), bars(`Bytes of the last ${updates.length} updates of ${name}`, columns, bytes),
-      key([["one", "updates"], ["two", "fetched whole, at first"]]),
+      key([["one", "updates"], ...(updates.some((one) => !one.before) ? [["two", "the first, fetched whole"]] : [])]),
       el("p", {}, `The last of the ${updates.length} updates took ${bytes(last.bytes_received)}; ${wholes
         ? `to fetch all of it takes ${bytes(whole(last))}. Together they took ${bytes(total)}, ${percent(total, wholes)} of what as many full downloads take.`
         : `what is held takes ${bytes(item.disk_bytes)} on disk. Together they took ${bytes(total)}.`}`),
@@ -133,7 +133,7 @@ async function readRunbook() {
   }
 }
 
-const sectionOf = (text, otherwise) => runbook.find(([, patterns]) => patterns.some((one) => one.test(text)))?.[0] || otherwise;
+export const sectionOf = (text, otherwise) => runbook.find(([, patterns]) => patterns.some((one) => one.test(text)))?.[0] || otherwise;
 
 function drawErrors(status, told) {
   const rows = Object.entries(status.datasets).flatMap(([name, item]) => item.errors.map((one) => ({ ...one, where: name, now: one.text === item.last_error, section: sectionOf(one.text, "EdgedFailing") })));

@@ -94,7 +94,8 @@ def show(args: argparse.Namespace, publisher: Publisher, result: PublishResult) 
         for name, item in result.slices.items():
             hop = "no hop" if item.hop_bytes is None else f"hop {size_text(item.hop_bytes)}"
             if item.version == result.version:
-                lines.append(f"  {name}: {item.records} records, {hop}, snapshot {size_text(item.snapshot_bytes)}")
+                records = "1 record" if item.records == 1 else f"{item.records} records"
+                lines.append(f"  {name}: {records}, {hop}, snapshot {size_text(item.snapshot_bytes)}")
         text = "\n".join(lines)
     emit(args, data, text)
     return 0

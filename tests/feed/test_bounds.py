@@ -12,14 +12,15 @@ import pytest
 from edged.errors import WireError
 from edged.feed import bundle, cbor, chain, limits, zstd
 from edged.feed.blob import BlobRef
-from edged.feed.coding import aside, guessing, transforms, wholehop
+from edged.feed.coding import aside, guessing, textmodel, transforms, wholehop
 from edged.feed.coding.arithmetic import ArithmeticDecoder, ArithmeticEncoder
 from edged.feed.coding.columns import apart as by_field
 from edged.feed.coding.columns import read_columns, read_values, write_values
 from edged.feed.coding.hop import decode_hop
 from edged.feed.coding.modelledhop import encode_modelled
-from edged.feed.coding.octets import Octets, write_counted, write_varint
+from edged.feed.coding.octets import Bits, Octets, write_counted, write_varint
 from edged.feed.coding.snapshot import train_dictionary
+from edged.feed.coding.textmodel import Decisions, Field, HopMemory
 from edged.feed.coding.treecoding import TreeCoder, knowledge_of
 from edged.feed.fieldpath import ABSENT
 from edged.feed.schema import Schema, ViewRule
@@ -259,22 +260,134 @@ def test_a_naming_that_is_not_known_is_refused(naming: int) -> None:
         decode_hop(data, View({}), b"", max_bytes=100)
 
 
+FIELD = Field(None, HopMemory())
+WORD = b"wordwordwordwordwordw"  # in an alphabet of tokens, yet it does not look like one
+
+
 def test_texts_stand_aside_once_the_first_are_coded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside, "ASIDE_AFTER_BYTES", 20)
-    for size, wanted in ((20, False), (21, True)):
-        assert aside.Aside().wants(b"x" * size, "p") is wanted
-    for size, wanted in ((aside.ASIDE_LEAST_BYTES - 1, False), (aside.ASIDE_LEAST_BYTES, True)):
+    for size, wanted in ((20, aside.CODED), (21, aside.ASIDE)):
+        assert aside.Aside().way(WORD[:size], "p", FIELD) == wanted
+    for size, wanted in ((aside.ASIDE_LEAST_BYTES - 1, aside.CODED), (aside.ASIDE_LEAST_BYTES, aside.ASIDE)):
         column = aside.Aside()
         column.left = 0
-        assert column.wants(b"x" * size, "p") is wanted
+        assert column.way(WORD[:size], "p", FIELD) == wanted
 
 
-@pytest.mark.parametrize(("count", "cost", "wanted"), [(63, 64, False), (64, 29, False), (64, 30, True)])
-def test_texts_that_the_model_makes_no_shorter_stand_aside(count: int, cost: int, wanted: bool) -> None:
+@pytest.mark.parametrize(
+    ("count", "cost", "wanted"), [(63, 64, aside.CODED), (64, 29, aside.CODED), (64, 30, aside.ASIDE)]
+)
+def test_texts_that_the_model_makes_no_shorter_stand_aside(count: int, cost: int, wanted: int) -> None:
     column = aside.Aside()
     column.paid("p", count, cost)
-    assert column.wants(b"x" * 10, "p") is wanted
-    assert not column.wants(b"x" * 10, "q")
+    assert column.way(WORD[:10], "p", FIELD) == wanted
+    assert column.way(WORD[:10], "q", FIELD) == aside.CODED
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (b"3f9a0c1be47d", aside.PACKED),
+        (b"3f9a0c1be47", aside.CODED),  # a byte too short to look like a token
+        (b"3F9A0C1BE47D", aside.PACKED),
+        (b"3f9A0c1Be47d", aside.CODED),  # in a larger alphabet 16 bytes are needed
+        (b"3f9xA0c1-e47dG_2", aside.PACKED),
+        (b"3f9xA0c1+e47dG/2", aside.PACKED),
+        (b"6f1c2d9e-4b7a-4c21-9f0e-7d3a5b8c1e24", aside.PACKED),
+        (b"6f1c2d9e-4b7a-4c21-9f0e-7d3a5b8c1e2g", aside.PACKED),  # no UUID, but a token with hyphens
+        (b"season-one-episode-two", aside.CODED),
+        (b"202611011530", aside.CODED),
+        (b"3f9a0c1b e47d", aside.CODED),
+    ],
+)
+def test_what_looks_like_a_token_is_packed_and_comes_back(text: bytes, wanted: int) -> None:
+    column = aside.Aside()
+    assert column.way(text, "p", FIELD) == wanted
+    alphabet = aside.alphabet_of(text)
+    if wanted == aside.PACKED:
+        assert column.token(text, len(text), alphabet) == text
+        out = bytearray()
+        column.write(out, b"")
+        reading = aside.read_aside(Octets(bytes(out), "test"), b"", 0)
+        assert reading.token(b"", len(text), alphabet) == text
+        reading.finish()
+
+
+def test_a_token_that_both_sides_hold_is_not_packed() -> None:
+    field = Field(None, HopMemory())
+    field.learn(b"https://a.b/3f9a0c1be47d5566")
+    assert aside.Aside().way(b"3f9a0c1be47d5566", "p", field) == aside.CODED
+    assert aside.Aside().way(b"4f9a0c1be47d5566", "p", field) == aside.PACKED
+
+
+@pytest.mark.parametrize(("count", "cost", "packed"), [(63, 99, False), (64, 26, False), (64, 27, True)])
+def test_numbers_that_cost_as_much_as_chance_are_packed(count: int, cost: int, packed: bool) -> None:
+    column = aside.Aside()
+    column.paid("p", count, cost)
+    assert (column.way(b"20261101", "p", FIELD) == aside.PACKED) is packed
+    assert column.way(b"2026110", "p", FIELD) != aside.PACKED
+
+
+def test_packed_texts_beyond_their_alphabet_are_refused() -> None:
+    with pytest.raises(WireError, match="UUID of 35 bytes"):
+        aside.Aside([], bytes(20)).token(b"", 35, aside.UUID)
+    with pytest.raises(WireError, match="beyond its alphabet"):
+        aside.Aside([], b"\xff\xff").token(b"", 3, 0)
+    with pytest.raises(WireError, match="cut short"):
+        aside.Aside([], bytes(2)).token(b"", 1 << 40, 1)
+
+
+def test_what_follows_beside_the_coded_bits_is_told_and_bounded() -> None:
+    with pytest.raises(WireError, match="4 stands where"):
+        aside.read_aside(Octets(b"\x04", "test"), b"", 99)
+    with pytest.raises(WireError, match="size of the bits aside is 9"):
+        aside.read_aside(Octets(b"\x02\x09\x00", "test"), b"", 99)
+    with pytest.raises(WireError, match="size of texts"):
+        aside.read_aside(Octets(b"\x01\x09\x00", "test"), b"", 3)
+
+
+def test_bits_are_read_to_their_end() -> None:
+    numbers = [(5, 3), (0, 0), ((1 << 70) - 3, 70), (1, 1), (300, 12)]
+    writing = Bits(None, "test")
+    for number, bits in numbers:
+        writing.number(number, bits)
+    data = writing.finish()
+    assert len(data) == (3 + 70 + 1 + 12 + 7) // 8
+    reading = Bits(data, "test")
+    assert [reading.number(0, bits) for _, bits in numbers] == [number for number, _ in numbers]
+    assert reading.finish() == b""
+    with pytest.raises(WireError, match="cut short"):
+        reading.number(0, 9)
+    with pytest.raises(WireError, match="left over"):
+        Bits(bytes(1), "test").finish()
+    ending = Bits(b"\x81", "test")
+    assert ending.number(0, 1) == 1
+    with pytest.raises(WireError, match="left over"):
+        ending.finish()
+
+
+@pytest.mark.parametrize(
+    "number", [0, 1, 4094, 8190, 8191, 16382, 16383, 1 << 18, 1 << 20, (1 << 65) - 2, (1 << 66) - 2]
+)
+def test_numbers_come_back_with_their_lower_bits_aside(number: int) -> None:
+    column, encoder = aside.Aside(), ArithmeticEncoder(1 << 10)
+    writing = Decisions(encoder, {})
+    writing.spare = column.bits
+    writing.number(number, "n")
+    writing.position(number, "p")
+    reading = Decisions(ArithmeticDecoder(encoder.finish(), "test"), {})
+    reading.spare = Bits(column.bits.finish(), "test")
+    assert (reading.number(0, "n"), reading.position(0, "p")) == (number, number)
+
+
+def test_a_number_longer_than_any_difference_is_refused() -> None:
+    encoder = ArithmeticEncoder(1 << 10)
+    for _ in range(textmodel.SHORT_BITS - 1 + textmodel.LONG_SHIFT):
+        encoder.code(1, 32768)
+    reading = Decisions(ArithmeticDecoder(encoder.finish(), "test"), {})
+    reading.spare = Bits(b"", "test")
+    with pytest.raises(WireError, match="bits, at most 66"):
+        reading.number(0)
 
 
 def test_columns_aside_are_read_to_their_ends() -> None:
@@ -282,9 +395,11 @@ def test_columns_aside_are_read_to_their_ends() -> None:
     column.text(b"ab", 2, "p")
     column.text(b"xyz", 3, "q")
     column.text(b"c", 1, "p")
-    given = aside.unpack_texts(column.pack())
+    out = bytearray()
+    column.write(out, b"")
+    reading = aside.read_aside(Octets(bytes(out), "test"), b"", 99)
+    given = reading.given
     assert given == [b"abc", b"xyz"]
-    reading = aside.Aside(given)
     assert (reading.text(b"", 2, "p"), reading.text(b"", 3, "q")) == (b"ab", b"xyz")
     with pytest.raises(WireError, match="left over"):
         reading.finish()

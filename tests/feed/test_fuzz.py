@@ -17,8 +17,9 @@ from edged.errors import ChainError, TrustError, WireError
 from edged.feed import bundle, cbor, limits, zstd
 from edged.feed.blob import BlobRef
 from edged.feed.chain import PageRef, decode_chain, decode_page, encode_chain, encode_page
-from edged.feed.coding.changes import Change
-from edged.feed.coding.hop import WHOLE, pack_hop, unpack_hop
+from edged.feed.coding.changes import Change, Entry
+from edged.feed.coding.hop import MASS, WHOLE, pack_hop, unpack_hop
+from edged.feed.coding.modelledhop import encode_mass
 from edged.feed.coding.snapshot import (
     decode_part,
     encode_snapshot,
@@ -80,6 +81,17 @@ def hop_of(whole: bool) -> bytes:
     return coded[:5] + bytes([WHOLE]) + encode_whole(entries, OLD, HOP_DICTIONARY)
 
 
+def hop_of_many() -> bytes:
+    """Tokens, words in the place of others, values of a small set: each form of a text and of a number."""
+    entries: list[Entry] = []
+    for number, (collection, key, _) in enumerate(RECORDS[:40]):
+        title = f"A play, number {'ten' if number % 2 else 'four'} of {number}"
+        token = f"{number * 7919 * 104_729 * 15_485_863:016x}"
+        value = {"title": title, "year": 1900 + number, "seed": number << 40, "tier": "ab"[number % 2], "token": token}
+        entries.append((collection, key, cbor.encode_record(value, key)))
+    return pack_hop([], OLD, HOP_DICTIONARY)[:5] + bytes([MASS]) + encode_mass(entries, OLD, HOP_DICTIONARY)
+
+
 PART = next(iter(encode_snapshot(RECORDS, DICTIONARY, level=3)))
 DECODERS = {
     "head": Decoder(encode_head(head()), decode_head),
@@ -102,6 +114,7 @@ DECODERS = {
     "hop of patches": Decoder(
         hop_of(whole=False), lambda data: unpack_hop(data, OLD, HOP_DICTIONARY, max_bytes=1 << 20)
     ),
+    "hop of many": Decoder(hop_of_many(), lambda data: unpack_hop(data, OLD, HOP_DICTIONARY, max_bytes=1 << 20)),
     "hop of whole records": Decoder(
         hop_of(whole=True), lambda data: unpack_hop(data, OLD, HOP_DICTIONARY, max_bytes=1 << 20)
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given, settings
@@ -15,8 +16,8 @@ from edged.feed import cbor
 from edged.feed.coding import arithmetic, hop, modelledhop, transforms
 from edged.feed.coding.arithmetic import ArithmeticDecoder, ArithmeticEncoder, TooLong
 from edged.feed.coding.changes import Change, Entry, sort_key
-from edged.feed.coding.differences import common_run, is_moved
-from edged.feed.coding.guessing import KEPT, LESSONS, PALETTE, Guesser
+from edged.feed.coding.differences import WORD_PIECES, WORDS_MOST, common_run, is_moved, replaced_words
+from edged.feed.coding.guessing import COUNT_MOST, KEPT, LESSONS, PALETTE, Guesser, Palette
 from edged.feed.coding.hop import MASS, MASS_CHANGES, MODELLED, decode_hop, encode_hop, forms_worth_trying
 from edged.feed.coding.modelledhop import CHANGE_BITS, decode_mass, encode_mass, encode_modelled
 from edged.feed.fieldpath import ABSENT
@@ -123,6 +124,120 @@ def test_random_texts_cost_little_more_than_their_entropy() -> None:
     chance = random.Random(3)
     changes = edited(lambda fields, number: fields.update(token=f"{chance.getrandbits(96):024x}"))
     assert sizes(changes) < COUNT * 96 / 8 * 1.1 + 60
+
+
+@pytest.mark.parametrize(
+    "signs", ["0123456789ABCDEF", "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"]
+)
+def test_random_texts_in_an_address_cost_little_more_than_their_entropy(signs: str) -> None:
+    chance = random.Random(signs)
+    bits = 20 * (len(signs).bit_length() - 1)
+    changes = edited(
+        lambda fields, number: fields.update(
+            image=f"{fields['image'].partition('?')[0]}?e=17&s={''.join(chance.choices(signs, k=20))}"
+        )
+    )
+    assert sizes(changes) < COUNT * bits / 8 * 1.02 + 90
+
+
+def test_uuids_cost_little_more_than_their_entropy() -> None:
+    chance = random.Random(5)
+    changes = edited(lambda fields, number: fields.update(id=str(UUID(int=chance.getrandbits(128)))))
+    assert sizes(changes) < COUNT * 16 * 1.01 + 60
+
+
+SYNOPSES = [
+    " ".join(random.Random(number).choices(["amber", "night", "river,", "stone", "the", "a"], k=9 + number % 40))
+    for number in range(COUNT)
+]
+TOLD = View({("titles", f"k{n:04}"): cbor.encode_record({"text": text}, "synopsis") for n, text in enumerate(SYNOPSES)})
+
+
+def told(edit: Callable[[list[str], random.Random], Any]) -> int:
+    """What it takes to edit the words of all synopses; they come back as they were."""
+    chance = random.Random(7)
+    changes = []
+    for number, text in enumerate(SYNOPSES):
+        words = text.split(" ")
+        edit(words, chance)
+        value = cbor.encode_record({"text": " ".join(words)}, "edited")
+        if " ".join(words) != text:
+            changes.append(Change("titles", f"k{number:04}", value))
+    data = encode_hop(changes, TOLD, b"")
+    assert decode_hop(data, TOLD, b"", max_bytes=1 << 22) == changes
+    return len(data)
+
+
+def replace_two(words: list[str], chance: random.Random) -> None:
+    words[2], words[-3] = chance.choice(TIERS), chance.choice(TIERS)
+
+
+def insert_and_drop(words: list[str], chance: random.Random) -> None:
+    words.insert(1, chance.choice(TIERS))
+    del words[-4:-2]
+
+
+@pytest.mark.parametrize(("edit", "most"), [(replace_two, 340), (insert_and_drop, 640)])
+def test_words_replaced_at_the_same_places_cost_about_which_they_are(edit: Callable[..., Any], most: int) -> None:
+    assert told(edit) < most  # four bits a record are what says which words they are
+
+
+WORDY = st.lists(st.sampled_from(["a", "bb", "ccc", "", "d\u00e9"]), max_size=14).map(" ".join)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(WORDY, WORDY), min_size=1, max_size=9))
+def test_texts_of_words_come_back(pairs: list[tuple[str, str]]) -> None:
+    view = view_of([{"text": before} for before, _ in pairs])
+    entries: list[Entry] = [
+        ("titles", f"k{number:04}", cbor.encode({"text": after}))
+        for number, (before, after) in enumerate(pairs)
+        if before != after
+    ]
+    assert decode_mass(encode_mass(entries, view, DICTIONARY), view, DICTIONARY, 1 << 20) == entries
+
+
+@given(st.lists(st.sampled_from(b"abc"), max_size=12), st.lists(st.sampled_from(b"abc"), max_size=12))
+def test_replaced_words_make_the_new_of_the_old(old: list[int], new: list[int]) -> None:
+    before, after = [bytes([one]) for one in old], [bytes([one]) for one in new]
+    found = replaced_words(before, after)
+    if found is None:
+        return
+    made, at = [], 0
+    for low, high, below, above in found:
+        assert low >= at
+        made += [*before[at:low], *after[below:above]]
+        at = high
+    assert made + before[at:] == after
+    assert all(before[low:high] != after[below:above] for low, high, below, above in found)
+
+
+def test_no_more_words_are_looked_at_than_allowed() -> None:
+    old = [b"x", b"y"] * (WORD_PIECES + 1)
+    new = [b"z" if word == b"y" else word for word in old]
+    assert replaced_words(old, new) is None
+    assert replaced_words(old[2:], new[2:]) is not None
+    assert replaced_words([b"x", *old], new) is None  # too many pieces, of texts of another size too
+    assert replaced_words([b"x"] * WORDS_MOST, [b"y"] * (WORDS_MOST - 1)) is not None
+    assert replaced_words([b"x"] * (WORDS_MOST + 1), [b"y"] * WORDS_MOST) is None
+
+
+def test_a_value_is_known_by_what_is_not_barred() -> None:
+    palette = Palette(3)
+    for value in (b"a", b"b", b"b", b"c", b"d"):
+        palette.note(value, value)
+    assert palette.values == [b"a", b"b", b"c"]
+    for barred in (set[int](), {1}, {0, 1}, {0, 2}):
+        for number in {0, 1, 2} - barred:
+            encoder = ArithmeticEncoder(9)
+            assert palette.code(encoder, number, barred) == number
+            decoder = ArithmeticDecoder(encoder.finish(), "test")
+            assert palette.code(decoder, -1, barred) == number
+            assert len(barred) < 2 or encoder.left == 9  # the only one left needs no telling
+    for _ in range(99_999):
+        palette.note(b"b", b"b")
+    assert max(palette.counts) < COUNT_MOST
+    assert min(palette.counts) == 1
 
 
 def test_one_long_text_among_many_edits_costs_itself_alone() -> None:
@@ -314,7 +429,7 @@ def test_a_guesser_keeps_and_learns_no_more_than_its_bounds() -> None:
     ]
     assert learnt.count(True) == LESSONS
     assert len(guesser.guesses) <= KEPT
-    assert len(guesser.palette) == PALETTE
+    assert len(guesser.palette.values) == PALETTE
 
 
 @pytest.mark.parametrize(("old", "new", "run"), [(b"xabcdey", b"zabcdew", (1, 5, 1)), (b"xabcdy", b"zabcdw", None)])

@@ -18,12 +18,14 @@ from edged.feed import bundle, cbor, chain, digest, head, limits, takedowns, zst
 from edged.feed.blob import BlobRef
 from edged.feed.coding import (
     arithmetic,
+    aside,
     differences,
     guessing,
     hop,
     knowledge,
     modelledhop,
     textmodel,
+    texts,
     treecoding,
     wholehop,
 )
@@ -319,6 +321,13 @@ def test_the_published_constants_of_the_model_are_those_of_the_code() -> None:
         f"at most {treecoding.GUIDED_MOST} maps and fields",
         f"where it is over {treecoding.LEANING} the base counts as 0",
         f"grows by 1, up to {textmodel.SEEN_MOST}",
+        f"so up to {textmodel.SHORT_BITS} bits",
+        f"and {textmodel.SPARE_BITS} bits or more that would",
+        f"pieces replaced, {differences.WORD_PIECES} at most",
+        f"the first {texts.PHRASES} of up to {texts.PHRASE_BYTES} bytes, in the first {texts.PHRASED_MOST} paths",
+        f"{guessing.COUNTED} for each time; when a value has {guessing.COUNT_MOST:,}",
+        f"Each {aside.PACKED_AT_ONCE} of them",
+        f"Alphabet {aside.UUID} is of UUIDs",
         f"up to {textmodel.LENGTH_MOST}; then the bits",
         f"the first {textmodel.FOLLOWERS} at or after `last - {textmodel.NEAREST_BYTES} * max(1, z * z)`",
         f"with `d` {', '.join(map(str, textmodel.DOUBT))} by order",

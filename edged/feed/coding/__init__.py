@@ -10,10 +10,11 @@ treecoding    a value against another: what differs, field by field
 guessing      what a field's next value may be, by what the hop has shown of it
 transforms    what may make a new value of an old record
 differences   what differs between two maps, lists, texts
+texts         a text against another: shared ends, replaced words
 textmodel     texts, decisions and numbers predicted from what both ends hold
 knowledge     what a slice's dictionary tells of its records
-aside         texts that stand beside the coded bits
+aside         texts and bits that stand beside the coded bits
 arithmetic    bits and their probabilities to bytes and back
 changes       what a hop says, and what it asks of a receiver: `Lookup`
-octets        varints, counted bytes, sections
+octets        varints, counted bytes, bits, sections
 """

@@ -9,13 +9,16 @@ from typing import Any
 from edged.feed import cbor
 from edged.feed.coding.knowledge import name_order
 from edged.feed.coding.octets import shared_bytes
-from edged.feed.coding.transforms import same
+from edged.feed.coding.transforms import replaced, same
 from edged.feed.fieldpath import ABSENT
 
 KEEP, EDIT, INSERT, DROP, CUT = range(5)  # steps that make one list of another
 MOVED_MOST = 64  # items of a list that may have been moved
 RUN_BYTES = 5  # shared by two texts between their shared ends, before it is worth saying
 RUN_TEXT_BYTES = 1024  # of a text in which such a run is looked for
+
+WORD_PIECES = 8  # runs of words of a text that were replaced
+WORDS_MOST = 64  # among which they are looked for where they are not as many as before: the time grows by the square
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,32 @@ def common_run(old: bytes, new: bytes) -> tuple[int, int, int] | None:
         if block.size >= RUN_BYTES:
             return block.a, block.size, block.b
     return None
+
+
+def replaced_words(old: list[bytes], new: list[bytes]) -> list[tuple[int, int, int, int]] | None:
+    """(from, to) in `old` and in `new` of the runs of words that differ; None if they are more than WORD_PIECES, or
+    take long to find."""
+    front, back = 0, 0
+    least = min(len(old), len(new))
+    while front < least and old[front] == new[front]:
+        front += 1
+    while back < least - front and old[-1 - back] == new[-1 - back]:
+        back += 1
+    before, after = old[front : len(old) - back], new[front : len(new) - back]
+    found: list[tuple[int, int, int, int]] = []
+    if len(before) == len(after):
+        at = 0
+        for place in range(len(before) + 1):
+            if place == len(before) or before[place] == after[place]:
+                if place > at:
+                    found.append((front + at, front + place, front + at, front + place))
+                at = place + 1
+        if len(found) <= WORD_PIECES:
+            return found
+    if max(len(before), len(after)) > WORDS_MOST:
+        return None
+    found = [(front + a, front + b, front + c, front + d) for a, b, c, d in replaced(before, after)]
+    return found if len(found) <= WORD_PIECES else None
 
 
 def edit_script(base: list[Any], new: list[Any]) -> list[tuple[int, Any]]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, final
 
 from edged.feed import cbor
+from edged.feed.coding.arithmetic import ONE, SCALE, SURE, Coder
 from edged.feed.coding.transforms import Constant, Copied, Transform, at, derivations, explanations, same, sources
 from edged.feed.fieldpath import ABSENT
 
@@ -25,6 +26,8 @@ PALETTE = 64  # values of one field that are known by number
 SCORE = 256  # of a guess that was always right
 LEAST = 8  # a guess with no more is given up
 CODED_MOST = 64  # bytes of a value that is kept as a constant
+COUNTED = 32  # for each time that a value came
+COUNT_MOST = 1 << 13  # then all are halved: what came of late counts for more
 
 
 @dataclass(slots=True)
@@ -48,9 +51,61 @@ class Guess:
         return ABSENT if value is ABSENT and not isinstance(self.transform, Constant) else self.transform.apply(value)
 
 
+@final
+class Palette:
+    """Values that come again, each by the number under which it is known, coded by how often it came."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.values: list[Any] = []
+        self.numbers: dict[bytes, int] = {}
+        self.counts: list[int] = []
+
+    def note(self, coded: bytes, value: Any) -> None:
+        """Take note that a value came. coded: what tells it from others."""
+        number = self.numbers.get(coded, -1)
+        if number >= 0:
+            self.counts[number] += COUNTED
+            if self.counts[number] >= COUNT_MOST:
+                self.counts = [count + 1 >> 1 for count in self.counts]
+        elif len(self.values) < self.most:
+            self.numbers[coded] = len(self.values)
+            self.values.append(value)
+            self.counts.append(COUNTED)
+
+    def barred(self, values: list[Any]) -> set[int]:
+        """The numbers of those that are among `values`."""
+        found = {self.numbers.get(scalar_bytes(value), -1) for value in values}
+        found.discard(-1)
+        return found
+
+    def code(self, coder: Coder, number: int, barred: set[int]) -> int:
+        """Code which value it is, one that is not `barred`: halves of the numbers by how often those in them came."""
+        counts = [0 if place in barred else count for place, count in enumerate(self.counts)]
+        low, size = 0, 1 << (len(counts) - 1).bit_length()
+        total = sum(counts)
+        while size > 1:
+            size >>= 1
+            above = sum(counts[low + size : low + 2 * size])
+            if above == total:
+                low += size
+            elif above and coder.code(number >= low + size, max(SURE, min(ONE - SURE, (above << SCALE) // total))):
+                low, total = low + size, above
+            else:
+                total -= above
+        return low
+
+
+def scalar_bytes(value: Any) -> bytes:
+    """The canonical bytes of a value that may be known by number; b"" for any other."""
+    if value is ABSENT or type(value) in (dict, list) or (type(value) is str and len(value) > CODED_MOST):
+        return b""
+    coded = cbor.encode(value)
+    return coded if len(coded) <= CODED_MOST else b""
+
+
 class Guesser:
-    """What one hop has taught of one field. palette: values that it was given, by the number under which they are
-    known; place: how often each."""
+    """What one hop has taught of one field. palette: values that it was given."""
 
     def __init__(self, *, trusting: bool) -> None:
         """trusting: whether what explains one pair is asked about at the next, not only what explains two."""
@@ -58,8 +113,7 @@ class Guesser:
         self.guesses: list[Guess] = []
         self.made = 0
         self.lessons = LESSONS
-        self.palette: list[Any] = []
-        self.numbers: dict[bytes, int] = {}
+        self.palette = Palette(PALETTE)
 
     def offers(self, record: Any, key: str, own: Any) -> Iterator[tuple[Guess, Any]]:
         """Different values that the field may have now, the likeliest first."""
@@ -80,14 +134,19 @@ class Guesser:
         for guess in wrong:
             guess.score -= (guess.score >> 2) + 1
         if right is not None:
-            right.score += (SCORE - right.score) >> 2
+            self.favour(right)
             self.lessons = min(LESSONS, self.lessons + 1)
         if wrong:
             self.guesses = sorted((one for one in self.guesses if one.score > LEAST), key=lambda one: -one.score)
 
+    def favour(self, guess: Guess) -> None:
+        guess.score += (SCORE - guess.score) >> 2
+
     def learn(self, record: Any, key: str, own: Any, new: Any) -> bool:
         """Take in a pair that was not guessed; whether anything was learnt of it."""
-        self.note(new)
+        coded = scalar_bytes(new)
+        if coded:
+            self.palette.note(coded, new)
         if self.lessons == 0:
             return False
         self.lessons -= 1
@@ -101,15 +160,6 @@ class Guesser:
         self.guesses.sort(key=lambda guess: -guess.score)
         del self.guesses[KEPT:]
         return True
-
-    def note(self, new: Any) -> None:
-        """Give a value a number, if it may come again."""
-        if type(new) in (dict, list) or len(self.palette) >= PALETTE:
-            return
-        coded = cbor.encode(new)
-        if len(coded) <= CODED_MOST and coded not in self.numbers:
-            self.numbers[coded] = len(self.palette)
-            self.palette.append(new)
 
 
 def proposals(record: Any, key: str, own: Any, new: Any) -> Iterator[tuple[Source, Transform]]:

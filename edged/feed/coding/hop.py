@@ -30,7 +30,7 @@ from edged.feed.coding.modelledhop import (
 from edged.feed.coding.wholehop import decode_whole, encode_whole
 from edged.feed.names import check_collection, check_key
 
-FORMAT = 2
+FORMAT = 3
 DICTIONARY_TAG_BYTES = 4
 HEADER_BYTES = 1 + DICTIONARY_TAG_BYTES
 NO_DICTIONARY_TAG = bytes(DICTIONARY_TAG_BYTES)

@@ -15,9 +15,9 @@ from typing import Any
 from edged.errors import WireError
 from edged.feed import cbor
 from edged.feed.coding.arithmetic import BITS_MOST, ArithmeticDecoder, ArithmeticEncoder, Coder
-from edged.feed.coding.aside import Aside, unpack_texts
+from edged.feed.coding.aside import Aside, read_aside
 from edged.feed.coding.changes import Entry, Lookup
-from edged.feed.coding.octets import Octets, read_section, write_section
+from edged.feed.coding.octets import Octets
 from edged.feed.coding.treecoding import TreeCoder, knowledge_of
 from edged.feed.fieldpath import ABSENT
 from edged.feed.names import check_collection, check_key
@@ -30,8 +30,8 @@ CHANGE_BITS = 32  # coded for each change on top of the hop's bits: it costs the
 OLD_BYTES = 4 << 20  # of old values that are held and learnt from
 MASS_OLD_BYTES = 256 << 10  # likewise, where changes are many
 NEW_BYTES = 24 << 20  # of the values that it makes
-LEVEL = 19
-MASS_LEADING_BITS = 6
+MASS_LEADING_BITS = 4  # of numbers that are predicted
+MASS_EXACT_BITS = 12  # of places in texts, which come again
 
 Head = tuple[int, str, str]  # CHANGED, NEW or DELETED; collection, key
 
@@ -64,14 +64,14 @@ def decode_modelled(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int)
 
 
 def encode_mass(changes: Sequence[Entry], old: Lookup, dictionary: bytes, bits: int = BITS_MOST) -> bytes:
-    """The same for many changes: records are named by their places, and long texts stand aside."""
+    """The same for many changes: records are named by their places, and what looks like chance stands aside."""
     encoder = ArithmeticEncoder(bits)
     coder = HopCoder(encoder, old, dictionary, 1 << 62)
     aside = Aside()
     coder.be_mass(aside)
     coder.write(in_coding_order(changes, old, by_place=True), encoder)
     out = bytearray()
-    write_section(out, aside.pack(), dictionary, LEVEL)
+    aside.write(out, dictionary)
     return bytes(out) + encoder.finish()
 
 
@@ -79,7 +79,7 @@ def decode_mass(data: bytes, old: Lookup, dictionary: bytes, max_bytes: int) -> 
     """The changes in the order of collection and key. Raises WireError."""
     most = min(max_bytes, NEW_BYTES)
     octets = Octets(data, "hop")
-    aside = Aside(unpack_texts(read_section(octets, dictionary, "texts", most)))
+    aside = read_aside(octets, dictionary, most)
     decoder = ArithmeticDecoder(octets.rest(), "hop")
     coder = HopCoder(decoder, old, dictionary, most)
     coder.be_mass(aside)
@@ -113,7 +113,8 @@ class HopCoder:
         """Name records by their places, and learn from fewer of them: there are many."""
         self.tree.aside = aside
         self.places = True
-        self.decisions.leading = MASS_LEADING_BITS
+        self.decisions.leading, self.decisions.exact = MASS_LEADING_BITS, MASS_EXACT_BITS
+        self.decisions.spare = aside.bits
         self.room = MASS_OLD_BYTES
 
     def write(self, changes: Sequence[Entry], encoder: ArithmeticEncoder) -> None:
@@ -150,7 +151,8 @@ class HopCoder:
         walk: Iterator[str] = iter(())
         for place in range(self.count(len(changes))):
             name, key, value = changes[place] if changes else ("", "", None)
-            if not place or decisions.flag(name != collection, "c"):
+            contexts = ("c", ("c", collection)) if self.places else ("c",)
+            if not place or decisions.decide(name != collection, contexts):
                 following = self.collection(name)
                 if place and following.encode() <= collection.encode():
                     raise WireError("decode hop: collections are not in order")

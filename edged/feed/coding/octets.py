@@ -6,6 +6,8 @@ A section is a counted run of bytes, a magicless zstd frame or stored as it is. 
 
 from __future__ import annotations
 
+from typing import final
+
 from edged.errors import WireError
 from edged.feed import zstd
 
@@ -90,6 +92,43 @@ class Octets:
         """Raise WireError if anything is left."""
         if self.at != len(self.data):
             raise WireError(f"decode {self.what}: {len(self.data) - self.at} bytes follow the end at byte {self.at}")
+
+
+@final
+class Bits:
+    """Numbers of so many bits each, one after the other, highest bit first; filled up with zeros to whole bytes."""
+
+    def __init__(self, data: bytes | None, what: str) -> None:
+        """data: to be read, None to write."""
+        self.data, self.what = data, what
+        self.at = 0  # bits taken of data, or held
+        self.held = 0
+        self.out = bytearray()
+
+    def number(self, number: int, bits: int) -> int:
+        """Write `number`, or read one. Raises WireError past the end."""
+        if self.data is None:
+            self.held = self.held << bits | number
+            whole, self.at = divmod(self.at + bits, 8)
+            self.out += (self.held >> self.at).to_bytes(whole, "big")
+            self.held &= (1 << self.at) - 1
+            return number
+        end = self.at + bits
+        last = (end + 7) // 8
+        if last > len(self.data):
+            raise WireError(f"decode {self.what}: cut short at byte {len(self.data)}; fetch it again")
+        found = int.from_bytes(self.data[self.at // 8 : last], "big") >> last * 8 - end
+        self.at = end
+        return found & (1 << bits) - 1
+
+    def finish(self) -> bytes:
+        """All that was written. Of what is read: raises WireError if any is left but the zeros that fill it up."""
+        if self.data is None:
+            return bytes(self.out) + (self.held << 8 - self.at).to_bytes(self.at > 0, "big")
+        left = len(self.data) * 8 - self.at
+        if left >= 8 or self.number(0, left):
+            raise WireError(f"decode {self.what}: some are left over; fetch it again")
+        return b""
 
 
 def write_section(out: bytearray, data: bytes, dictionary: bytes, level: int, *, last: bool = False) -> None:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING, Final, final
 
+from edged.errors import WireError
 from edged.feed.coding.arithmetic import LOGIT_MOST, ONE, SCALE, SQUASH, STRETCH, Coder
 
 if TYPE_CHECKING:  # machine words where this is compiled, plain integers where it is not
     from mypy_extensions import i64
+
+    from edged.feed.coding.octets import Bits
 
 END: Final = 0xFF  # closes a text; no byte of UTF-8
 ORDERS: Final = [0, 1, 2, 3, 4, 6]  # lengths of the contexts that vote
@@ -24,6 +27,7 @@ NEAREST_BYTES: Final = (
 FOLLOWERS: Final = 255  # counted for one context at most
 KNOWN_CONTEXTS: Final = 1 << 14  # whose counts are kept to be asked for again: of one dictionary, and of one hop
 CONTEXTS_MOST: Final = 1 << 14  # noted in one hop, and as many decisions: what a hostile one can make us remember
+HOLDING: Final = 8  # bytes of a token that tell it from others
 RECENT_WEIGHT: Final = 3  # what was seen in this hop's own records counts for so many of the dictionary's
 
 PLACES_MOST: Final = 64  # at which a context stands that are kept, so that longer ones need be looked for only there
@@ -207,6 +211,11 @@ class Field:
             self.at_hand = Corpus(self.memory.known, RECENT_WEIGHT)
         self.at_hand.add(text)
 
+    def holds(self, text: bytes) -> bool:
+        """Whether both sides hold a text that begins so, as far as it tells."""
+        start = text[:HOLDING]
+        return start in self.corpus.text or (self.at_hand is not None and start in self.at_hand.text)
+
     def vote(self, history: bytes, ballots: list[Ballot]) -> int:
         """Hand each of ORDERS, up to the longest that was met, what came after `history`'s end. Returns how many."""
         shorter: Followers | None = None
@@ -339,6 +348,9 @@ SEEN_MOST: Final = 23
 STEP: Final = [ONE * 2 // (2 * n + 3) for n in range(SEEN_MOST + 1)]  # how far a counter moves, by times seen
 TRUST: Final = [ONE * n // (2 * n + 2) for n in range(SEEN_MOST + 1)]  # the weight of its vote
 LEADING_BITS = 3  # of a number that are predicted; more are worth it where there are many
+SPARE_BITS: Final = 16  # of a number that follow those predicted: from so many on they stand aside
+SHORT_BITS: Final = 14  # of a number whose length is told bit by bit
+LONG_SHIFT: Final = 6  # bits of the length beyond
 LENGTH_MOST: Final = 66  # bits of a number: the difference of two 64-bit ones
 
 
@@ -359,7 +371,9 @@ class Decisions:
     """Codes yes-or-no decisions, each predicted from how it fell before in the same and in like contexts."""
 
     def __init__(self, coder: Coder, counters: dict[object, Counter]) -> None:
-        self.coder, self.leading = coder, LEADING_BITS
+        self.coder = coder
+        self.leading = self.exact = LEADING_BITS
+        self.spare: Bits | None = None
         self.counters = {context: Counter(counter.probability, counter.seen) for context, counter in counters.items()}
 
     def flag(self, bit: int, *contexts: object) -> int:
@@ -388,21 +402,43 @@ class Decisions:
 
     def number(self, number: int, *contexts: object) -> int:
         """Code a whole number from 0: its length in bits and its leading bits by decisions; the rest evenly."""
-        size = (number + 1).bit_length()
+        return self.coded(number, contexts, self.leading)
+
+    def position(self, number: int, *contexts: object) -> int:
+        """Likewise one that is likely to come again, bit for bit where there are many."""
+        return self.coded(number, contexts, self.exact)
+
+    def coded(self, number: int, contexts: tuple[object, ...], most: int) -> int:
+        length = self.length((number + 1).bit_length(), contexts)
+        value, leading = 1, min(length - 1, most - 1)
+        for place in range(length - 2, length - 2 - leading, -1):
+            bit = self.decide((number + 1) >> place & 1, tuple([(context, length, value) for context in contexts]))
+            value = value << 1 | bit
+        rest = length - 1 - leading
+        low = (number + 1) & (1 << rest) - 1
+        if self.spare is not None and rest >= SPARE_BITS:
+            return (value << rest | self.spare.number(low, rest)) - 1
+        return (value << rest | self.even(low, rest)) - 1
+
+    def length(self, size: int, contexts: tuple[object, ...]) -> int:
+        """A number's length in bits, one by one; in the form for many from SHORT_BITS on as a number of its own."""
         length = 1
         while length < LENGTH_MOST:
             if not self.decide(length < size, tuple([(context, length) for context in contexts])):
-                break
+                return length
             length += 1
-        value = 1
-        for place in range(length - 2, -1, -1):
-            bit = (number + 1) >> place & 1
-            if length - place <= self.leading:
-                bit = self.decide(bit, tuple([(context, length, value) for context in contexts]))
-            else:
-                bit = self.coder.code(bit, ONE // 2)
-            value = value << 1 | bit
-        return value - 1
+            if length == SHORT_BITS and self.spare is not None:
+                break
+        else:
+            return length
+        node = 1
+        for shift in range(LONG_SHIFT - 1, -1, -1):
+            bit = max(size - SHORT_BITS, 0) >> shift & 1
+            node = node << 1 | self.decide(bit, tuple([(context, "long", node) for context in contexts]))
+        length = SHORT_BITS + node - (1 << LONG_SHIFT)
+        if length > LENGTH_MOST:
+            raise WireError(f"decode hop: a number of {length} bits, at most {LENGTH_MOST} are allowed; fetch it again")
+        return length
 
     def even(self, number: int, bits: int) -> int:
         """Code a number of `bits` bits, all alike."""

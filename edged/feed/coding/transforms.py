@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -319,7 +319,7 @@ def spliced(old: str, new: str) -> tuple[tuple[str, str], ...]:
     return tuple(pieces)
 
 
-def replaced(old: list[str], new: list[str]) -> Iterator[tuple[int, int, int, int]]:
+def replaced(old: Sequence[Any], new: Sequence[Any]) -> Iterator[tuple[int, int, int, int]]:
     """(from, to) in `old` and in `new` of what stands between the runs that both share: the longest of all, of several
     the first in `old`, then in `new`; and so again before it and after it. (difflib may come to differ with Python.)"""
     waiting = [(0, len(old), 0, len(new))]

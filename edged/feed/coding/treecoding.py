@@ -14,7 +14,6 @@ from typing import Any
 from edged.errors import WireError
 from edged.feed import cbor, limits
 from edged.feed.coding.arithmetic import ONE, Coder, NullCoder
-from edged.feed.coding.aside import Aside
 from edged.feed.coding.differences import (
     CUT,
     DROP,
@@ -22,23 +21,21 @@ from edged.feed.coding.differences import (
     INSERT,
     KEEP,
     MOVED_MOST,
-    RUN_BYTES,
     Pattern,
     common_ends,
-    common_run,
     edit_script,
     is_moved,
     pattern_of,
 )
-from edged.feed.coding.guessing import PALETTE, Guess, Guesser
+from edged.feed.coding.guessing import Guess, Guesser
 from edged.feed.coding.knowledge import NAMES, Knowledge, inside, name_order
-from edged.feed.coding.textmodel import END, HISTORY, Counter, Decisions, Field, HopMemory, TextCoder
+from edged.feed.coding.textmodel import Counter
+from edged.feed.coding.texts import CHANCE_BYTES, TextValues
 from edged.feed.coding.transforms import same
 from edged.feed.fieldpath import ABSENT
 
 NONE, FALSE, TRUE, INTEGER, FLOAT, TEXT, LIST, MAP = range(8)
 KINDS = {bool: TRUE, int: INTEGER, float: FLOAT, str: TEXT, list: LIST, dict: MAP}
-CHANCE_BYTES = 2  # that two texts may share without having anything in common
 # How often, in percent, what is seldom asked about turns out so: measured over real edits.
 FIRST_GUESSES: dict[object, int] = {
     **{("p", place): 50 >> place for place in range(4)},
@@ -46,6 +43,9 @@ FIRST_GUESSES: dict[object, int] = {
     "w": 6,
     "v": 3,
     "2": 6,
+    "we": 3,
+    "u": 20,
+    "tp": 5,
     ("h", 0): 12,
 }
 PATTERNS = 4  # of one map that are remembered
@@ -78,42 +78,19 @@ def knowledge_of(dictionary: bytes) -> Knowledge:
     return knowledge
 
 
-class TreeCoder:
+class TreeCoder(TextValues):
     """Codes the values of one hop.
 
-    key, fresh and record are set for each record: its key, whether it is new, and if not its old value. aside: where
-    texts go that are not coded byte by byte, None if all are.
+    key, fresh and record are set for each record: its key, whether it is new, and if not its old value.
     """
 
     def __init__(self, coder: Coder, knowledge: Knowledge, max_bytes: int) -> None:
-        self.knowledge = knowledge
-        self.decisions = Decisions(coder, knowledge.primed)
-        self.texts = TextCoder(coder)
-        self.fields: dict[str, Field] = {}
-        self.memory = HopMemory()
+        super().__init__(coder, knowledge, max_bytes)
         self.names: dict[str, list[str]] = {}
         self.leans: dict[str, int] = {}
-        self.room = max_bytes
-        self.priming = False
-        self.key = ""
-        self.fresh = False
         self.record: Any = ABSENT
         self.patterns: dict[str, list[Pattern]] = {}
         self.guessers: dict[str, Guesser] = {}
-        self.aside: Aside | None = None
-        self.shared: dict[str, tuple[int, int]] = {}
-
-    def charge(self, size: int) -> None:
-        """Every byte that comes out is paid for as it is made: a patch may repeat its base without end."""
-        self.room -= size
-        if self.room < 0:
-            raise WireError("decode hop: holds more than the allowed bytes; take the snapshot")
-
-    def field(self, path: str) -> Field:
-        field = self.fields.get(path)
-        if field is None:
-            field = self.fields[path] = Field(self.knowledge.corpora.get(path), self.memory)
-        return field
 
     def known(self, path: str) -> list[str]:
         known = self.names.get(path)
@@ -182,84 +159,6 @@ class TreeCoder:
             return float(text)
         except ValueError as fault:
             raise WireError(f"decode hop: {text!r:.40} is not a number at {path:.200}") from fault
-
-    def text(self, new: Any, base: str | None, path: str) -> str:
-        """Text: the key; or what it begins and ends with in common with `base`, and the rest as characters."""
-        decisions, fresh = self.decisions, self.fresh
-        if not self.priming and decisions.flag(new == self.key, ("=", base is None), ("=", path)):
-            self.charge(len(self.key))
-            return self.key
-        data = new.encode() if type(new) is str else b""
-        head = tail = b""
-        if base is not None:
-            old = base.encode()
-            front, back = self.ends(old, data, path)
-            if decisions.flag(front + back > 2, ("e", fresh), ("e", path, fresh)):
-                front, back = decisions.number(front, "f", ("f", path)), decisions.number(back, "b", ("b", path))
-                if front + back > len(old):
-                    raise WireError(f"decode hop: {front} and {back} bytes shared of {len(old)} at {path:.200}")
-                head, tail = old[:front], old[len(old) - back :]
-                self.charge(front + back)
-        inner = b"" if base is None or not (head or tail) else old[len(head) : len(old) - len(tail)]
-        middle = self.between(inner, data[len(head) : len(data) - len(tail)], head, path)
-        try:
-            return (head + middle + tail).decode()
-        except UnicodeDecodeError as fault:
-            raise WireError(f"decode hop: not UTF-8 at {path:.200}") from fault
-
-    def ends(self, old: bytes, new: bytes, path: str) -> tuple[int, int]:
-        """What both texts begin and end with; by chance a byte or two more than in the record before tell nothing."""
-        front, back = common_ends(old, new)
-        if self.aside is not None:
-            was = self.shared.get(path, (front, back))
-            front, back = (
-                last if 0 < now - last <= CHANCE_BYTES else now for now, last in zip((front, back), was, strict=True)
-            )
-            self.shared[path] = front, back
-        return front, back
-
-    def between(self, old: bytes, new: bytes, head: bytes, path: str) -> bytes:
-        """What stands between two shared ends: runs that it has in common with the old text there, and the rest."""
-        found = b""
-        while len(old) >= RUN_BYTES and not self.priming:
-            run = common_run(old, new)
-            if not self.decisions.flag(run is not None, "2", ("2", path)):
-                break
-            at, size, place = run or (0, 0, 0)
-            at = self.decisions.number(at, "2a", ("2a", path))
-            left = self.decisions.number(len(old) - at - size, "2s", ("2s", path))
-            size = len(old) - at - left
-            if size < 0:
-                raise WireError(f"decode hop: bytes {at} to {len(old) - left} are shared at {path:.200}")
-            found += self.characters(new[:place], (head + found)[-HISTORY:], path)
-            self.charge(size)
-            found += old[at : at + size]
-            old, new = old[at + size :], new[place + size :]
-        return found + self.characters(new, (head + found)[-HISTORY:], path)
-
-    def characters(self, new: bytes, head: bytes, path: str) -> bytes:
-        """Text that comes after `head`, byte by byte, or aside."""
-        if self.priming:
-            return new
-        if self.aside is not None and self.decisions.flag(self.aside.wants(new, path), "t", ("t", path)):
-            size = self.decisions.number(len(new), "ts", ("ts", path))
-            self.charge(size)
-            return self.aside.text(new, size, path)
-        field = self.field(path)
-        paid = self.decisions.coder.size()
-        history = (bytes([END]) + head)[-HISTORY:]
-        found = bytearray()
-        while True:
-            place = len(found)
-            coded = self.texts.symbol(new[place] if place < len(new) else END, field, history)
-            field.note(history, coded)
-            if coded == END:
-                if self.aside is not None:
-                    self.aside.paid(path, place, self.decisions.coder.size() - paid)
-                return bytes(found)
-            self.charge(1)
-            found.append(coded)
-            history = (history + bytes([coded]))[-HISTORY:]
 
     def array(self, new: Any, base: list[Any], path: str, depth: int) -> list[Any]:
         few = 2 <= len(base) <= MOVED_MOST and not self.priming and self.record is not ABSENT
@@ -360,49 +259,57 @@ class TreeCoder:
             guesser = self.guessers[path] = Guesser(trusting=self.aside is not None)
         decisions = self.decisions
         wrong: list[Guess] = []
-        bases = [base]
+        texts: list[Guess] = []
+        bases, others = [base], [base]
         for guess, made in guesser.offers(self.record, self.key, base):
             if decisions.flag(new is not ABSENT and same(made, new), ("g", len(wrong)), ("g", path, guess.number)):
                 self.charge(cbor.encoded_size(made))
                 guesser.judge(wrong, guess)
                 return made
             wrong.append(guess)
+            others.append(made)
             if type(made) is str:
                 bases.append(made)
-        guesser.judge(wrong, None)
-        value = ABSENT if self.aside is None else self.known_value(new, guesser, path)
+                texts.append(guess)
+        value = ABSENT if self.aside is None else self.known_value(new, guesser, path, others)
         if value is ABSENT:
-            value = self.value(new, self.nearest(new, bases, path), path, depth)
+            near = self.nearest(new, bases, path)
+            value = self.value(new, bases[near], path, depth)
+            if near and self.aside is not None:  # it came near: worth as much as one that is right
+                guesser.favour(texts[near - 1])
+                wrong = [guess for guess in wrong if guess is not texts[near - 1]]
+        guesser.judge(wrong, None)
         if guesser.learn(self.record, self.key, base, value):
             self.decisions.coder.allow(-LESSON_BITS)
         return value
 
-    def known_value(self, new: Any, guesser: Guesser, path: str) -> Any:
-        """A value that other records were given, by its number; ABSENT if it is none of them."""
-        palette, decisions = guesser.palette, self.decisions
-        if len(palette) < 2:
+    def known_value(self, new: Any, guesser: Guesser, path: str, others: list[Any]) -> Any:
+        """A value that other records were given, by its number; ABSENT if it is none of them. others: it is not."""
+        palette = guesser.palette
+        if len(palette.values) < 2:
             return ABSENT
-        number = -1 if new is ABSENT else guesser.numbers.get(cbor.encode(new), -1)
-        if not decisions.flag(number >= 0, "w", ("w", path)):
+        barred = palette.barred(others)
+        if len(barred) == len(palette.values):
             return ABSENT
-        node = 1
-        for shift in range((PALETTE - 1).bit_length() - 1, -1, -1):
-            node = node << 1 | decisions.flag(max(number, 0) >> shift & 1, ("w", path, node))
-        if node - PALETTE >= len(palette):
-            raise WireError(f"decode hop: value {node - PALETTE} of {len(palette)} is named at {path:.200}")
-        self.charge(cbor.encoded_size(palette[node - PALETTE]))
-        return palette[node - PALETTE]
+        number = -1 if new is ABSENT else palette.numbers.get(cbor.encode(new), -1)
+        if not self.decisions.flag(number >= 0, "w", ("w", path)):
+            return ABSENT
+        value = palette.values[palette.code(self.decisions.coder, number, barred)]
+        self.charge(cbor.encoded_size(value))
+        return value
 
-    def nearest(self, new: Any, bases: list[Any], path: str) -> Any:
-        """The base that a text is coded against: the old one, or a wrong guess that comes nearer."""
+    def nearest(self, new: Any, bases: list[Any], path: str) -> int:
+        """Which base a text is coded against: the old one, or a wrong guess that comes nearer."""
         best = 0
         if len(bases) > 1 and type(new) is str:
             shared = [sum(common_ends(one.encode(), new.encode())) if type(one) is str else 0 for one in bases]
-            best = shared.index(max(shared)) if max(shared) > shared[0] + CHANCE_BYTES else 0
+            if max(shared) > shared[0] + CHANCE_BYTES:
+                enough = max(shared) - (CHANCE_BYTES if self.aside is not None else 0)
+                best = next(number for number, one in enumerate(shared) if one >= enough)
         for number in range(len(bases) - 1):
             if not self.decisions.flag(best > number, ("h", number), ("h", path, number)):
-                return bases[number]
-        return bases[-1]
+                return number
+        return len(bases) - 1
 
     def by_field(self, new: Any, given: dict[str, Any], base: dict[str, Any], path: str, depth: int) -> dict[str, Any]:
         """For each field of the base whether it differs, for each known one whether it is new; then others."""

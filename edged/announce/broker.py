@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import ssl
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -29,6 +31,8 @@ KEEPALIVE_S = 60
 CONNECT_S = 10.0
 PACKET_BYTES = limits.HEAD_BYTES + 4096  # a head with its topic and properties
 SECRET_BYTES = 4096
+# What paho raises for bytes that are no MQTT, and for a connection that ends.
+BROKEN = (OSError, ValueError, RuntimeError, struct.error, IndexError, KeyError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,3 +153,15 @@ def drop(client: Client) -> None:
     sock: Callable[[], None] | None = getattr(client.socket(), "close", None)
     if sock is not None:
         sock()
+
+
+def is_ready(client: Client, event: int, within_s: float) -> bool:
+    """Whether the socket is ready for it. Not by select(2), which an origin with thousands of descriptors is beyond."""
+    sock = client.socket()
+    if sock is None:
+        return False
+    if event == select.POLLIN and getattr(sock, "pending", lambda: 0)():  # TLS has read it already
+        return True
+    poll = select.poll()
+    poll.register(sock, event)
+    return bool(poll.poll(within_s * 1000))

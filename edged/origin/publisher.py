@@ -87,7 +87,7 @@ class Publisher:
     def __init__(self, path: Path, roots: Roots, *, clock: Clock = time.time, wait_s: float = 0.0) -> None:
         self.path, self.roots, self.clock, self.wait_s = path, roots, clock, wait_s
         self.private, self.public = path / "private", path / "public"
-        self.shelves = open_shelves(path)
+        self.shelves, self.announcements = open_shelves(path), Announcements(path)
 
     @classmethod
     def init(cls, path: Path, *, root_keys: int = 1, threshold: int = 1, clock: Clock = time.time) -> Publisher:
@@ -310,7 +310,7 @@ class Publisher:
         Raises OriginError naming datasets whose heads could not be signed; the next operation on each does it.
         """
         lock = locked(self.private / "lock", busy(f"feed {self.path}"), wait_s=self.wait_s)
-        with Announcements.of(self.path) as announcements, lock:
+        with self.announcements as announcements, lock:
             now = time_of(self.clock, "rotate key")
             where = root_keys_directory or self.private / "keys"
             self.roots = next_roots(load_roots(self.private), now, where, new_root_keys=new_root_keys)
@@ -359,7 +359,7 @@ class Publisher:
         """The dataset opened under its lock, what was cut short before finished or undone."""
         check_name(dataset, "dataset")
         self.renew_root()
-        with Announcements.of(self.path) as announcements, ExitStack() as stack:
+        with self.announcements as announcements, ExitStack() as stack:
             whole, lock = self.private / "lock", self.lock_path(dataset, "lock")
             # Upkeep holds the lock for a moment only, and is never in the way of an edit.
             wait_s = max(self.wait_s, UPKEEP_WAIT_S) if is_locked(self.lock_path(dataset, "upkeep")) else self.wait_s

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import logging
 import random
-import struct
+import select
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from edged.announce import broker
-from edged.announce.broker import CONNECT_S, KEEPALIVE_S, BrokerAccess, connect, drop, make_client
+from edged.announce.broker import BROKEN, CONNECT_S, KEEPALIVE_S, BrokerAccess, connect, drop, is_ready, make_client
 from edged.errors import EdgedError, TransportError
 from edged.feed import limits
 from edged.sync.control import Control
@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edged.sync")
 
-APART_S = 0.1  # between two messages that are taken: a flood waits in the broker, by TCP
-# What paho raises for bytes that are no MQTT.
-BROKEN = (OSError, ValueError, struct.error, IndexError, KeyError, TypeError)
+APART_S = 0.1  # between two looks at what has come: a flood waits in the broker, by TCP
+AT_ONCE = 64  # messages that are read in one look, of which the newest counts: a flood does not put off what follows it
 
 
 class BrokerListener:
@@ -73,7 +72,10 @@ class BrokerListener:
             with trio.move_on_after(KEEPALIVE_S / 4):
                 await trio.lowlevel.wait_readable(sock)
         try:
-            client.loop_read()
+            for _ in range(AT_ONCE):
+                client.loop_read()
+                if not is_ready(client, select.POLLIN, 0.0):
+                    break
             client.loop_misc()
         except BROKEN as fault:
             raise TransportError(f"broker {self.access.url}: what it sent is no MQTT: {fault}") from fault
@@ -116,7 +118,7 @@ async def listen(replication: Replication, access: BrokerAccess) -> None:
                     while not listener.subscribed:
                         take(await listener.step(), control, status)
                 note(dataset, status, None)
-                control.pushed = status.connected = True
+                control.pushed, control.doubted, status.connected = True, False, True
                 backoff.succeed()
                 while True:
                     if take(await listener.step(), control, status):
@@ -132,7 +134,7 @@ async def listen(replication: Replication, access: BrokerAccess) -> None:
                 fault if isinstance(fault, EdgedError) else TransportError(f"broker {access.url}: slow"),
             )
         if status.connected:
-            status.connected = control.pushed = False
+            status.connected = control.pushed = control.doubted = False
             await trio.sleep(random.random() * replication.subscription.poll_s)  # noqa: S311 - a fleet does not ask the origin all at once
             control.nudge()
         await trio.sleep(backoff.fail())

@@ -14,7 +14,8 @@ class Control:
     """One a dataset.
 
     nudged: what waits for the origin is to be cut short; repinned: so is an update; keep_pin: set by the task;
-    announced: a broker has brought `announcement`; pushed: whether it would bring the next head too.
+    announced: a broker has brought `announcement`; pushed: whether it would bring the next head too; doubted: whether
+    it is connected, and has brought what is forged since the last rightful head.
     """
 
     def __init__(self) -> None:
@@ -22,7 +23,7 @@ class Control:
         self.faults: list[Finding] = []
         self.announced = trio.Event()
         self.announcement: bytes | None = None
-        self.pushed = False
+        self.pushed = self.doubted = False
         self.audit_wanted = trio.Event()
         self.keep_pin: Callable[[int | None], Awaitable[None]] | None = None
 
@@ -38,6 +39,14 @@ class Control:
     def take_announcement(self) -> bytes | None:
         found, self.announcement, self.announced = self.announcement, None, trio.Event()
         return found
+
+    def doubt(self) -> None:
+        """A broker that is connected may not bring the next head."""
+        self.pushed, self.doubted = False, True
+
+    def believe(self) -> None:
+        """It has brought a rightful one."""
+        self.pushed, self.doubted = self.pushed or self.doubted, False
 
     def taken(self) -> None:
         """What was asked for is being looked after."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -35,6 +36,8 @@ from edged.sync.transports.transport import Transport
 T = TypeVar("T")
 log = logging.getLogger("edged.sync")
 
+DiskEffect = events.Stage | events.Measure | events.Commit
+IN_A_ROW_S = 0.5  # for which the disk is worked on without looking up: a nudge or a stop is seen after that
 COMPACT_BYTES = 8 << 20  # written by compaction after one update at most, so that wear and load are spread
 ONCE_REST_S = 5.0
 ASK_ROOTS_S = 60.0  # between questions for newer roots because of what a broker brought
@@ -51,7 +54,7 @@ class Shell:
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.machine = Machine(settings, chance)
-        self.origins, self.replication = origins, replication
+        self.origins, self.replication, self.chance = origins, replication, chance
         self.writer, self.status, self.clock = replication.writer, replication.status, replication.clock
         self.control, self.wear, self.write = replication.control, replication.wear, replication.write
         self.broken: frozenset[str] = frozenset()  # slices that were damaged when last looked at
@@ -73,13 +76,42 @@ class Shell:
     async def run(self) -> None:
         """For ever: hand what happened to the machine, do what it asks. Raises WireError or TrustError for the trust
         file."""
-        event: Event = events.Started()
+        effects = self.decide(events.Started())
         while True:
-            event = await self.perform_all(self.decide(event))
+            effect = self.for_the_disk(effects)
+            if effect is not None:
+                effects = await self.write(partial(self.work_on, effect, trio.current_time()))
+            else:
+                effects = self.decide(await self.perform_all(effects))
 
-    def decide(self, event: Event) -> list[Effect]:
+    def for_the_disk(self, effects: list[Effect]) -> DiskEffect | None:
+        """What is to be done, where that is for the writer's thread alone and nobody wants it otherwise."""
+        effect = effects[0] if len(effects) == 1 and not self.control.repinned.is_set() else None
+        return effect if isinstance(effect, DiskEffect) else None
+
+    def work_on(self, effect: DiskEffect, elapsed_s: float) -> list[Effect]:
+        """Within a thread: stage, measure and commit, one after the other as the machine asks for it. Each time the
+        work went from thread to thread it waited for a processor that others want. elapsed_s: Instant's, at first.
+
+        Returns what is to be done then.
+        """
+        began = time.monotonic()
+        while True:
+            try:
+                event = self.on_disk(effect)
+            except EdgedError as fault:
+                event = events.Failed(fault)
+            worked_s = time.monotonic() - began
+            effects = self.decide(event, elapsed_s + worked_s)
+            following = self.for_the_disk(effects)
+            if following is None or worked_s > IN_A_ROW_S:
+                return effects
+            effect = following
+
+    def decide(self, event: Event, elapsed_s: float | None = None) -> list[Effect]:
         self.machine.rotation.pushed = self.control.pushed
-        effects = self.machine.handle(event, Instant(self.clock.source(), trio.current_time()))
+        now_s = trio.current_time() if elapsed_s is None else elapsed_s
+        effects = self.machine.handle(event, Instant(self.clock.source(), now_s))
         newest = self.machine.newest if self.machine.known is not None else None
         self.status.newest = self.status.version if newest is None else newest.head.newest_version
         self.status.note_steps(len(self.machine.update.steps) if self.machine.update is not None else 0)
@@ -144,16 +176,10 @@ class Shell:
             case events.TakeStaged(name, ref):
                 found = await self.write(lambda: self.open_staging().has_part(name, ref))
                 return events.PartsStaged(frozenset([ref.sha256] if found else []))
-            case events.Stage(action):
-                await self.write(lambda: stage(self.open_staging(), action))
-                return events.StageDone()
-            case events.Measure(name):
-                return events.Measured(*await self.write(lambda: self.open_staging().digest(name)))
             case events.Commit() | events.Touch() if self.control.repinned.is_set():
                 return self.nudged()
-            case events.Commit():
-                await self.write(lambda: self.commit(effect))
-                return events.Committed()
+            case events.Stage() | events.Measure() | events.Commit():
+                return await self.write(partial(self.on_disk, effect))
             case events.Touch(head, as_of, fresh_s, expires_s):
                 touch = self.writer.touch_head
                 await self.write(lambda: touch(head, as_of=as_of, fresh_s=fresh_s, expires_s=expires_s))
@@ -191,13 +217,21 @@ class Shell:
 
     async def await_announcement(self, scope: trio.CancelScope) -> None:
         """Until a broker has brought a head that may follow the newest. Anything else costs its look: an old one, one
-        that is forged; one that a newer root may vouch for has the origin asked for that root, once in a while."""
+        that is forged; one that a newer root may vouch for has the origin asked for that root, once in a while. From a
+        broker that brings what is forged the next head may not come: polls are as without it until a rightful one has.
+        """
+        ask_at = math.inf
         while True:
-            await self.control.announced.wait()
+            with trio.move_on_at(ask_at) as waiting:
+                await self.control.announced.wait()
+            if waiting.cancelled_caught:
+                self.control.nudge()
+                return
             data = self.control.take_announcement()
             try:
                 now = Instant(self.clock.source(), trio.current_time())
                 if data is not None and self.machine.may_follow(data, now):
+                    self.control.believe()
                     self.brought = events.HeadAnnounced(data)
                     scope.cancel()
                     return
@@ -207,6 +241,9 @@ class Shell:
                     self.control.nudge()
             except (WireError, TrustError) as fault:
                 log.debug("%s: a broker brought %s", self.status.dataset, one_line(fault))
+                if self.control.pushed:  # a fleet to which it was brought does not ask the origin all at once
+                    self.control.doubt()
+                    ask_at = now.elapsed_s + self.chance() * self.replication.subscription.poll_s
             await trio.lowlevel.checkpoint()
 
     def nudged(self) -> Event:
@@ -292,6 +329,19 @@ class Shell:
         if self.staging is None:
             self.staging = self.writer.stage()
         return self.staging
+
+    def on_disk(self, effect: DiskEffect) -> Event:
+        match effect:
+            case events.Stage(action):
+                stage(self.open_staging(), action)
+                return events.StageDone()
+            case events.Measure(name):
+                return events.Measured(*self.open_staging().digest(name))
+            case events.Commit():
+                self.commit(effect)
+                return events.Committed()
+            case _:
+                assert_never(effect)
 
     def commit(self, effect: events.Commit) -> None:
         written = self.open_staging().commit(

@@ -64,3 +64,75 @@ def mosquitto(place: Path, more: str = "allow_anonymous true") -> Iterator[Mosqu
         yield broker
     finally:
         broker.kill()
+
+
+# ---- the wire, by our own reading of MQTT 3.1.1
+
+
+def packet(kind: int, body: bytes) -> bytes:
+    size, length = len(body), bytearray()
+    while True:
+        size, digit = divmod(size, 128)
+        length.append(digit | (128 if size else 0))
+        if not size:
+            return bytes([kind]) + bytes(length) + body
+
+
+def text(words: str) -> bytes:
+    return len(words).to_bytes(2, "big") + words.encode()
+
+
+def arrived(sock: socket.socket) -> tuple[int, bytes] | None:
+    """The next packet, None where nothing comes before the socket's timeout."""
+    try:
+        kind = sock.recv(1)
+    except TimeoutError:
+        return None
+    if not kind:
+        return None
+    size = shift = 0
+    while True:
+        digit = sock.recv(1)[0]
+        size |= (digit & 127) << shift
+        shift += 7
+        if digit < 128:
+            break
+    body = b""
+    while len(body) < size:
+        body += sock.recv(size - len(body))
+    return kind[0], body
+
+
+def client(port: int, name: str) -> socket.socket:
+    """A connection to the broker at a port, for one who reads and writes packets."""
+    sock = socket.create_connection(("127.0.0.1", port), DEADLINE_S)
+    sock.sendall(packet(0x10, text("MQTT") + b"\x04\x02\0\x3c" + text(name)))
+    assert arrived(sock) == (0x20, b"\0\0")
+    return sock
+
+
+def subscriber(port: int, topic: str, name: str = "subscriber") -> socket.socket:
+    sock = client(port, name)
+    sock.sendall(packet(0x82, b"\0\1" + text(topic) + b"\1"))
+    assert arrived(sock) == (0x90, b"\0\1\1")
+    return sock
+
+
+def message(topic: str, payload: bytes, *, retained: bool = True) -> bytes:
+    """A PUBLISH of QoS 0."""
+    return packet(0x31 if retained else 0x30, text(topic) + payload)
+
+
+def payloads(sock: socket.socket, quiet_s: float) -> list[bytes]:
+    """The messages that come until none has for so long; each is acknowledged."""
+    sock.settimeout(quiet_s)
+    found = []
+    while (one := arrived(sock)) is not None:
+        kind, body = one
+        if kind & 0xF0 == 0x30:
+            at = 2 + int.from_bytes(body[:2], "big")
+            if kind & 6:
+                sock.sendall(packet(0x40, body[at : at + 2]))
+                at += 2
+            found.append(body[at:])
+    return found

@@ -26,7 +26,7 @@ from edged.sync.replication import Replication
 from edged.sync.status import DatasetStatus
 from edged.sync.subscription import Subscription
 from edged.sync.task import run
-from tests.announce.brokers import mosquitto, needs_mosquitto
+from tests.announce.brokers import mosquitto, needs_mosquitto, packet
 from tests.relay.stations import edit, origin_of, titles, until
 from tests.sync.simulator import Device
 
@@ -73,15 +73,6 @@ async def publish(feed: Publisher, number: int, edition: int) -> None:
 
 
 # --- a broker that lies ----------------------------------------------------------------------------------------------
-
-
-def packet(kind: int, body: bytes) -> bytes:
-    size, length = len(body), bytearray()
-    while True:
-        size, digit = divmod(size, 128)
-        length.append(digit | (128 if size else 0))
-        if not size:
-            return bytes([kind]) + bytes(length) + body
 
 
 def message(topic: str, payload: bytes) -> bytes:

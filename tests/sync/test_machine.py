@@ -56,6 +56,27 @@ async def test_after_a_head_that_a_broker_brought_the_origin_is_asked_without_co
         assert origin.polls[-1][2] > 0
 
 
+async def test_a_broker_that_brings_what_is_forged_is_not_waited_for(tmp_path: Path, jumping: Any) -> None:
+    feed = Feed()
+    feed.publish(FILMS)
+    device, origin = Device.of(tmp_path, feed), Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(feed.version)
+        sync_task.control.pushed = True
+        sync_task.control.nudge()
+        await trio.sleep(1)
+        sync_task.control.announce(flip(feed.head, -1))
+        feed.publish({"t001": None})
+        asked = len(origin.polls)
+        await sync_task.until(feed.version, within_s=2 * device.poll_s)  # by the poll that it takes up again
+        assert len(origin.polls) > asked
+        assert not sync_task.control.pushed
+        feed.publish({"t002": None})
+        sync_task.control.announce(feed.head)
+        await sync_task.until(feed.version)
+        assert sync_task.control.pushed
+
+
 def test_what_is_not_in_the_table_is_a_bug_and_raises() -> None:
     for phase, event in product(Phase, get_args(events.Event)):
         if (phase, event) not in TRANSITIONS:

@@ -246,6 +246,7 @@ def follow(args: argparse.Namespace, publisher: Publisher, inputs: Inputs, optio
     with stop_signals() as (wake, stopped):
         progress = None if args.progress is None else begin(publisher, args.dataset, args.progress, wake)
         cursor = None if progress is None else progress.cursor
+        publisher.announcements.keeps = True
         stream = EditStream(sys.stdin.fileno(), inputs, lambda text: following.refuse(text), wake, cursor)
         following = EditFollower(publisher, args.dataset, options, stream, show, args.every or 1.0, progress=progress)
         try:
@@ -254,6 +255,8 @@ def follow(args: argparse.Namespace, publisher: Publisher, inputs: Inputs, optio
             if stream.edits:
                 EditFollower.say(f"{len(stream.edits)} edits were read and are not published; give them again")
             raise
+        finally:
+            publisher.announcements.close()
 
 
 def begin(publisher: Publisher, dataset: str, path: Path, wake: int) -> InputProgress:

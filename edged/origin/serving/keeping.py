@@ -7,6 +7,8 @@ Where the head key is at hand; whatever of it fails costs nothing that devices s
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -24,8 +26,18 @@ logger = logging.getLogger("edged.origin")
 
 BROKER_LOOK_S = 5.0  # between looks at whether the broker has every head
 LOOK_S = 30.0  # between looks at the age of the heads
+REPEAT_S = 60.0  # between announcements of one head, where the broker tells of another
 RELEASE_LOOK_S = 1.0  # between looks for versions ahead whose time has come
 RELEASE_RETRY_S = 5.0  # where that failed
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A head that was announced, or heard to be retained: on which connection, and when (`time.monotonic`)."""
+
+    connection: object
+    etag: bytes
+    at: float
 
 
 class KnownHeads(Protocol):
@@ -153,21 +165,36 @@ async def keep_announced(feed_dir: Path, heads: KnownHeads) -> None:
     access = (await in_thread(load_feed_rules, feed_dir)).announce.access
     if access is None:
         return
-    said = ""
-    told: dict[str, bytes] = {}
-    with Announcer(access) as announcer:
+    with Announcer(access, listens=True) as announcer:
+        said = ""
+        told: dict[str, Told] = {}
         while True:
-            if announcer.client is None or not announcer.client.is_connected():
-                told.clear()
             try:
                 for dataset in heads.datasets():
                     found = await heads.newest(dataset)
-                    if found is not None and told.get(dataset) != found.etag:
-                        await in_thread(announcer.announce, dataset, found.data)
-                        told[dataset] = found.etag
+                    if found is not None:
+                        told[dataset] = await in_thread(announce_missing, announcer, dataset, found, told.get(dataset))
                 said = ""
+                if not announcer.listens:
+                    announcer.close()
+                    announcer.listens = True
             except EdgedError as fault:
                 if str(fault) != said:
                     logger.warning("%s; devices find heads by their polls", fault)
-                said = str(fault)
+                # What is retained may be what ends the connection of who listens: it is put right without listening.
+                said, told, announcer.listens = str(fault), {}, not announcer.listens
             await trio.sleep(BROKER_LOOK_S)
+
+
+def announce_missing(announcer: Announcer, dataset: str, found: PublicHead, told: Told | None) -> Told:
+    """Announce a head that the broker does not retain: not the one that its publisher has just announced, which would
+    go out to everybody again. One that the broker does not tell of is announced once on each connection; one in
+    whose place it tells of another, again after a while. told: when that was last done.
+    """
+    kept = announcer.retained(dataset)
+    now, connection = time.monotonic(), announcer.connection
+    same = told is not None and (told.connection, told.etag) == (connection, found.etag)
+    if kept == found.data or (same and told is not None and (kept is None or now - told.at < REPEAT_S)):
+        return told if same and told is not None else Told(connection, found.etag, now)
+    announcer.announce(dataset, found.data)
+    return Told(announcer.connection, found.etag, now)

@@ -28,6 +28,7 @@ class Trusted:
     def __init__(self, dataset: str, trust_file: bytes, held: HeldState) -> None:
         self.dataset = dataset
         self.faults: list[EdgedError] = []
+        self.vouched: tuple[int, VerifiedHead] | None = None  # the last head whose signature held, and under which root
         what = f"trust file of {dataset}"
         self.roots = succession.restore(trust_file, None, what)
         self.replaced = False  # whether the trust file is of another succession than the roots kept
@@ -97,7 +98,9 @@ class Trusted:
                 f"that is held stood under root {least}, known is root {self.root.number}; an origin has to give those "
                 "between (if another publisher's trust file was installed on purpose, remove the dataset's directory)"
             )
-        verified = verify_head(data, self.root, self.dataset)
+        if self.vouched is None or (self.vouched[0], self.vouched[1].data) != (self.root.number, data):
+            self.vouched = self.root.number, verify_head(data, self.root, self.dataset)
+        verified = self.vouched[1]
         fault = expired(self.root, max(time_s, verified.head.signed_at) if time_s else 0.0)
         if fault is not None:
             raise fault

@@ -107,6 +107,17 @@ def test_no_code_is_made_from_data_and_no_shell_is_started() -> None:
     assert faults == [], "decode with a format of ours, start programs by a list of words"
 
 
+def test_statements_number_no_placeholders() -> None:
+    """From Python 3.12 on `sqlite3` takes `?1` for a name, and warns where a sequence is given for it."""
+    strings = (
+        (name_of(path), node.lineno)
+        for path in MODULES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search(r"[ (=]\?\d", node.value)
+    )
+    assert list(strings) == [], "write ? for each, and give what stands for it once for each"
+
+
 def test_no_exception_is_swallowed() -> None:
     faults = []
     for path in MODULES:

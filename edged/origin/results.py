@@ -62,8 +62,8 @@ def slice_result(state: State, name: str, version: int) -> SliceResult:
     )
     last = next(
         state.rows(
-            "SELECT version FROM snapshots WHERE slice = ?1 ORDER BY version > ?2, abs(version - ?2) LIMIT 1",
-            (name, version),
+            "SELECT version FROM snapshots WHERE slice = ? ORDER BY version > ?, abs(version - ?) LIMIT 1",
+            (name, version, version),
         ),
         None,
     )

@@ -153,9 +153,9 @@ class Search:
         """Dictionaries that the slice's snapshots or hops name and that have a sample of one of the records."""
         used = list(
             self.state.rows(
-                "SELECT dictionary FROM snapshots WHERE slice = ?1 AND dictionary NOT NULL"
-                " UNION SELECT dictionary FROM hops WHERE slice = ?1 AND dictionary NOT NULL",
-                (slice_name,),
+                "SELECT dictionary FROM snapshots WHERE slice = ? AND dictionary NOT NULL"
+                " UNION SELECT dictionary FROM hops WHERE slice = ? AND dictionary NOT NULL",
+                (slice_name, slice_name),
             )
         )
         query = "SELECT 1 FROM samples WHERE dictionary = ? AND collection = ? AND key = ?"

@@ -72,9 +72,9 @@ def keep(state: State, name: str, mark: InputMark, expected: Collection[InputMar
         )
     state.run("INSERT OR REPLACE INTO inputs VALUES(?,?,?)", (name, version, json.dumps([mark.position, mark.counted])))
     state.run(
-        "DELETE FROM inputs WHERE name = ?1 AND version <"
-        " (SELECT max(version) FROM inputs WHERE name = ?1 AND version < ?2)",
-        (name, version),
+        "DELETE FROM inputs WHERE name = ? AND version <"
+        " (SELECT max(version) FROM inputs WHERE name = ? AND version < ?)",
+        (name, name, version),
     )
     state.run(
         "DELETE FROM inputs WHERE name IN"

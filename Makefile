@@ -104,8 +104,8 @@ fuzz: $(VENV)/.has-dev ## half an hour: property tests with many more examples, 
 	EDGED_FUZZ_SECONDS=300 EDGED_KILLS=300 EDGED_MUTATIONS=3000 $(BIN)/python -m pytest -m slow --numprocesses=auto \
 		tests/http/test_fuzz.py tests/sync/test_http_fuzz.py tests/replica/test_faults.py tests/replica/test_damage.py $(EVERY_STEP) $(ARGS)
 
-mutation: $(VENV)/.has-dev ## 300 small changes to the core's code, each of which a test should notice (ARGS="--seed 2")
-	$(BIN)/python -m tests.mutation.run $(ARGS)
+mutation: $(VENV)/.has-dev ## 300 small changes to the core's code, each of which a test should notice: hours, at ease (ARGS="--resume")
+	nice -n 19 $(BIN)/python -m tests.mutation.run $(ARGS)
 
 soak: $(VENV)/.has-dev ## 10,000 virtual minutes of random faults, ten minutes of real ones (ARGS="--seed 2 --rounds 1")
 	$(BIN)/python -m tests.soak.run $(ARGS)

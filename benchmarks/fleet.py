@@ -16,10 +16,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+from edged.feed.ahead.sealed import Ahead, SealedHop
 from edged.feed.blob import BlobRef
 from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, SliceHead
-from edged.feed.sealed import Ahead, SealedHop
 from edged.sync.core.events import WAIT_S, CarriedSlice, HeldState
 from edged.sync.core.polling import Backoff
 from edged.sync.core.prefetch import Prefetcher, delay_s, own_wait_s

@@ -8,6 +8,7 @@ trust/        signatures and roots of trust
 digest        the sum that a slice's content has to have
 bundle        a head and its blobs in one file
 schema        indexes and views, as devices are told of them;  takedowns: what must not be shown
-rollout       which devices take an offered version;  sealed: what goes out before its version is live
+rollout       which devices take an offered version
+ahead/        what goes out before its version is live
 blob  names  fieldpath  cbor  zstd  limits      what all of them are made of
 """

@@ -8,10 +8,10 @@ from typing import Any
 
 from edged.errors import WireError
 from edged.feed import cbor, limits
+from edged.feed.ahead.sealed import Ahead, Released, SealedHop
 from edged.feed.blob import BlobRef
 from edged.feed.digest import DIGEST_BYTES
 from edged.feed.names import check_name
-from edged.feed.sealed import Ahead, Released, SealedHop
 
 FORMAT = 2
 AAD = b"edged/1 head"

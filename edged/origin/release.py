@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from edged.errors import OriginError, StoreError, TrustError
 from edged.feed import cbor, limits
+from edged.feed.ahead.sealed import Released
 from edged.feed.blob import BlobRef
 from edged.feed.chain import Chain, SliceChain, SnapshotRef, decode_chain, decode_page, encode_chain, fits
 from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, HopRef, Offer, SliceHead
 from edged.feed.schema import Schema
-from edged.feed.sealed import Released
 from edged.feed.takedowns import encode_takedowns
 from edged.feed.trust import root as trust
 from edged.origin import retention

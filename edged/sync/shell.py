@@ -61,6 +61,7 @@ class Shell:
         self.aheads: frozenset[bytes] = frozenset()  # blobs of versions ahead on disk
         self.staging: Staging | None = None
         self.before: int | None = None  # the version that was held at first
+        self.false: dict[str, str] = {}  # slices whose content is not what a laid hop said, and why
         self.update_began = (0.0, 0, 0)
         self.trouble: EdgedError | None = None
         self.ask_roots_at = 0.0
@@ -81,6 +82,7 @@ class Shell:
             effect = self.for_the_disk(effects)
             if effect is not None:
                 effects = await self.write(partial(self.work_on, effect, trio.current_time()))
+                self.tell_of_false()
             else:
                 effects = self.decide(await self.perform_all(effects))
 
@@ -179,7 +181,9 @@ class Shell:
             case events.Commit() | events.Touch() if self.control.repinned.is_set():
                 return self.nudged()
             case events.Stage() | events.Measure() | events.Commit():
-                return await self.write(partial(self.on_disk, effect))
+                answer = await self.write(partial(self.on_disk, effect))
+                self.tell_of_false()
+                return answer
             case events.Touch(head, as_of, fresh_s, expires_s):
                 touch = self.writer.touch_head
                 await self.write(lambda: touch(head, as_of=as_of, fresh_s=fresh_s, expires_s=expires_s))
@@ -347,11 +351,18 @@ class Shell:
         written = self.open_staging().commit(
             effect.version, effect.head, as_of=effect.as_of, fresh_s=effect.fresh_s, expires_s=effect.expires_s
         )
+        self.false.update(self.open_staging().prove())
         self.staging = None
         self.wear.spend(written)
         allowed = self.wear.allowed(time.monotonic())
         if allowed is None or allowed > 0:  # else merging waits; updates never do
             self.wear.spend(self.writer.compact(COMPACT_BYTES if allowed is None else min(allowed, COMPACT_BYTES)))
+
+    def tell_of_false(self) -> None:
+        """Have slices fetched anew whose content, live already, is not what was signed for."""
+        false, self.false = self.false, {}
+        for name, reason in false.items():
+            self.control.damaged(name, f"the hop of a version ahead does not hold: {reason}")
 
     def abandon(self) -> None:
         """Let go of what is staged, except for snapshot parts on disk, with which the next attempt goes on."""

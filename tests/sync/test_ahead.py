@@ -11,11 +11,14 @@ import pytest
 import trio
 
 from edged.feed import cbor
+from edged.feed.ahead import laidhop
+from edged.feed.coding.hop import HEADER_BYTES
 from edged.feed.head import Head
 from edged.feed.trust import root as trust
 from edged.feed.trust.sealing import bound_to, seal, unseal
 from edged.origin.ahead import plans, preparing
 from edged.origin.ahead.preparing import AheadOptions
+from edged.origin.blobs.laid import make_laid
 from edged.origin.input.reading import Values
 from edged.origin.publisher import Publisher
 from edged.replica.audit import verify
@@ -217,6 +220,60 @@ async def test_a_takedown_overtakes_it_and_the_record_does_not_come_back(
     publisher.restore("catalog", "titles", ["t0007"])
     await sync(device, transport(publisher))
     assert held(device) == after()  # with the value that was prepared while it was down
+
+
+@pytest.mark.parametrize("count", [1, laidhop.SUMMED - 1, laidhop.SUMMED, 100])
+async def test_few_changes_and_many(publisher: Publisher, device: Device, count: int) -> None:
+    await sync(device, transport(publisher))
+    edits = [*NEW[:count], ("people", "new", {"name": "who was not there"}), ("titles", "t0299", None)]
+    prepare(publisher, edits)
+    await sync(device, transport(publisher))
+    release(publisher)
+    outcome = await sync(device, transport(publisher))
+    assert (outcome.version, outcome.error) == (2, None)
+    wanted = after([edit for edit in edits if edit[2] is not None])
+    del wanted["titles", "t0299"]
+    assert held(device) == wanted
+    assert verify(device.directory).faults == []
+
+
+async def test_what_is_too_large_to_be_laid_down_comes_as_another_hop(
+    publisher: Publisher, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(laidhop, "CONTENT_BYTES", 1000)
+    await sync(device, transport(publisher))
+    prepare(publisher)
+    await sync(device, transport(publisher))
+    assert len(sealed_files(device)) == 1
+    release(publisher)
+    outcome = await sync(device, transport(publisher))
+    assert (outcome.version, held(device)) == (2, after())
+
+
+async def test_what_holds_other_records_than_its_sum_is_found_and_fetched_anew(
+    publisher: Publisher, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As no publisher of ours makes it: two values have changed places."""
+
+    def false_hop(*arguments: Any) -> bytes | None:
+        data = make_laid(*arguments)
+        assert data is not None
+        total, groups = cbor.decode(data[HEADER_BYTES + 1 :], "hop")
+        frames = groups[0][2]
+        frames[0], frames[1] = frames[1], frames[0]
+        return data[: HEADER_BYTES + 1] + cbor.encode([total, groups])
+
+    monkeypatch.setattr(preparing, "make_laid", false_hop)
+    async with running(device, transport(publisher), device_id="box") as task:
+        await task.until(1, within_s=20)
+        prepare(publisher)
+        await until(lambda: sealed_files(device))
+        release(publisher)
+        await task.until(2, within_s=20)
+        await until(lambda: task.status.snapshots_applied == 2)
+        assert any("does not hold" in error.text for error in task.status.errors)
+    assert held(device) == after()
+    assert verify(device.directory).faults == []
 
 
 async def test_origin_serve_releases_it_at_its_time(tmp_path: Path, publisher: Publisher) -> None:

@@ -19,7 +19,8 @@ from typing import Any
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.feed import bundle, cbor, chain, digest, head, schema, sealed, takedowns, zstd
+from edged.feed import bundle, cbor, chain, digest, head, schema, takedowns, zstd
+from edged.feed.ahead import sealed
 from edged.feed.blob import BlobRef
 from edged.feed.coding import hop
 from edged.feed.coding import snapshot as snapshotcoding

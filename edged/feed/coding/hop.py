@@ -37,6 +37,7 @@ NO_DICTIONARY_TAG = bytes(DICTIONARY_TAG_BYTES)
 WHOLE = 1  # form: whole records, see wholehop
 MODELLED = 2  # form: patches, see modelledhop
 MASS = 3  # form: patches of many records, see modelledhop
+LAID = 4  # form: values as a replica stores them, of versions ahead alone, see feed/ahead/laidhop
 NEW_BYTE_BITS = {MODELLED: 2, MASS: 1}  # coded for each byte of new records, in the form for many without their texts
 MASS_CHANGES = 64  # from so many on records are named by their places
 SURELY_LESS = (

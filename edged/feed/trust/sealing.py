@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from edged.errors import WireError
 from edged.feed import cbor
-from edged.feed.sealed import TAG_BYTES
+from edged.feed.ahead.sealed import TAG_BYTES
 
 PURPOSE = "edged/1 ahead"
 NONCE_BYTES = 12

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from edged.errors import StoreError
 from edged.feed import cbor
-from edged.feed.sealed import Ahead
+from edged.feed.ahead.sealed import Ahead
 from edged.origin.state import State
 
 META = "ahead"

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 from edged.errors import OriginError, ValidationError
 from edged.feed import limits
-from edged.feed.sealed import KEY_BYTES, TAG_BYTES, Ahead, SealedHop
+from edged.feed.ahead.sealed import KEY_BYTES, TAG_BYTES, Ahead, SealedHop
 from edged.feed.trust.sealing import bound_to, seal
 from edged.origin.ahead import plans
 from edged.origin.ahead.plans import Edit, Plan
 from edged.origin.applying import Applied, Row
 from edged.origin.blobs.hops import HOP_CONTENT_BYTES, HopSpan, make_hop
+from edged.origin.blobs.laid import make_laid
 from edged.origin.declared.validate import Permitted
 from edged.origin.edition import Edition, visible_rows
 from edged.origin.input import comparing
@@ -173,8 +174,10 @@ def quick_hop(edition: Edition, name: str, before: SliceVersion) -> bytes | None
     )
     if next(made, None) is None:
         return None
-    dictionary = edition.dictionary_for_hops(name).content
-    data = make_hop(state, HopSpan(name, before, now), dictionary, most_content=HOP_CONTENT_BYTES, bits=0)
+    dictionary, span = edition.dictionary_for_hops(name).content, HopSpan(name, before, now)
+    data = make_laid(state, span, dictionary)
+    if data is None:  # too large to be laid down at once
+        data = make_hop(state, span, dictionary, most_content=HOP_CONTENT_BYTES, bits=0)
     return data if data is not None and len(data) + TAG_BYTES <= limits.BLOB_BYTES else None
 
 

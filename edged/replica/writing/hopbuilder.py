@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from edged.feed.ahead.laidhop import ADDED, CHANGED, Laid
 from edged.feed.coding.changes import Change, sort_key
 from edged.feed.digest import SetHash
 from edged.replica.files.manifest import SliceState
@@ -52,9 +53,23 @@ class HopBuilder:
         self.records += step
         self.counts[change.collection] = self.counts.get(change.collection, 0) + step
         frame = b"" if change.value is None else self.frames.compress(change.value, level)
+        self.put(change.collection, change.key, frame)
+
+    def lay(self, laid: Laid, total: SetHash) -> None:
+        """Add what a laid hop holds, as it says. total: the slice's sum after it."""
+        self.total = total
+        for collection, key, frame, kind in laid.changes:
+            if kind != CHANGED:
+                self.touched.add((collection, key))
+                step = 1 if kind == ADDED else -1
+                self.records += step
+                self.counts[collection] = self.counts.get(collection, 0) + step
+            self.put(collection, key, frame)
+
+    def put(self, collection: str, key: str, frame: bytes) -> None:
         if self.builders[-1].size > PACK_BYTES:
             self.builders.append(PackBuilder(self.slice_name, self.sha256))
-        self.builders[-1].add(change.collection, change.key.encode(), frame, self.version)
+        self.builders[-1].add(collection, key.encode(), frame, self.version)
 
     def state(self) -> SliceState:
         """The slice's state after the hop, but for its packs."""

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from edged.errors import ChainError, DamageError, StoreError
 from edged.feed import limits
+from edged.feed.ahead.laidhop import Laid, laid_of
 from edged.feed.blob import BlobRef
 from edged.feed.coding.changes import Change, Lookup
 from edged.feed.coding.hop import dictionary_tag, tag_of, unpack_hop
@@ -25,6 +26,7 @@ from edged.replica.packs.pack import Pack
 from edged.replica.packs.packbuilder import PackBuilder
 from edged.replica.writing.counting import count_all, count_changes
 from edged.replica.writing.hopbuilder import PACK_BYTES, HopBuilder
+from edged.replica.writing.laying import Unproved, summed
 from edged.replica.writing.live import Live, WriterPool
 from edged.replica.writing.newfiles import NewFiles
 from edged.replica.writing.parts import (
@@ -93,6 +95,7 @@ class Staging:
         self.slices: dict[str, StagedSlice] = {name: StagedSlice(state) for name, state in self.base.slices.items()}
         self.files = NewFiles(live, self.pool)
         self.packs = bytearray()  # what goes into the commit file
+        self.unproved: list[Unproved] = []
         self.schema: tuple[Schema, int] | None = None
         self.takedowns: tuple[bytes | None, frozenset[tuple[str, str]]] | None = None
 
@@ -202,8 +205,28 @@ class Staging:
                 f"apply hop to slice {slice_name}: leads to version {to_version}, {staged.state.version} is held"
             )
         layers = self.current(slice_name)
-        changes = self.unpack(data, layers, self.dictionary_for(staged.state, data))
+        dictionary = self.dictionary_for(staged.state, data)
+        laid = laid_of(data)
+        if laid is not None and dictionary_tag(data) == tag_of(dictionary):
+            self.lay(slice_name, to_version, laid, dictionary)
+            return
+        changes = self.unpack(data, layers, dictionary)
         self.apply_changes(slice_name, to_version, changes)
+
+    def lay(self, slice_name: str, to_version: int, laid: Laid, dictionary: bytes) -> None:
+        """Take what a hop holds as it lies. Where it brings its sum along it is proved once it is live."""
+        staged, layers = self.staged(slice_name), self.current(slice_name)
+        sha256 = hashlib.sha256(dictionary).digest() if dictionary else b""
+        builder = HopBuilder(slice_name, staged.state, to_version, sha256, self.pool.frames_of(sha256))
+        if laid.sum:
+            total = SetHash(staged.state.state)
+            total.merge(SetHash(laid.sum))
+        else:
+            total = summed(layers, laid, sha256)
+        builder.lay(laid, total)
+        self.take_built(staged, layers, builder)
+        if laid.sum:
+            self.unproved.append(Unproved(slice_name, layers, staged.state, laid, sha256))
 
     def dictionary_for(self, state: SliceState, data: bytes) -> bytes:
         """The dictionary that a hop names, b"" if it names none that is held (unpacking then says so)."""
@@ -220,9 +243,12 @@ class Staging:
         sha256 = staged.state.dictionaries[-1] if staged.state.dictionaries else b""
         builder = HopBuilder(slice_name, staged.state, to_version, sha256, self.pool.frames_of(sha256))
         builder.apply(changes, layers, self.live.pool.relax)
+        self.take_built(staged, layers, builder)
+
+    def take_built(self, staged: StagedSlice, layers: Layers, builder: HopBuilder) -> None:
         staged.touched |= builder.touched
         staged.state = self.place_packs(builder.state(), builder.builders)
-        staged.layers = Layers(slice_name, staged.state, self.pool, layers)
+        staged.layers = Layers(builder.slice_name, staged.state, self.pool, layers)
 
     def place_packs(self, state: SliceState, builders: list[PackBuilder]) -> SliceState:
         """Put the packs of one hop into the commit file, or into files of their own if they are large."""
@@ -330,6 +356,11 @@ class Staging:
         self.files.names.clear()
         clear_parts(self.live.disk)
         return live.flash_bytes_written - before
+
+    def prove(self) -> dict[str, str]:
+        """After `commit`: the slices in which a hop that was taken as it lay is not what it says, and why."""
+        unproved, self.unproved = self.unproved, []
+        return {one.slice_name: reason for one in unproved if (reason := one.prove()) is not None}
 
     def content(self, version: int) -> tuple[Schema, dict[str, int]]:
         """The schema and the records by collection, over all slices, as `commit(version, …)` would make them live."""

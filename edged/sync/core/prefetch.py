@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+from edged.feed.ahead.sealed import Ahead
 from edged.feed.blob import BlobRef
 from edged.feed.head import Head
-from edged.feed.sealed import Ahead
 from edged.sync.core.events import Effect, HeldState, KeepAhead
 from edged.sync.core.polling import Backoff
 

@@ -21,6 +21,7 @@ from edged.access.identity import Peer, read_peer
 from edged.http.addresses import Listener, open_listeners
 from edged.http.application import Application, TellingApplication, tell_in_debug
 from edged.http.framing import CLOSE, join_fields, status_line
+from edged.http.hypercorn.stream import PlainStream
 from edged.http.lane.connection import LaneConnection
 from edged.http.lane.lane import Lane
 from edged.http.lane.secure import SecureConnection
@@ -144,7 +145,7 @@ class Server:
         self.total += 1
         self.peers[key] += 1
         if self.lane is None:
-            self.nursery.start_soon(self.converse, trio.SocketStream(trio.socket.from_stdlib_socket(sock)), peer, b"")
+            self.nursery.start_soon(self.converse, PlainStream(sock), peer, b"")
             return
         try:
             self.lane.adopt(sock, peer)
@@ -165,7 +166,7 @@ class Server:
 
     def hand_over(self, connection: LaneConnection) -> None:
         """From the lane, with the bytes read so far, and with its TLS session."""
-        stream: Any = trio.SocketStream(trio.socket.from_stdlib_socket(connection.sock))
+        stream: Any = PlainStream(connection.sock)
         if isinstance(connection, SecureConnection):
             stream = TlsStream(stream, connection.session)
         self.nursery.start_soon(self.converse, stream, connection.peer, connection.inbox)

@@ -16,7 +16,7 @@ GONE = (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceErr
 class TlsStream(trio.abc.HalfCloseableStream):
     """transport: the socket, on which nothing is under way; unsent: records that the kernel has not taken yet."""
 
-    def __init__(self, transport: trio.SocketStream, session: TlsSession, unsent: bytes = b"") -> None:
+    def __init__(self, transport: trio.abc.HalfCloseableStream, session: TlsSession, unsent: bytes = b"") -> None:
         self.transport_stream = transport
         self.session = session
         self.unsent = unsent
@@ -48,7 +48,7 @@ class TlsStream(trio.abc.HalfCloseableStream):
                     return data
                 if session.outgoing.pending:
                     await self.send_all(b"")
-                session.feed(await self.transport_stream.receive_some(RECEIVE_BYTES))
+                session.feed(bytes(await self.transport_stream.receive_some(RECEIVE_BYTES)))
         except TlsFault as fault:
             raise trio.BrokenResourceError from fault
 

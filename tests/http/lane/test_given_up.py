@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -107,8 +106,6 @@ async def begin(served: Everywhere, protocol: str, target: str, method: str) -> 
 async def test_closed_connections_free_what_they_held(
     served: Everywhere, protocol: str, target: str, method: str, traced: None
 ) -> None:
-    if sys.version_info >= (3, 13) and method == "POST" and PRIOR[protocol] != "h2":
-        pytest.skip("from 3.13 on, what Hypercorn held of a connection that has gone waits for the collector")
     warm = await begin(served, protocol, target, method)
     await trio.aclose_forcefully(warm)
     meter = served.secure if protocol in ("h1-tls", "h2") else served.meter

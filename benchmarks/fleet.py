@@ -2,7 +2,7 @@
 
     python benchmarks/fleet.py [--devices N] [--spread SECONDS]
 
-Each device is asked itself: `delay_s` for a publish, `Prefetcher` for a version ahead, `own_wait_s` for held polls that
+Each device is asked itself: `delay_s` for a publish, `Prefetcher` for a version ahead, `PollTurns` for held polls that
 were answered together, `Backoff` for an outage. Networks, caches and the time that a request takes are left out, so
 these are the requests as devices decide on them. Printed are the peak of a second against the mean over the time in
 which they come, and the same without manners, which is all of them in one second.
@@ -22,7 +22,8 @@ from edged.feed.digest import EMPTY_DIGEST
 from edged.feed.head import Head, SliceHead
 from edged.sync.core.events import WAIT_S, CarriedSlice, HeldState
 from edged.sync.core.polling import Backoff
-from edged.sync.core.prefetch import Prefetcher, delay_s, own_wait_s
+from edged.sync.core.prefetch import Prefetcher, delay_s
+from edged.sync.core.turns import PollTurns
 
 SINCE, OUTAGE_S, QUIET_S = 1_790_000_000, 3600.0, 1800
 REF = BlobRef(bytes(32), 1_000_000)
@@ -52,10 +53,14 @@ def prefetched(names: Iterable[str], spread_s: int, chance: Callable[[], float])
 def polled(names: Iterable[str], spread_s: int, chance: Callable[[], float]) -> Iterable[float]:
     """The polls of half an hour without news, after all were answered at once; from when the first come back."""
     for name in names:
-        at = own_wait_s(WAIT_S, name, chance)
-        while at < QUIET_S:
+        turns, at = PollTurns(name), 0.0
+        while True:
+            at += turns.ask(WAIT_S, 1, at, ())
+            turns.ended(at)
+            at += turns.rest_s(at, ())
+            if at >= QUIET_S:
+                break
             yield at
-            at += own_wait_s(WAIT_S, name, chance)
 
 
 def recovered(names: Iterable[str], spread_s: int, chance: Callable[[], float]) -> Iterable[float]:

@@ -53,6 +53,7 @@ from edged.serve.app_server import AppServer
 from edged.serve.news import News
 from edged.sync import task
 from edged.sync.audits import keep_auditing
+from edged.sync.boots import start_within_s
 from edged.sync.control import Control
 from edged.sync.core.wear import WearBudget
 from edged.sync.replication import Replication
@@ -142,6 +143,7 @@ class Daemon:
             stack.enter_context(self.recently)
             stack.callback(self.use.close)  # after the last answer, and the last that other processes have counted
             self.catalog = self.open_replicas(stack)
+            self.start_within_s = start_within_s(Path(self.config.daemon.data_dir))
             async with trio.open_nursery() as stores:
                 if self.proxy is not None:
                     await stores.start(self.proxy.run)
@@ -171,6 +173,7 @@ class Daemon:
                 self.syncs.start_soon(self.ping_watchdog, self.notifier.watchdog_s / 3)
             self.notifier.ready(f"serving {len(self.catalog)} datasets at {' '.join(self.app_urls)}")
             task_status.started()
+            self.start_within_s = 0.0  # what is followed from now on was not switched on with the box
             await self.stopping.wait()
             self.notifier.stopping()
             self.syncs.cancel_scope.cancel()
@@ -253,6 +256,7 @@ class Daemon:
                 replication = Replication(
                     subscription, writer, station.status, self.clock, station.control, self.wear, self.news.look
                 )
+                replication.start_within_s = self.start_within_s
                 audit_s = float(self.config.daemon.audit_s)
                 async with trio.open_nursery() as nursery:
                     await nursery.start(task.run, replication)

@@ -191,7 +191,8 @@ class FeedApp(Application):
             return self.await_first(dataset, request, poll)
         signal = self.feeds.signal(dataset)
         if poll is None:
-            fields = ((b"ETag", found.etag), (b"Cache-Control", HEAD_LIFE))
+            number = self.number(dataset, None, found)
+            fields = ((b"ETag", found.etag), (b"Cache-Control", HEAD_LIFE), (b"Edged-Poll", b"%d" % number))
             if names_tag(request.values.get(b"if-none-match", b""), found.etag):
                 return Response(304, fields)
             return whole_head(found, fields)
@@ -241,19 +242,24 @@ class FeedApp(Application):
             return self.end_poll(dataset, poll, found)
         return Held(signal, generation, poll.wait_s, partial(self.resume, dataset, poll, before))
 
+    def number(self, dataset: str, asked: int | None, found: PublicHead) -> int:
+        """Of an answer, a held poll's or not: what the next poll of whoever gets it names."""
+        now = self.clock()
+        numbers = self.numbers.get(dataset)
+        if numbers is None:
+            numbers = self.numbers[dataset] = PollNumbers(now)
+        return numbers.after(asked, found.etag, now)
+
     def end_poll(self, dataset: str, poll: HeldPoll, found: PublicHead) -> Response:
         """The head, or that there is none that the device does not have.
 
         The entity tag is one of this answer alone, so that no cache takes it for that of another poll. Who asks with a
         number and without a tag gets none, nor a media type.
         """
-        now = self.clock()
         numbers = self.numbers.get(dataset)
-        if numbers is None:
-            numbers = self.numbers[dataset] = PollNumbers(now)
         # A cache on the way takes If-None-Match off; then the number says what the device has.
-        known = numbers.is_known(poll.number, found.etag) or poll.number is None
-        number = numbers.after(poll.number, found.etag, now)
+        known = poll.number is None or (numbers is not None and numbers.is_known(poll.number, found.etag))
+        number = self.number(dataset, poll.number, found)
         fields: Fields = ((b"Cache-Control", BRIEF), (b"Edged-Poll", b"%d" % number))
         if poll.number is not None and poll.tags is None:
             # Devices go by the number: what they have no use for they need not be sent with each edit.

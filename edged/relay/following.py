@@ -33,6 +33,7 @@ from edged.sync.core import judge
 from edged.sync.core.events import WAIT_S, HeldState
 from edged.sync.core.polling import HOME_S, SURVEY_S, Backoff, Rotation
 from edged.sync.core.trusted import Trusted
+from edged.sync.core.turns import PollTurns
 from edged.sync.replication import one_line
 from edged.sync.subscription import Subscription
 from edged.sync.transports.origins import Origins
@@ -86,6 +87,7 @@ class HeadFollower:
         self.status = FollowStatus()
         self.rotation = Rotation(len(subscription.origins), WAIT_S, -random.random() * SURVEY_S)  # noqa: S311
         self.backoff = Backoff(random.random)
+        self.turns = PollTurns(str(random.random()))  # noqa: S311 - relays below one origin come in turn too
         self.roots_due = self.hurry_until = 0.0
         self.older: list[bytes] = []  # the roots before the trust file's, oldest first
         self.roots_kept: bytes | None = None
@@ -223,11 +225,13 @@ class HeadFollower:
         rotation, newest, now = self.rotation, self.trusted.newest_head, trio.current_time()
         if newest is None or rotation.current not in rotation.etags:
             rotation.ask(0, now, conditional=False)
+            self.turns.whole = False
             reply = await transport.head(None, 0, None)
         else:
             etag, wait_s = rotation.etags[rotation.current], rotation.held_wait_s(now)
             if now < self.hurry_until:
                 wait_s = min(wait_s, HURRY_WAIT_S)
+            wait_s = self.turns.ask(wait_s, newest.head.newest_version, now, ())
             rotation.ask(wait_s, now, conditional=True)
             # As in sync/core/machine.py: an origin without ETags cannot tell whether an offer has changed.
             after = newest.head.newest_version if etag else newest.head.version
@@ -237,6 +241,7 @@ class HeadFollower:
         elif rotation.conditional:
             self.reached()
             rotation.unchanged(trio.current_time())
+            self.turns.ended(trio.current_time())
         else:
             raise TransportError(f"{transport.name}: answered that nothing has changed, and was not told what there is")
 
@@ -251,6 +256,8 @@ class HeadFollower:
         judge.judge(verified, trusted.newest_head, self.time)
         self.reached()
         same = newest is not None and newest.data == data
+        if newest is not None and newest.head.newest_version == verified.head.newest_version:
+            self.turns.ended(trio.current_time())
         self.rotation.showed(etag, new=not same)
         if same:
             self.rotation.unchanged(trio.current_time())

@@ -29,7 +29,8 @@ log = logging.getLogger("edged.sync")
 
 @dataclass(slots=True, eq=False)
 class Replication:
-    """A subscription at work. wear: what merging may write; on_version: called when there may be a new one to read.
+    """A subscription at work. wear: what merging may write; on_version: called when there may be a new one to read;
+    start_within_s: where something is held, for the first request (boots.py).
 
     lane: the writer is not made for two threads at once.
     """
@@ -41,6 +42,7 @@ class Replication:
     control: Control = field(default_factory=Control)
     wear: WearBudget = field(default_factory=lambda: WearBudget(0, 0.0))
     on_version: Callable[[], object] = lambda: None
+    start_within_s: float = 0.0
     lane: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(1))
 
     async def write(self, function: Callable[[], T]) -> T:

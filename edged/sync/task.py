@@ -66,7 +66,8 @@ async def run(
         while True:
             try:
                 async with origins or Origins.of(subscription, status.traffic) as found:
-                    with Shell(settings_of(subscription, found), found, replication) as shell:
+                    settings = settings_of(subscription, found, start_within_s=replication.start_within_s)
+                    with Shell(settings, found, replication) as shell:
                         await shell.run()
             except (ConfigError, TransportError, WireError, TrustError) as fault:
                 if status.last_error != one_line(fault):
@@ -134,7 +135,9 @@ async def import_bundle(data_dir: Path, bundle: Path, trust_file: Path) -> SyncO
         return await sync_once(Replication(subscription, writer, status, Clock()), Origins([transport]), rests=0)
 
 
-def settings_of(subscription: Subscription, origins: Origins, *, thorough: bool = False) -> MachineSettings:
+def settings_of(
+    subscription: Subscription, origins: Origins, *, start_within_s: float = 0.0, thorough: bool = False
+) -> MachineSettings:
     """Raises ConfigError if the trust file cannot be read."""
     try:
         with open(subscription.trust, "rb") as file:
@@ -154,5 +157,6 @@ def settings_of(subscription: Subscription, origins: Origins, *, thorough: bool 
         poll_s=float(subscription.poll_s),
         device_id=subscription.device_id,
         require=subscription.require,
+        start_within_s=start_within_s if subscription.device_id else 0.0,
         thorough=thorough,
     )

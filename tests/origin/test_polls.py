@@ -42,7 +42,14 @@ def test_all_who_ask_at_the_same_time_get_the_same_number_and_so_ask_for_the_sam
     first = numbers.after(None, b'"a"', NOW)
     assert {numbers.after(asked, b'"a"', NOW) for asked in (None, 0, first - 1)} == {first}
     second = numbers.after(first, b'"a"', NOW + 240)
-    assert {numbers.after(asked, b'"a"', NOW + 241) for asked in (None, 0, first)} == {second}
+    assert {numbers.after(asked, b'"a"', NOW + 240.9) for asked in (None, 0, first)} == {second}
+
+
+def test_who_is_answered_at_another_second_waits_at_no_cache_with_those_of_before() -> None:
+    """Else the polls of a fleet, which a cache makes one of, would end together after some rounds."""
+    numbers = PollNumbers(NOW)
+    first = numbers.after(None, b'"a"', NOW)
+    assert [numbers.after(first, b'"a"', NOW + later) - first for later in (1, 5, 240)] == [1, 5, 240]
 
 
 def test_another_head_is_another_number() -> None:
@@ -211,7 +218,7 @@ def test_every_answer_of_a_held_poll_has_a_number_that_is_part_of_its_tag(feed: 
     assert (field_of(at_once, "edged-poll") > last, isinstance(at_once, Response)) == (True, True)
     plain = ask(app, "/catalog/head")
     assert "stale-if-error" in field_of(plain, "cache-control")
-    assert "edged-poll" not in {name.decode().lower() for name, _ in getattr(plain, "fields", ())}
+    assert int(field_of(plain, "edged-poll")) >= int(last)  # for the first held poll of whoever has just come
 
 
 def test_behind_a_cache_that_takes_conditions_off_the_number_says_what_the_device_has(feed: Publisher) -> None:

@@ -82,7 +82,11 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    device: Device, *origins: Transport, seed: Transport | None = None, device_id: str = ""
+    device: Device,
+    *origins: Transport,
+    seed: Transport | None = None,
+    device_id: str = "",
+    start_within_s: float = 0.0,
 ) -> AsyncIterator[Running]:
     """The device's sync task, ended at the end of the block."""
     status, control = DatasetStatus(device.name), Control()
@@ -91,6 +95,7 @@ async def running(
 
             async def start(task_status: trio.TaskStatus[None]) -> None:
                 replication = device.replication(writer, status, control, device_id)
+                replication.start_within_s = start_within_s
                 await run(replication, Origins(origins, seed), task_status=task_status)
 
             await nursery.start(start)

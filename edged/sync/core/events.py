@@ -57,6 +57,7 @@ class MachineSettings:
     built_at: when this release was made, seconds since 1970; poll_s: between polls of a host that cannot hold them;
     device_id: decides which rollouts are for this device; empty: none are;
     require: collections that must hold a record, or the version is refused;
+    start_within_s: who holds something asks for the first time at its own place in so many seconds;
     thorough: whether all origins are asked before it is said that there is nothing newer."""
 
     dataset: str
@@ -69,6 +70,7 @@ class MachineSettings:
     wait_s: int = WAIT_S
     device_id: str = ""
     require: tuple[str, ...] = ()
+    start_within_s: float = 0.0
     thorough: bool = False
 
 

@@ -13,15 +13,27 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
-from edged.errors import ChainError, EdgedError, StoreError, TrustError, WireError
+from edged.errors import (
+    ChainError,
+    DamageError,
+    EdgedError,
+    HashError,
+    MissingError,
+    StoreError,
+    TrustError,
+    WireError,
+)
 from edged.feed import limits
 from edged.feed.head import Head
 from edged.feed.rollout import accepted
 from edged.feed.schema import Schema
 from edged.feed.trust import cose
 from edged.feed.trust.cose import KeyId
-from edged.feed.trust.root import Root, VerifiedHead
+from edged.feed.trust.root import Root, VerifiedHead, expired
 from edged.units import moment_text, span_text
+
+REPAIRABLE = (WireError, ChainError, DamageError)  # what is on disk, or led there, is wrong: a snapshot mends it
+GONE = (MissingError, HashError)  # a blob that may have gone because a newer head has come
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,11 @@ def expired_fault(head: Head, clock: TrustedTime) -> ExpiredError | None:
 def is_stale(newest: SeenHead | None, clock: TrustedTime) -> bool:
     """Whether the newest head is no longer fresh by its own account."""
     return newest is not None and clock.time_s > newest.head.signed_at + newest.head.fresh_s
+
+
+def standing_fault(head: Head, clock: TrustedTime, root: Root, wanted: frozenset[str]) -> EdgedError | None:
+    """What is wrong with the newest head as it stands."""
+    return expired(root, clock.time_s) or expired_fault(head, clock) or missing_slices(head, wanted)
 
 
 def missing_slices(head: Head, wanted: frozenset[str]) -> ChainError | None:

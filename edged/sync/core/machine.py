@@ -8,23 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edged.errors import (
-    ChainError,
-    DamageError,
-    EdgedError,
-    HashError,
-    MissingError,
-    StoreError,
-    TransportError,
-    TrustError,
-    WireError,
-)
-from edged.feed.trust.root import VerifiedHead, expired
+from edged.errors import ChainError, EdgedError, HashError, StoreError, TransportError, TrustError, WireError
+from edged.feed.trust.root import VerifiedHead
 from edged.sync.core import events, judge, polling
 from edged.sync.core.events import PHASE_OF, SEED, Effect, Event, HeldState, Instant, MachineSettings, Phase
 from edged.sync.core.judge import ContentError
-from edged.sync.core.prefetch import Prefetcher, delay_s, own_wait_s
+from edged.sync.core.prefetch import Prefetcher, delay_s
 from edged.sync.core.trusted import NEEDS_ROOT, ROOT_CHECK_S, ROOT_RETRY_S, Trusted
+from edged.sync.core.turns import PollTurns, place_at_start
 from edged.sync.core.update import Update
 
 
@@ -46,6 +37,7 @@ class Machine:
         self.resume = Phase.POLLING  # what goes on after a rest
         # A fleet that was switched on together looks at the other origins at different times of the day.
         self.rotation = polling.Rotation(settings.origins, settings.wait_s, -chance() * polling.SURVEY_S)
+        self.turns = PollTurns(settings.device_id)
         self.prefetch = Prefetcher(settings.device_id, chance, at_once=settings.thorough)
         self.surveyed = False  # since the start
         self.settled = False  # whether the newest head seen has been dealt with, so that a poll may wait for another
@@ -73,9 +65,10 @@ class Machine:
         return events.Load()
 
     def loaded(self, event: events.HeldLoaded) -> Effect:
-        """The first time, what is held says whom to trust, and whether to begin with the seed bundle."""
-        self.held = event.held
+        """The first time, what is held says whom to trust, whether to begin with the seed bundle, and when."""
+        self.held, rest_s = event.held, 0.0
         if self.known is None:
+            rest_s = self.settings.start_within_s * place_at_start(self.settings.device_id, self.held.version)
             self.known = Trusted(self.settings.dataset, self.settings.trust_file, self.held)
             for fault in self.known.faults:
                 self.tell(events.Trouble(fault))
@@ -83,7 +76,7 @@ class Machine:
                 self.seeded = True
                 self.rotation.current = SEED if self.held.version == 0 else 0
         self.keep_roots()
-        return self.poll()
+        return self.rest(rest_s) if rest_s and self.held.version else self.poll()
 
     def keep_roots(self) -> None:
         if (data := self.trusted.to_keep(self.held)) is not None:
@@ -128,15 +121,17 @@ class Machine:
             return self.fetch_root()
         again = self.retry_at is not None and elapsed >= self.retry_at
         if again or not self.settled or self.newest is None or rotation.current not in rotation.etags:
+            self.turns.whole = self.turns.in_step = False
             return rotation.ask_anew(elapsed)
-        wait_s = self.until_due(own_wait_s(rotation.held_wait_s(elapsed), self.settings.device_id, self.chance))
-        return rotation.ask_for_newer(self.newest.head, int(wait_s), elapsed)
+        seen, limit_s = self.newest.head, rotation.held_wait_s(elapsed)
+        if limit_s and (rest_s := self.turns.rest_s(elapsed, self.due)):
+            return self.rest(rest_s)
+        return rotation.ask_for_newer(seen, self.turns.ask(limit_s, seen.newest_version, elapsed, self.due), elapsed)
 
-    def until_due(self, seconds: float) -> float:
-        """How long may be waited for news: shorter where something is due before."""
-        if self.retry_at is not None:
-            seconds = min(seconds, max(polling.LEAST_WAIT_S, self.retry_at - self.now.elapsed_s))
-        return self.prefetch.shorten(seconds, self.now.elapsed_s)
+    @property
+    def due(self) -> list[float]:
+        """When something other than a poll is to be done."""
+        return [at for at in (self.retry_at, self.prefetch.next_at) if at is not None]
 
     def unchanged(self, event: Event | None = None) -> Effect:
         """Nothing newer here: settle, and go on to the next origin of a survey or the next poll."""
@@ -144,6 +139,7 @@ class Machine:
             return self.elsewhere(TransportError(polling.UNASKED_FOR), Phase.POLLING)
         self.reached()
         self.rotation.unchanged(self.now.elapsed_s)
+        self.turns.ended(self.now.elapsed_s)
         return self.next_poll()
 
     def next_poll(self) -> Effect:
@@ -165,10 +161,13 @@ class Machine:
                 return events.Prefetch(rotation.current, ref, f"{self.settings.dataset}: hop of a version ahead")
         self.report()
         if rotation.held_wait_s(now) == 0 or not self.settled:
-            self.resume = Phase.POLLING
             rest_s = rotation.rest_s(self.settings.poll_s) * (0.9 + 0.2 * self.chance())
-            return events.Rest(self.until_due(rest_s))
+            return self.rest(min([rest_s, *(max(polling.LEAST_REST_S, at - now) for at in self.due)]))
         return self.poll()
+
+    def rest(self, seconds: float) -> Effect:
+        self.resume = Phase.POLLING
+        return events.Rest(seconds)
 
     def prefetched(self, event: events.Prefetched) -> Effect:
         self.prefetch.took(event.ref)
@@ -183,9 +182,8 @@ class Machine:
         """Say where we are, and what is wrong with that."""
         if self.newest is None:
             return
-        head, clock = self.newest.head, self.clock
-        fault = self.refused or expired(self.trusted.root, clock.time_s) or judge.expired_fault(head, clock)
-        fault = fault or judge.missing_slices(head, self.slices)
+        head = self.newest.head
+        fault = self.refused or judge.standing_fault(head, self.clock, self.trusted.root, self.slices)
         self.tell(events.Settled(self.rotation.current, self.held.version, head.signed_at, fault))
 
     def poll_failed(self, event: events.Failed) -> Effect:
@@ -216,15 +214,17 @@ class Machine:
             return self.elsewhere(fault, Phase.POLLING)
         self.reached()
         same = self.newest is not None and self.newest.data == verified.data
+        if self.newest is not None and self.newest.head.newest_version == verified.head.newest_version:
+            self.turns.ended(self.now.elapsed_s)
         self.trusted.accept(verified)
         self.rotation.showed(arrived.etag, new=not same)
         if same and self.settled and (self.retry_at is None or self.now.elapsed_s < self.retry_at):
             return self.unchanged()
         self.settled, self.retry_at, self.refused = False, None, None
         device = self.settings.device_id if arrived.carries is None else ""
-        wait_s = 0.0 if same or self.settings.thorough else delay_s(verified.head, self.held, device, self.clock.time_s)
-        if wait_s:
-            self.settled, self.retry_at = True, self.now.elapsed_s + wait_s
+        delayed_s = delay_s(verified.head, self.held, device, self.clock.time_s)
+        if delayed_s and not (same or self.settings.thorough):
+            self.settled, self.retry_at = True, self.now.elapsed_s + delayed_s
             return self.next_poll()
         wanted = self.slices if arrived.carries is None else self.slices & (arrived.carries | self.held.slices.keys())
         chosen = self.trusted.chosen(verified, self.held, device)
@@ -265,10 +265,9 @@ class Machine:
         self.keep_roots()
         return self.fetch_root()
 
-    def root_missing(self, event: events.TrustMissing) -> Effect:
-        return self.roots_ended(None)
-
-    def root_failed(self, event: events.Failed) -> Effect:
+    def no_root(self, event: events.TrustMissing | events.Failed) -> Effect:
+        if isinstance(event, events.TrustMissing):
+            return self.roots_ended(None)
         return self.storage_failed(event) if isinstance(event.error, StoreError) else self.roots_ended(event.error)
 
     def roots_ended(self, fault: EdgedError | None) -> Effect:
@@ -353,7 +352,7 @@ class Machine:
     def applying_failed(self, event: events.Failed) -> Effect:
         if isinstance(event.error, ContentError):
             return self.refuse(event.error)
-        if isinstance(event.error, WireError | ChainError | DamageError):
+        if isinstance(event.error, judge.REPAIRABLE):
             return self.repair(event.error)
         return self.storage_failed(event)
 
@@ -416,12 +415,12 @@ class Machine:
         if not last:
             return self.again(again)
         # What is missing or damaged everywhere may be so because a newer head has replaced it: ask for that.
-        gone = again is Phase.FETCHING and isinstance(error, MissingError | HashError)
+        gone = again is Phase.FETCHING and isinstance(error, judge.GONE)
         self.resume = Phase.POLLING if gone else again
-        if not gone:
-            return events.Rest(self.backoff.fail(getattr(error, "retry_after_s", 0.0)))
-        self.let_go()
-        return events.Rest(self.losses.fail())
+        if gone:
+            self.let_go()
+            return events.Rest(self.losses.fail())
+        return events.Rest(self.backoff.fail(getattr(error, "retry_after_s", 0.0)))
 
     def again(self, phase: Phase) -> Effect:
         if phase is Phase.LOADING:
@@ -459,7 +458,8 @@ class Machine:
         return events.Rest(self.losses.fail(polling.BUSY_DISK_S))
 
     def rested(self, event: events.Woken) -> Effect:
-        return self.again(self.resume)
+        fetches = self.resume is Phase.POLLING and self.prefetch.due(self.now.elapsed_s) is not None
+        return self.next_poll() if fetches else self.again(self.resume)
 
     def nudged(self, event: events.Nudged) -> Effect:
         """Someone wants it otherwise, or now: what is under way is let go, and what is held looked at again."""
@@ -473,8 +473,8 @@ TRANSITIONS: dict[tuple[Phase, type[Event]], Callable[..., Effect]] = {
     (Phase.LOADING, events.HeldLoaded): Machine.loaded_again,
     (Phase.LOADING, events.Failed): Machine.load_failed,
     (Phase.TRUST, events.TrustArrived): Machine.root_arrived,
-    (Phase.TRUST, events.TrustMissing): Machine.root_missing,
-    (Phase.TRUST, events.Failed): Machine.root_failed,
+    (Phase.TRUST, events.TrustMissing): Machine.no_root,
+    (Phase.TRUST, events.Failed): Machine.no_root,
     (Phase.POLLING, events.HeadArrived): Machine.head_arrived,
     (Phase.POLLING, events.HeadAnnounced): Machine.announced,
     (Phase.POLLING, events.HeadUnchanged): Machine.unchanged,

@@ -8,7 +8,8 @@ from edged.feed.head import Head
 from edged.sync.core.events import Poll
 
 BASE_S, CAP_S = 1.0, 300.0
-LEAST_WAIT_S = 20
+LEAST_WAIT_S = 20  # shorter waits are not asked for because something on the way cuts them
+LEAST_REST_S = 1.0
 CUT_S = 10  # a poll that breaks after so long was cut by something that dislikes idle connections, not refused
 CUTS = 2  # in a row; more, and the origin counts as unreachable
 AT_ONCE_S = 2.0  # who answers a held poll with "unchanged" sooner than this does not hold polls
@@ -73,7 +74,10 @@ class Rotation:
         self.failed += 1
         last = self.failed >= self.origins
         if last:
+            # Once they are back each is asked first for what is answered at once. A cache on the way would answer all
+            # who come back with a poll of before at the same moment.
             self.failed = 0
+            self.etags.clear()
         self.go_to((self.current + 1) % self.origins, now)
         return last
 

@@ -6,7 +6,6 @@ then is fetched like any other version.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 
 from edged.feed.ahead.sealed import Ahead
@@ -14,24 +13,14 @@ from edged.feed.blob import BlobRef
 from edged.feed.head import Head
 from edged.sync.core.events import Effect, HeldState, KeepAhead
 from edged.sync.core.polling import Backoff
+from edged.sync.core.turns import place_of
 
-LEAST_SHARED_WAIT_S = 60  # polls that are held for less are not held for different times
-LEAST_WAIT_S = 3.0  # a poll that ends sooner looks like one that was not held
+PAUSE_S = 3.0  # at least so long after a failure
 
 
 def place_in_window(device_id: str, version: int) -> float:
     """Where a device stands in the window of a version, from 0 to 1: no two fleets' worth of it at once."""
-    hashed = hashlib.sha256(f"{version} {device_id}".encode()).digest()
-    return int.from_bytes(hashed[:8], "big") / (1 << 64)
-
-
-def own_wait_s(wait_s: int, device_id: str, chance: Callable[[], float]) -> int:
-    """How long a device has its next poll held, of `wait_s` at the most: from half of it on, drawn anew each time, so
-    that those that were answered together do not come back together. Whole seconds: what asks for the same wait is
-    still one request at a cache on the way. A device without an id is a fleet of one."""
-    if not device_id or wait_s < LEAST_SHARED_WAIT_S:
-        return wait_s
-    return wait_s - int(chance() * (wait_s // 2 + 1))
+    return place_of(f"{version} {device_id}")
 
 
 def delay_s(head: Head, held: HeldState, device_id: str, time_s: float) -> float:
@@ -112,9 +101,10 @@ class Prefetcher:
         missing = self.missing
         return missing[0] if missing and now >= self.due_at else None
 
-    def shorten(self, seconds: float, now: float) -> float:
-        """How long may be waited for something else before it is due."""
-        return min(seconds, max(LEAST_WAIT_S, self.due_at - now)) if self.missing else seconds
+    @property
+    def next_at(self) -> float | None:
+        """When there is something to be fetched; None where there is nothing."""
+        return self.due_at if self.missing else None
 
     def took(self, ref: BlobRef) -> None:
         self.there.add(ref)
@@ -122,4 +112,4 @@ class Prefetcher:
 
     def fail(self, now: float) -> None:
         """It is tried again later; polls go on meanwhile."""
-        self.due_at = now + LEAST_WAIT_S + self.backoff.fail()
+        self.due_at = now + PAUSE_S + self.backoff.fail()

@@ -29,8 +29,8 @@ class Used(NamedTuple):
 
 @dataclass(slots=True)
 class Count:
-    """answers: all; remembered: of these, given from memory byte for byte; refused: 401, 403 and 429; sent_bytes: heads
-    and bodies, framing apart; seconds: of making those that were not remembered."""
+    """answers: all; remembered: of these, given from memory byte for byte, or by the proxy from its store; refused:
+    401, 403 and 429; sent_bytes: heads and bodies, framing apart; seconds: of making those that were not remembered."""
 
     answers: int = 0
     remembered: int = 0

@@ -62,7 +62,7 @@ class CountingClient:
     async def start(self, status: int, fields: Fields) -> None:
         if status in REFUSALS:
             self.tally.count.refused += 1
-        self.tally.add(1, len(join_fields(tuple(fields))), remembered=False)
+        self.tally.add(1, len(join_fields(tuple(fields))), remembered=is_stored(fields))
         await self.client.start(status, fields)
 
     async def write(self, data: bytes) -> None:
@@ -187,6 +187,26 @@ def path_of(target: bytes) -> bytes:
 def note(tally: UseTally, answer: Answer) -> None:
     if isinstance(answer, Response) and answer.status in REFUSALS:
         tally.count.refused += 1
+
+
+def is_stored(fields: Fields) -> bool:
+    """Whether the proxy's store has answered (RFC 9211: a first entry of Cache-Status that says hit)."""
+    found = next((value for name, value in fields if name.lower() == b"cache-status"), b"")
+    return b"hit" in found.split(b",")[0].replace(b" ", b"").split(b";")
+
+
+def counted_sending(send: Callable[[Any], Awaitable[None]], tally: UseTally) -> Callable[[Any], Awaitable[None]]:
+    """The messages of a WebSocket to its client: one answer, and the bytes of what they say."""
+
+    async def sent(message: Any) -> None:
+        if message["type"] == "websocket.accept":
+            tally.add(1, 0, remembered=False)
+        elif message["type"] == "websocket.send":
+            said = message.get("bytes") or (message.get("text") or "").encode()
+            tally.add(0, len(said), remembered=False)
+        await send(message)
+
+    return sent
 
 
 def counted_stream(pieces: Iterator[bytes], tally: UseTally, head_bytes: int) -> Iterator[bytes]:

@@ -18,7 +18,7 @@ from edged.http.request import Request, split_target
 from edged.pages.page import PREFIX, page
 from edged.serve.answers.respond import DECIDING, Inquiry, Service, contain
 from edged.serve.answers.routes import is_own
-from edged.serve.counting import Counting, RouteOf
+from edged.serve.counting import Counting, RouteOf, counted_sending
 
 NOBODY = ("unknown", "")  # name and audience of who has no credential of an app
 PAGES = PREFIX.encode()
@@ -171,12 +171,14 @@ class Guard(Application):
         self, request: Request, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
     ) -> None:
         if not self.access.apps:
-            await self.inner.websocket(request, receive, send)
+            tally = self.counting.tally_of(request.who.name, request.who.audience, request)
+            await self.inner.websocket(request, receive, counted_sending(send, tally))
             return
         app, ours = self.access.app_of(request.who, credential(request), proxied=True)
         fields = tuple(field for field in request.fields if not ours or field[0] != b"authorization")
         who = replace(request.who, name=app.name, audience=app.audience, app=app)
         passed = Request(request.method, request.target, fields, request.version, request.peer, who)
+        send = counted_sending(send, self.counting.tally_of(app.name, app.audience, passed))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.end_when_changed, app, nursery.cancel_scope)
             await self.inner.websocket(passed, receive, send)

@@ -20,9 +20,11 @@ from edged.access.usage import DAY_S, HOUR_S, OTHER, Count, UsageBook, Used, sho
 from edged.access.usagefile import UsageKeeper, decode_book, encode_book, read_book, write_book
 from edged.cli.usage import text_of
 from edged.clock import Clock
+from edged.http.application import Application
 from edged.http.meter import Meter
+from edged.http.request import Request
 from edged.serve.apps import Api
-from edged.serve.counting import Counting
+from edged.serve.counting import Counting, is_stored
 from edged.serve.guard import Guard
 from tests.access.test_apps import TOKENS, Room
 from tests.http.protocols import PROTOCOLS, Ask, everywhere
@@ -85,6 +87,48 @@ async def test_use_is_an_apps_and_refusals_are_counted() -> None:
         ("boss", "catalog/secret"): 0,
         ("unknown", "catalog/titles"): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("status", "hit"),
+    [
+        (b"edged; hit; ttl=60", True),
+        (b"edged;hit", True),
+        (b"edged; fwd=miss; stored", False),
+        (b"edged; fwd=miss, cdn; hit", False),
+        (b"edged; fwd=stale; detail=hit", False),
+        (b"", False),
+    ],
+)
+def test_an_answer_from_the_proxys_store_is_a_hit(status: bytes, hit: bool) -> None:
+    assert is_stored(((b"Content-Type", b"x"), (b"cache-status", status))) is hit
+    assert not is_stored(())
+
+
+@pytest.mark.parametrize("apps", [True, False])
+async def test_a_websocket_counts_once_and_by_what_it_says(apps: bool) -> None:
+    class Talk(Application):
+        async def websocket(self, request: Request, receive: Any, send: Any) -> None:
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "día"})
+            await send({"type": "websocket.send", "bytes": b"12345"})
+            await send({"type": "websocket.close"})
+
+    room, sent = (Room() if apps else Room(())), []
+    guard = Guard(Talk(), room.service, room.access, room.counting)
+    fields = ((b"host", b"localhost"), (b"authorization", b"Bearer " + TOKENS["launcher"].encode()))
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+
+    async def receive() -> Any:
+        await trio.sleep_forever()
+
+    await guard.websocket(Request("GET", b"/api/live", fields), receive, send)
+    name, audience = ("launcher", "partner") if apps else ("local", "internal")
+    found = counted(room.book)[Used(name, audience, "proxy:/api")]
+    assert (found.answers, found.remembered, found.sent_bytes) == (1, 0, 9)
+    assert len(sent) == 4
 
 
 async def test_names_that_are_nowhere_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:

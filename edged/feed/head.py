@@ -106,6 +106,14 @@ class Head:
         """The greatest version number that the head names, offered or live."""
         return self.version if self.offer is None else self.offer.version
 
+    @property
+    def news(self) -> object:
+        """What waiting devices must hear of: a head that was only signed anew, or has another chain to the same
+        versions, can wait for the end of their polls."""
+        offered = None if self.offer is None else (self.offer.version, self.offer.salt, self.offer.permille)
+        coming = None if self.ahead is None else (self.ahead.version, self.ahead.since)
+        return self.version, offered, coming, self.takedowns
+
     def chains(self) -> tuple[BlobRef, ...]:
         """The chain of the live version, and that of the one offered."""
         return (self.chain,) if self.offer is None else (self.chain, self.offer.chain)

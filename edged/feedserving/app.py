@@ -78,13 +78,7 @@ class PublicHead:
 
     @property
     def news(self) -> object:
-        """What waiting devices must hear of: a head that was only signed anew, or has another chain to the same
-        versions, can wait for the end of their polls."""
-        offer = self.document.offer
-        offered = None if offer is None else (offer.version, offer.salt, offer.permille)
-        ahead = self.document.ahead
-        coming = None if ahead is None else (ahead.version, ahead.since)
-        return self.version, offered, coming, self.document.takedowns
+        return self.document.news
 
 
 class Feeds(Protocol):

@@ -256,7 +256,7 @@ class HeadFollower:
         judge.judge(verified, trusted.newest_head, self.time)
         self.reached()
         same = newest is not None and newest.data == data
-        if newest is not None and newest.head.newest_version == verified.head.newest_version:
+        if newest is not None and newest.head.news == verified.head.news:
             self.turns.ended(trio.current_time())
         self.rotation.showed(etag, new=not same)
         if same:

@@ -214,7 +214,7 @@ class Machine:
             return self.elsewhere(fault, Phase.POLLING)
         self.reached()
         same = self.newest is not None and self.newest.data == verified.data
-        if self.newest is not None and self.newest.head.newest_version == verified.head.newest_version:
+        if self.newest is not None and self.newest.head.news == verified.head.news:
             self.turns.ended(self.now.elapsed_s)
         self.trusted.accept(verified)
         self.rotation.showed(arrived.etag, new=not same)

@@ -127,12 +127,14 @@ class Rotation:
             self.wait_s = min(self.longest_wait_s, self.wait_s + 1)
 
     def cut(self, now: float) -> bool:
-        """Whether a poll that broke was only idle for too long, and may be made again, shorter from now on."""
+        """Whether a poll that broke was only idle for too long, and may be made again; shorter from now on where that
+        has happened twice in a row."""
         waited = now - self.asked_at
         if not self.asked_wait_s or waited < CUT_S or self.cuts >= CUTS:
             return False
         self.cuts += 1
-        self.wait_s = max(LEAST_WAIT_S, min(self.wait_s, int(waited * 0.8)))
+        if self.cuts > 1:  # once, it was a restart of the origin, which cuts the polls of a whole fleet
+            self.wait_s = max(LEAST_WAIT_S, min(self.wait_s, int(waited * 0.8)))
         return True
 
     # ---- surveys

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.mutation.changes import find_changes
+from tests.mutation.changes import Place, find_changes
 from tests.mutation.knowledge import ROOT, Knowledge
 from tests.mutation.run import known_survivors, read_journal, sample
 from tests.mutation.trials import Bench, Candidate, Outcome, Verdict, stages
@@ -109,6 +110,8 @@ def test_the_tests_that_run_a_line_come_in_the_order_of_what_they_cost_and_tell(
     change = next(change for change in find_changes(SOURCE) if change.place.line == 9)
     assert knowledge.tests_of(path, change) == ["near", "slow", "far"]
     assert knowledge.tests_of("edged/room/two.py", change) == ["far"]
+    unrun = next(change for change in find_changes(SOURCE) if change.place.line == 10)
+    assert knowledge.tests_of("edged/room/two.py", replace(unrun, place=Place(200, 0, 200, 1))) == ["far"]
 
 
 @pytest.mark.slow

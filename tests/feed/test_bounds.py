@@ -496,6 +496,16 @@ def test_what_no_format_uses_is_refused_however_deep(data: bytes) -> None:
         cbor.refuse_foreign(cbor2.loads(data), "test", (str, bytes))
 
 
+@pytest.mark.parametrize("argument", [24, 27, 28, 31])
+def test_items_are_counted_whatever_their_heads_say(argument: int) -> None:
+    """Heads with more bytes of argument, and those that RFC 8949 reserves, which the decoder refuses later."""
+    width = {24: 1, 27: 8}.get(argument, 0)
+    item = bytes([argument]) + bytes(width)
+    cbor.check_items(item * limits.ITEMS, "test")
+    with pytest.raises(WireError, match="more than"):
+        cbor.check_items(item * limits.ITEMS + b"\0", "test")
+
+
 def test_a_view_may_cut_a_text_to_nothing() -> None:
     rule = ViewRule(truncate={"title": 0})
     schema = Schema({}, {"tv": {"titles": rule}})

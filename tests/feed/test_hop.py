@@ -59,3 +59,9 @@ def test_more_than_allowed_is_refused() -> None:
     blob = pack_hop([Change("titles", "new", encode("x" * 5000))], Held(), b"")
     with pytest.raises(WireError):
         unpack_hop(blob, Held(), b"", max_bytes=1000)
+
+
+@pytest.mark.parametrize(("collection", "key"), [("titles", ""), ("titles", "k\0"), ("titles", "k" * 513), ("changes", "k")])
+def test_names_that_no_device_takes_are_not_sent(collection: str, key: str) -> None:
+    with pytest.raises(WireError, match=r"key|collection"):
+        pack_hop([Change(collection, key, encode({}))], Held(), b"")

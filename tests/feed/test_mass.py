@@ -222,6 +222,38 @@ def test_no_more_words_are_looked_at_than_allowed() -> None:
     assert replaced_words([b"x"] * (WORDS_MOST + 1), [b"y"] * WORDS_MOST) is None
 
 
+def test_numbers_are_scaled_rounded_and_cut_off() -> None:
+    def scaled(value: Any, digits: int | None, up: bool = False) -> Any:
+        return transforms.Scaled(1000, up, digits).apply(value)
+
+    assert scaled(2999, -2) == 2000  # cut off to a multiple
+    assert scaled(2999, -3) == 2  # divided and cut off
+    assert (scaled(2999.0, -2), scaled(2999.0, -3)) == (ABSENT, ABSENT)
+    assert (scaled(2999, -1), scaled(2999, None), scaled(2999, 1)) == (3, 2.999, 3.0)
+    assert (scaled(3, None, True), scaled(0.25, -1, True)) == (3000, 250)
+    assert (scaled((1 << 53) - 1, -1), scaled(1 << 53, -1)) == (9007199254741, ABSENT)
+
+
+@pytest.mark.parametrize(
+    ("digits", "new"), [(None, 123.4567), (-1, 123), (0, 123.0), (1, 123.5), (2, 123.46), (3, 123.457)]
+)
+def test_a_number_is_explained_by_how_it_was_rounded(digits: int | None, new: float) -> None:
+    assert transforms.Scaled(1000, True, digits) in list(transforms.scalings(0.1234567, new))
+
+
+def test_fields_of_a_record_are_looked_at_three_objects_deep() -> None:
+    record = {"a": {"b": {"c": {"d": 1}}, "e": 2}, "f": [{"g": 3}]}
+    assert [path for path, _ in transforms.sources(record)] == [("a",), ("a", "b"), ("a", "b", "c"), ("a", "e"), ("f",)]
+
+
+def test_each_record_is_foreseen_by_how_many_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(ArithmeticEncoder, "foresee", lambda encoder, done, total: told.append((done, total)))
+    entries = [(change.collection, change.key, change.value) for change in edited(PATTERNS["times shifted"])[:3]]
+    encode_modelled(entries, VIEW, b"")
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_a_value_is_known_by_what_is_not_barred() -> None:
     palette = Palette(3)
     for value in (b"a", b"b", b"b", b"c", b"d"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edged.errors import ChainError
 from edged.feed.blob import BlobRef
-from edged.feed.chain import SliceChain, SnapshotRef
+from edged.feed.chain import PageRef, SliceChain, SnapshotRef
 from edged.feed.head import HopRef
 from edged.feed.plan import EMPTY_SNAPSHOT, REQUEST_BYTES, RESTART_BYTES, Path, plan, version_at
 
@@ -130,6 +130,25 @@ def test_parts_that_lie_staged_cost_nothing() -> None:
     assert plan(chain, 1, 5).snapshot is None
     staged = frozenset(part.sha256 for part in first.parts[:1])
     assert plan(chain, 1, 5, staged=staged).snapshot == first
+
+
+@pytest.mark.parametrize("dearer", [-1, 1])
+def test_a_page_costs_itself_a_request_and_the_way_through_it(dearer: int) -> None:
+    """Beside it stands a hop over the same stretch that costs a byte less or more in all."""
+    page = PageRef(1, 5, 700, blob("page", 50))
+    direct = hop(1, 5, 700 + 50 + dearer)
+    path = plan(SliceChain((), (direct, hop(5, 6, 10)), (), (page,)), 1, 6)
+    assert path.cost == 700 + min(50, 50 + dearer) + 10 + 2 * REQUEST_BYTES
+    assert (path.pages, path.hops[:-1]) == (((page,), ()) if dearer > 0 else ((), (direct,)))
+    staged = frozenset([page.blob.sha256])
+    assert plan(SliceChain((), (direct,), (), (page,)), 1, 5, staged=staged).cost == 700
+
+
+@pytest.mark.parametrize(("have", "helps"), [(0, False), (1, True), (4, True), (5, False)])
+def test_a_page_helps_from_its_lowest_version_up_to_before_its_highest(have: int, helps: bool) -> None:
+    page = PageRef(1, 5, 700, blob("page", 50))
+    path = plan(SliceChain((snapshot(6, 1 << 20),), (hop(5, 6, 10),), (), (page,)), have, 6)
+    assert (path.pages == (page,)) is helps
 
 
 def test_what_is_distrusted_is_avoided() -> None:

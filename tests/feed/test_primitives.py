@@ -185,6 +185,29 @@ def test_zstd_limits() -> None:
             zstd.decompress(data[:size], "thing", 1000)
 
 
+@pytest.mark.parametrize(("window", "log", "taken"), [(0, 25, True), (0, 26, False), (1 << 27, 27, True)])
+def test_a_frame_may_ask_for_no_more_of_a_window_than_was_said(window: int, log: int, taken: bool) -> None:
+    engine = zstd.decompressor(window=window).decompressobj()
+    if taken:
+        assert engine.decompress(frame(None, 1, window_log=log)) == b"x" * 131_072
+    else:
+        with pytest.raises(zstandard.ZstdError):
+            engine.decompress(frame(None, 1, window_log=log))
+
+
+@pytest.mark.parametrize("dictionary", [0, 77, 300, 70_000])
+@pytest.mark.parametrize("size", [100, 300, 70_000])
+def test_where_a_frame_without_magic_ends(dictionary: int, size: int) -> None:
+    """The header has one, two or four bytes of a dictionary's number, and as many for the size."""
+    trained = zstandard.train_dictionary(1024, [b"%d words %d" % (n, n * 7) for n in range(2000)], dict_id=dictionary)
+    parameters = zstandard.ZstdCompressionParameters(format=zstandard.FORMAT_ZSTD1_MAGICLESS, write_dict_id=True)
+    engine = zstandard.ZstdCompressor(dict_data=trained if dictionary else None, compression_params=parameters)
+    data = engine.compress(b"5 words 35 " * (size // 11))
+    assert zstd.frame_end(data) == len(data)
+    assert zstd.frame_end(data + b"more") == len(data)
+    assert zstd.frame_end(data[:-1]) > len(data) - 1
+
+
 def test_zstd_frame_that_wants_a_dictionary() -> None:
     trained = zstandard.train_dictionary(1024, [b"%d words %d" % (n, n * 7) for n in range(2000)], dict_id=77)
     data = zstandard.ZstdCompressor(dict_data=trained, write_dict_id=True).compress(b"5 words 35")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tracemalloc
 from dataclasses import replace
 from typing import Any
@@ -196,6 +197,39 @@ def test_succession_proves_itself() -> None:
         succession.restore(first, forged, "trust file")
     with pytest.raises(WireError, match="list of signed documents"):
         succession.restore(first, cbor.encode([1, 2]), "trust file")
+
+
+def test_what_was_kept_tells_whether_the_trust_file_was_replaced() -> None:
+    first, second = signed_root(root()), signed_root(root(2))
+    start = succession.restore(first, None, "trust file")
+    both = start.followed_by(second)
+    assert succession.continued(start, None, "trust file") == (start, False)  # nothing was kept
+    assert succession.continued(start, both.encode(), "trust file") == (both, False)
+    later = succession.restore(second, None, "trust file")
+    assert succession.continued(start, later.encode(), "trust file") == (start, False)  # an older one of the same
+    another = succession.restore(signed_root(root(), OTHER_KEY), None, "trust file")
+    assert succession.continued(another, both.encode(), "trust file") == (another, True)
+
+
+@pytest.mark.parametrize(
+    ("form", "size", "taken"),
+    [
+        (">B", 23, False),  # that fits into the first byte
+        (">B", 24, True),
+        (">H", 255, False),
+        (">H", 256, True),
+        (">I", 65_535, False),
+        (">I", 65_536, True),
+    ],
+)
+def test_byte_strings_of_an_envelope_have_their_shortest_form(form: str, size: int, taken: bool) -> None:
+    first = {">B": 0x58, ">H": 0x59, ">I": 0x5A}[form]
+    data = bytes([first]) + struct.pack(form, size) + bytes(size)
+    if taken:
+        assert cose.read_bytes(data, 0, "test") == (bytes(size), len(data))
+    else:
+        with pytest.raises(WireError, match="not in its shortest form"):
+            cose.read_bytes(data, 0, "test")
 
 
 def test_no_more_roots_than_can_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,9 +60,11 @@ class Knowledge:
                     self.by_line[path, line].append(name)
 
     def tests_of(self, path: str, change: Change) -> list[str]:
-        """The tests that run a line of a change, the cheapest and nearest first."""
+        """The tests that run a line of a change, the cheapest and nearest first. What runs while its module is read, in
+        no test, is a matter of all that run anything of the module."""
         lines = range(change.place.line, change.place.end_line + 1)
         found = {name for line in lines for name in self.by_line.get((path, line), ())}
+        found = found or {name for name, other in self.share if other == path}
         return sorted(found, key=lambda name: ((0.05 + self.seconds[name]) / self.share.get((name, path), 1.0), name))
 
 

@@ -61,7 +61,11 @@ def test_more_than_allowed_is_refused() -> None:
         unpack_hop(blob, Held(), b"", max_bytes=1000)
 
 
-@pytest.mark.parametrize(("collection", "key"), [("titles", ""), ("titles", "k\0"), ("titles", "k" * 513), ("changes", "k")])
+@pytest.mark.parametrize(
+    ("collection", "key"), [("titles", ""), ("titles", "k\0"), ("titles", "k" * 513), ("changes", "k")]
+)
 def test_names_that_no_device_takes_are_not_sent(collection: str, key: str) -> None:
     with pytest.raises(WireError, match=r"key|collection"):
         pack_hop([Change(collection, key, encode({}))], Held(), b"")
+    with pytest.raises(WireError, match=r"key|collection"):
+        pack_hop([Change(collection, key, None)], Held(), b"")  # nor where there is nothing to remove

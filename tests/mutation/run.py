@@ -16,7 +16,6 @@ import sys
 import tempfile
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from tests.mutation.changes import find_changes
 from tests.mutation.knowledge import ROOT, copy_project, learn
@@ -46,16 +45,21 @@ def sample(seed: int, count: int, rooms: tuple[str, ...] = ROOMS, root: Path = R
     return [candidate for _, candidate in sorted(placed, key=lambda pair: pair[0])[:count]]
 
 
-def known_survivors() -> list[dict[str, Any]]:
-    """Of each: path, before, after, and why it is left."""
+def known_survivors() -> list[dict[str, str]]:
+    """Of each: path, line (as it stands there), before, after, and why it is left."""
     return list(tomllib.loads(SURVIVORS.read_text()).get("survivor", []))
 
 
 def reason(candidate: Candidate) -> str | None:
     """Why a survivor is left; None for one that nobody has looked at."""
-    words = (candidate.path, candidate.change.before, candidate.change.after)
-    known = (entry for entry in known_survivors() if (entry["path"], entry["before"], entry["after"]) == words)
-    return next((entry["why"] for entry in known), None)
+    line = (ROOT / candidate.path).read_text().splitlines()[candidate.change.place.line - 1].strip()
+    told = {
+        "path": candidate.path,
+        "line": line,
+        "before": candidate.change.before,
+        "after": candidate.change.after,
+    }
+    return next((entry["why"] for entry in known_survivors() if told.items() <= entry.items()), None)
 
 
 def read_journal(journal: Path) -> dict[Candidate, Outcome]:

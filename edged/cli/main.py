@@ -7,6 +7,7 @@ import difflib
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -64,15 +65,42 @@ def walk(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
 
 
 def refuse_unknown(parser: argparse.ArgumentParser, words: list[str]) -> None:
-    """End with exit code 2 where the first words are no command, saying which may have been meant, at either level."""
-    place, names = parser, [word for word in words if not word.startswith("-")]
-    while names and (inner := commands_of(place)):
-        if names[0] not in inner:
-            called = f"{place.prog} {names[0]}"
+    """End with exit code 2 at the first word that is no command, at either level, or no option of the command before
+    it, saying which may have been meant."""
+    place = parser
+    for number, word in enumerate(words):
+        inner = commands_of(place)
+        if word in ("--", "-h", "--help"):
+            return
+        if is_option(word):
+            refuse_option(place, word.partition("=")[0])
+        elif inner and word not in inner:
+            called = f"{place.prog} {word}"
+            names = [other for other in words[number:] if not other.startswith("-")]
             meant = meant_by(place.prog.split()[1:], names)
             hint = f"did you mean `{meant}`?" if meant else f"`{place.prog} --help` lists what there is"
             place.error(f"there is no command {called!r}; {hint}")
-        place = inner[names.pop(0)]
+        elif inner:
+            place = inner[word]
+
+
+def is_option(word: str) -> bool:
+    """As argparse has it: neither standard input, nor a number below zero, nor a text that begins with a dash."""
+    return word.startswith("-") and word != "-" and " " not in word and not re.fullmatch(r"-\d*\.?\d+", word)
+
+
+def refuse_option(command: argparse.ArgumentParser, name: str) -> None:
+    """End with exit code 2 where a command has no such option, nor one that begins so."""
+    known = list(command._option_string_actions)
+    if any(option.startswith(name) for option in known):
+        return
+    if close := difflib.get_close_matches(name, known, 1):
+        hint = f"did you mean `{close[0]}`?"
+    elif found := [one.prog for one in walk(command) if name in one._option_string_actions]:
+        hint = f"it stands behind the command, as in `{found[0]} {name}`"
+    else:
+        hint = f"`{command.prog} --help` lists what there is"
+    command.error(f"`{command.prog}` has no option {name!r}; {hint}")
 
 
 def meant_by(before: list[str], names: list[str]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
 
 import pytest
 
-from edged.cli.main import GROUPS, build_parser, commands_of
+from edged.cli.main import GROUPS, build_parser, commands_of, main, refuse_unknown, walk
 from edged.cli.output import table
 from tests.system.programs import edged
 
@@ -30,6 +32,52 @@ from tests.system.programs import edged
 def test_a_command_that_is_not_there_says_what_may_have_been_meant(words: str, said: str) -> None:
     done = edged(*words.split(), code=2)
     assert done.stderr.splitlines()[-1].endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("status --wacth", "`edged status` has no option '--wacth'; did you mean `--watch`?"),
+        (
+            "origin publish feed --datset=catalog -",
+            "`edged origin publish` has no option '--datset'; did you mean `--dataset`?",
+        ),
+        ("get replica catalog titles x -json", "`edged get` has no option '-json'; did you mean `--json`?"),
+        (
+            "--config edged.toml run",
+            "has no option '--config'; it stands behind the command, as in `edged run --config`",
+        ),
+        ("origin --dry-run publish", "it stands behind the command, as in `edged origin publish --dry-run`"),
+        ("check --zzz", "`edged check` has no option '--zzz'; `edged check --help` lists what there is"),
+    ],
+)
+def test_an_option_that_is_not_there_says_what_may_have_been_meant(words: str, said: str) -> None:
+    with pytest.raises(SystemExit) as ended, redirect_stderr(StringIO()) as told:
+        main(words.split())
+    assert (ended.value.code, told.getvalue().splitlines()[-1].endswith(said)) == (2, True), told.getvalue()
+
+
+def test_every_option_of_every_command_is_found_from_one_that_is_mistyped() -> None:
+    tried = 0
+    for command in walk(build_parser([])):
+        words = command.prog.split()[1:]
+        for name in command._option_string_actions:
+            mistyped = (
+                name[:3] + name[4] + name[3] + name[5:] if len(name) > 5 else name
+            )  # of shorter ones little is left
+            if mistyped != name:
+                with pytest.raises(SystemExit), redirect_stderr(StringIO()) as told:
+                    refuse_unknown(build_parser(words), [*words, mistyped])
+                assert f"did you mean `{name}`?" in told.getvalue()
+                tried += 1
+    assert tried > 100
+
+
+@pytest.mark.parametrize(
+    "words", ["ls r catalog titles --lim 3", "ls r catalog titles --limit -1", "get r c t -- --key", "status -h"]
+)
+def test_what_argparse_takes_or_judges_itself_is_left_to_it(words: str) -> None:
+    refuse_unknown(build_parser(words.split()), words.split())
 
 
 def test_every_group_says_truly_which_commands_it_has() -> None:

@@ -27,12 +27,15 @@ def add_commands(commands: Any) -> None:
     sync.set_defaults(run=sync_command)
     for parser in (run, check, sync):
         parser.add_argument("--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default {DEFAULT_PATH}")
-        add_json_flag(parser)
+    add_json_flag(run, "write the log as JSON objects, one a line, and print one that says where it answers")
+    add_json_flag(check)
+    add_json_flag(sync)
 
 
 def run_command(args: argparse.Namespace) -> int:
-    """Sync and serve until SIGTERM or Ctrl-C. Logs go to standard error; with --json each line is a JSON object, and a
-    document on standard output says where it answers."""
+    """Sync and serve until SIGTERM or Ctrl-C. The log goes to standard error. With --json every line of both is a JSON
+    object: of the log `time`, `level`, `message`; on standard output one that says where it answers, and one with
+    `error` where it fails."""
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):  # until it listens, and for log rotators after
         signal.signal(number, signal.SIG_IGN)
     config, warnings = load_with_warnings(args.config)
@@ -48,7 +51,7 @@ def run_command(args: argparse.Namespace) -> int:
     def tell(daemon: Daemon) -> None:
         if args.json:
             document = {"apps": daemon.app_urls, "admin": daemon.admin_urls, "datasets": list(daemon.catalog)}
-            announce(args, document, "")
+            announce(args, document, "", one_line=True)
 
     trio.run(partial(run_until_signal, config, args.config, tell))
     return 0

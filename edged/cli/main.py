@@ -9,11 +9,12 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 from edged.cli.output import discard_output
 from edged.errors import ConfigError, EdgedError, StoreError, plain_errors
+from edged.ops import logs
 from edged.version import VERSION
 
 # Each group is imported only when one of its commands is asked for: a box starts `edged get` in a tenth of a second.
@@ -139,7 +140,11 @@ def main(words: list[str] | None = None) -> int:
         with plain_errors():
             code: int = args.run(args)
     except EdgedError as fault:
-        return report(fault, as_json=getattr(args, "json", False))
+        as_json = getattr(args, "json", False)
+        if as_json and args.command == "run":  # whose standard error is a log, to its last line
+            logs.setup("info", as_json=True)
+            return report(fault, as_json=True, say=logging.getLogger("edged").error)
+        return report(fault, as_json=as_json)
     except BrokenPipeError:
         # The reader (head, less) has enough; point stdout elsewhere so that the interpreter's last flush is quiet.
         discard_output()
@@ -155,10 +160,14 @@ def main(words: list[str] | None = None) -> int:
     return code
 
 
-def report(fault: EdgedError, *, as_json: bool) -> int:
+def say_plainly(text: str) -> None:
+    print(f"edged: {text}", file=sys.stderr)
+
+
+def report(fault: EdgedError, *, as_json: bool, say: Callable[[str], None] = say_plainly) -> int:
     """The error's line on standard error, a line for each of several faults; its exit code.
 
-    With --json also a document on standard output.
+    With --json also a document on standard output. say: takes each line.
     """
     faults: tuple[str, ...] = getattr(fault, "faults", ())
     line = " ".join(str(fault).split())
@@ -170,7 +179,7 @@ def report(fault: EdgedError, *, as_json: bool) -> int:
     summary = getattr(fault, "summary", "")
     lines = [*faults, summary] if summary and len(faults) > 1 else [line]
     for one in lines:
-        print(f"edged: {' '.join(one.split())}", file=sys.stderr)
+        say(" ".join(one.split()))
     return fault.exit_code
 
 

@@ -23,8 +23,8 @@ from edged.progress import Watch, unwatched
 logger = logging.getLogger("edged")
 
 
-def add_json_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+def add_json_flag(parser: argparse.ArgumentParser, what: str = "print one JSON document instead of text") -> None:
+    parser.add_argument("--json", action="store_true", help=what)
 
 
 def positive(text: str) -> int:

@@ -10,7 +10,9 @@ import logging
 import os
 import re
 import select
+import sys
 import time
+from types import TracebackType
 
 WARNED = {"levelno": logging.WARNING, "levelname": "WARNING"}
 LEVELS = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -27,6 +29,18 @@ def setup(level: str, *, as_json: bool = False) -> None:
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("edged").setLevel(level.upper())
+    if as_json:  # what Python itself would say, too
+        logging.captureWarnings(True)
+        sys.excepthook = log_uncaught
+
+
+def is_json() -> bool:
+    """Whether this process logs JSON objects."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def log_uncaught(kind: type[BaseException], fault: BaseException, traceback: TracebackType | None) -> None:
+    logging.getLogger("edged").critical("ended by a fault of edged", exc_info=(kind, fault, traceback))
 
 
 class LineHandler(logging.Handler):

@@ -1,8 +1,8 @@
 """A further serving process (`[serve] workers` above 1): reads the same replica, shares the TCP ports by SO_REUSEPORT.
 
-`python -m edged.processes.worker CONFIG` is started by workers.py. It serves TCP alone, for a Unix socket has one
-owner; prints what it has counted, and the damage that it has met, as JSON lines each second; and ends when its standard
-input does, so that it never outlives the daemon.
+`python -m edged.processes.worker CONFIG [--json]` is started by workers.py. It serves TCP alone, for a Unix socket has
+one owner; prints what it has counted, and the damage that it has met, as JSON lines each second; and ends when its
+standard input does, so that it never outlives the daemon.
 """
 
 from __future__ import annotations
@@ -140,9 +140,12 @@ async def stop_on_signal(stop: trio.Event) -> None:
 if __name__ == "__main__":
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
+    as_json = "--json" in sys.argv[2:]
+    logs.setup("info", as_json=as_json)
     try:
         settings = load(Path(sys.argv[1]))
     except ConfigError as fault:  # mended since the daemon began, or not: it is tried again
-        sys.exit(f"edged: {fault}")
-    logs.setup(settings.daemon.log_level)
+        logger.error("%s", fault)
+        sys.exit(fault.exit_code)
+    logs.setup(settings.daemon.log_level, as_json=as_json)
     trio.run(partial(work, settings))

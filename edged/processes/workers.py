@@ -17,6 +17,7 @@ import trio
 from edged.access.usage import Count, Used
 from edged.errors import DamageError
 from edged.http.meter import Meter
+from edged.ops.logs import is_json
 from edged.serve.damage import OnDamage
 
 logger = logging.getLogger("edged.serve")
@@ -117,7 +118,13 @@ class Workers:
                     await process.stdin.send_all(b"\n")
 
     async def start(self) -> trio.Process:
-        command = [sys.executable, "-m", "edged.processes.worker", str(self.config_path)]
+        command = [
+            sys.executable,
+            "-m",
+            "edged.processes.worker",
+            str(self.config_path),
+            *(["--json"] if is_json() else []),
+        ]
         # The same code as ours, wherever it was found (a package's own directory is on no default path).
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "NOTIFY_SOCKET": ""}
         return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
+import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from edged.ops.logs import JsonFormatter
+from tests.docs.walkthrough import free_port
 from tests.system.programs import edged, running
 
 
@@ -42,17 +46,49 @@ def test_check_prints_each_fault_once_and_one_line_that_sums_up(tmp_path: Path) 
 
 def test_run_with_json_says_where_it_answers_and_logs_objects(tmp_path: Path) -> None:
     dataset = '[[datasets]]\nname = "a"\norigin = ["file:///nonexistent"]\ntrust = "/nonexistent"\n'
-    with running("run", "--config", configure(tmp_path, dataset), "--json") as program:
-        program.wait_for(r'"datasets"')
-        program.wait_for("^}")
+    path = configure(tmp_path, dataset)
+    path.write_text(path.read_text().replace("127.0.0.1:0", f"127.0.0.1:{free_port()}", 1))
+    path.write_text(path.read_text().replace("[serve]\n", "[serve]\nworkers = 2\n"))
+    with running("run", "--config", path, "--json") as program:
+        program.wait_for('^{"apps": ')
+        path.write_text("nonsense")
+        program.process.send_signal(signal.SIGHUP)
+        program.wait_for("configuration not taken")
         assert program.stop() == 0
-    text = "\n".join([*program.lines, ""])
-    start = text.index("\n{\n") + 1
-    told = json.loads(text[start : text.index("\n}\n") + 2])
-    assert told["apps"][0].startswith("http://127.0.0.1:")
-    logged = [json.loads(line) for line in program.lines if line.startswith('{"time"')]
+        while program.read(1.0):
+            pass
+    documents = [json.loads(line) for line in program.lines]
+    told = [document for document in documents if "apps" in document]
+    assert len(told) == 1
+    assert told[0]["apps"][0].startswith("http://127.0.0.1:")
+    logged = [document for document in documents if "message" in document]
+    assert len(logged) == len(documents) - 1
     assert "warning" in [line["level"] for line in logged if "/nonexistent" in line["message"]]
     assert {"serving apps", "serving operators"} <= {line["message"] for line in logged}
+
+
+def test_run_with_json_says_as_objects_why_it_failed(tmp_path: Path) -> None:
+    faulty = tmp_path / "edged.toml"
+    faulty.write_text("[serve]\nbnd = []\n[proxy]\nquta = 1\n")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        (tmp_path / "busy").mkdir()
+        busy = configure(tmp_path / "busy", "")
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        busy.write_text(busy.read_text().replace("127.0.0.1:0", address, 1))
+        for path, code, kind in ((faulty, 2, "ConfigError"), (busy, 1, "StoreError")):
+            done = edged("run", "--config", path, "--json", code=code)
+            assert json.loads(done.stdout)["kind"] == kind
+            logged = [json.loads(line) for line in done.stderr.splitlines()]
+            assert logged[-1]["level"] == "error"
+            assert all(line["time"] and line["message"] for line in logged)
+
+
+def test_what_nobody_has_caught_is_an_object_of_the_log_too() -> None:
+    program = "from edged.ops import logs; import warnings; logs.setup('info', as_json=True); warnings.warn('w'); 1 / 0"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    warned, ended = (json.loads(line) for line in done.stderr.splitlines())
+    assert (warned["level"], ended["level"]) == ("warning", "critical")
+    assert ended["traceback"].endswith("ZeroDivisionError: division by zero")
 
 
 def test_a_dataset_without_its_trust_file_does_not_keep_the_others_from_being_served(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ _shtab_edged_commands() {
     ls:'List the datasets, the collections of one, or the keys of a collection.'
     origin:'make a feed, publish to it, serve it'
     pin:'Hold a dataset at VERSION until `edged unpin`; takedowns still apply. It survives restarts.'
-    run:'Sync and serve until SIGTERM or Ctrl-C. Logs go to standard error; with --json each line is a JSON object, and a document on standard output says where it answers.'
+    run:'Sync and serve until SIGTERM or Ctrl-C. The log goes to standard error. With --json every line of both is a JSON object: of the log `time`, `level`, `message`; on standard output one that says where it answers, and one with `error` where it fails.'
     search:'Search the text fields that the dataset declares, best first, within conditions.'
     status:'Versions, freshness, what was transferred and written, and the last error, of each dataset; the proxy, and what all of it takes. Without a configuration the default address is asked.'
     sync:'One synchronisation of every dataset, then exit: for firmware builds, timers and a first look.'
@@ -456,7 +456,7 @@ _shtab_edged_pin_defaults_added=0
 _shtab_edged_run_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--config[default \/etc\/edged\/edged.toml]:FILE:_files"
-  "--json[print one JSON document instead of text]"
+  "--json[write the log as JSON objects, one a line, and print one that says where it answers]"
 )
 
 # guard to ensure default positional specs are added only once per session

@@ -75,9 +75,11 @@ def test_run_with_json_says_as_objects_why_it_failed(tmp_path: Path) -> None:
         busy = configure(tmp_path / "busy", "")
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         busy.write_text(busy.read_text().replace("127.0.0.1:0", address, 1))
-        for path, code, kind in ((faulty, 2, "ConfigError"), (busy, 1, "StoreError")):
-            done = edged("run", "--config", path, "--json", code=code)
-            assert json.loads(done.stdout)["kind"] == kind
+        for path, said in ((faulty, "bnd"), (busy, "Address already in use")):
+            done = edged("run", "--config", path, "--json", code=2)
+            document = json.loads(done.stdout)
+            assert document["kind"] == "ConfigError"
+            assert said in document["error"]
             logged = [json.loads(line) for line in done.stderr.splitlines()]
             assert logged[-1]["level"] == "error"
             assert all(line["time"] and line["message"] for line in logged)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.shared import fleetmodel as model
+from benchmarks.shared.fleettiers import Tiers
 from edged.errors import TransportError
 from edged.feed.ahead.sealed import Ahead, Released, SealedHop
 from edged.feed.head import decode_head
@@ -18,8 +19,9 @@ from edged.feed.trust import cose
 from edged.feed.trust.root import sign_head
 from edged.feed.trust.sealing import bound_to, seal
 from edged.sync.core import events
-from edged.sync.core.events import CarriedSlice, Effect, Event, HeldState, Instant, MachineSettings
+from edged.sync.core.events import WAIT_S, CarriedSlice, Effect, Event, HeldState, Instant, MachineSettings
 from edged.sync.core.machine import Machine
+from edged.sync.core.turns import STEP_S
 from tests.sync.simulator import DICTIONARY, NOW, Feed
 
 LATENCY_S, START_WITHIN_S, END_S = 0.0625, 60.0, 4800.0
@@ -256,3 +258,19 @@ def test_each_request_of_each_device_is_made_when_the_real_machine_makes_it(coun
         assert (one[0], one[1], one[3]) == (other[0], other[1], other[3])
         assert one[2] == pytest.approx(other[2], abs=1e-4)
     assert {kind for _, kind, _, _ in theirs} == set(model.REQUESTS)
+
+
+def test_a_cache_makes_as_many_requests_of_a_fleets_polls_as_there_are_turns() -> None:
+    news, count, turns = 600, 1500, WAIT_S // STEP_S
+    world = model.World([model.Published(0.0, 1), model.Published(news, 2)])
+    tiers = Tiers(news + 480, count)
+    begins = np.random.default_rng(3).random(count) * WAIT_S
+    ones = np.ones(count, np.int64)
+    fleet = model.Fleet(world, begins, np.full(count, LATENCY_S), ones, tiers.record, tiers.collapse)
+    fleet.run(tiers.horizon)
+    polls, passed = tiers.asked[model.POLL], tiers.to_origin[model.POLL]
+    assert polls[news] > 0.95 * count  # the others were resting, and make requests of their own
+    assert passed[news] == turns
+    assert polls[news + 10 : news + 250].sum() > 0.95 * count
+    assert passed[news + 10 : news + 250].sum() < 2 * turns
+    assert (fleet.held == 2).all()

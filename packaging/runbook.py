@@ -1,7 +1,8 @@
 """docs/runbook.md as a page of the daemon's own, so that the dashboard can say what to do where no other is in reach.
 
 Of Markdown it knows what the runbook uses: headings, paragraphs, lists, tables, code, bold, links; what those lead to
-is not in the package, so their words alone are kept. Each row of a table has an id, to be led to.
+is not in the package, so their words alone are kept. Each small heading has an id, its own words, and each row of a
+table has one, to be led to.
 """
 
 from __future__ import annotations
@@ -43,31 +44,36 @@ def words(text: str) -> str:
 def kind_of(line: str) -> str:
     if not line.strip():
         return "blank"
-    for mark, kind in (("## ", "heading"), ("# ", "title"), ("|", "table"), ("- ", "list")):
+    for mark, kind in (("### ", "entry"), ("## ", "heading"), ("# ", "title"), ("|", "table"), ("- ", "list")):
         if line.startswith(mark):
             return kind
     return "text"
 
 
 def table(lines: list[str], section: str) -> str:
-    """The first cell heads its row. An id is the first cell where that is one word, else the section and a number."""
+    """The first cell heads its row, whose id is the section and a number."""
     rows = [re.split(r"(?<!\\)\|", found[1]) for line in lines if not RULE.match(line) and (found := ROW.match(line))]
     head = "".join(f'<th scope="col">{inline(cell.strip())}</th>' for cell in rows[0])
     body = ""
     for number, row in enumerate(rows[1:], 1):
         first, *others = (inline(cell.strip()) for cell in row)
-        name = first if re.fullmatch(r"\w+", first) else f"{section}-{number}"
         cells = "".join(f"<td>{cell}</td>" for cell in others)
-        body += f'<tr id="{name}" tabindex="-1"><th scope="row">{first}</th>{cells}</tr>\n'
+        body += f'<tr id="{section}-{number}" tabindex="-1"><th scope="row">{first}</th>{cells}</tr>\n'
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n"
 
 
 def runbook_page(text: str) -> str:
     """The page. text: the runbook's Markdown."""
-    found, section, opened = HEAD, "", False
+    found, section, opened, within = HEAD, "", False, False
     for kind, group in groupby(text.splitlines(), kind_of):
         lines = list(group)
-        if kind == "heading":
+        if kind in ("entry", "heading"):
+            found += "</article>\n" if within else ""
+            within = kind == "entry"
+        if kind == "entry":
+            name = lines[0][4:]
+            found += f'<article id="{name}" tabindex="-1"><h3>{inline(name)}</h3>\n'
+        elif kind == "heading":
             section = lines[0][3:].lower().split()[0]
             found += "</section>\n" if opened else ""
             found += (

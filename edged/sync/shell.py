@@ -405,7 +405,7 @@ class Shell:
                     status.connected, status.lost = False, True
                     log.warning("%s: origin %s is lost: %s", name, status.origin, one_line(error))
                     status.last_error = one_line(error)
-                    status.note_error(status.last_error, self.clock())
+                    status.note_error(status.last_error, self.clock(), type(error).__name__)
                 self.trouble = error
                 self.note(error)
             case events.Repairing(slice_name, error):
@@ -420,7 +420,7 @@ class Shell:
         if text is not None and text != self.status.last_error:
             log.warning("%s: %s", self.status.dataset, text)
         if text is not None:
-            self.status.note_error(text, self.clock())
+            self.status.note_error(text, self.clock(), type(error).__name__)
         self.status.last_error = text
 
 

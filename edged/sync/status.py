@@ -44,10 +44,11 @@ class LastUpdate:
 
 @dataclass(frozen=True, slots=True)
 class NotedError:
-    """An error, and when it was last met, in seconds since 1970."""
+    """An error, its class, "" where that is not known, and when it was last met, in seconds since 1970."""
 
     text: str
     time: float
+    kind: str = ""
 
 
 @dataclass(slots=True)
@@ -115,11 +116,11 @@ class DatasetStatus:
         self.last_update = update
         self.updates.append((now_s, update))
 
-    def note_error(self, text: str, now_s: float) -> None:
+    def note_error(self, text: str, now_s: float, kind: str = "") -> None:
         """One that goes on is one, met last now."""
         if self.errors and self.errors[-1].text == text:
             self.errors.pop()
-        self.errors.append(NotedError(text[:ERROR_CHARACTERS], now_s))
+        self.errors.append(NotedError(text[:ERROR_CHARACTERS], now_s, kind))
 
     def changed(self) -> None:
         """Wake those who wait for what is held to change."""
@@ -172,7 +173,7 @@ class DatasetStatus:
             "flash_bytes_since_start": self.flash_bytes_since_start,
             "full_bytes": self.full_bytes,
             "updates": [{"time": int(time), **update.document()} for time, update in self.updates],
-            "errors": [{"time": int(error.time), "text": error.text} for error in self.errors],
+            "errors": [{"time": int(error.time), "text": error.text, "kind": error.kind} for error in self.errors],
             "steps_done": self.steps_done,
             "steps": self.steps,
             "last_update": None if self.last_update is None else self.last_update.document(),

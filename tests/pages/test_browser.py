@@ -196,8 +196,8 @@ def test_an_error_is_shown_with_what_to_do(tmp_path: Path) -> None:
         )
         assert seen == "Runbook"  # the page is live, and the focus stays
         browser.press(ENTER)
-        wait(browser, "EdgedFailing", "says what, and what to do")
-        assert browser.run("return document.querySelector('tr:target').id") == "EdgedFailing"
+        wait(browser, "WireError", "Bytes that do not have the form")
+        assert browser.run("return document.querySelector(':target').id") == "WireError"
         assert browser.complaints() == []
         browser.open(f"{daemon.admin}/")
         wait(browser, "errors", "head")

@@ -136,7 +136,7 @@ async function readRunbook() {
 export const sectionOf = (text, otherwise) => runbook.find(([, patterns]) => patterns.some((one) => one.test(text)))?.[0] || otherwise;
 
 function drawErrors(status, told) {
-  const rows = Object.entries(status.datasets).flatMap(([name, item]) => item.errors.map((one) => ({ ...one, where: name, now: one.text === item.last_error, section: sectionOf(one.text, "EdgedFailing") })));
+  const rows = Object.entries(status.datasets).flatMap(([name, item]) => item.errors.map((one) => ({ ...one, where: name, now: one.text === item.last_error, section: sectionOf(one.text, one.kind || "EdgedFailing") })));
   const known = rows.map((one) => one.text);
   for (const line of told) {
     if (known.some((text) => line.text.includes(text))) continue;

@@ -483,3 +483,14 @@ def test_items_are_moved_where_their_order_is_another() -> None:
 def test_numbers_are_the_same_where_their_bytes_are(one: Any, other: Any, expected: bool) -> None:
     assert transforms.same(one, other) is expected
     assert (cbor.encode(one) == cbor.encode(other)) is expected
+
+
+def test_numbers_with_more_digits_than_a_text_has_signs_come_back() -> None:
+    chance = random.Random(5)
+    known = [{"x": [0, chance.random()]} for _ in range(COUNT)]
+    view = view_of(known)
+    changes = [
+        Change("titles", f"k{number:04}", cbor.encode({"x": [1, chance.random()]})) for number in range(0, COUNT, 2)
+    ]
+    data = bytes([MASS]) + encode_mass([(one.collection, one.key, one.value) for one in changes], view, b"")
+    assert decode_hop(data, view, b"", max_bytes=1 << 20) == changes

@@ -154,7 +154,7 @@ class TreeCoder(TextValues):
         return base if type(base) is int and self.leans.get(path, 0) <= LEANING else 0
 
     def real(self, new: Any, base: Any, path: str) -> float:
-        text = self.text(repr(new), repr(base) if type(base) is float else None, path)
+        text = self.text(repr(new) if type(new) is float else ABSENT, repr(base) if type(base) is float else None, path)
         try:
             return float(text)
         except ValueError as fault:

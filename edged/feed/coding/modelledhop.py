@@ -136,12 +136,15 @@ class HopCoder:
             base = latest.get(collection, ABSENT) if kind == NEW else ABSENT
             if base is ABSENT:
                 held = bases[place]
-                base = old_value(collection, self.old.get(collection, key) if held == b"" else held)
+                if held == b"":
+                    held = self.old.get(collection, key)
+                base = old_value(collection, held)
+                self.tree.record_bytes = len(held or b"")
             self.tree.record = ABSENT if kind == NEW else base
             value = self.tree.value(new, base, collection)
             if kind == NEW:
                 latest[collection] = value
-            yield collection, key, cbor.encode_record(value, f"{collection}/{key!r}")
+            yield collection, key, data or cbor.encode_record(value, f"{collection}/{key!r}")
 
     def heads(self, changes: Sequence[Entry]) -> Iterator[Head]:
         """What becomes of which record."""
@@ -289,7 +292,7 @@ class HopCoder:
         self.room -= len(data)
         if self.room < 0:
             return b""
-        self.tree.learn(old_value(collection, data), collection)
+        self.tree.learn(data, collection)
         return data
 
 

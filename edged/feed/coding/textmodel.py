@@ -374,7 +374,8 @@ class Decisions:
         self.coder = coder
         self.leading = self.exact = LEADING_BITS
         self.spare: Bits | None = None
-        self.counters = {context: Counter(counter.probability, counter.seen) for context, counter in counters.items()}
+        self.primed, self.untouched = counters, len(counters)  # copied one by one: most hops need few of them
+        self.counters: dict[object, Counter] = {}
 
     def flag(self, bit: int, *contexts: object) -> int:
         """Code a decision; each of its contexts has a counter that votes."""
@@ -386,9 +387,15 @@ class Decisions:
         for context in contexts:
             counter = self.counters.get(context)
             if counter is None:
-                counter = Counter()
-                if len(self.counters) < CONTEXTS_MOST:
-                    self.counters[context] = counter
+                first = self.primed.get(context)
+                if first is None:
+                    counter = Counter()
+                    if len(self.counters) + self.untouched < CONTEXTS_MOST:
+                        self.counters[context] = counter
+                else:
+                    self.untouched -= 1
+                    counter = self.counters[context] = Counter(first.probability, first.seen)
+                    total += STRETCH[counter.probability >> 4] * TRUST[counter.seen]
             else:
                 total += STRETCH[counter.probability >> 4] * TRUST[counter.seen]
             used.append(counter)

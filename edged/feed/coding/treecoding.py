@@ -29,7 +29,7 @@ from edged.feed.coding.differences import (
 )
 from edged.feed.coding.guessing import Guess, Guesser
 from edged.feed.coding.knowledge import NAMES, Knowledge, inside, name_order
-from edged.feed.coding.textmodel import Counter
+from edged.feed.coding.textmodel import Counter, Field
 from edged.feed.coding.texts import CHANCE_BYTES, TextValues
 from edged.feed.coding.transforms import same
 from edged.feed.fieldpath import ABSENT
@@ -81,7 +81,8 @@ def knowledge_of(dictionary: bytes) -> Knowledge:
 class TreeCoder(TextValues):
     """Codes the values of one hop.
 
-    key, fresh and record are set for each record: its key, whether it is new, and if not its old value.
+    key, fresh and record are set for each record: its key, whether it is new, and if not its old value, encoded in
+    record_bytes.
     """
 
     def __init__(self, coder: Coder, knowledge: Knowledge, max_bytes: int) -> None:
@@ -89,8 +90,15 @@ class TreeCoder(TextValues):
         self.names: dict[str, list[str]] = {}
         self.leans: dict[str, int] = {}
         self.record: Any = ABSENT
+        self.record_bytes = 0
+        self.unread: list[tuple[bytes, str]] = []  # what both sides hold and no text has needed yet, with its path
         self.patterns: dict[str, list[Pattern]] = {}
         self.guessers: dict[str, Guesser] = {}
+
+    def field(self, path: str) -> Field:
+        if self.unread:
+            self.read_all()
+        return super().field(path)
 
     def known(self, path: str) -> list[str]:
         known = self.names.get(path)
@@ -98,19 +106,39 @@ class TreeCoder(TextValues):
             known = self.names[path] = list(self.knowledge.names.get(path, ()))
         return known
 
-    def learn(self, value: Any, path: str) -> None:
-        """Take in the texts and field names of a value that both sides hold."""
-        if type(value) is str:
-            self.field(path).learn(value.encode()[:LEARN_BYTES])
-        elif type(value) is list:
+    def learn(self, data: bytes, path: str) -> None:
+        """Take in the texts and field names of a value that both sides hold, encoded."""
+        self.unread.append((data, path))
+        self.learn_names(cbor.decode_held(data, f"old record of {path}"), path)
+
+    def learn_names(self, value: Any, path: str) -> None:
+        if type(value) is list:
             for item in value:
-                self.learn(item, path + "[]")
+                if type(item) is dict or type(item) is list:
+                    self.learn_names(item, path + "[]")
         elif type(value) is dict:
             known = self.known(path)
             for name, item in value.items():
                 if len(known) < NAMES and name not in known:
                     known.append(name)
-                self.learn(item, inside(path, name))
+                if type(item) is dict or type(item) is list:
+                    self.learn_names(item, inside(path, name))
+
+    def read_all(self) -> None:
+        """Learn the texts of what is at hand, once any text is to be coded: most changes of numbers need none."""
+        unread, self.unread = self.unread, []
+        for data, path in unread:
+            self.learn_texts(cbor.decode_held(data, f"old record of {path}"), path)
+
+    def learn_texts(self, value: Any, path: str) -> None:
+        if type(value) is str:
+            self.field(path).learn(value.encode()[:LEARN_BYTES])
+        elif type(value) is list:
+            for item in value:
+                self.learn_texts(item, path + "[]")
+        elif type(value) is dict:
+            for name, item in value.items():
+                self.learn_texts(item, inside(path, name))
 
     def value(self, new: Any, base: Any, path: str, depth: int = 1) -> Any:
         """Code a value against `base`, which may be ABSENT too."""
@@ -243,7 +271,7 @@ class TreeCoder(TextValues):
     def by_pattern(
         self, pattern: Pattern, given: dict[str, Any], base: dict[str, Any], path: str, depth: int
     ) -> dict[str, Any]:
-        self.charge(cbor.encoded_size(base))
+        self.charge(self.record_bytes if base is self.record else cbor.encoded_size(base))
         out = {name: value for name, value in base.items() if name not in pattern.touched}
         for name in pattern.set:
             self.charge(len(name))

@@ -25,7 +25,7 @@ from edged.origin.input import comparing
 from edged.origin.input.comparing import RecordSource
 from edged.origin.input.reading import Values
 from edged.origin.rebuild import rebuild_state
-from edged.origin.release import Rollout, Workplace, recover, releasing, verify_under_any
+from edged.origin.release import Rollout, Workplace, recover, releasing, standing, verify_under_any
 from edged.origin.results import PublishResult
 from edged.origin.retention import Keep
 from edged.origin.rotation import bring_up_to_date
@@ -41,14 +41,14 @@ from edged.origin.signing.roots import (
     renewal_warning,
     renewed,
 )
-from edged.origin.state import HIDDEN, State, guarded
+from edged.origin.state import HIDDEN, OpenStates, State, guarded
 from edged.origin.verify import FeedReport, inspect, rewrite_dictionaries, spoilt_by
 from edged.progress import Steps, Watch, unwatched
 
 Clock = Callable[[], float]
 
 UPKEEP_WAIT_S = 10.0  # for upkeep to give the lock back, which it holds for a moment
-UPKEEP_ROUNDS = 64  # at most, of one process; another operation goes on
+UPKEEP_ROUNDS, UPKEEP_S = 64, 20.0  # at most, of one process; another operation goes on
 EARLIEST_S = 1_577_836_800  # 2020-01-01: a clock that says less was never set
 
 
@@ -58,7 +58,8 @@ class PublishOptions:
 
     force_change: validate.max_change does not hold this time; allow_empty: a state without records is meant, and
     allow_removals one that lacks most of a collection, or a slice; message: kept in the log; dry_run: nothing is
-    written, the result says what would come of it; note: told of the state in the transaction of the version.
+    written, the result says what would come of it; note: told of the state in the transaction of the version;
+    kept_up: what the version does not wait for is made after it.
     """
 
     permille: int | None = None
@@ -68,6 +69,7 @@ class PublishOptions:
     message: str = ""
     dry_run: bool = False
     note: Callable[[State], None] | None = None
+    kept_up: bool = True
 
 
 DEFAULTS = PublishOptions()
@@ -87,7 +89,7 @@ class Publisher:
     def __init__(self, path: Path, roots: Roots, *, clock: Clock = time.time, wait_s: float = 0.0) -> None:
         self.path, self.roots, self.clock, self.wait_s = path, roots, clock, wait_s
         self.private, self.public = path / "private", path / "public"
-        self.shelves, self.announcements = open_shelves(path), Announcements(path)
+        self.shelves, self.states, self.announcements = open_shelves(path), OpenStates(), Announcements(path)
 
     @classmethod
     def init(cls, path: Path, *, root_keys: int = 1, threshold: int = 1, clock: Clock = time.time) -> Publisher:
@@ -151,10 +153,9 @@ class Publisher:
 
         Raises InputError naming bad lines and broken rules, ConfigError for `<dataset>.toml`, BusyError, StoreError.
         """
-        with self.at_work(dataset, create=True, kept_up=not options.dry_run, watch=watch) as place:
+        with self.at_work(dataset, create=True, kept_up=options.kept_up and not options.dry_run, watch=watch) as place:
             edition = Edition(place, "publish", watch, permille=options.permille)
             edition.message, edition.note = options.message, options.note
-            lenient = options.allow_removals or options.allow_empty
             comparing.attach_scratch(place.state)
 
             def rows() -> Iterable[Row]:
@@ -169,6 +170,7 @@ class Publisher:
                 takedowns.hold_back(place.state)
                 return visible_rows(place.state, comparing.differing(place.state), edition.slicer)
 
+            lenient = options.allow_removals or options.allow_empty
             permitted = Permitted(options.force_change, removals=lenient or source.edits, slices=lenient)
             return edition.release(rows, permitted, rehearsed=options.dry_run)
 
@@ -383,8 +385,9 @@ class Publisher:
             return
         lock = locked(self.lock_path(dataset, "upkeep"), busy(f"the upkeep of dataset {dataset}"))
         with suppress(BusyError), lock, upkeep.explained(dataset):
+            until = time.monotonic() + UPKEEP_S
             for _ in range(UPKEEP_ROUNDS):
-                if not self.keep_up_once(dataset, watch):
+                if not self.keep_up_once(dataset, watch) or time.monotonic() > until:
                     return
 
     def keep_up_once(self, dataset: str, watch: Watch) -> bool:
@@ -449,7 +452,7 @@ class Publisher:
                 yield place
             finally:
                 live = state.live
-                state.close()
+                self.states.give_back(state, is_live=bool(live))
                 if not live and shelf.head() is None:  # the first publish failed: no trace of the dataset stays
                     shelf.remove()
                     self.forget_state(dataset)
@@ -458,7 +461,7 @@ class Publisher:
         """The dataset's database, made where there is none; one that could not be made leaves nothing behind."""
         made = not self.state_path(dataset).exists()
         try:
-            return State(self.state_path(dataset), dataset)
+            return self.states.take(self.state_path(dataset), dataset)
         except StoreError:
             if made:
                 self.forget_state(dataset)
@@ -491,10 +494,3 @@ def time_of(clock: Clock, what: str) -> int:
     if now < EARLIEST_S:
         raise OriginError(f"{what}: this machine's clock says {instant(now)}, when there was no edged; set it")
     return now
-
-
-def standing(place: Workplace, what: str) -> Rollout:
-    """The rollout under way. Raises OriginError if there is none."""
-    if place.rollout is None:
-        raise OriginError(f"{what} the rollout of dataset {place.dataset}: none is under way; publish with --rollout")
-    return place.rollout

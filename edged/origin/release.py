@@ -77,6 +77,13 @@ class Workplace:
         return Keep.of(self.rules.retention)
 
 
+def standing(place: Workplace, what: str) -> Rollout:
+    """The rollout under way. Raises OriginError if there is none."""
+    if place.rollout is None:
+        raise OriginError(f"{what} the rollout of dataset {place.dataset}: none is under way; publish with --rollout")
+    return place.rollout
+
+
 def public_head(place: Workplace) -> trust.VerifiedHead | None:
     """The head that devices see now, None if there is none yet. Raises StoreError, TrustError, WireError."""
     data = place.shelf.head()

@@ -19,7 +19,7 @@ from typing import Any
 
 from edged.errors import StoreError
 from edged.feed.digest import EMPTY_DIGEST, STATE_BYTES
-from edged.files import discard
+from edged.files import discard, stamp_of
 
 FORMAT = 3
 HIDDEN = 0  # the membership of a record that was taken down: in no slice
@@ -118,6 +118,8 @@ class State:
             discard([self.scratch])  # of a publish that was killed
         self.membership_ids: dict[tuple[str, ...], int] = {}
         self.membership_slices: dict[int, tuple[str, ...]] = {}
+        # slice to the digest of a content, and the keys of that by collection: hops name records by their places
+        self.key_lists: dict[str, tuple[bytes, dict[str, list[str]]]] = {}
         with guarded(f"open {path}"):
             self.db = sqlite3.connect(path, isolation_level=None)
             try:
@@ -131,6 +133,7 @@ class State:
                 raise
         if not read_only:
             path.chmod(0o600)
+        self.inode = path.stat().st_ino
 
     def configure(self) -> None:
         self.db.execute("PRAGMA page_size = 8192")
@@ -152,6 +155,19 @@ class State:
         self.db.close()
         if not self.read_only:
             discard([self.scratch])
+
+    def rest(self) -> None:
+        """End an operation, to be used for another one later, between which other processes may change the database."""
+        self.membership_ids.clear()
+        self.membership_slices.clear()
+        if any(row[1] == "scratch" for row in self.db.execute("PRAGMA database_list")):
+            self.db.execute("DETACH DATABASE scratch")
+        discard([self.scratch])
+
+    def is_replaced(self) -> bool:
+        """Whether another file has its name: it was dropped, or put back from a backup."""
+        found = stamp_of(self.path)
+        return found is None or found.inode != self.inode
 
     @contextmanager
     def transaction(self, what: str) -> Iterator[None]:
@@ -313,6 +329,34 @@ class State:
             self.db.execute(f"DELETE FROM {table} WHERE to_version > ?", (version,))  # noqa: S608
         self.db.execute("DELETE FROM uniques")
         self.set_meta("unique_rules", None)  # gathered anew by the next publish that has such rules
+
+
+class OpenStates:
+    """Opens databases for operations. lasting: they stay open from one to the next, for many in a row."""
+
+    def __init__(self) -> None:
+        self.lasting = False
+        self.resting: dict[Path, State] = {}
+
+    def take(self, path: Path, dataset: str) -> State:
+        """Raises StoreError."""
+        found = self.resting.pop(path, None)
+        if found is None or not found.is_replaced():
+            return found or State(path, dataset)
+        found.close()
+        return State(path, dataset)
+
+    def give_back(self, state: State, *, is_live: bool) -> None:
+        if self.lasting and is_live and not state.db.in_transaction:
+            state.rest()
+            self.resting[state.path] = state
+        else:
+            state.close()
+
+    def close(self) -> None:
+        for state in self.resting.values():
+            state.close()
+        self.resting.clear()
 
 
 @contextmanager

@@ -29,7 +29,8 @@ from edged.origin.takedowns import RecordName
 from edged.progress import Steps, Watch
 
 HELD_BYTES = 16 << 20  # of hops that are made in one go
-SMALL_PATH_BYTES = 16 << 10  # shorter hops of so much together are tried against a longer one without asking
+SMALL_PATH_BYTES = 16 << 10  # shorter hops of so much together are tried against a longer one without asking,
+SMALL_PATH_CHANGES = 512  # as long as they change so many records together: each takes a millisecond to code
 GAIN = 0.9  # a skip hop that may be expected to come to more of the shorter ones is not tried
 
 Debt = tuple[str, int, int]  # slice, to version, from version: a skip hop that is owed
@@ -74,7 +75,8 @@ def due_snapshots(state: State, keep: Keep) -> Iterator[str]:
 
 
 def make_due(state: State, blobs: BlobStore, keep: Keep, watch: Watch) -> Upkeep | None:
-    """Make what is due: the skip hops to one version, the newest first; without any, one snapshot. None: nothing is.
+    """Make what is due: the skip hops to one version, the newest first to which any is worth it; without any, one
+    snapshot. None: nothing is.
 
     blobs: apart from the state. Raises OriginError where a proof fails.
     """
@@ -88,11 +90,13 @@ def make_due(state: State, blobs: BlobStore, keep: Keep, watch: Watch) -> Upkeep
     )
     if debts:
         oldest = max(keep.oldest(state.newest()), int(state.meta("journal_from") or 1))
-        newest = [debt for debt in debts if debt[1] == debts[0][1]]
-        steps = Steps(watch, "making skip hops", len(newest))
-        for _, mine in groupby(newest, lambda debt: debt[0]):
-            make_skips(state, work, list(mine), oldest)
-            steps.advance()
+        steps = Steps(watch, "making skip hops", len(debts))
+        for _, theirs in groupby(debts, lambda debt: debt[1]):
+            for _, mine in groupby(theirs, lambda debt: debt[0]):
+                make_skips(state, work, list(mine), oldest)
+                steps.advance()
+            if work.hops:
+                break
         return work
     name = next(due_snapshots(state, keep), None)
     if name is None:
@@ -131,7 +135,7 @@ def is_promising(state: State, span: HopSpan, path: int) -> bool:
 
     It saves what they say of the same records again and again.
     """
-    if path <= SMALL_PATH_BYTES:
+    if path <= SMALL_PATH_BYTES and changes_between(state, span) <= SMALL_PATH_CHANGES:
         return True
     rows, distinct = next(
         state.rows(
@@ -141,6 +145,12 @@ def is_promising(state: State, span: HopSpan, path: int) -> bool:
         )
     )
     return bool(path * distinct < GAIN * path * rows)
+
+
+def changes_between(state: State, span: HopSpan) -> int:
+    """Records that versions of the span changed, each counted as often as it was."""
+    query = "SELECT ifnull(sum(added + changed + removed), 0) FROM versions WHERE version > ? AND version <= ?"
+    return int(next(state.rows(query, (span.since.version, span.now.version)))[0])
 
 
 def put_in_place(place: Workplace, work: Upkeep, blobs: BlobStore) -> bool:

@@ -208,6 +208,8 @@ class Promise:
         self.db = sqlite3.connect(":memory:")
         self.db.execute("CREATE TABLE journal(version, collection, key)")
         self.db.execute("CREATE TABLE slices(slice, version)")
+        self.db.execute("CREATE TABLE versions(version, added, changed, removed)")
+        self.db.execute("INSERT INTO versions VALUES(2, 0, ?, 0)", (rows,))
         self.db.execute("INSERT INTO slices VALUES('core', 2)")
         keys = [(2, "titles", str(number % distinct)) for number in range(rows)]
         self.db.executemany("INSERT INTO journal VALUES(?,?,?)", keys)
@@ -224,6 +226,8 @@ class Promise:
     ("path", "rows", "distinct", "tried"),
     [
         (upkeep.SMALL_PATH_BYTES, 100, 100, True),  # too little to think about
+        (upkeep.SMALL_PATH_BYTES, upkeep.SMALL_PATH_CHANGES, upkeep.SMALL_PATH_CHANGES, True),
+        (upkeep.SMALL_PATH_BYTES, upkeep.SMALL_PATH_CHANGES + 1, upkeep.SMALL_PATH_CHANGES + 1, False),
         (upkeep.SMALL_PATH_BYTES + 1, 100, 100, False),  # each record once: the same bytes again
         (1 << 20, 100, 90, False),
         (1 << 20, 100, 89, True),

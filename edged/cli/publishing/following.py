@@ -6,18 +6,20 @@ With `--progress FILE` it is kept how far the input is published, so that whoeve
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import select
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Self
 
+from edged.cli.publishing.caretaking import Caretaker
 from edged.errors import BusyError, ConfigError, EdgedError, ValidationError
 from edged.ops.logs import one_line
 from edged.origin.input.following import EditBatch, EditStream
@@ -28,6 +30,7 @@ from edged.origin.publisher import Publisher, PublishOptions
 from edged.origin.results import PublishResult
 
 FIRST_PAUSE_S, MOST_PAUSE_S = 0.5, 30.0  # before a publish is tried again
+PIPE_BYTES = 1 << 20  # so much can be written while a version is made
 ENDING_TRIES = 5  # after the end of the input, or SIGTERM
 
 Show = Callable[[PublishResult], None]
@@ -136,6 +139,7 @@ class EditFollower:
     every_s: float
     refused: int = 0
     progress: InputProgress | None = None
+    caretaker: Caretaker | None = None
 
     def run(self, stopped: list[int]) -> int:
         """Until the input ends or a signal comes; then what was read is published. The exit code."""
@@ -183,6 +187,7 @@ class EditFollower:
 
     def publish(self, paused_s: float) -> bool:
         """What has come. False where it has to be tried again."""
+        self.stream.drain()
         batch = self.stream.take()
         self.tell_repeated()
         try:
@@ -221,6 +226,9 @@ class EditFollower:
                     self.progress.kept(result.version, batch.mark)
                     self.stream.settled = batch.mark
                 self.show(result)
+                if self.caretaker is not None:
+                    self.stream.drain()
+                    self.caretaker.after_version(is_busy=bool(self.stream.edits))
                 return
         if self.progress is not None and batch.mark is not None and batch.mark != self.stream.settled:
             self.progress.note(batch.mark)
@@ -248,15 +256,32 @@ def follow(args: argparse.Namespace, publisher: Publisher, inputs: Inputs, optio
         cursor = None if progress is None else progress.cursor
         publisher.announcements.keeps = True
         stream = EditStream(sys.stdin.fileno(), inputs, lambda text: following.refuse(text), wake, cursor)
-        following = EditFollower(publisher, args.dataset, options, stream, show, args.every or 1.0, progress=progress)
+        caretaker = Caretaker(publisher, args.dataset)
+        following = EditFollower(
+            publisher, args.dataset, replace(options, kept_up=False), stream, show, args.every or 1.0,
+            progress=progress, caretaker=caretaker,
+        )  # fmt: skip
+        widen(sys.stdin.fileno())
+        publisher.states.lasting = True
+        cut_short = True
         try:
-            return following.run(stopped)
+            code = following.run(stopped)
+            cut_short = bool(stopped)
+            return code
         except EdgedError:
             if stream.edits:
                 EditFollower.say(f"{len(stream.edits)} edits were read and are not published; give them again")
             raise
         finally:
+            publisher.states.close()
+            caretaker.end(cut_short=cut_short)
             publisher.announcements.close()
+
+
+def widen(handle: int) -> None:
+    """Have a pipe hold more, so that whoever writes does not wait for a version."""
+    with suppress(OSError):  # no pipe, or more than this user may
+        fcntl.fcntl(handle, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def begin(publisher: Publisher, dataset: str, path: Path, wake: int) -> InputProgress:

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
+from itertools import islice
 
 from edged.errors import EdgedError, OriginError
 from edged.feed import limits
@@ -21,6 +22,8 @@ from edged.origin.state import SliceVersion, State
 HOP_CONTENT_BYTES = 48 << 20  # what a hop may touch, old and new together: both ends hold that much in memory
 PLAIN_BITS = 1 << 16  # coded in the hop to the next version: every device takes it, and soon, so within a second
 SKIP_SHARE = 0.5  # a skip hop that touches more of the slice than this is no cheaper than the snapshot
+KEYS_HELD = 1 << 17  # of a collection: so many are kept in a list, some 80 bytes each; of more they are read anew
+MOVES_MOST = 256  # records that come or go, up to which a list is mended rather than read anew
 SKIP_FREE_BYTES = 4 << 20  # below this coding takes a second or two, and what comes out is often far smaller
 
 
@@ -37,11 +40,15 @@ class OldSlice:
     """A slice as it was before some of its changes: the `Lookup` that a receiver at that version has.
 
     before: (collection, key) to the value then, None where the slice did not hold it, of every record that the
-    changes touched; all others are now as they were then.
+    changes touched; all others are now as they were then. digest: of the slice then.
     """
 
-    def __init__(self, state: State, name: str, before: dict[tuple[str, str], bytes | None]) -> None:
+    def __init__(
+        self, state: State, name: str, before: dict[tuple[str, str], bytes | None], digest: bytes | None = None
+    ) -> None:
         self.state, self.name, self.values = state, name, before
+        known = state.key_lists.get(name)
+        self.lists = known[1] if known is not None and known[0] == digest else {}
         self.memberships = state.memberships_with(name)
         self.indexed = state.indexed()
         self.held: dict[str, list[bytes]] = {}
@@ -56,6 +63,23 @@ class OldSlice:
             return self.values[collection, key]
         found = self.state.record(collection, key)
         return found[1] if found is not None and found[0] in self.memberships else None
+
+    def remember(self, changes: Sequence[Change], digest: bytes) -> None:
+        """Have the lists of keys at hand for the next hop, which begins where `changes` lead to."""
+        self.state.key_lists.pop(self.name, None)
+        held = [self.values[change.collection, change.key] is not None for change in changes]
+        moved = [change for change, was in zip(changes, held, strict=True) if was != (change.value is not None)]
+        for change in moved:
+            keys = self.lists.get(change.collection)
+            if keys is None or len(moved) > MOVES_MOST:
+                self.lists.pop(change.collection, None)
+                continue
+            place = bisect_left(keys, change.key.encode(), key=str.encode)
+            if change.value is None:
+                del keys[place]
+            else:
+                keys.insert(place, change.key)
+        self.state.key_lists[self.name] = digest, self.lists
 
     def before(self, collection: str, key: str) -> tuple[str, bytes] | None:
         untouched = self.untouched_before(collection, key)
@@ -72,7 +96,14 @@ class OldSlice:
     def keys(self, collection: str) -> Iterator[str]:
         """All keys that the slice held, in order: those that the changes touched merged with the others."""
         touched = (key.decode() for key in self.held.get(collection, ()))
-        return merge(touched, self.untouched(collection), key=str.encode)
+        found = self.lists.get(collection)
+        if found is None:
+            untouched = self.untouched(collection)
+            found = list(islice(untouched, KEYS_HELD))
+            if len(found) == KEYS_HELD:
+                return merge(touched, found, untouched, key=str.encode)
+            found = self.lists[collection] = sorted((*touched, *found), key=str.encode)
+        return iter(found)
 
     def untouched(self, collection: str) -> Iterator[str]:
         marks = ",".join("?" * len(self.memberships))
@@ -157,7 +188,7 @@ def compose(state: State, span: HopSpan) -> Composed | None:
             spent += len(old or b"") + len(new or b"")
             if spent > HOP_CONTENT_BYTES:
                 return None
-    return Composed(sorted(changes, key=sort_key), OldSlice(state, span.name, before), later)
+    return Composed(sorted(changes, key=sort_key), OldSlice(state, span.name, before, span.since.digest), later)
 
 
 def changed_after(state: State, version: int, members: frozenset[int]) -> dict[tuple[str, str], bytes | None] | None:
@@ -191,6 +222,7 @@ def make_hop(
         return None
     data = pack_hop(composed.changes, composed.old, dictionary, bits)
     prove(data, composed, dictionary, span)
+    composed.old.remember(composed.changes, span.now.digest)
     return data
 
 

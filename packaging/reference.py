@@ -115,8 +115,8 @@ def command_page() -> str:
         *(f"| {code} | {what} |" for code, what in re.findall(r"(\d) ([^·]+?)(?= ·|$)", EPILOG)),
         "| 130 | ended by Ctrl-C |",
         "",
-        "What to do about 1, 2 and 3 is in [operating.md](operating.md#exit-codes-and-what-to-do), about each `kind` of error that",
-        "`--json` names in [runbook.md](runbook.md#errors).",
+        "What to do about 1, 2 and 3 is in [operating.md](operating.md#exit-codes-and-what-to-do), about each `kind`",
+        "of error that `--json` names in [runbook.md](runbook.md#errors).",
     ]
     for parser in walk(build_parser([])):
         lines += ["", f"## {parser.prog}", "", "```", usage_of(parser), "```", "", sentence(parser.description)]

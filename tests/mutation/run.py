@@ -22,7 +22,7 @@ from tests.mutation.knowledge import ROOT, copy_project, learn
 from tests.mutation.trials import Bench, Candidate, Outcome, Verdict, candidate_in
 
 ROOMS = ("feed", "sync/core", "replica", "proxy/rules", "origin", "access")
-TESTS = ("tests/feed", "tests/sync", "tests/replica", "tests/proxy", "tests/origin", "tests/access")
+TESTS = ("tests/feed", "tests/sync", "tests/replica", "tests/proxy", "tests/origin", "tests/access", "tests/announce")
 KEPT = ROOT / "build" / "mutation"
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 ASKED = 0.92

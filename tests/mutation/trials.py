@@ -19,8 +19,8 @@ from tests.mutation.changes import Change, Place
 from tests.mutation.knowledge import Knowledge, digest_of, environment
 from tests.mutation.plugin import FAILED, ORDER
 
-FIRST_S, MOST_S, SPARE_S = 10.0, 120.0, 40.0
-FIRST_TESTS, MOST_TESTS = 40, 600
+FIRST_S, MOST_S, SPARE_S = 10.0, 60.0, 40.0
+FIRST_TESTS, MOST_TESTS = 40, 400
 MOST_BYTES = 4 << 30  # what a process of the tests may take of memory: a bound that is gone must not end the machine
 
 

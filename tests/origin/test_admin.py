@@ -247,6 +247,11 @@ async def test_who_refuses_is_counted_by_reason_for_alerts(admin: OriginAdmin, c
     assert 'reason="disk"} 0' in ask(admin, "/metrics").body.decode()
 
 
+def test_of_a_dataset_that_nobody_polls_there_is_nothing_to_tell() -> None:
+    found = LiveFleet(lambda: 1000.0).report("catalog", {})
+    assert (found["polls"], found["clients"], found["newest"], found["sample"], found["stuck"]) == (0, 0, 0, 1.0, [])
+
+
 def test_a_fleet_of_any_size_takes_bounded_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(livefleet, "MOST_CLIENTS", 500)
     fleet = LiveFleet(lambda: 1000.0)

@@ -130,6 +130,20 @@ def test_killed_while_it_is_withdrawn(prepared: Path, tmp_path: Path) -> None:
                 assert announced(publisher) is None
 
 
+def test_what_was_let_pass_when_it_was_prepared_is_asked_for_nothing_when_it_is_released(
+    plain: Path, tmp_path: Path
+) -> None:
+    """All of it was judged then; at its time nobody is there to say that it is meant."""
+    shutil.copytree(plain, tmp_path / "feed")
+    publisher = Publisher.open(tmp_path / "feed", clock=Clock())
+    gone: list[Any] = [("titles", f"t{number:05}", None) for number in range(20)]
+    prepare(publisher, [*gone, edit(25), edit(26)])
+    (publisher.path / "catalog.toml").write_text("[validate.titles]\nmax_change = 1\n")
+    release(publisher)
+    version, content = content_of(publisher.path)
+    assert (version, len(content)) == (2, 10)
+
+
 def test_signed_anew_it_stays_and_after_the_release_the_key_does(prepared: Path, tmp_path: Path) -> None:
     feed = tmp_path / "feed"
     shutil.copytree(prepared, feed)

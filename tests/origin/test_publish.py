@@ -485,10 +485,13 @@ def test_the_log_tells_what_changed_and_what_a_field_costs(publisher: Publisher)
         versions = history.versions(state)
         changes = list(history.changes(state, 1, 4))
         costs = history.costs(state, 1, 4)
+        last, none = history.costs(state, 3, 4), history.costs(state, 4, 4)
     assert [item["version"] for item in versions] == [1, 2, 3, 4]
     assert (versions[1]["added"], versions[1]["changed"], versions[1]["removed"]) == (1, 40, 20)
     spent = sum(item["slices"]["core"]["hop_bytes"] for item in versions[1:])
     assert sum(cost.bytes for cost in costs) == pytest.approx(spent)
+    assert sum(cost.bytes for cost in last) == pytest.approx(versions[3]["slices"]["core"]["hop_bytes"])
+    assert none == []
     by_field = {(cost.collection, cost.field): cost for cost in costs}
     assert by_field["titles", "seen"].changes == 120
     assert by_field["titles", "seen"].bytes > 10 * by_field["titles", "title"].bytes

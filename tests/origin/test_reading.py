@@ -18,7 +18,7 @@ import zstandard
 from edged.errors import OriginError, WireError
 from edged.origin.input import lines
 from edged.origin.input.lines import InputError
-from edged.origin.input.reading import Inputs
+from edged.origin.input.reading import Inputs, excerpt
 
 
 def line(key: str, value: Any = None, **more: Any) -> str:
@@ -256,3 +256,11 @@ def test_a_name_that_no_file_can_have_and_one_that_is_not_utf8_are_said_so(tmp_p
     with pytest.raises(InputError) as refused:
         keys(Inputs([name]))
     str(refused.value).encode()
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [(b"x" * 60, repr("x" * 60)), (b"x" * 61, repr("x" * 60 + "\u2026")), (b" x \n", "'x'"), (b"\xff", "'\ufffd'")],
+)
+def test_of_a_bad_line_sixty_bytes_are_shown(line: bytes, shown: str) -> None:
+    assert excerpt(line) == shown

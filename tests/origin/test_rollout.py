@@ -100,7 +100,7 @@ def test_a_takedown_during_a_rollout_applies_to_both_versions(feed: Publisher) -
     for device in (stable, taker):
         device.sync()
     result = feed.takedown("catalog", "titles", ["b"])
-    assert (result.version, result.permille) == (5, 50)
+    assert (result.version, result.permille, result.unchanged) == (5, 50, False)
     assert (stable.sync().version, taker.sync().version) == (4, 5)
     assert ("titles", "b") in stable.taken_down & taker.taken_down
     assert "b" not in taker.keys()  # noqa: SIM118

@@ -20,7 +20,10 @@ import edged
 from edged.cli.main import main
 from edged.errors import BusyError, ConfigError, HashError, OriginError, StoreError
 from edged.feed.blob import BlobRef
-from edged.origin.bundling import export_bundle
+from edged.feed.chain import SliceChain
+from edged.feed.coding.hop import NO_DICTIONARY_TAG, tag_of
+from edged.feed.coding.snapshot import pack_dictionary
+from edged.origin.bundling import dictionaries_for, export_bundle
 from edged.origin.declared.feed import PublicRules, load_feed_rules
 from edged.origin.publisher import Publisher
 from edged.origin.shelves import objectstore
@@ -472,3 +475,20 @@ def test_a_feed_in_seaweedfs_is_synced_from_there(
     publisher.drop("catalog")
     assert publisher.datasets() == []
     run_race(lambda: S3Shelves(rules_of(weed), tmp_path / "proof"))
+
+
+def test_of_dictionaries_those_go_along_that_a_device_tries() -> None:
+    """The one that it has from its snapshot is asked for nothing; else all up to the one that the hop names."""
+    contents = [f"dictionary {number} ".encode() * 20 for number in range(3)]
+    blobs = {BlobRef.of(pack_dictionary(content)): pack_dictionary(content) for content in contents}
+    held, *others = blobs
+    entry = SliceChain((), (), tuple(blobs))
+
+    def asked(tag: bytes, has: BlobRef | None) -> list[BlobRef]:
+        return dictionaries_for(tag, has, entry, blobs.__getitem__)
+
+    tags = [tag_of(content) for content in contents]
+    assert asked(NO_DICTIONARY_TAG, None) == asked(tags[0], held) == []
+    assert asked(tags[0], None) == [held]
+    assert asked(tags[1], held) == [held, others[0]]
+    assert asked(tags[2], others[0]) == list(blobs)

@@ -212,3 +212,13 @@ def test_devices_are_told_the_least_number_of_records_but_no_more_than_there_are
     assert least() == 2
     publisher.restore("catalog", "titles", ["t1"])
     assert least() == 3
+
+
+def test_a_rule_that_comes_later_holds_for_what_was_published_before_it(publisher: Publisher) -> None:
+    """Values are claimed a thousand at a time, and each once."""
+    with_rules(publisher, "").publish("catalog", records(1001))
+    with_rules(publisher, '[validate.titles]\nunique = ["n"]\n')
+    assert publisher.publish_changes("catalog", [("titles", "new", {"n": 1001})]).version == 2
+    for taken in (0, 999, 1000, 1001):
+        with pytest.raises(ValidationError, match="has the same value as"):
+            publisher.publish_changes("catalog", [("titles", "another", {"n": taken})])

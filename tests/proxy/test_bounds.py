@@ -26,6 +26,7 @@ from edged.proxy.rules.forward import LENGTH_DIGITS, TARGET_BYTES, Refused, chec
 from edged.proxy.rules.freshness import HEURISTIC_MAX_S, lifetime_s, read_policy
 from edged.proxy.rules.invalidation import GROUP_CHARACTERS, MAX_GROUPS, GroupLedger, invalidates, read_groups
 from edged.proxy.rules.structured import FIELD_BYTES, Malformed, read_dictionary, read_list, read_targeted
+from edged.proxy.rules.validation import same_length
 from edged.proxy.rules.vary import MAX_VARIANTS, Variant, add_variant
 
 NOW_S, WALL_S = 5_000.0, 1_800_000_000.0
@@ -245,3 +246,15 @@ def test_what_a_targeted_field_says_by_its_types() -> None:
     forever = read_targeted([b"max-age=%d" % (FOREVER_S + 1)])
     assert forever is not None
     assert forever.seconds(b"max-age") == FOREVER_S
+
+
+@pytest.mark.parametrize(
+    ("stored_length", "told", "same"), [("5", None, True), ("5", "5", True), ("5", "6", False), (None, "5", False)]
+)
+def test_a_length_that_a_head_request_tells_is_the_stored_one(
+    stored_length: str | None, told: str | None, same: bool
+) -> None:
+    def length(value: str | None) -> Fields:
+        return fields() if value is None else fields(("Content-Length", value))
+
+    assert same_length(length(stored_length), length(told)) is same

@@ -77,6 +77,41 @@ async def test_a_broker_that_brings_what_is_forged_is_not_waited_for(tmp_path: P
         assert sync_task.control.pushed
 
 
+async def test_a_head_that_a_broker_brings_ends_the_update_to_the_one_before(tmp_path: Path, jumping: Any) -> None:
+    """Half of that is staged by then, and no part of it is built upon."""
+    feed = Feed(slices=("core", "kids"))
+    feed.inline_bytes = 0
+    for name in ("core", "kids"):
+        feed.publish(FILMS, name)
+    device, origin = Device.of(tmp_path, feed, slices=("core", "kids")), Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(feed.version)
+        feed.publish({"t001": None}, sign=False)
+        feed.publish({"t001": None}, "kids")
+        came = origin.requests["blob"]
+
+        def losing(kind: str, name: str, data: bytes | None) -> bytes | None:
+            if kind == "blob" and origin.requests["blob"] > came + 1:
+                raise TransportError("connection lost")
+            return data
+
+        origin.fault = losing
+        sync_task.control.nudge()
+        await sync_task.until_error("connection lost")
+        origin.fault = None
+        feed.publish({"t002": None}, sign=False)
+        feed.publish({"t002": None}, "kids")
+        sync_task.control.announce(feed.head)
+        await sync_task.until(feed.version)
+        assert sync_task.status.last_error is None
+
+
+def test_what_cannot_follow_is_nothing_to_wait_for() -> None:
+    feed, now = Feed(), Instant(NOW, 0.0)
+    feed.publish(FILMS)
+    assert machine().may_follow(feed.head, now) is False  # what is held is not known yet
+
+
 def test_what_is_not_in_the_table_is_a_bug_and_raises() -> None:
     for phase, event in product(Phase, get_args(events.Event)):
         if (phase, event) not in TRANSITIONS:

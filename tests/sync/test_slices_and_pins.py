@@ -250,6 +250,22 @@ async def test_what_a_takedown_was_cut_out_of_is_never_built_upon(tmp_path: Path
     assert verify(device.directory).faults == []
 
 
+async def test_a_pin_under_a_chain_of_another_version_is_refused_and_what_is_held_stays(
+    tmp_path: Path, feed: Feed
+) -> None:
+    device = Device.of(tmp_path, feed)
+    origin = await first_sync(device, feed)
+    before, old_chain = held(device), feed.document().chain
+    for _ in range(3):
+        feed.publish(EDIT, sign=False)
+    pin(device, 4)
+    feed.sign(chain=old_chain)
+    outcome = await sync(device, origin)
+    assert isinstance(outcome.error, ChainError)
+    assert "is for catalog, version 2" in str(outcome.error)
+    assert held(device) == before
+
+
 async def test_slice_added_while_pinned_comes_at_the_pinned_version(tmp_path: Path, feed: Feed) -> None:
     device = Device.of(tmp_path, feed)
     origin = await first_sync(device, feed)

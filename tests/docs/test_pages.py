@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from edged.cli.main import build_parser, refuse_unknown, with_standard_input
 from tests.docs.walkthrough import ROOT, Block, Follower, blocks_of, pattern_of, steps_of
 
 DOCS = ROOT / "docs"
 GUIDES = sorted((DOCS / "guides").glob("*.md"))
 PAGES = [DOCS / "getting-started.md", *GUIDES]
-# Blocks that are not run, by their language: what needs root, a service manager or a build system for images.
+SHELLS = [
+    page
+    for page in (ROOT / "README.md", *sorted(DOCS.rglob("*.md")))
+    if any(block.kind in ("sh", "console") for block in blocks_of(page))
+]
+# Blocks that are not run, by their language: what needs root, a service manager, a package index or a build system for
+# images. Of `sh` the shell looks at the form.
 READ_ONLY = {"sh": {"getting-started", "edge-node", "set-top-box", "firmware"}, "bitbake": {"firmware"}}
-READ_ONLY |= {"make": {"firmware"}, "text": {"firmware"}}
+READ_ONLY |= {"make": {"firmware"}}
 
 
 def test_the_beginning_can_be_followed(tmp_path: Path) -> None:
@@ -36,9 +45,47 @@ def test_every_block_is_run_or_known_to_be_for_reading(page: Path) -> None:
     for block in blocks_of(page):
         run = block.kind == "console" or bool(block.name)
         assert run or page.stem in READ_ONLY.get(block.kind, ()), block
-        if block.kind == "sh":
-            subprocess.run(["bash", "-n"], input=block.text, text=True, check=True)
     assert any(block.kind == "console" for block in blocks_of(page))
+
+
+def commands_in(text: str) -> Iterator[list[str]]:
+    """The words of each `edged …` that stands where a command may."""
+    text = re.sub(r"(?m)(?:^|[ \t]+)# .*$", "", text.replace("\\\n", " "))
+    lexer = shlex.shlex(text, posix=True, punctuation_chars="|&;<>()\n")
+    lexer.whitespace, lexer.whitespace_split, lexer.commenters = " \t", True, ""
+    found: list[str] | None = None
+    before = "\n"
+    for word in [*lexer, "\n"]:
+        if set(word) <= set("|&;<>()\n"):
+            if found is not None:
+                yield found
+            found = None
+        elif found is not None:
+            found.append(word)
+        elif word == "edged" and (before in ("--", "$as_origin") or set(before) <= set("|&;(\n")):
+            found = []
+        before = word
+
+
+@pytest.mark.parametrize("page", SHELLS, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_every_command_that_a_page_shows_is_one(page: Path) -> None:
+    for block in blocks_of(page):
+        if block.kind not in ("sh", "console"):
+            continue
+        text = block.text
+        if block.kind == "console":
+            text = "".join(f"{step.command}\n" for step in steps_of(block))
+        subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+        for words in filter(None, commands_in(text)):
+            given = with_standard_input(words)
+            parser = build_parser(given)
+            refuse_unknown(parser, given)
+            parser.parse_args(given)
+
+
+def test_commands_are_found_where_they_stand() -> None:
+    text = "sudo -u edged x  # edged no\n$as_origin edged a 'b c' | edged d - &\n(edged e \\\n  --f) && edged g > h\n"
+    assert list(commands_in(text)) == [["a", "b c"], ["d", "-"], ["e", "--f"], ["g"]]
 
 
 def test_the_index_leads_to_every_page_and_links_lead_somewhere() -> None:

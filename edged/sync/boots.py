@@ -20,7 +20,7 @@ START_WITHIN_S = 60.0
 def start_within_s(data_dir: Path, boot_id: Path = BOOT_ID) -> float:
     """START_WITHIN_S at the first start since a boot, of a directory that was in use before it; else 0."""
     before, now = read_id(data_dir / NOTE), read_id(boot_id)
-    if now == before or not now:
+    if now == before or not now or not data_dir.is_dir():  # without datasets there is no directory
         return 0.0
     try:
         write_durable(data_dir / NOTE, now)

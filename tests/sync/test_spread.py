@@ -172,6 +172,9 @@ def test_a_boot_is_told_from_a_restart(tmp_path: Path, caplog: pytest.LogCapture
     assert start_within_s(tmp_path, boot) == 0
     (tmp_path / NOTE).write_bytes(b"x" * 10_000)
     assert start_within_s(tmp_path, boot) == 0  # that is no note of ours
+    assert start_within_s(tmp_path / "gone", boot) == 0  # of a daemon without datasets
     assert caplog.text == ""
-    assert start_within_s(tmp_path / "gone", boot) == 0
+    (tmp_path / NOTE).unlink()
+    (tmp_path / NOTE).mkdir()
+    assert start_within_s(tmp_path, boot) == 0
     assert "taken for another boot" in caplog.text

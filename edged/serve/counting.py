@@ -29,6 +29,7 @@ from edged.http.meter import Meter
 from edged.http.request import Request, decode, split_target
 from edged.serve.answers.routes import is_own
 from edged.serve.catalog import Catalog
+from edged.serve.servertiming import HIT, cache_did
 
 REFUSALS = (401, 403, 429)
 MOST_SHARED = 4000  # fields with a tally that are held; more only where somebody asks in every way that there is
@@ -62,7 +63,7 @@ class CountingClient:
     async def start(self, status: int, fields: Fields) -> None:
         if status in REFUSALS:
             self.tally.count.refused += 1
-        self.tally.add(1, len(join_fields(tuple(fields))), remembered=is_stored(fields))
+        self.tally.add(1, len(join_fields(tuple(fields))), remembered=cache_did(fields) == HIT)
         await self.client.start(status, fields)
 
     async def write(self, data: bytes) -> None:
@@ -187,12 +188,6 @@ def path_of(target: bytes) -> bytes:
 def note(tally: UseTally, answer: Answer) -> None:
     if isinstance(answer, Response) and answer.status in REFUSALS:
         tally.count.refused += 1
-
-
-def is_stored(fields: Fields) -> bool:
-    """Whether the proxy's store has answered (RFC 9211: a first entry of Cache-Status that says hit)."""
-    found = next((value for name, value in fields if name.lower() == b"cache-status"), b"")
-    return b"hit" in found.split(b",")[0].replace(b" ", b"").split(b";")
 
 
 def counted_sending(send: Callable[[Any], Awaitable[None]], tally: UseTally) -> Callable[[Any], Awaitable[None]]:

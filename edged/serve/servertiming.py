@@ -22,6 +22,7 @@ from edged.http.request import Request
 
 NAME, LOWERED = b"Server-Timing", b"server-timing"
 CACHE_STATUS = b"cache-status"
+HIT, COLLAPSED = b"hit", b"collapsed"
 FORWARDED = b"fwd="
 
 
@@ -94,7 +95,7 @@ def cache_did(fields: Fields) -> bytes:
         if name == CACHE_STATUS:
             said = value
     words = said.rpartition(b", ")[2].split(b"; ")
-    for plain in (b"hit", b"collapsed"):
+    for plain in (HIT, COLLAPSED):
         if plain in words:
             return plain
     return next((word.removeprefix(FORWARDED) for word in words if word.startswith(FORWARDED)), b"")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from edged.origin.publisher import Publisher
+from tests.origin.s3store import KEY_ID, SECRET, S3Store, serving
 
 
 class Clock:
@@ -27,3 +29,17 @@ def clock() -> Clock:
 @pytest.fixture
 def publisher(tmp_path: Path, clock: Clock) -> Publisher:
     return Publisher.init(tmp_path / "feed", clock=clock)
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an object store."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
+
+
+@pytest.fixture
+def store() -> Iterator[S3Store]:
+    with serving(S3Store()) as store:
+        yield store

@@ -26,7 +26,7 @@ from edged.origin.shelves import objectstore
 from edged.sync.transports.http import HttpTransport
 from edged.sync.transports.transport import Traffic
 from tests.origin.conftest import Clock
-from tests.origin.s3store import BUCKET, KEY_ID, SECRET, S3Store, serving
+from tests.origin.s3store import BUCKET, S3Store
 from tests.origin.test_publish import edit, films
 from tests.origin.test_shelves import broken_from, device_of, feed_in, weed  # noqa: F401 (a fixture)
 from tests.sync.driving import held, sync
@@ -41,17 +41,7 @@ OUTCOMES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-
-
-@pytest.fixture
-def store() -> Iterator[S3Store]:
-    with serving(S3Store()) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("credentials")
 
 
 def act(publisher: Publisher, operation: str, at: int | None = None) -> None:

@@ -34,24 +34,14 @@ from edged.origin.shelves.shelf import Shelf, Shelves
 from edged.origin.shelves.sigv4 import Credentials, S3Request, sign
 from tests.origin.conftest import Clock
 from tests.origin.devices import Device
-from tests.origin.s3store import BUCKET, KEY_ID, SECRET, S3Store, serving
+from tests.origin.s3store import BUCKET, KEY_ID, SECRET, S3Store
 from tests.origin.test_publish import edit, films
 
 DATA = b"some bytes"
 REF = BlobRef.of(DATA)
 
 
-@pytest.fixture(autouse=True)
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY_ID)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
-
-
-@pytest.fixture
-def store() -> Iterator[S3Store]:
-    with serving(S3Store()) as store:
-        yield store
+pytestmark = pytest.mark.usefixtures("credentials")
 
 
 def rules_of(store: S3Store, *, unsafe: bool = False) -> PublicRules:

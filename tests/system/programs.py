@@ -11,8 +11,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,11 +107,16 @@ class Program:
         return self.process.wait(DEADLINE_S)
 
 
+def running(*words: object) -> AbstractContextManager[Program]:
+    """`edged …` until the block ends; it is killed if it still runs then."""
+    return started([sys.executable, "-m", "edged", *map(str, words)])
+
+
 @contextmanager
-def running(*words: object) -> Iterator[Program]:
-    """A program until the block ends; it is killed if it still runs then."""
+def started(command: Sequence[str], environment: Mapping[str, str] | None = None) -> Iterator[Program]:
+    """A program until the block ends. environment: beside what there is."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "edged", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **(environment or {})}
     )
     program = Program(process)
     try:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import random
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.system.link import HERE, HERE6, Link, linked, may_make_links
-from tests.system.programs import Origin, Program, titles
+from tests.system.programs import Origin, Program, started, titles
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,23 +48,10 @@ def ask(path: Path, target: str) -> tuple[int, bytes]:
         return answer.status, answer.read()
 
 
-@contextmanager
-def program(link: Link, end: int, *words: str, environment: dict[str, str] | None = None) -> Iterator[Program]:
-    process = subprocess.Popen(
-        link.command(end, *words),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, **(environment or {})},
-    )
-    found = Program(process)
-    try:
-        yield found
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+def program(
+    link: Link, end: int, *words: str, environment: dict[str, str] | None = None
+) -> AbstractContextManager[Program]:
+    return started(link.command(end, *words), environment)
 
 
 @contextmanager

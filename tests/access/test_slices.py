@@ -18,10 +18,12 @@ from edged.access.apps import Access
 from edged.access.identity import Peer
 from edged.access.rights import App, Rights
 from edged.access.usage import UsageBook
+from edged.errors import DamageError
 from edged.feed import cbor
 from edged.http.application import Answer, InThread, Response, Stream
 from edged.http.meter import Meter
 from edged.http.request import Request
+from edged.replica.files.manifest import file_name
 from edged.replica.writer import Writer
 from edged.serve.apps import Api
 from edged.serve.counting import Counting
@@ -195,6 +197,44 @@ async def test_dictionaries_are_of_the_slices_that_an_app_may_have(tmp_path: Pat
             described = msgspec.json.decode(room.ask(name, "/v1/catalog")[1])
             seen[room is both, name] = described["dictionaries"]
         assert seen[True, "part"] == seen[False, "whole"]
+
+
+@pytest.mark.trio
+async def test_damage_of_a_slice_costs_those_who_may_have_it_alone(tmp_path: Path) -> None:
+    with rooms(tmp_path) as (both, _):
+        for name in ("whole", "part"):
+            assert both.ask(name, "/v1/catalog/titles?limit=5")[0] == 200
+        for pack in both.writer.live.manifest.slices["b"].packs():
+            with (tmp_path / "both" / "catalog" / "packs" / file_name(pack.number)).open("r+b") as file:
+                file.seek(pack.offset)
+                file.write(bytes(pack.size))
+        with edged.open(tmp_path / "both") as replica:
+            view = replica["catalog"].view()
+            assert list(view.broken) == ["b"]
+            assert list(view.of_slices(frozenset({"core"})).keys("titles"))
+            with pytest.raises(DamageError):
+                list(view.keys("titles"))
+            with pytest.raises(DamageError):
+                list(view.of_slices(frozenset({"b"})).keys("titles"))
+
+
+@pytest.mark.trio
+async def test_what_was_made_for_one_scope_stays_while_others_ask(tmp_path: Path) -> None:
+    with rooms(tmp_path) as (both, _):
+        view = both.dataset.view()
+        part = view.of_slices(frozenset({"core"}))
+        assert part is view.of_slices(frozenset({"core"}))
+        renderer, dictionaries = both.service.renderer, both.service.dictionaries
+        looks = [renderer.look_of(one, "titles", False, None) for one in (view, part, view, part)]
+        assert looks[:2] == looks[2:]
+        assert looks[0] != looks[1]
+        trained = [dictionaries.of(one, "titles") for one in (view, part, view, part)]
+        assert trained[0] is trained[2]
+        assert trained[1] is trained[3]
+        assert trained[0] is not None
+        ages = [both.service.age_of(one) for one in (view, part, view, part)]
+        assert ages[0] is ages[2]
+        assert ages[1] is ages[3]
 
 
 @pytest.mark.trio

@@ -59,8 +59,9 @@ class Renderer:
         if newest is not view or len(self.looks) > LOOKS:
             if newest is not None and place_of(view) < place_of(newest):
                 return NOWHERE
-            self.items.clear()
-            self.looks.clear()
+            if newest is not None or len(self.looks) > LOOKS:
+                self.items.clear()
+                self.looks.clear()
             self.views[scope] = view
         described = (scope, collection, binary, shape.name if shape else "")
         look = self.looks.get(described)

@@ -422,6 +422,17 @@ def test_an_app_has_its_share_of_connections() -> None:
     assert not access.bearers
 
 
+async def test_the_answer_to_one_too_many_is_its_connections_last() -> None:
+    room = Room((app("site", "*", token_sha256=hashed("site-token-00000001"), connections=0.001),))
+    fields = ((b"host", b"localhost"), (b"authorization", b"Bearer site-token-00000001"))
+    found = []
+    for peer in [Peer(False, "127.0.0.1") for _ in range(2)]:
+        answer = room.guard.answer(Request("GET", b"/v1/nothing", fields, peer=peer))
+        assert isinstance(answer, Response)
+        found.append((answer.status, answer.last))
+    assert found == [(404, False), (429, True)]
+
+
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 async def test_the_connection_that_is_one_too_many_ends_and_its_place_is_free_again(
     tmp_path: Path, protocol: str

@@ -10,6 +10,7 @@ import pytest
 from edged.http.application import Answer, Application, Response
 from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.connection import LaneState
+from edged.http.lane.precedence import Precedence
 from edged.http.limits import Limits
 from edged.http.meter import Meter
 from edged.http.request import Request
@@ -105,7 +106,7 @@ class Others(Application):
 def test_answers_of_others_are_for_requests_with_the_very_same_fields() -> None:
     others = Others()
     apps = Apps(Api(make_service({"catalog": make_dataset()})), others)
-    answers = LaneAnswers(apps, lambda: NOW, Meter(), Limits())
+    answers = LaneAnswers(apps, lambda: NOW, Meter(), Limits(), Precedence())
     connection = connected(answers.memory)
     answers.renew(apps.generation())
     for _ in range(3):

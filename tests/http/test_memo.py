@@ -14,6 +14,7 @@ from edged.http.head import HeadError, RequestHead, head_end, read_head
 from edged.http.lane import remembered
 from edged.http.lane.answers import LaneAnswers
 from edged.http.lane.connection import FieldSection, LaneConnection
+from edged.http.lane.precedence import Precedence
 from edged.http.lane.remembered import AnswerMemory, LeasedAnswer, Opening, size_of_answer, size_of_section
 from edged.http.limits import Limits
 from edged.http.memory import SLOT_BYTES, Memo, size_of_bytes
@@ -33,7 +34,7 @@ class NoSocket:
 
 def make_answers() -> LaneAnswers:
     service = make_service({"catalog": make_dataset()})
-    return LaneAnswers(Api(service), lambda: NOW, Meter(), Limits())
+    return LaneAnswers(Api(service), lambda: NOW, Meter(), Limits(), Precedence())
 
 
 def make_connection(answers: LaneAnswers) -> LaneConnection:

@@ -9,6 +9,7 @@ from edged.http.application import Answer, Response, Shared, TimedFields
 from edged.http.h2.remembered import AnswerPlace, RememberedFrames
 from edged.http.lane import remembered
 from edged.http.lane.answers import LaneAnswers
+from edged.http.lane.precedence import Precedence
 from edged.http.limits import Limits
 from edged.http.memory import Memo, size_of_bytes
 from edged.http.meter import Meter
@@ -31,7 +32,7 @@ class Asked:
     def __init__(self, dataset: MemoryDataset) -> None:
         self.dataset = dataset
         self.api = Api(make_service({"catalog": dataset}))
-        self.answers = LaneAnswers(self.api, lambda: NOW, Meter(), Limits())
+        self.answers = LaneAnswers(self.api, lambda: NOW, Meter(), Limits(), Precedence())
         self.connection = connected(self.answers.memory)
         self.answers.ask = self.ask
         self.asked = 0

@@ -30,6 +30,7 @@ from edged.http.lane.connection import (
     StreamUnderWay,
     ThreadWork,
 )
+from edged.http.lane.precedence import Precedence
 from edged.http.lane.remembered import AnswerMemory, opening_of
 from edged.http.limits import Limits
 from edged.http.meter import Meter
@@ -44,8 +45,16 @@ CHUNKED: Fields = ((b"Transfer-Encoding", b"chunked"),)
 class LaneAnswers:
     """Changes a connection's inbox and state, and writes nothing. clock: seconds since 1970."""
 
-    def __init__(self, application: Application, clock: Callable[[], float], meter: Meter, limits: Limits) -> None:
+    def __init__(
+        self,
+        application: Application,
+        clock: Callable[[], float],
+        meter: Meter,
+        limits: Limits,
+        precedence: Precedence,
+    ) -> None:
         self.application = application
+        self.precedence = precedence
         self.ask = application.answer
         self.clock = clock
         self.meter = meter
@@ -108,6 +117,7 @@ class LaneAnswers:
         except Exception:
             answer = failed(request)
         connection.judge(request)
+        self.precedence.note(connection, now)
         if isinstance(answer, InThread):
             work = ThreadWork(answer, head, request, raw, self.memory.generation)
             connection.become(LaneState.IN_THREAD, work)

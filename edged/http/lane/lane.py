@@ -72,13 +72,13 @@ class Lane(Turns):
     ) -> None:
         super().__init__()
         self.application = application
-        self.answers = LaneAnswers(application, clock, meter, limits)
+        self.precedence = Precedence()
+        self.answers = LaneAnswers(application, clock, meter, limits, self.precedence)
         self.recall = self.answers.memory.recall
         self.frames = RememberedFrames(self.answers.memory.answers)
         self.decoder = BlockDecoder(limits.memory_bytes >> BLOCKS_SHIFT, limits.head_bytes, MAX_FIELDS)
         self.certificates = certificates
         self.handshakes = Handshakes()
-        self.precedence = Precedence()
         self.asked_at = 0.0  # when somebody has asked last whose handshake is over
         self.told_at = 0.0  # when the log was told last of a peer that breaks rules
         self.look = application.generation

@@ -227,6 +227,7 @@ class Multiplexed:
         self.exchanges[event.stream_id] = exchange
         answer = contained(partial(self.lane.application.answer, request), request)
         connection.judge(request)
+        self.lane.precedence.note(connection, self.now)
         self.core.judged = True
         exchange.give(answer)
 

@@ -44,11 +44,20 @@ class Precedence:
         others: list[tuple[int, int]] = []
         for event in events:
             connection = connections.get(event[0])
-            (others if connection is not None and connection.waits else first).append(event)
-        if first:
-            self.first_at = now
+            if connection is None or not connection.judged:  # somebody who may be one of the first
+                first.append(event)
+            elif connection.waits:
+                others.append(event)
+            else:
+                first.append(event)
+                self.first_at = now
         self.yields = now - self.first_at < YIELD_S
         return first + others[:TURNS] if self.yields else events
+
+    def note(self, connection: LaneConnection, now: float) -> None:
+        """It is known whose a connection is that has asked just now."""
+        if not connection.waits:
+            self.first_at = now
 
     def leaves_rest(self, connection: LaneConnection) -> bool:
         """Whether others come before what is left of its inbox."""

@@ -96,6 +96,18 @@ async def test_a_connection_ends_after_an_answer_that_is_the_last(tmp_path: Path
 # --- turns -----------------------------------------------------------------------------------------------------------
 
 
+MOST_IN_A_LOOK = 2 * TURNS  # of what is ready, and of what was read before
+
+
+def asked_in_a_look(lane: Lane, application: Judging) -> int:
+    """How many others are answered before the first are looked for again."""
+    before = len(application.asked)
+    lane.slice_s = lambda: 0.0  # type: ignore[method-assign]
+    lane.work()
+    del lane.slice_s
+    return len(application.asked) - before
+
+
 class Idle:
     def is_busy(self) -> bool:
         return False
@@ -135,6 +147,8 @@ def test_the_internal_audience_is_answered_between_what_others_have_sent_before(
         application.asked.clear()
         for name, client in zip("abcde", clients, strict=False):
             client.sendall(b"".join(ask_of("public", f"/{name}{number}") for number in range(100)))
+        for _ in range(3):
+            assert asked_in_a_look(lane, application) <= MOST_IN_A_LOOK
         clients[5].sendall(ask_of("internal", "/mine"))
         got = [b""] * 5
         while not all(data.endswith(b"99") for data in got):
@@ -144,7 +158,7 @@ def test_the_internal_audience_is_answered_between_what_others_have_sent_before(
                     got[number] += client.recv(1 << 20)
         places = [number for number, (audience, _) in enumerate(application.asked) if audience == "internal"]
         assert len(places) == 1
-        assert places[0] <= 2 * TURNS
+        assert places[0] <= 4 * MOST_IN_A_LOOK
         assert len(application.asked) == 501  # and everybody is
 
 
@@ -163,12 +177,18 @@ def test_those_who_come_first_do_so_for_a_while() -> None:
     precedence, connections = Precedence(), {}
     for number, audience in enumerate(["internal", "public", "public"]):
         connections[number] = cast(LaneConnection, FakeConnection(waits=audience != "internal"))
+    new = connections[8] = cast(LaneConnection, FakeConnection(judged=False))
     every = [(number, 1) for number in range(3)]
     assert precedence.take(every[1:], connections, 10.0) == every[1:]
     assert precedence.take(every, connections, 10.0) == every[:2]
     assert precedence.take(every[1:], connections, 10.0 + YIELD_S - 0.01) == every[1:2]
     assert precedence.take(every[1:], connections, 10.0 + YIELD_S) == every[1:]
-    assert precedence.take([(9, 1), *every[1:]], connections, 20.0) == [(9, 1), *every[1:2]]  # 9: a listener
+    unknown = [(9, 1), (8, 1), *every[1:]]  # a listener, and a connection that has asked nothing
+    assert precedence.take(unknown, connections, 20.0) == unknown
+    precedence.note(new, 20.0)
+    assert precedence.take(every[1:], connections, 20.0) == every[1:]
+    precedence.note(connections[0], 20.0)
+    assert precedence.take([*every[1:], *unknown[:2]], connections, 20.0) == [*unknown[:2], every[1]]
 
 
 def test_streams_of_http2_give_way_frame_by_frame() -> None:
@@ -181,18 +201,48 @@ def test_streams_of_http2_give_way_frame_by_frame() -> None:
             theirs.sendall(PREFACE + settings_frame(()))
             lane.work()
             for number in range(1, 101, 2):
-                path = b"/s%d" % number
-                fields = ((b":method", b"GET"), (b":scheme", b"http"), (b":path", path), (b":authority", b"x"))
-                block = encode_fields(fields)
-                theirs.sendall(HEADER.pack(0, len(block), FrameType.HEADERS, 5, number) + block)
-            clients[0].sendall(ask_of("internal", "/mine"))
+                theirs.sendall(frame_of(b"/s%d" % number, number))
             application.asked.clear()
+            for _ in range(3):
+                assert asked_in_a_look(lane, application) <= MOST_IN_A_LOOK
+            clients[0].sendall(ask_of("internal", "/mine"))
             for _ in range(500):
                 lane.work()
             targets = [target for _, target in application.asked]
-            assert targets.index(b"/mine") <= 2 * TURNS
+            assert targets.index(b"/mine") <= 4 * MOST_IN_A_LOOK
             assert len(targets) == 51
             lane.sockets.close(next(c for c in lane.sockets.connections.values() if c.sock is ours))
+
+
+def frame_of(path: bytes, stream_id: int) -> bytes:
+    """A request in one frame, which leaves the peer's table as it was."""
+    block = encode_fields(((b":method", b"GET"), (b":scheme", b"http"), (b":path", path), (b":authority", b"x")))
+    return HEADER.pack(0, len(block), FrameType.HEADERS, 5, stream_id) + block
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_bytes_of_http2_that_were_asked_before_are_judged_on_each_connection(last: bool) -> None:
+    application = Judging(last=last)
+    with lane_with(application) as (lane, _):
+        for number in range(1, 4):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            with ours, theirs:
+                lane.adopt(ours, Peer(False, "127.0.0.1"))
+                theirs.sendall(PREFACE + settings_frame(()))
+                lane.work()
+                theirs.sendall(frame_of(b"/same", 1))
+                lane.work()
+                assert len(application.asked) == number
+                told = theirs.recv(1 << 16)
+                assert (HEADER.pack(0, 0, FrameType.GOAWAY, 0, 0)[3:] in told) == last
+                if not last:
+                    theirs.sendall(frame_of(b"/same", 3))
+                    lane.work()
+                    assert theirs.recv(1 << 16).endswith(b"/same")
+                    assert len(application.asked) == number
+                for connection in list(lane.sockets.connections.values()):
+                    lane.sockets.close(connection)
 
 
 async def test_fewer_are_accepted_at_once_while_somebody_of_the_first_asks() -> None:
@@ -210,6 +260,7 @@ async def test_fewer_are_accepted_at_once_while_somebody_of_the_first_asks() -> 
 @dataclass
 class FakeConnection:
     waits: bool = True
+    judged: bool = True
     progress_at: float = 0.0
     inbox: bytes = b""
     outbox: object = None

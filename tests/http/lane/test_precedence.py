@@ -193,25 +193,28 @@ def test_those_who_come_first_do_so_for_a_while() -> None:
 
 def test_streams_of_http2_give_way_frame_by_frame() -> None:
     application = Judging()
-    with lane_with(application, "internal") as (lane, clients):
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
+    with lane_with(application, "internal") as (lane, clients), ExitStack() as stack:
+        for name in range(3):
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            stack.enter_context(theirs)
             lane.adopt(ours, Peer(False, "127.0.0.1"))
+            stack.callback(lane.sockets.close, lane.sockets.connections[ours.fileno()])
             theirs.sendall(PREFACE + settings_frame(()))
             lane.work()
-            for number in range(1, 101, 2):
-                theirs.sendall(frame_of(b"/s%d" % number, number))
-            application.asked.clear()
-            for _ in range(3):
-                assert asked_in_a_look(lane, application) <= MOST_IN_A_LOOK
-            clients[0].sendall(ask_of("internal", "/mine"))
-            for _ in range(500):
-                lane.work()
-            targets = [target for _, target in application.asked]
-            assert targets.index(b"/mine") <= 4 * MOST_IN_A_LOOK
-            assert len(targets) == 51
-            lane.sockets.close(next(c for c in lane.sockets.connections.values() if c.sock is ours))
+            theirs.sendall(frame_of(b"/judged%d" % name, 1))
+            lane.work()
+            for number in range(3, 103, 2):
+                theirs.sendall(frame_of(b"/%d/%d" % (name, number), number))
+        application.asked.clear()
+        for _ in range(6):
+            assert asked_in_a_look(lane, application) <= MOST_IN_A_LOOK
+        clients[0].sendall(ask_of("internal", "/mine"))
+        for _ in range(1500):
+            lane.work()
+        targets = [target for _, target in application.asked]
+        assert targets.index(b"/mine") <= 7 * MOST_IN_A_LOOK
+        assert len(targets) == 151
 
 
 def frame_of(path: bytes, stream_id: int) -> bytes:

@@ -35,6 +35,7 @@ class Precedence:
         self.some_wait = False
         self.yields = False
         self.first_at = -YIELD_S
+        self.turn = 0
 
     def take(
         self, events: list[tuple[int, int]], connections: dict[int, LaneConnection], now: float
@@ -52,7 +53,11 @@ class Precedence:
                 first.append(event)
                 self.first_at = now
         self.yields = now - self.first_at < YIELD_S
-        return first + others[:TURNS] if self.yields else events
+        if not self.yields:
+            return events
+        self.turn += 1  # the kernel tells of those that stay ready in the same order each time
+        begin = self.turn % len(others) if others else 0
+        return first + (others[begin:] + others[:begin])[:TURNS]
 
     def note(self, connection: LaneConnection, now: float) -> None:
         """It is known whose a connection is that has asked just now."""

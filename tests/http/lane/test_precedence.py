@@ -180,20 +180,24 @@ def test_those_who_come_first_do_so_for_a_while() -> None:
     new = connections[8] = cast(LaneConnection, FakeConnection(judged=False))
     every = [(number, 1) for number in range(3)]
     assert precedence.take(every[1:], connections, 10.0) == every[1:]
-    assert precedence.take(every, connections, 10.0) == every[:2]
-    assert precedence.take(every[1:], connections, 10.0 + YIELD_S - 0.01) == every[1:2]
+    taken = [precedence.take(every, connections, 10.0) for _ in range(4)]
+    assert sorted(taken) == [every[:2], every[:2], every[::2], every[::2]]  # in turn, as the kernel does not
+    assert taken[0] != taken[1] != taken[2]
+    assert precedence.take(every[1:2], connections, 10.0 + YIELD_S - 0.01) == every[1:2]
+    assert len(precedence.take(every[1:], connections, 10.0 + YIELD_S - 0.01)) == TURNS
     assert precedence.take(every[1:], connections, 10.0 + YIELD_S) == every[1:]
     unknown = [(9, 1), (8, 1), *every[1:]]  # a listener, and a connection that has asked nothing
     assert precedence.take(unknown, connections, 20.0) == unknown
     precedence.note(new, 20.0)
     assert precedence.take(every[1:], connections, 20.0) == every[1:]
     precedence.note(connections[0], 20.0)
-    assert precedence.take([*every[1:], *unknown[:2]], connections, 20.0) == [*unknown[:2], every[1]]
+    assert precedence.take([*every[1:2], *unknown[:2]], connections, 20.0) == [*unknown[:2], every[1]]
 
 
 def test_streams_of_http2_give_way_frame_by_frame() -> None:
     application = Judging()
     with lane_with(application, "internal") as (lane, clients), ExitStack() as stack:
+        asking = []
         for name in range(3):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
@@ -204,9 +208,11 @@ def test_streams_of_http2_give_way_frame_by_frame() -> None:
             lane.work()
             theirs.sendall(frame_of(b"/judged%d" % name, 1))
             lane.work()
+            asking.append(theirs)
+        application.asked.clear()
+        for name, theirs in enumerate(asking):
             for number in range(3, 103, 2):
                 theirs.sendall(frame_of(b"/%d/%d" % (name, number), number))
-        application.asked.clear()
         for _ in range(6):
             assert asked_in_a_look(lane, application) <= MOST_IN_A_LOOK
         clients[0].sendall(ask_of("internal", "/mine"))
@@ -338,3 +344,15 @@ async def test_a_full_server_takes_one_more_in_place_of_an_idle_one_that_comes_l
             for stream, _ in held:
                 await stream.aclose()
             nursery.cancel_scope.cancel()
+
+
+def test_those_who_wait_get_their_turns_one_after_the_other() -> None:
+    application = Judging()
+    with lane_with(application, *["public"] * 3, "internal") as (lane, clients):
+        application.asked.clear()
+        for name, client in zip("abc", clients, strict=False):
+            client.sendall(b"".join(ask_of("public", f"/{name}{number}") for number in range(100)))
+        for _ in range(30):
+            asked_in_a_look(lane, application)
+        found = [sum(target.startswith(b"/" + name) for _, target in application.asked) for name in (b"a", b"b", b"c")]
+        assert min(found) >= 8, found

@@ -239,6 +239,8 @@ class Shell:
                     self.brought = events.HeadAnnounced(data)
                     scope.cancel()
                     return
+                if self.machine.newest is not None and data == self.machine.newest.data:
+                    self.control.believe()  # it has come in another way before, or is there again
             except (UnknownKeyError, NewerRootError):
                 if now.elapsed_s >= self.ask_roots_at:
                     self.ask_roots_at = now.elapsed_s + ASK_ROOTS_S

@@ -91,7 +91,7 @@ async def test_what_it_has_forgotten_it_is_told_again(feed: Publisher, tmp_path:
                     await until_retained(broker, head_of(feed))
             await publish(feed, 1, 2)
             await until(lambda: device.status.version == 2)
-            assert pushed(device)
+            await until(lambda: pushed(device))
 
 
 async def until_retained(broker: Mosquitto, head: bytes) -> None:

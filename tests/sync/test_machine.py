@@ -77,6 +77,29 @@ async def test_a_broker_that_brings_what_is_forged_is_not_waited_for(tmp_path: P
         assert sync_task.control.pushed
 
 
+async def test_a_broker_is_believed_again_when_it_brings_the_newest_head(tmp_path: Path, jumping: Any) -> None:
+    """A poll was quicker than it, or its publisher has put the head back in its place."""
+    feed = Feed()
+    feed.publish(FILMS)
+    older = feed.head
+    device, origin = Device.of(tmp_path, feed), Origin(feed)
+    async with running(device, origin) as sync_task:
+        await sync_task.until(feed.version)
+        feed.publish({"t001": None})
+        sync_task.control.nudge()
+        await sync_task.until(feed.version)
+        sync_task.control.pushed = True
+        sync_task.control.nudge()
+        await trio.sleep(1)
+        for stale in (flip(feed.head, -1), older):
+            sync_task.control.announce(stale)
+            await trio.sleep(1)
+            assert not sync_task.control.pushed
+        sync_task.control.announce(feed.head)
+        await trio.sleep(1)
+        assert sync_task.control.pushed
+
+
 async def test_a_head_that_a_broker_brings_ends_the_update_to_the_one_before(tmp_path: Path, jumping: Any) -> None:
     """Half of that is staged by then, and no part of it is built upon."""
     feed = Feed(slices=("core", "kids"))

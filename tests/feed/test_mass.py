@@ -19,7 +19,7 @@ from edged.feed.coding.changes import Change, Entry, sort_key
 from edged.feed.coding.differences import WORD_PIECES, WORDS_MOST, common_run, is_moved, replaced_words
 from edged.feed.coding.guessing import COUNT_MOST, KEPT, LESSONS, PALETTE, Guesser, Palette
 from edged.feed.coding.hop import MASS, MASS_CHANGES, MODELLED, decode_hop, encode_hop, forms_worth_trying
-from edged.feed.coding.modelledhop import CHANGE_BITS, decode_mass, encode_mass, encode_modelled
+from edged.feed.coding.modelledhop import CHANGE_BITS, HopCoder, decode_mass, encode_mass, encode_modelled
 from edged.feed.fieldpath import ABSENT
 from tests.feed.test_hop_forms import DICTIONARY, STATES, State, View, difference
 
@@ -246,12 +246,19 @@ def test_fields_of_a_record_are_looked_at_three_objects_deep() -> None:
     assert [path for path, _ in transforms.sources(record)] == [("a",), ("a", "b"), ("a", "b", "c"), ("a", "e"), ("f",)]
 
 
-def test_each_record_is_foreseen_by_how_many_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    told: list[tuple[int, int]] = []
-    monkeypatch.setattr(ArithmeticEncoder, "foresee", lambda encoder, done, total: told.append((done, total)))
-    entries = [(change.collection, change.key, change.value) for change in edited(PATTERNS["times shifted"])[:3]]
-    encode_modelled(entries, VIEW, b"")
-    assert told == [(1, 3), (2, 3), (3, 3)]
+def test_each_record_is_foreseen_by_how_many_are_done() -> None:
+    """The room ends with the eighth of twelve: the other four are foreseen by the later half of those done."""
+    entries: list[Entry] = []
+    for number in range(12):
+        text = random.Random(number).randbytes(40).hex()
+        entries.append(("titles", f"k{number:04}", cbor.encode({**OLD[number], "synopsis": text})))
+    whole = ArithmeticEncoder(1 << 30)
+    HopCoder(whole, VIEW, b"", 1 << 62).write(entries, whole)
+    assert len(whole.taken) == 12
+    rest = (whole.taken[7] - whole.taken[4]) * 4 // 3
+    room = whole.taken[7] - (whole.most - (1 << 30))
+    with pytest.raises(TooLong, match=f"some {rest} bits"):
+        encode_modelled(entries, VIEW, b"", room)
 
 
 def test_a_value_is_known_by_what_is_not_barred() -> None:

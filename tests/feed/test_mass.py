@@ -250,7 +250,7 @@ def test_each_record_is_foreseen_by_how_many_are_done() -> None:
     """The room ends with the eighth of twelve: the other four are foreseen by the later half of those done."""
     entries: list[Entry] = []
     for number in range(12):
-        text = random.Random(number).randbytes(40).hex()
+        text = random.Random(number).randbytes(40 + number * number).hex()
         entries.append(("titles", f"k{number:04}", cbor.encode({**OLD[number], "synopsis": text})))
     whole = ArithmeticEncoder(1 << 30)
     HopCoder(whole, VIEW, b"", 1 << 62).write(entries, whole)

@@ -1,16 +1,17 @@
 """Questions over HTTP's handlers: a made-up guide of 300 channels and 14 days, films, and the rows of a home page.
 
+    python -m benchmarks.asking [--programmes N] [--keep DIR]
+
 Prints the median of each question, unseen (each asks what was not asked before, and nothing of its records is
 remembered) and of its processor time, before and after many small hops; and what the indexes cost on disk and in
-flash an edit. Run it with `python -m benchmarks.asking [PROGRAMMES [DIRECTORY]]`; 200,000 of them take some minutes
-and 200 MB below the directory, which is kept if it is given.
+flash an edit. 200,000 programmes take some minutes and 200 MB.
 """
 
 from __future__ import annotations
 
+import argparse
 import random
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -239,9 +240,9 @@ def main(programmes: int, place: Path) -> None:
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 200_000
-    if len(sys.argv) > 2:
-        main(count, Path(sys.argv[2]))
-    else:
-        with tempfile.TemporaryDirectory() as made:
-            main(count, Path(made))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--programmes", type=int, default=200_000)
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="put the replica there, and leave it there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        main(options.programmes, options.keep or Path(made))

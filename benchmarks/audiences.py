@@ -1,6 +1,6 @@
 """The internal app beside a public one that asks far more than it may: its p99 against what it is alone, ratios first.
 
-    python -m benchmarks.audiences [--data movies.ndjson.zst] [--seconds 4] [--rounds 5] [--rate 200]
+    python -m benchmarks.audiences [--data DIR] [--seconds 4] [--rounds 5] [--rate 200]
 
 The server runs on one core, the internal client on another; whoever presses shares that one, with the least priority.
 The public app may ask --rate times a second. It asks ten times that; as fast as it is answered, on 16 connections, one
@@ -209,7 +209,7 @@ def server(data_dir: Path, rate: int) -> Iterator[int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="NDJSON, zstd-compressed, as edged origin publish takes it")
+    parser.add_argument("--data", type=Path, help="directory of movies.ndjson.zst; without it the records are made up")
     parser.add_argument("--seconds", type=float, default=4, help="of each run")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rate", type=int, default=200, help="that the public app may ask a second")

@@ -1,6 +1,6 @@
 """A flooder beside one normal client: that one's median latency, against what it is without.
 
-    python -m benchmarks.floods [--data movies.ndjson.zst] [--seconds 3] [--rounds 3] [--quick]
+    python -m benchmarks.floods [--data DIR] [--seconds 3] [--rounds 3] [--quick]
 
 The server runs on one core, the client and the flooder on another, the flooder with the least priority there; it comes
 back at once whenever it is turned away. Needs openssl. Everything listens on loopback.
@@ -135,7 +135,7 @@ def median_us(port: int, seconds: float, context: ssl.SSLContext | None) -> floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="NDJSON, zstd-compressed, as edged origin publish takes it")
+    parser.add_argument("--data", type=Path, help="directory of movies.ndjson.zst; without it the records are made up")
     parser.add_argument("--seconds", type=float, default=3, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")

@@ -1,6 +1,6 @@
 """What a midnight costs at which 5,000 of 100,000 windows open or close: the slowest answer while it happens.
 
-    python -m benchmarks.midnight [RECORDS]
+    python -m benchmarks.midnight [--records N]
 
 One thread asks as the serving loop does: it looks for something new, then gives a record, a batch, a page, a condition,
 a piece of the changes, the next change and the count. Printed are the slowest of each in quiet seconds and at midnight.
@@ -8,8 +8,8 @@ a piece of the changes, the next change and the count. Printed are the slowest o
 
 from __future__ import annotations
 
+import argparse
 import random
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -75,7 +75,9 @@ def answers(dataset: Dataset, chance: random.Random, count: int, since: tuple[in
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--records", type=int, default=100_000)
+    count = parser.parse_args().records
     made, chance = records(count), random.Random(2)
     now = float(MIDNIGHT - QUIET_S)
     with tempfile.TemporaryDirectory() as place:

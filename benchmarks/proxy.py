@@ -1,10 +1,10 @@
 """The caching proxy next to nginx proxy_cache and Varnish: one run, the same upstream and bodies, ratios first.
 
-    python -m benchmarks.proxy [--seconds 4] [--rounds 3] [--data FILE]
+    python -m benchmarks.proxy [--seconds 4] [--rounds 3] [--body FILE]
 
 Each proxy runs on one core; wrk and the upstream (an nginx with static files) on another. Hits: 1 kB bodies at 16
 connections and at one, 1 MB bodies at 4. Misses: the time to the first byte of answers that nobody has asked for
-before, beside the upstream's own. --data: a file whose first kB and MB are the bodies; made up without it. Needs wrk
+before, beside the upstream's own. --body: a file whose first kB and MB are the bodies; made up without it. Needs wrk
 and nginx; Varnish is left out where it is not installed. Everything listens on loopback, on ports that were free.
 """
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--data", type=Path)
+    parser.add_argument("--body", type=Path, help="its first kB and MB are the bodies; without it they are made up")
     parser.add_argument("--serve", nargs=2, metavar=("PORT", "DIRECTORY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -234,7 +234,7 @@ def main() -> None:
         if shutil.which(tool, path=PATH) is None:
             print(f"{tool} is not installed: nothing to compare with")
             return
-    data = options.data.read_bytes()[: 1 << 20] if options.data else b""
+    data = options.body.read_bytes()[: 1 << 20] if options.data else b""
     data = (data or random.Random(1).randbytes(1 << 20)).ljust(1 << 20, b" ")
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         scratch = Path(directory)

@@ -1,6 +1,6 @@
 """The replica next to diskcache, SQLite and LMDB: one run, the same data, ratios first.
 
-    python -m benchmarks.replica [--data movies.ndjson.zst] [--only growth [--million] [--plot out.png]]
+    python -m benchmarks.replica [--data DIR] [--only growth [--million] [--plot out.png]]
 
 Without --data the records are made up. Gets are over all keys in random order, after a snapshot and 100 hops; flash is
 `write_bytes` of /proc/self/io, read after sync, over --hops hops, merging included. `--only growth` measures time and
@@ -317,7 +317,7 @@ STEPS = {"sizes": sizes, "opening": opening, "queries": queries, "following": fo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--data", help="NDJSON.zst as `edged origin publish` reads it; made up without")
+    parser.add_argument("--data", type=Path, help="directory of movies.ndjson.zst; without it the records are made up")
     parser.add_argument("--only", choices=["gets", "sizes", "flash", "queries", "opening", "following", "growth"])
     parser.add_argument("--hops", type=int, default=1000)
     parser.add_argument("--edits", default="10,200", help="records a hop, for flash")

@@ -1,6 +1,6 @@
 """Search as on a remote control: what it takes unseen, and what its index takes.
 
-    python -m benchmarks.search [FILMS.ndjson.zst]
+    python -m benchmarks.search [--data DIR]
 
 Each question is asked once of a replica that was just opened (its indexes are mapped by a first one). Prints the median
 and the slowest of the questions as typed, of those with a typing error, and of the beginnings of some titles; and what
@@ -9,8 +9,8 @@ the indexes take beside the packs. Times are those of the processor, as other wo
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -45,7 +45,9 @@ def timed(view: View, texts: list[str]) -> list[float]:
 
 
 def main() -> None:
-    records = films(sys.argv[1] if len(sys.argv) > 1 else None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="directory of movies.ndjson.zst; without it the records are made up")
+    records = films(parser.parse_args().data)
     with tempfile.TemporaryDirectory() as place:
         store = Edged(Path(place), SEARCHED)
         store.fill(records, train_dictionary(records[::20]))

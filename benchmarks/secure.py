@@ -1,6 +1,6 @@
 """TLS and HTTP/2 next to nginx with the same certificate and a proxy_cache that holds all: one run, ratios first.
 
-    python -m benchmarks.secure [--data movies.ndjson.zst] [--seconds 4] [--rounds 3] [--quick]
+    python -m benchmarks.secure [--data DIR] [--seconds 4] [--rounds 3] [--quick]
 
 Each server runs on one core, wrk, h2load or the handshaking client on another (taskset); both are warm and take turns
 within each round. Besides requests a second it gives the server's processor time for each request, which other
@@ -217,7 +217,7 @@ def warm_streams(peer: Peer, paths: Sequence[str], scratch: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="NDJSON, zstd-compressed, as edged origin publish takes it")
+    parser.add_argument("--data", type=Path, help="directory of movies.ndjson.zst; without it the records are made up")
     parser.add_argument("--seconds", type=int, default=4, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")

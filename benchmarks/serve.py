@@ -1,6 +1,6 @@
 """Serving next to nginx (proxy_cache and static files) and Varnish: one run, the same answers, ratios first.
 
-    python -m benchmarks.serve [--data movies.ndjson.zst] [--seconds 4] [--rounds 3] [--quick]
+    python -m benchmarks.serve [--data DIR] [--seconds 4] [--rounds 3] [--quick]
 
 Each server runs on one core and wrk on another (taskset); all are warm; the servers take turns within each round, and
 the table gives the median of the rounds. Besides requests a second it gives the server's processor time for each, which
@@ -422,7 +422,7 @@ def http2_rate(url: str, paths: Path, seconds: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", help="NDJSON, zstd-compressed, as edged origin publish takes it")
+    parser.add_argument("--data", type=Path, help="directory of movies.ndjson.zst; without it the records are made up")
     parser.add_argument("--seconds", type=int, default=4, help="of each run")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round of a second, to see that it works")

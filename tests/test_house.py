@@ -323,3 +323,16 @@ def test_every_package_says_what_it_is_for() -> None:
 def test_every_module_says_what_it_is_for() -> None:
     faults = [name_of(path) for path in MODULES if path.stem != "__main__" and not ast.get_docstring(parse(path))]
     assert faults == [], "begin each with one sentence: what is decided here"
+
+
+def test_every_benchmark_says_how_it_is_run() -> None:
+    """By its options alone, the same of all: `--data DIR` is where the real lists lie."""
+    faults = []
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        found = dict(calls(parse(path)))
+        if "parser.add_argument" not in found or "sys.argv" in path.read_text():
+            faults.append(f"{name_of(path)} reads its arguments by hand: leave them to argparse, for --help")
+        usage = ast.get_docstring(parse(path)) or ""
+        if re.search(r"--data (?!DIR)", usage):
+            faults.append(f"{name_of(path)}: its docstring gives --data other than a DIR")
+    assert faults == []

@@ -30,11 +30,11 @@ INDEXED = Schema({"titles": CollectionSchema(("year", "genres"))})
 SEARCHED = Schema({"titles": CollectionSchema(("year", "genres"), ("title", "cast"))})
 
 
-def films(path: str | None, count: int = 36_000) -> list[Record]:
-    """(collection, key, value) in order, of `path` or made up."""
-    if path is None:
+def films(data: Path | None, count: int = 36_000) -> list[Record]:
+    """(collection, key, value) in order, of movies.ndjson.zst in the directory `data`, or made up."""
+    if data is None:
         return list(made_up(count))
-    with open(path, "rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
+    with (data / "movies.ndjson.zst").open("rb") as file, zstandard.ZstdDecompressor().stream_reader(file) as reader:
         lines = reader.read().splitlines()
     records = {}
     for line in lines:

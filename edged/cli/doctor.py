@@ -63,7 +63,8 @@ def doctor_command(args: argparse.Namespace) -> int:
     lines = [f"{'WRONG' if check.mend else 'ok':5}  {check.what}: {check.found}" for check in checks]
     for number, check in enumerate(checks):
         lines[number] += f"\n       → {check.mend}" if check.mend else ""
-    summary = f"{len(wrong)} of {len(checks)} are wrong" if wrong else f"all {len(checks)} are well"
+    verb = "is" if len(wrong) == 1 else "are"
+    summary = f"{len(wrong)} of {len(checks)} {verb} wrong" if wrong else f"all {len(checks)} are well"
     emit(args, {"checks": [asdict(check) for check in checks]}, "\n".join([*lines, summary]))
     return 1 if wrong else 0
 
@@ -83,7 +84,7 @@ def of_configuration(path: Path) -> Iterator[Check]:
     try:
         faults = all_faults(path)
     except ConfigError as fault:
-        yield Check("configuration", f"cannot be read: {fault}", "name the file with --config, or create it")
+        yield Check("configuration", *parted(str(fault)))
         return
     for line in faults:
         yield Check("configuration", *parted(line))

@@ -108,7 +108,10 @@ def test_a_faulty_configuration_is_told_and_nothing_is_guessed(device: Device, t
     config = device.configure(device.origin.public.as_uri())
     config.write_text(config.read_text() + '[proxy]\nquota = "7"\n')
     assert [check["what"] for check in wrong(config)] == ["configuration"]
-    assert [check["what"] for check in wrong(tmp_path / "none.toml")] == ["configuration"]
+    (missing,) = wrong(tmp_path / "none.toml")
+    assert missing["found"].startswith("read ")
+    assert missing["mend"] == "name the file with --config, or create it"
+    assert edged("doctor", "--config", tmp_path / "none.toml", code=1).stdout.endswith("1 of 2 is wrong\n")
 
 
 def test_a_running_daemon_is_seen(device: Device) -> None:

@@ -33,8 +33,8 @@ def fleet_command(args: argparse.Namespace) -> int:
     wanted = {name: fleet for name, fleet in fleets.items() if args.dataset in (None, name)}
     if not wanted:
         raise OriginError(
-            f"fleet: no poll of {args.dataset or 'any dataset'} in {lines} lines; polls have /DATASET/head in the "
-            "request and edged/… (VERSION DIGEST) in the User-Agent, which the log has to keep"
+            f"fleet: no poll of {args.dataset or 'any dataset'} in the {lines} lines read; polls have /DATASET/head in "
+            "the request and edged/… (VERSION DIGEST) in the User-Agent, which the log has to keep"
         )
     reports = [fleet.report(known_of(args.feed, name)) for name, fleet in sorted(wanted.items())]
     data = {"lines": lines, "datasets": {report.dataset: document(report) for report in reports}}

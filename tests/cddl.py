@@ -162,7 +162,7 @@ class Cddl:
         if self.peek() == "?":
             self.take()
             return 0, 1
-        if self.peek() == "*" or self.peek(1) == "*":
+        if self.peek() == "*" or (self.peek().isdigit() and self.peek(1) == "*"):
             least = 0 if self.peek() == "*" else int(self.take())
             self.take()
             most = int(self.take()) if self.peek().isdigit() and self.peek(1) != "=>" else float("inf")

@@ -15,6 +15,7 @@ import pytest
 
 from edged.errors import ChainError, EdgedError, TrustError, WireError
 from edged.feed import bundle, cbor, chain, digest, head, limits, takedowns, zstd
+from edged.feed.ahead import laidhop
 from edged.feed.blob import BlobRef
 from edged.feed.coding import (
     arithmetic,
@@ -216,6 +217,26 @@ def test_a_hop_turns_the_old_records_into_the_signed_new_ones(case: Json) -> Non
         hop.unpack_hop(blob, Held(old), dictionary + b"x")
 
 
+@pytest.mark.parametrize("case", vectors("laid")["cases"], ids=lambda case: case["name"])
+def test_a_hop_as_a_replica_stores_it_gives_the_records_and_their_digest(case: Json) -> None:
+    dictionary = bytes.fromhex(vectors("laid")["dictionary"])
+    old, new = records_of(case["old"]), records_of(case["new"])
+    found = laidhop.laid_of(bytes.fromhex(case["blob"]))
+    assert found is not None
+    values = {
+        (change.collection, change.key): change.value for change in laidhop.changes_with_values(found, dictionary)
+    }
+    assert {where: value for where, value in {**old, **values}.items() if value is not None} == new
+    kinds = {where: 2 if value is None else int(where not in old) for where, value in values.items()}
+    assert [kind for *_, kind in found.changes] == list(kinds.values())
+    assert hashlib.sha256(lanes_of(new)).digest()[:16].hex() == case["digest"]
+    if case["name"] == "with a sum":
+        lanes = zip(*(struct.unpack("<1024H", sums) for sums in (lanes_of(old), found.sum)), strict=True)
+        assert struct.pack("<1024H", *((one + other) % 65_536 for one, other in lanes)) == lanes_of(new)
+    else:
+        assert found.sum == b""
+
+
 def test_a_bundle_holds_a_head_and_its_blobs() -> None:
     data = bytes.fromhex(vectors("bundle")["file"])
     file = io.BytesIO(data)
@@ -251,6 +272,10 @@ def items() -> dict[str, tuple[str, bytes]]:
         "chain": ("chain", vectors("chain")["cbor"]),
         "takedowns": ("takedowns", vectors("takedowns")["cbor"]),
     }
+    found |= {
+        f"laid hop, {case['name']}": ("laid-hop", case["blob"][2 * hop.HEADER_BYTES + 2 :])
+        for case in vectors("laid")["cases"]
+    }
     header = bytes.fromhex(vectors("bundle")["file"])[len(bundle.MAGIC) :]
     found["bundle, header"] = ("bundle-header", header[4 : 4 + int.from_bytes(header[:4], "big")].hex())
     found |= {f"record {n}": ("record", case["cbor"]) for n, case in enumerate(vectors("cbor")["accepted"])}
@@ -279,6 +304,8 @@ def wrong_items() -> dict[str, tuple[str, Any]]:
         "a chain without a schema": ("chain", {field: item for field, item in listed.items() if field != 4}),
         "a snapshot without parts": ("chain", {**listed, 5: {"core": [[[1, bytes(16), 4, None]], [], []]}}),
         "takedowns of a number": ("takedowns", {1: 1, 2: {"titles": [5]}}),
+        "a laid hop with half a sum": ("laid-hop", [bytes(1024), []]),
+        "a laid hop with a number for a frame": ("laid-hop", [b"", [["titles", ["a"], [5], b"\0"]]]),
     }
 
 
@@ -287,7 +314,7 @@ def test_the_published_cddl_refuses_what_the_code_refuses(name: str) -> None:
     rule, item = wrong_items()[name]
     data = cbor.encode(item)
     assert not CDDL.matches(rule, data)
-    decoders = {"head": head.decode_head, "root": trust.decode_root}
+    decoders = {"head": head.decode_head, "root": trust.decode_root, "laid-hop": laidhop.decode_laid}
     packed = {"chain": chain.decode_chain, "takedowns": takedowns.decode_takedowns}
     with pytest.raises(WireError):
         packed[rule](zstd.compress(data)) if rule in packed else decoders[rule](data)

@@ -20,7 +20,7 @@ import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from edged.feed import bundle, cbor, chain, digest, head, schema, takedowns, zstd
-from edged.feed.ahead import sealed
+from edged.feed.ahead import laidhop, sealed
 from edged.feed.blob import BlobRef
 from edged.feed.coding import hop
 from edged.feed.coding import snapshot as snapshotcoding
@@ -284,6 +284,33 @@ def mass(dictionary_used: bytes) -> bytes:
     return bytes([hop.FORMAT]) + hop.tag_of(dictionary_used) + bytes([hop.MASS]) + coded
 
 
+def laid_file() -> Json:
+    """The same hop in form 4, and one of as many changes as have their sum beside them."""
+    counted = {("titles", f"t{number:02}"): cbor.encode({"plays": number}) for number in range(laidhop.SUMMED)}
+    counting = [
+        Change(collection, key, cbor.encode({"plays": 1000 + number}) if number else None)
+        for number, (collection, key) in enumerate(counted)
+    ]
+    cases = []
+    for name, old, changes in (("a few changes", OLD, CHANGES), ("with a sum", counted, counting)):
+        blob = laidhop.pack_laid(sorted(changes, key=sort_key), Held(old), dictionary())
+        new = {where: value for where, value in ({**old, **valued(changes)}).items() if value is not None}
+        cases.append(
+            {
+                "name": name,
+                "old": records_json(old),
+                "new": records_json(new),
+                "digest": digest_of(new).digest().hex(),
+                "blob": blob.hex(),
+            }
+        )
+    return {"zstd": ZSTD, "dictionary": dictionary().hex(), "cases": cases}
+
+
+def valued(changes: list[Change]) -> dict[tuple[str, str], bytes | None]:
+    return {(change.collection, change.key): change.value for change in changes}
+
+
 def example_schema() -> schema.Schema:
     rule = schema.ViewRule(
         ("title", "year", "poster.w342"), {"extract": 200}, {"title": "name"}, {"names": ("pt", "en")}
@@ -422,6 +449,7 @@ FILES = {
     "takedowns": takedown_file,
     "snapshot": snapshot_file,
     "hop": hop_file,
+    "laid": laid_file,
     "bundle": bundle_file,
 }
 

@@ -4,7 +4,7 @@
 
 The server runs on one core, the internal client on another; whoever presses shares that one, with the least priority.
 The public app may ask --rate times a second. It asks ten times that; as fast as it is answered, on 16 connections, one
-by one, in pipelines or over HTTP/2; or opens connections until it gets no more. All rows are measured in turns.
+by one, in pipelines or over HTTP/2; or opens connections until it gets no more. All rows are measured in turns, and the medians of the rounds given.
 """
 
 from __future__ import annotations
@@ -167,10 +167,15 @@ def pressing(kind: str, port: int, paths: Path, rate: int) -> Iterator[None]:
 
 @dataclass
 class Row:
-    """Times of the internal client in seconds, of all rounds, and those of the same rounds without pressure."""
+    """What one share of the internal client's answers took at most in each round, in microseconds: without pressure,
+    and right afterwards with it.
+    """
 
     quiet: list[float] = field(default_factory=list)
     pressed: list[float] = field(default_factory=list)
+
+    def ratio(self) -> float:
+        return statistics.median(one / other for one, other in zip(self.pressed, self.quiet, strict=True))
 
 
 def ask(port: int, paths: list[str], seconds: float) -> list[float]:
@@ -236,19 +241,22 @@ def main() -> None:
         port = stack.enter_context(server(scratch / "data", options.rate))
         os.sched_setaffinity(0, {int(CLIENT_CORE)})
         ask(port, paths, 1)
-        rows = {kind: Row() for kind in options.only or KINDS}
+        rows = {kind: (Row(), Row()) for kind in options.only or KINDS}  # p99, p50
         for _ in range(options.rounds):
-            for kind, row in rows.items():
-                row.quiet += ask(port, paths, options.seconds)
+            for kind, (high, middle) in rows.items():
+                quiet = ask(port, paths, options.seconds)
                 with pressing(kind, port, prepared["all"], options.rate):
-                    row.pressed += ask(port, paths, options.seconds)
+                    pressed = ask(port, paths, options.seconds)
+                for row, share in ((high, 0.99), (middle, 0.5)):
+                    row.quiet.append(percentile(quiet, share))
+                    row.pressed.append(percentile(pressed, share))
                 time.sleep(0.5)
     print(f"{'the public app asks':24}  p99 x alone  p50 x alone   p99 alone, pressed    p50 alone, pressed (µs)")
-    for kind, row in rows.items():
-        high = percentile(row.quiet, 0.99), percentile(row.pressed, 0.99)
-        middle = statistics.median(row.quiet) * 1e6, statistics.median(row.pressed) * 1e6
-        print(f"{kind:24}  {high[1] / high[0]:11.2f}  {middle[1] / middle[0]:11.2f}", end="")
-        print(f"   {high[0]:9.0f} {high[1]:9.0f}   {middle[0]:9.0f} {middle[1]:9.0f}")
+    for kind, (high, middle) in rows.items():
+        print(f"{kind:24}  {high.ratio():11.2f}  {middle.ratio():11.2f}", end="")
+        for row in (high, middle):
+            print(f"   {statistics.median(row.quiet):9.0f} {statistics.median(row.pressed):9.0f}", end="")
+        print()
 
 
 if __name__ == "__main__":

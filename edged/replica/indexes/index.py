@@ -14,7 +14,7 @@ import struct
 import zlib
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import cbor2
@@ -24,7 +24,7 @@ from edged.feed import cbor
 from edged.feed.schema import CollectionSchema, Schema, collection_from_cbor, collection_to_cbor
 from edged.replica.indexes import terms
 from edged.replica.indexes.columns import ORDER, ColumnWriter, read_columns
-from edged.replica.indexes.spelling import NearRun, near
+from edged.replica.indexes.spelling import Branch, NearRun, first_letters, near
 from edged.replica.indexes.windows import ALWAYS, window_of
 from edged.replica.packs.pack import Buffer, Pack
 
@@ -184,14 +184,14 @@ class Index:
             raise DamageError(f"read {file}: the index's checksum does not hold; it is made anew")
         ends = [meta_bytes, meta_bytes + words_bytes]
         ends += [ends[-1] + positions, ends[-1] + 2 * positions, ends[-1] + 2 * positions + postings]
-        self.base = len(head) + meta_bytes
         self.last_near: tuple[tuple[str, str, str], list[NearRun]] = ("", "", ""), []
-        self.buffer = buffer
         self.starts: Sequence[int] = whole[ends[1] : ends[2]].cast("I")
+        self.term = reader_of(buffer, len(head) + meta_bytes, self.starts)
         self.runs: Sequence[int] = whole[ends[2] : ends[3]].cast("I")
         self.postings: memoryview[int] = whole[ends[3] : ends[4]].cast("H" if width == 2 else "I")
         self.groups: dict[tuple[str, str], tuple[int, int]] = {}
         self.known_kinds: dict[tuple[str, str], frozenset[bytes]] = {}
+        self.known_letters: dict[tuple[str, str], list[Branch]] = {}
         self.rules: dict[str, CollectionSchema] = {}
         self.read_meta(bytes(whole[:meta_bytes]), whole[ends[4] :], file)
 
@@ -203,9 +203,6 @@ class Index:
         except (WireError, ValueError, TypeError) as fault:
             raise DamageError(f"read {file}: the index's description cannot be decoded; it is made anew") from fault
         self.groups = {(collection, group): (first, end) for collection, group, first, end in table}
-
-    def term(self, number: int) -> bytes:
-        return self.buffer[self.base + self.starts[number] : self.base + self.starts[number + 1]]
 
     def bisect(self, first: int, end: int, wanted: bytes) -> int:
         """The first term of a group that is at least `wanted`."""
@@ -243,7 +240,7 @@ class Index:
     def near(self, collection: str, group: str, typed: str) -> list[NearRun]:
         """See spelling.near. Remembered is what was asked for last, which comes in several tiers."""
         if self.last_near[0] != (collection, group, typed):
-            found = near(GroupTerms(self, *self.groups.get((collection, group), (0, 0))), typed)
+            found = near(GroupTerms(self, (collection, group)), typed)
             self.last_near = (collection, group, typed), found
         return self.last_near[1]
 
@@ -263,15 +260,31 @@ class Index:
         return self.postings[self.runs[low] : self.runs[high]]
 
 
-class GroupTerms:
-    """The terms of one group. Satisfies spelling.Lexicon."""
+def reader_of(buffer: Buffer, base: int, starts: Sequence[int]) -> Callable[[int], bytes]:
+    """What gives a term by its number, which a search does some thousand times."""
 
-    def __init__(self, index: Index, first: int, end: int) -> None:
-        self.index, self.first, self.end = index, first, end
+    def term(number: int) -> bytes:
+        return buffer[base + starts[number] : base + starts[number + 1]]
+
+    return term
+
+
+class GroupTerms:
+    """The terms of one group, by collection and name. Satisfies spelling.Lexicon."""
+
+    def __init__(self, index: Index, name: tuple[str, str]) -> None:
+        self.index, self.name = index, name
+        self.first, self.end = index.groups.get(name, (0, 0))
         self.word = index.term
 
     def lower(self, wanted: bytes, low: int, high: int, /) -> int:
         return self.index.bisect(low, high, wanted)
+
+    def first_letters(self) -> Sequence[Branch]:
+        known = self.index.known_letters
+        if self.name not in known:
+            known[self.name] = first_letters(self)
+        return known[self.name]
 
 
 def holds(run: Sequence[int], place: int) -> bool:

@@ -197,8 +197,9 @@ def test_postgresql_killed_in_the_middle_loses_no_transaction(home: Path) -> Non
                     time.sleep(chance.uniform(0, 0.4))
                 seen = {row["n"] for row in recipe.content().values()}
             assert len({row["n"] for row in recipe.content().values()}) == 1, "a transaction is in one version"
-            said = json.loads(file.read_bytes())
-            assert said["counted"] or database.slot() <= said["position"]
+            if file.exists():  # a slow machine may have published nothing so far
+                said = json.loads(file.read_bytes())
+                assert said["counted"] or database.slot() <= said["position"]
             assert seen <= set(range(number + 1))
     with database.running(), recipe.running(pipeline):  # as after a restart of the server
         number += 1

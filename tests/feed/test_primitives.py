@@ -109,6 +109,31 @@ def test_a_document_of_the_feed_holds_no_true_where_a_number_stands(value: Any) 
     assert cbor.decode_document(cbor.encode({1: [2, None, b"3", "4"]}), "thing", depth=8) == {1: [2, None, b"3", "4"]}
 
 
+def test_records_are_laid_out_as_a_careful_encoder_would() -> None:
+    value = {
+        "zz": [7.0, 6.2, -0.0, {"b": None, "aa": 1, "a": True}],
+        "é": {"y": 1 << 63, "x": -(1 << 63)},
+        "a": [],
+        "zé": {},
+        "bb": 0.1,
+    }
+    data = cbor.encode_record(value, "thing")
+    assert data == cbor2.dumps(value, canonical=True)
+    assert list(value) == ["zz", "é", "a", "zé", "bb"]  # left as it was
+    assert value["zz"] == [7.0, 6.2, -0.0, {"b": None, "aa": 1, "a": True}]
+    with pytest.raises(WireError, match="not deterministic"):
+        cbor.decode(cbor2.dumps(value), "thing")
+
+
+def test_orders_of_fields_are_remembered_within_bounds() -> None:
+    for number in range(cbor.ORDERED_MOST + 10):
+        value = {f"b{number}": 1, "a": 2}
+        assert cbor.encode_record(value, "thing") == cbor2.dumps(value, canonical=True)
+    cbor.encode_record({"x" * (cbor.NAMED_MOST + 1): 1}, "thing")
+    assert len(cbor.ORDERS) <= cbor.ORDERED_MOST
+    assert all(len("".join(names)) <= cbor.NAMED_MOST for names in cbor.ORDERS)
+
+
 def test_nesting_is_bounded_both_ways() -> None:
     deep: Any = 1
     for _ in range(limits.DEPTH + 1):

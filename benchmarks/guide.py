@@ -1,6 +1,6 @@
 """A programme guide whose window rolls: what ticks and rolls cost the publisher, and rolls a device.
 
-    python benchmarks/rolling.py [--data DIR] [--programmes N] [--days N] [--ticks N]
+    python benchmarks/guide.py [--data DIR] [--programmes N] [--days N] [--ticks N]
 
 Fourteen days of 300 channels, N programmes in all; each day one goes out and one comes in. Ticks are edits of 6 to 46
 programmes: shifted times, other titles, new synopses, other images. DIR holds movies.ndjson.zst, from which texts are

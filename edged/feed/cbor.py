@@ -17,6 +17,7 @@ from edged.feed import limits
 TEXT, LIST, MAP, SIMPLE = 3, 4, 5, 7  # major types: RFC 8949 section 3.1
 ARGUMENT_BYTES = {24: 1, 25: 2, 26: 4, 27: 8}  # after the initial byte, by its low five bits: section 3
 ORDERED_MOST, NAMED_MOST = 1024, 1024  # maps whose order is remembered, and characters of the names in one
+SOUGHT_MOST, SEARCHED_MOST = 128, 1 << 16  # bytes of a field, and of the map in which it is sought
 LEAST = {1: 24, 2: 1 << 8, 4: 1 << 16, 8: 1 << 32}  # the least argument that so many bytes are right for
 
 
@@ -303,6 +304,21 @@ def encode_record(value: Any, where: str) -> bytes:
         )
     check_items(data, f"encode {where}")
     return data
+
+
+def with_field(data: bytes, name: str, old: Any, new: Any, where: str) -> bytes | None:
+    """The encoding `data` of a map that holds `old` under `name`, with `new` there: much sooner than the whole encoded.
+
+    None where that is not found at once. Raises WireError for a value that `encode_record` refuses.
+    """
+    was, now = encoded_plainly({name: old}), encode_record({name: new}, where)
+    if was is None or len(was) > SOUGHT_MOST or len(data) > SEARCHED_MOST:
+        return None
+    piece = was[1:]  # without the head of the map
+    at = data.find(piece)
+    if at < 0 or data.find(piece, at + 1) >= 0 or len(data) - len(was) + len(now) > SEARCHED_MOST:
+        return None
+    return data[:at] + now[1:] + data[at + len(piece) :]
 
 
 def check_json_model(value: Any, where: str) -> None:

@@ -39,6 +39,12 @@ def test_it_carries_the_changes(dictionary: bytes) -> None:
     assert unpack_hop(blob, Held(), dictionary) == CHANGES
 
 
+@pytest.mark.parametrize("key", ["a", "new"])
+def test_a_value_that_is_not_deterministic_is_no_change(key: str) -> None:
+    with pytest.raises(WireError, match="deterministic"):
+        pack_hop([Change("titles", key, bytes.fromhex("a2657469746c65614166726174696e671807"))], Held(), b"")
+
+
 def test_another_dictionary_is_refused_before_anything_is_decoded() -> None:
     blob = pack_hop(CHANGES, Held(), DICTIONARY)
     with pytest.raises(ChainError, match="dictionary"):

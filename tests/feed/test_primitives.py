@@ -125,6 +125,28 @@ def test_records_are_laid_out_as_a_careful_encoder_would() -> None:
         cbor.decode(cbor2.dumps(value), "thing")
 
 
+@given(st.dictionaries(st.text("abc", max_size=3), VALUES, min_size=1, max_size=6), VALUES, st.data())
+def test_a_field_is_replaced_in_the_encoding_or_left_to_the_whole(
+    value: dict[str, Any], new: Any, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(value)))
+    before = cbor.encode_record(value, "thing")
+    found = cbor.with_field(before, name, value[name], new, "thing")
+    if found is not None:
+        assert found == cbor.encode_record(value | {name: new}, "thing")
+    else:
+        assert before.count(cbor.encode_record({name: value[name]}, "thing")[1:]) != 1 or len(before) > 128
+
+
+def test_a_field_that_seems_to_be_there_twice_is_left_to_the_whole() -> None:
+    within = cbor.encode_record({"a": 1}, "thing")[1:].decode("latin-1")
+    value = {"a": 1, "b": within, "c": {"a": 1}}
+    assert cbor.with_field(cbor.encode_record(value, "thing"), "a", 1, 2, "thing") is None
+    assert cbor.with_field(cbor.encode_record({"a": 1, "b": 1}, "thing"), "a", 3, 2, "thing") is None
+    with pytest.raises(WireError, match="is not a JSON number"):
+        cbor.with_field(cbor.encode_record({"a": 1}, "thing"), "a", 1, float("inf"), "thing")
+
+
 def test_orders_of_fields_are_remembered_within_bounds() -> None:
     for number in range(cbor.ORDERED_MOST + 10):
         value = {f"b{number}": 1, "a": 2}

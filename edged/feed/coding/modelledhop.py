@@ -29,11 +29,13 @@ CHANGES_MOST = 1 << 16
 CHANGE_BITS = 32  # coded for each change on top of the hop's bits: it costs the receiver more than that in any case
 OLD_BYTES = 4 << 20  # of old values that are held and learnt from
 MASS_OLD_BYTES = 256 << 10  # likewise, where changes are many
+DECODED_BYTES = 256 << 10  # of these are held decoded as well
 NEW_BYTES = 24 << 20  # of the values that it makes
 MASS_LEADING_BITS = 4  # of numbers that are predicted
 MASS_EXACT_BITS = 12  # of places in texts, which come again
 
 Head = tuple[int, str, str]  # CHANGED, NEW or DELETED; collection, key
+Base = tuple[bytes | None, Any]  # what a value is coded against, and the same decoded, ABSENT where it is not yet
 
 
 def is_number(key: str) -> bool:
@@ -106,7 +108,7 @@ class HopCoder:
         self.tree = TreeCoder(coder, knowledge_of(dictionary), max_bytes)
         self.decisions = self.tree.decisions
         self.coder, self.old = coder, old
-        self.room = OLD_BYTES
+        self.room, self.decoded_room = OLD_BYTES, DECODED_BYTES
         self.places = False
 
     def be_mass(self, aside: Aside) -> None:
@@ -131,20 +133,34 @@ class HopCoder:
                 yield collection, key, None
                 continue
             data = changes[place][2] if changes else None
-            new = ABSENT if data is None else cbor.decode(data, f"{collection}/{key!r}")
-            self.tree.key, self.tree.fresh = key, kind == NEW
+            new = ABSENT if data is None else cbor.decode_held(data, f"{collection}/{key!r}")
+            self.tree.key, self.tree.fresh, self.tree.edits = key, kind == NEW, []
+            held: bytes | None = None
             base = latest.get(collection, ABSENT) if kind == NEW else ABSENT
             if base is ABSENT:
-                held = bases[place]
+                held, base = bases[place]
                 if held == b"":
                     held = self.old.get(collection, key)
-                base = old_value(collection, held)
+                if base is ABSENT:
+                    base = old_value(collection, held)
+                bases[place] = None, ABSENT
                 self.tree.record_bytes = len(held or b"")
             self.tree.record = ABSENT if kind == NEW else base
             value = self.tree.value(new, base, collection)
             if kind == NEW:
                 latest[collection] = value
-            yield collection, key, data or cbor.encode_record(value, f"{collection}/{key!r}")
+            made = self.encoded(value, held, f"{collection}/{key!r}")
+            if data is not None and made != data:
+                raise WireError(f"encode hop: {collection}/{key!r} is not deterministic CBOR (RFC 8949 section 4.2)")
+            yield collection, key, made
+
+    def encoded(self, value: Any, held: bytes | None, where: str) -> bytes:
+        """A coded value's bytes: those of the old one, but for what the coding knows to differ. Raises WireError."""
+        made = held
+        for name, old, new in self.tree.edits:
+            if made:
+                made = cbor.with_field(made, name, old, new, where)
+        return made if made and self.tree.edits else cbor.encode_record(value, where)
 
     def heads(self, changes: Sequence[Entry]) -> Iterator[Head]:
         """What becomes of which record."""
@@ -263,37 +279,38 @@ class HopCoder:
                 low = size + 1
         return key[:low] if low <= len(key) else None
 
-    def bases(self, heads: Sequence[Head]) -> list[bytes | None]:
-        """What each value is coded against: its old value, or a new record's neighbour. Learns from all of them.
-
-        They are decoded once more when their turn comes: decoded they take many times the room.
-        """
-        found: list[bytes | None] = []
+    def bases(self, heads: Sequence[Head]) -> list[Base]:
+        """What each value is coded against: its old value, or a new record's neighbour. Learns from all of them."""
+        found: list[Base] = []
         near = ("", "")
-        like: bytes | None = None
+        like: Base = (None, ABSENT)
         for kind, collection, key in heads:
             data = self.old.get(collection, key)
             if (data is None) != (kind == NEW):
                 raise WireError(f"decode hop: made for another version, {collection}/{key!r:.80} tells")
             if data is not None:
-                found.append(None if kind == DELETED else self.at_hand(collection, data))
+                found.append((None, ABSENT) if kind == DELETED else self.at_hand(collection, data))
                 continue
             neighbour = self.old.before(collection, key)
             if neighbour is None:
-                like = None
+                like = None, ABSENT
             elif near != (collection, neighbour[0]):
                 near = (collection, neighbour[0])
                 like = self.at_hand(collection, neighbour[1])
             found.append(like)
         return found
 
-    def at_hand(self, collection: str, data: bytes) -> bytes:
-        """Old bytes to hold and learn from; b"" where there are too many, to be asked for again in their turn."""
+    def at_hand(self, collection: str, data: bytes) -> Base:
+        """Old bytes to hold and learn from; b"" where there are too many, to be asked for again in their turn.
+
+        Of so many more only the bytes are held: decoded they take many times the room.
+        """
         self.room -= len(data)
         if self.room < 0:
-            return b""
-        self.tree.learn(data, collection)
-        return data
+            return b"", ABSENT
+        value = self.tree.learn(data, collection)
+        self.decoded_room -= len(data)
+        return data, value if self.decoded_room >= 0 else ABSENT
 
 
 def old_value(collection: str, data: bytes | None) -> Any:

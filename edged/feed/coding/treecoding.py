@@ -49,6 +49,7 @@ FIRST_GUESSES: dict[object, int] = {
     ("h", 0): 12,
 }
 PATTERNS = 4  # of one map that are remembered
+TAKEN_MOST = 256  # maps' names that are known to be learnt
 GUIDED_MOST = 256  # maps and fields of which changes are remembered
 LESSON_BITS = 32  # that learning from a pair counts for: it takes as long
 LEANING = 16  # bits by which whole numbers told from nothing have to be shorter
@@ -82,15 +83,17 @@ class TreeCoder(TextValues):
     """Codes the values of one hop.
 
     key, fresh and record are set for each record: its key, whether it is new, and if not its old value, encoded in
-    record_bytes.
+    record_bytes. edits: (name, old value, new value) of all that differs from that, where nothing but such fields does.
     """
 
     def __init__(self, coder: Coder, knowledge: Knowledge, max_bytes: int) -> None:
         super().__init__(coder, knowledge, max_bytes)
         self.names: dict[str, list[str]] = {}
+        self.taken: set[tuple[str, tuple[str, ...]]] = set()  # names of maps that were learnt, with their paths
         self.leans: dict[str, int] = {}
         self.record: Any = ABSENT
         self.record_bytes = 0
+        self.edits: list[tuple[str, Any, Any]] = []
         self.unread: list[tuple[bytes, str]] = []  # what both sides hold and no text has needed yet, with its path
         self.patterns: dict[str, list[Pattern]] = {}
         self.guessers: dict[str, Guesser] = {}
@@ -106,10 +109,12 @@ class TreeCoder(TextValues):
             known = self.names[path] = list(self.knowledge.names.get(path, ()))
         return known
 
-    def learn(self, data: bytes, path: str) -> None:
-        """Take in the texts and field names of a value that both sides hold, encoded."""
+    def learn(self, data: bytes, path: str) -> Any:
+        """Take in the texts and field names of a value that both sides hold, encoded; returns it decoded."""
         self.unread.append((data, path))
-        self.learn_names(cbor.decode_held(data, f"old record of {path}"), path)
+        value = cbor.decode_held(data, f"old record of {path}")
+        self.learn_names(value, path)
+        return value
 
     def learn_names(self, value: Any, path: str) -> None:
         if type(value) is list:
@@ -117,12 +122,20 @@ class TreeCoder(TextValues):
                 if type(item) is dict or type(item) is list:
                     self.learn_names(item, path + "[]")
         elif type(value) is dict:
-            known = self.known(path)
+            self.take_names(tuple(value), path)
             for name, item in value.items():
-                if len(known) < NAMES and name not in known:
-                    known.append(name)
                 if type(item) is dict or type(item) is list:
                     self.learn_names(item, inside(path, name))
+
+    def take_names(self, names: tuple[str, ...], path: str) -> None:
+        if (path, names) in self.taken:
+            return
+        if len(self.taken) < TAKEN_MOST:
+            self.taken.add((path, names))
+        known = self.known(path)
+        for name in names:
+            if len(known) < NAMES and name not in known:
+                known.append(name)
 
     def read_all(self) -> None:
         """Learn the texts of what is at hand, once any text is to be coded: most changes of numbers need none."""
@@ -276,6 +289,8 @@ class TreeCoder(TextValues):
         for name in pattern.set:
             self.charge(len(name))
             out[name] = self.changed(given.get(name, ABSENT), base.get(name, ABSENT), inside(path, name), depth + 1)
+        if base is self.record and len(pattern.changed) == len(pattern.set) == len(pattern.touched):
+            self.edits = [(name, base[name], out[name]) for name in pattern.changed]
         return out
 
     def changed(self, new: Any, base: Any, path: str, depth: int) -> Any:

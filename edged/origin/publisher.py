@@ -156,10 +156,10 @@ class Publisher:
         with self.at_work(dataset, create=True, kept_up=options.kept_up and not options.dry_run, watch=watch) as place:
             edition = Edition(place, "publish", watch, permille=options.permille)
             edition.message, edition.note = options.message, options.note
-            comparing.attach_scratch(place.state)
+            incoming = comparing.Incoming(place.state, source)
 
             def rows() -> Iterable[Row]:
-                count = comparing.gather(place.state, source, Steps(watch, "reading").advance)
+                count = incoming.gather(Steps(watch, "reading").advance)
                 if not source.edits:
                     if not count and not options.allow_empty:
                         raise ValidationError(
@@ -168,7 +168,7 @@ class Publisher:
                         )
                     comparing.mark_missing(place.state)
                 takedowns.hold_back(place.state)
-                return visible_rows(place.state, comparing.differing(place.state), edition.slicer)
+                return visible_rows(place.state, incoming.differing(), edition.slicer)
 
             lenient = options.allow_removals or options.allow_empty
             permitted = Permitted(options.force_change, removals=lenient or source.edits, slices=lenient)

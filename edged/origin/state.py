@@ -24,6 +24,7 @@ from edged.files import discard, stamp_of
 FORMAT = 3
 HIDDEN = 0  # the membership of a record that was taken down: in no slice
 CACHE_KIB = 32 << 10
+LOG_PAGES = 4000  # of SQLite's log, 32 MB, before it is written back where versions come in a row: pages change often
 FULL = ("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")  # no room on the disk, for a page or for what is shared beside the log
 
 SCHEMA = """
@@ -341,10 +342,14 @@ class OpenStates:
     def take(self, path: Path, dataset: str) -> State:
         """Raises StoreError."""
         found = self.resting.pop(path, None)
-        if found is None or not found.is_replaced():
-            return found or State(path, dataset)
-        found.close()
-        return State(path, dataset)
+        if found is not None and not found.is_replaced():
+            return found
+        if found is not None:
+            found.close()
+        made = State(path, dataset)
+        if self.lasting:
+            made.run(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
+        return made
 
     def give_back(self, state: State, *, is_live: bool) -> None:
         if self.lasting and is_live and not state.db.in_transaction:

@@ -101,13 +101,13 @@ def prepare(place: Workplace, source: RecordSource, options: AheadOptions, *, wa
         raise OriginError(f"{what}: a rollout is under way; complete or withdraw that first (edged origin rollout)")
     if options.at is not None and options.at <= place.now:
         raise OriginError(f"{what}: the time given is over; name one to come, or publish")
-    comparing.attach_scratch(place.state)
-    count = comparing.gather(place.state, source, Steps(watch, "reading").advance)
+    incoming = comparing.Incoming(place.state, source)
+    count = incoming.gather(Steps(watch, "reading").advance)
     if not source.edits:
         if not count:
             raise ValidationError(f"{what}: the input holds no record, which would remove all; publish that instead")
         comparing.mark_missing(place.state)
-    edits = list(comparing.differing(place.state))
+    edits = list(incoming.differing())
     return hand_out(place, edits, options, source.edits or options.allow_removals, watch)
 
 

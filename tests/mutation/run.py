@@ -23,6 +23,7 @@ from tests.mutation.trials import Bench, Candidate, Outcome, Verdict, candidate_
 
 ROOMS = ("feed", "sync/core", "replica", "proxy/rules", "origin", "access")
 TESTS = ("tests/feed", "tests/sync", "tests/replica", "tests/proxy", "tests/origin", "tests/access", "tests/announce")
+TESTS += ("tests/cli/test_replica_commands.py",)  # of replica/recordtypes, which prints what they compare
 KEPT = ROOT / "build" / "mutation"
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 ASKED = 0.92

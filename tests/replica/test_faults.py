@@ -268,3 +268,24 @@ def test_a_version_that_a_disk_failed_to_deliver_for_a_moment_is_not_written_ove
         with writer.stage() as staging:
             commit(staging, newest + 1)
     assert read_everything(tmp_path)[0] == newest + 1
+
+
+def test_a_manifest_is_read_anew_only_where_a_newer_one_comes_whole(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with Writer.open(tmp_path, "catalog") as writer:
+        scenario().run(writer, [])
+    newest, _ = read_manifest(tmp_path / "catalog")
+    before = decode_commit((tmp_path / "catalog" / "manifest.1").read_bytes(), "manifest.1")
+    fault = DamageError("read the manifest: Input/output error")
+    fault.__cause__ = OSError(errno.EIO, os.strerror(errno.EIO))
+    found: tuple[Manifest, DamageError | None] = before, fault
+    monkeypatch.setattr(live_module, "read_manifest", lambda root: found)
+    with Writer.open(tmp_path, "catalog") as writer:
+        for found in ((before, None), (newest, fault)):
+            assert not writer.live.reread()
+            assert writer.live.manifest.version == before.version
+        found = newest, None
+        assert writer.live.reread()
+        assert writer.live.manifest.version == newest.version
+        assert not writer.live.reread()  # there is nothing to mend any more

@@ -279,13 +279,14 @@ def test_a_manifest_is_read_anew_only_where_a_newer_one_comes_whole(
     before = decode_commit((tmp_path / "catalog" / "manifest.1").read_bytes(), "manifest.1")
     fault = DamageError("read the manifest: Input/output error")
     fault.__cause__ = OSError(errno.EIO, os.strerror(errno.EIO))
-    found: tuple[Manifest, DamageError | None] = before, fault
-    monkeypatch.setattr(live_module, "read_manifest", lambda root: found)
+    found: list[tuple[Manifest, DamageError | None]] = [(before, fault)]
+    monkeypatch.setattr(live_module, "read_manifest", lambda root: found[-1])
     with Writer.open(tmp_path, "catalog") as writer:
-        for found in ((before, None), (newest, fault)):
+        for read in ((before, None), (newest, fault)):
+            found.append(read)
             assert not writer.live.reread()
             assert writer.live.manifest.version == before.version
-        found = newest, None
+        found.append((newest, None))
         assert writer.live.reread()
         assert writer.live.manifest.version == newest.version
         assert not writer.live.reread()  # there is nothing to mend any more

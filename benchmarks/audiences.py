@@ -4,7 +4,8 @@
 
 The server runs on one core, the internal client on another; whoever presses shares that one, with the least priority.
 The public app may ask --rate times a second. It asks ten times that; as fast as it is answered, on 16 connections, one
-by one, in pipelines or over HTTP/2; or opens connections until it gets no more. All rows are measured in turns, and the medians of the rounds given.
+by one, in pipelines or over HTTP/2; or opens connections until it gets no more. All rows are measured in turns, and the
+medians of the rounds given.
 """
 
 from __future__ import annotations

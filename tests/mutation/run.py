@@ -22,8 +22,10 @@ from tests.mutation.knowledge import ROOT, copy_project, learn
 from tests.mutation.trials import Bench, Candidate, Outcome, Verdict, candidate_in
 
 ROOMS = ("feed", "sync/core", "replica", "proxy/rules", "origin", "access")
-TESTS = ("tests/feed", "tests/sync", "tests/replica", "tests/proxy", "tests/origin", "tests/access", "tests/announce")
-TESTS += ("tests/cli/test_replica_commands.py",)  # of replica/recordtypes, which prints what they compare
+TESTS = (
+    "tests/feed", "tests/sync", "tests/replica", "tests/proxy", "tests/origin", "tests/access", "tests/announce",
+    "tests/cli/test_replica_commands.py",  # of replica/recordtypes
+)  # fmt: skip
 KEPT = ROOT / "build" / "mutation"
 SURVIVORS = Path(__file__).with_name("survivors.toml")
 ASKED = 0.92

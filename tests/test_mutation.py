@@ -11,7 +11,7 @@ import pytest
 from tests.mutation.changes import Place, find_changes
 from tests.mutation.knowledge import ROOT, Knowledge
 from tests.mutation.run import known_survivors, read_journal, sample
-from tests.mutation.trials import Bench, Candidate, Outcome, Verdict, stages
+from tests.mutation.trials import DECISIVE, Bench, Candidate, Outcome, Verdict, stages
 
 SOURCE = '''"""Nothing here is changed."""
 LIMIT = 3
@@ -95,6 +95,10 @@ def test_few_quick_tests_are_asked_first_and_slow_ones_only_as_far_as_time_allow
     assert stages(list(seconds), seconds) == [["quick", "fair"], ["slow", "last"]]
     assert stages(["slower"], seconds) == [["slower"]]
     assert stages([], seconds) == []
+    (decides,) = DECISIVE
+    seconds |= {decides: 99.0}
+    assert stages(["quick", "fair", decides], seconds) == [["quick", "fair"], [decides]]
+    assert stages([decides], seconds) == [[decides]]
 
 
 def test_the_tests_that_run_a_line_come_in_the_order_of_what_they_cost_and_tell() -> None:

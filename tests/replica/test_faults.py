@@ -24,6 +24,7 @@ from edged.replica.writer import Writer
 from edged.replica.writing import live as live_module
 from tests.conftest import FUZZ_SEED
 from tests.replica.faults import FaultyOs, Killed
+from tests.replica.feeds import Publisher, made_up
 from tests.replica.scenario import check_survivor, commit, read_everything, scenario
 
 Run = Callable[[FaultyOs], list[int]]
@@ -290,3 +291,26 @@ def test_a_manifest_is_read_anew_only_where_a_newer_one_comes_whole(
         assert writer.live.reread()
         assert writer.live.manifest.version == newest.version
         assert not writer.live.reread()  # there is nothing to mend any more
+
+
+def test_a_version_that_fails_at_its_last_step_leaves_no_file_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """But the parts of its snapshot, which need not be fetched again."""
+    publisher = Publisher({"core": made_up(60)})
+    with Writer.open(tmp_path, "catalog") as writer:
+        publisher.snapshot_into(writer)
+        before = sorted(os.listdir(tmp_path / "catalog" / "packs"))
+
+        link = disk.Disk.link
+
+        def failing(self: disk.Disk, source: str, target: str) -> None:
+            if target == disk.MANIFEST:
+                raise StoreError("link: no space left on device")
+            link(self, source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(disk.Disk, "link", failing)
+            with pytest.raises(StoreError, match="no space"):
+                publisher.snapshot_into(writer)
+        assert sorted(os.listdir(tmp_path / "catalog" / "packs")) == before

@@ -5,14 +5,19 @@ from __future__ import annotations
 import random
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 import edged
-from edged.errors import BusyError, ChainError, QueryError, StoreError
+from edged.errors import BusyError, ChainError, DamageError, QueryError, StoreError
 from edged.feed import cbor
 from edged.feed.blob import BlobRef
+from edged.replica.layers.fieldpaths import FieldPaths
 from edged.replica.layers.layers import pack_names, unpack_names
+from edged.replica.reader import covers
+from edged.replica.view import View
 from edged.replica.writer import Writer
 from tests.replica.feeds import Publisher, filled, made_up
 
@@ -248,3 +253,24 @@ def test_names_of_changes_are_packed_in_the_order_of_their_versions() -> None:
     assert list(unpack_names(pack_names({}))) == []
     many = {("titles", f"1994/Film_{number:06}"): 7 for number in range(1000)}
     assert len(pack_names(many)) < 40 * 1000
+
+
+def test_a_collections_paths_are_looked_for_in_its_own_records_alone(tmp_path: Path) -> None:
+    filled(tmp_path, 30)
+    with edged.open(tmp_path) as replica:
+        (layers,) = replica["catalog"].view().layers
+        paths = FieldPaths(layers.base[0], "people")  # titles come right behind them
+        assert paths.look(["name", "title", "number"]) == ["title"]
+        assert paths.is_whole
+
+
+def test_a_whole_view_covers_what_cannot_be_read_at_the_moment(tmp_path: Path) -> None:
+    filled(tmp_path, 30)
+    with edged.open(tmp_path) as replica:
+        view = replica["catalog"].view()
+    others = SimpleNamespace(version=2, broken={"core": DamageError("Input/output error")}, slices=view.slices)
+    more = SimpleNamespace(version=2, broken=others.broken, slices={**view.slices, "kids": None})
+    assert covers(view, cast(View, others))
+    assert not covers(cast(View, others), view)
+    assert not covers(view, cast(View, more))
+    assert not covers(cast(View, SimpleNamespace(version=0, broken={}, slices={})), cast(View, others))

@@ -1,6 +1,7 @@
 """Hard limits of the feed formats, checked before anything is allocated or decoded. All sizes in bytes."""
 
 HEAD_BYTES = 1 << 20  # a signed head with its inlined hops
+PATCHED_BYTES = 64 << 10  # a head that goes out, or comes, as what differs from another
 TRUST_BYTES = 64 << 10  # one root of trust with all its signatures
 CHAIN_BYTES = 2 << 20  # the decompressed chain document; takedowns likewise
 PAGE_BYTES = 256 << 10  # one page of the chain, decompressed

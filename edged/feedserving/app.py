@@ -45,13 +45,15 @@ HEAD_LIFE = b"max-age=1, stale-if-error=86400"
 @dataclass(frozen=True, slots=True)
 class HeldPoll:
     """after: the newest version, offered ones included, that the device has seen; number: of the answer that it had
-    before, None for its first; tags: If-None-Match, None where it has none.
+    before, None for its first; tags: If-None-Match, None where it has none; patched: whether it takes what differs from
+    the head of that answer.
     """
 
     after: int
     wait_s: int
     number: int | None
     tags: bytes | None
+    patched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +244,7 @@ class FeedApp(Application):
         numbers = self.numbers.get(dataset)
         if numbers is None:
             numbers = self.numbers[dataset] = PollNumbers(now)
+        numbers.keep(found.etag, found.data)
         return numbers.after(asked, found.etag, now)
 
     def end_poll(self, dataset: str, poll: HeldPoll, found: PublicHead) -> Response:
@@ -259,7 +262,9 @@ class FeedApp(Application):
             # Devices go by the number: what they have no use for they need not be sent with each edit.
             if known and found.newest_version <= poll.after:
                 return Response(204, fields)
-            return Response(200, (*fields, (b"Content-Length", b"%d" % len(found.data))), found.data)
+            patch = numbers.patch(poll.number, found.etag, found.data) if numbers is not None and poll.patched else None
+            data = found.data if patch is None else patch
+            return Response(200, (*fields, (b"Content-Length", b"%d" % len(data))), data)
         fields = ((b"ETag", b'%b-%d"' % (found.etag[:-1], number)), *fields)
         if poll.tags is not None and is_named(poll.tags, found.etag):
             return Response(304, fields)
@@ -312,14 +317,16 @@ def parse_poll(query: bytes, tags: bytes | None) -> HeldPoll | None:
         parameters = parse_qsl(query.decode("latin-1"), keep_blank_values=True, max_num_fields=8)
     except ValueError as fault:
         raise RequestError(400, "expected at most 8 parameters") from fault
+    patched = False
     for name, value in parameters:
         if name in ("after", "wait", "poll"):
             if not value.isascii() or not value.isdigit() or len(value) > 18:
                 raise RequestError(400, f"{name}: expected a whole number of at most 18 digits")
             numbers[name] = int(value)
+            patched |= name == "poll" and value.startswith("0") and value != "0"
     if "after" not in numbers:
         return None
-    return HeldPoll(numbers["after"], min(numbers.get("wait", 0), WAIT_S), numbers.get("poll"), tags)
+    return HeldPoll(numbers["after"], min(numbers.get("wait", 0), WAIT_S), numbers.get("poll"), tags, patched)
 
 
 def connection_limits() -> Limits:

@@ -14,7 +14,7 @@ import cbor2
 import pytest
 
 from edged.errors import ChainError, EdgedError, TrustError, WireError
-from edged.feed import bundle, cbor, chain, digest, head, limits, takedowns, zstd
+from edged.feed import bundle, cbor, chain, digest, head, limits, patch, takedowns, zstd
 from edged.feed.ahead import laidhop
 from edged.feed.blob import BlobRef
 from edged.feed.coding import (
@@ -159,6 +159,15 @@ def test_the_version_ahead_and_its_release() -> None:
     assert head.decode_head(file["releasing"]) == generate.releasing_head(file["sealed"])
     assert unseal(file["key"], file["bound_to"], file["sealed"]) == file["hop"]
     assert file["bound_to"] == bound_to("catalog", "core", 2, 3)
+
+
+def test_a_head_signed_anew_is_what_its_patch_makes_of_the_one_before() -> None:
+    file = vectors("head")
+    document, found = bytes.fromhex(file["patch"]["document"]), bytes.fromhex(file["patch"]["patch"])
+    assert patch.decode_patch(bytes.fromhex(file["document"]), found) == document
+    signed_at = trust.verify_head(document, generate.first_root(), "catalog").head.signed_at
+    assert signed_at == generate.example_head().signed_at + 60
+    assert len(found) < 64 + 20
 
 
 def test_the_chain_lists_what_the_other_files_hold() -> None:

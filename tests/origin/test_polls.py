@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from edged.feed import limits
+from edged.feed.patch import decode_patch
 from edged.feedserving.app import FeedApp, PublicHead
-from edged.feedserving.polls import AHEAD_S, EPOCH_S, REMEMBERED, PollNumbers
+from edged.feedserving.polls import AHEAD_S, EPOCH_S, HEADS, REMEMBERED, PollNumbers
 from edged.http.application import Answer, FileResponse, Held, Response
 from edged.http.request import Request
 from edged.origin.publisher import Publisher, PublishOptions
@@ -288,6 +290,42 @@ def test_a_device_that_names_its_number_is_sent_what_it_needs_and_no_more(feed: 
     assert (answer.status, answer.body) == (200, (feed.public / "catalog" / "head").read_bytes())
     assert {name.decode() for name, _ in answer.fields} == {"Cache-Control", "Edged-Poll", "Content-Length"}
     assert len(number) <= 9
+
+
+def test_a_device_that_has_the_head_before_is_sent_what_differs(feed: Publisher) -> None:
+    app = app_of(feed)
+    number = field_of(held(ask(app, "/catalog/head?after=1&wait=60")).resume(True), "edged-poll")
+    before = (feed.public / "catalog" / "head").read_bytes()
+    polls = [held(ask(app, f"/catalog/head?after=1&wait=60&poll={asked}")) for asked in (f"0{number}", f"0{number}77")]
+    feed.publish_changes("catalog", [edit(3)])
+    now = (feed.public / "catalog" / "head").read_bytes()
+    ask(app, "/catalog/head")  # whoever sees it first
+    answer, stranger = (poll.resume(False) for poll in polls)
+    assert isinstance(answer, Response)
+    assert isinstance(stranger, Response)
+    assert isinstance(answer.body, bytes)
+    assert len(answer.body) < len(now) - 30
+    assert field_of(answer, "content-length") == str(len(answer.body))
+    assert decode_patch(before, answer.body) == now
+    assert stranger.body == now  # what that number stood for is not known here
+    last = field_of(answer, "edged-poll")
+    quiet = held(ask(app, f"/catalog/head?after=2&wait=60&poll=0{last}")).resume(True)
+    assert isinstance(quiet, Response)
+    assert (quiet.status, quiet.body) == (204, b"")
+
+
+def test_an_origin_remembers_the_heads_of_late_and_no_more() -> None:
+    numbers, heads = PollNumbers(NOW), [b"%064d%d" % (0, number) for number in range(HEADS + 1)]
+    asked = []
+    for second, data in enumerate(heads):
+        numbers.keep(data[-4:], data)
+        asked.append(numbers.after(None, data[-4:], NOW + second))
+    patches = [numbers.patch(number, b"new", heads[-1] + b"new") for number in asked]
+    assert patches[0] is None
+    assert all(patch is not None for patch in patches[1:])
+    assert len(numbers.heads) == HEADS
+    numbers.keep(b"long", bytes(limits.PATCHED_BYTES + 1))
+    assert b"long" not in numbers.heads
 
 
 def test_a_number_tells_of_news_that_came_between_two_polls(feed: Publisher) -> None:

@@ -12,6 +12,7 @@ import trio.lowlevel
 from edged.errors import HashError, MissingError, TransportError, WireError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
+from edged.feed.patch import encode_patch
 from edged.sync.subscription import OriginAccess
 from edged.sync.transports import answers, network
 from edged.sync.transports.origins import Origins
@@ -513,7 +514,7 @@ async def test_a_poll_with_a_number_asks_in_few_bytes(autojump_clock: Any) -> No
         assert await transport.head(7, 240, '"old"') is not None
         assert await transport.head(8, 240, '"abc-41"') is not None
         assert peer.requests[1].splitlines() == [
-            b"GET /catalog/head?after=8&wait=240&poll=41 HTTP/1.1",
+            b"GET /catalog/head?after=8&wait=240&poll=041 HTTP/1.1",
             b"Host: origin.test",
             b"User-Agent: edged",
         ]
@@ -545,12 +546,41 @@ async def test_a_head_without_a_tag_is_named_by_its_number_until_another_is_take
         assert await transport.head(8, 240, taken.etag) is not None  # and refused
         assert await transport.head(8, 240, taken.etag) is not None
         asked = [head.partition(b"wait=240")[2].partition(b" ")[0] for head in peer.requests]
-        assert asked == [b"", b"&poll=41", b"&poll=42", b"&poll=41"]
+        assert asked == [b"", b"&poll=041", b"&poll=042", b"&poll=41"]
         assert await transport.head(8, 0, taken.etag) is not None  # a plain one: no number, and no tag to name
         assert [b"If-None-Match" in head for head in peer.requests] == [True, False, False, False, False]
         assert await transport.head(8, 240, '"abc"') is not None
         assert b"poll=" not in peer.requests[5]
         assert b'If-None-Match: "abc"' in peer.requests[5].splitlines()
+        await transport.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_head_comes_as_what_differs_from_the_one_of_the_poll_before(autojump_clock: Any) -> None:
+    heads = [bytes(range(200)), bytes(range(200)) + b"more", b"another" + bytes(range(200))]
+    patch = encode_patch(heads[0], heads[1])
+    other = encode_patch(heads[2], heads[1])
+    assert patch is not None
+    assert other is not None
+    answers = iter([(heads[0], 1), (patch, 2), (other, 3), (heads[2], None)])
+
+    async def script(peer: Peer, head: bytes) -> None:
+        body, number = next(answers)
+        await peer.answer(body, *([f"Edged-Poll: {number}"] if number else []))
+
+    async with trio.open_nursery() as nursery:
+        transport, peer, _ = transport_to(script, nursery)
+        first = await transport.head(None, 0, None)
+        assert first is not None
+        second = await transport.head(7, 240, first.etag)
+        assert second is not None
+        assert second.data == heads[1]
+        third = await transport.head(8, 240, second.etag)  # not of what this one holds: asked for whole
+        assert third is not None
+        assert (third.data, third.etag) == (heads[2], None)
+        asked = [head.split(b" ")[1].removeprefix(b"/catalog/head") for head in peer.requests]
+        assert asked == [b"", b"?after=7&wait=240&poll=01", b"?after=8&wait=240&poll=02", b""]
+        assert not any(b"If-None-Match" in head for head in peer.requests)
         await transport.aclose()
         nursery.cancel_scope.cancel()
 

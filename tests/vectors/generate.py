@@ -19,7 +19,7 @@ from typing import Any
 import zstandard
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from edged.feed import bundle, cbor, chain, digest, head, schema, takedowns, zstd
+from edged.feed import bundle, cbor, chain, digest, head, patch, schema, takedowns, zstd
 from edged.feed.ahead import laidhop, sealed
 from edged.feed.blob import BlobRef
 from edged.feed.coding import hop
@@ -383,7 +383,16 @@ def head_file() -> Json:
             "bucket": bucket_of(offering.offer.salt, "a box"),
         },
         "ahead": ahead_vectors(),
+        "patch": patch_vectors(),
     }
+
+
+def patch_vectors() -> Json:
+    """The head signed anew a minute later, as what differs from the one above."""
+    before = trust.sign_head(example_head(), signing_key("head 1"))
+    later = replace(example_head(), signed_at=example_head().signed_at + 60)
+    after = trust.sign_head(later, signing_key("head 1"))
+    return {"document": after.hex(), "patch": (patch.encode_patch(before, after) or b"").hex()}
 
 
 def ahead_vectors() -> Json:

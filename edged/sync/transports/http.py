@@ -13,9 +13,10 @@ from urllib.parse import urljoin, urlsplit
 import httpcore2
 import trio
 
-from edged.errors import HashError, MissingError, TransportError
+from edged.errors import HashError, MissingError, TransportError, WireError
 from edged.feed import limits
 from edged.feed.blob import BlobRef
+from edged.feed.patch import decode_patch, is_patch
 from edged.http.urls import is_public, sound_url
 from edged.sync.subscription import OriginAccess
 from edged.sync.transports.answers import (
@@ -42,6 +43,7 @@ REDIRECTS = 3
 KEEP_ALIVE_S = 50.0  # an idle connection is not used again after so long: something on the way may have forgotten it
 KEEP_PARTIAL_BYTES = 64 << 10  # what of a broken transfer is worth asking for the rest by Range
 POLL = "poll="  # begins what names a head by the number of the answer that brought it
+PATCHED = "0"  # before that number: what differs from that head is enough
 USER_AGENT = b"edged"  # some firewalls refuse requests without one
 BROKEN = (httpcore2.RemoteProtocolError, httpcore2.ReadError, httpcore2.WriteError)
 
@@ -89,7 +91,8 @@ class HttpTransport:
         self.partial: Partial | None = None
         self.held = ""  # what to say of the replica in each poll
         self.poll: str | None = None  # what the next held poll names: the number of the newest answer to one …
-        self.mark: str | None = None  # … and the head that it stands for, as its taker names it
+        self.mark: str | None = None  # … and the head that it stands for, as its taker names it …
+        self.shown: bytes | None = None  # … and its bytes
 
     @property
     def name(self) -> str:
@@ -99,15 +102,34 @@ class HttpTransport:
         if not wait_s or after is None:
             return await self.head_once(f"{self.base}/head", 0, etag)
         if etag != self.mark:  # the head of the newest answer was refused, and it may be another feed's
-            self.poll, self.mark = etag if is_poll(etag) else None, etag
+            self.poll, self.mark, self.shown = etag if is_poll(etag) else None, etag, None
         began, first, url = trio.current_time(), self.poll is None, f"{self.base}/head?after={after}&wait={wait_s}"
-        reply = await self.head_once(url + ("" if first else f"&{self.poll}"), wait_s, etag)
+        reply = await self.head_once(url + ("" if first else f"&{self.number}"), wait_s, etag)
         if reply is None and first and self.poll is not None and trio.current_time() - began < AT_ONCE_S:
             # A cache on the way had the answer to a poll gone by; what is numbered it cannot have.
-            return await self.head_once(f"{url}&{self.poll}", wait_s, etag)
+            return await self.head_once(f"{url}&{self.number}", wait_s, etag)
         return reply
 
+    @property
+    def number(self) -> str | None:
+        """What the next poll names."""
+        return self.poll if self.poll is None or self.shown is None else self.poll.replace(POLL, POLL + PATCHED, 1)
+
     async def head_once(self, url: str, hold_s: int, etag: str | None) -> HeadReply | None:
+        data = await self.receive_head(url, hold_s, etag)
+        if data is not None and self.shown is not None and is_patch(data):
+            try:
+                data = decode_patch(self.shown, data)
+            except WireError:  # of another origin under the same name: what its numbers mean is not what ours do
+                self.poll = self.mark = self.shown = None
+                data = await self.receive_head(f"{self.base}/head", 0, None)
+        if data is None:
+            return None
+        self.shown = data if self.poll is not None and len(data) <= limits.PATCHED_BYTES else None
+        return HeadReply(data, self.mark)
+
+    async def receive_head(self, url: str, hold_s: int, etag: str | None) -> bytes | None:
+        """What comes of one request, in whatever form; None: nothing newer."""
         held = bool(hold_s)
         agent = f"edged/{VERSION} ({self.held})".encode() if self.held else USER_AGENT
         # A poll's number says what is held; every byte here is paid for with each edit, by each device.
@@ -124,7 +146,7 @@ class HttpTransport:
             body = ReceivedBody(response, bytearray(), limits.HEAD_BYTES, f"GET {url}")
             data = await body.whole(self.network, pace, min(pace.deadline, trio.current_time() + DOCUMENT_S))
             self.poll, self.mark = poll, etag_of(response) or poll
-            return HeadReply(data, self.mark)
+            return data
 
     async def trust(self, number: int) -> bytes | None:
         url = f"{self.base}/trust/{number}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -32,8 +32,8 @@ from edged.origin.state import State, VersionRow
 from edged.units import span_text
 
 CORE_HOPS = 4  # that a head names: from 1, 2, 4 and 8 changes back
-OTHERS_VERSIONS = 8  # for which the newest hop of another slice than core is named
-OTHERS_BYTES = 300  # of hops of slices other than core that ride inside the head, together
+KEPT_VERSIONS = 8  # for which the newest hop of a slice that changes no more stays in the head
+OTHERS_BYTES = 300  # of hops that ride inside the head and few need: of other slices than core, and of versions before
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +207,9 @@ def build_head(place: Workplace, row: VersionRow, chain: Chain, chain_ref: BlobR
     if place.releases is not None and released is not None:
         slices = {name: replace(item, hops=()) for name, item in slices.items()}  # the smaller, the sooner with all
     else:
+        shown = {} if place.public is None else place.public.head.slices
         inline(place, slices, row.version)
-        slices = with_few_hops(slices, row.version)
+        slices = with_few_hops(slices, row.version, shown)
     plan = plans.active(state, row.version) if offer is None else None
     freshness = place.rules.freshness
     return Head(
@@ -277,17 +278,23 @@ def slice_heads(state: State, row: VersionRow, chain: Chain) -> dict[str, SliceH
     return slices
 
 
-def with_few_hops(slices: dict[str, SliceHead], version: int) -> dict[str, SliceHead]:
+def with_few_hops(slices: dict[str, SliceHead], version: int, shown: Mapping[str, SliceHead]) -> dict[str, SliceHead]:
     """The slices with those hops alone that are worth their bytes in every head: the chain names them all.
 
     Of core the shortest, for whoever was away for a few changes; of what only some carry the hop from the version
-    before, and that for a few versions.
+    before. Where a slice is the same as in the head before, `shown`, only its last hop stays for a while, and only in
+    the form that it had there: most devices receive what differs from that head.
     """
     found = {}
     for name, item in slices.items():
-        most = CORE_HOPS if name == CORE else 1 if version - item.version < OTHERS_VERSIONS else 0
-        shortest = sorted(item.hops, key=lambda hop: hop.from_version, reverse=True)[:most]
-        kept = tuple(hop for hop in item.hops if hop.inline is not None or hop in shortest)
+        newest_first = sorted(item.hops, key=lambda hop: hop.from_version, reverse=True)
+        before, recent = shown.get(name), version - item.version < KEPT_VERSIONS
+        if item.version == version or before is None or before.version != item.version:
+            named = newest_first[: CORE_HOPS if name == CORE else int(recent)]
+        else:
+            told = {hop.from_version for hop in before.hops if hop.inline is None}
+            named = [hop for hop in newest_first[:1] if recent and hop.from_version in told]
+        kept = tuple(hop for hop in item.hops if hop.inline is not None or hop in named)
         found[name] = SliceHead(item.version, item.digest, item.records, kept)
     return found
 
@@ -296,40 +303,37 @@ def inline(place: Workplace, slices: dict[str, SliceHead], version: int) -> None
     """Put the hop from the version before into the head where it is small; the smallest first, bounded together.
 
     Every device receives what is inlined, so the slices that only some carry have OTHERS_BYTES among them: about what
-    the request costs that those save who do.
+    the request costs that those save who do. What is left of that is for what stays of the heads before.
     """
-    plain = [
-        (max(item.hops, key=lambda hop: hop.from_version), name)
-        for name, item in slices.items()
-        if item.hops and item.version == version
-    ]
+    listed = [(hop, name) for name, item in slices.items() for hop in item.hops]
+    newest = {name: max((hop.from_version for hop in item.hops), default=0) for name, item in slices.items()}
+    needed = [pair for pair in listed if pair[0].to_version == version and pair[0].from_version == newest[pair[1]]]
     if place.since is not None:
         # A rollout has ended: most devices come from the version that was stable until then.
         held = {name: place.state.slice_at(name, at=place.since).version for name in slices}
-        plain += [
-            (hop, name)
-            for name, item in slices.items()
-            for hop in item.hops
-            if hop.from_version == held[name] and (hop, name) not in plain
-        ]
+        needed += [pair for pair in listed if pair[0].from_version == held[pair[1]]]
+    carried = inlined_before(place, listed)
     if place.public is not None and place.public.head.version == version:  # signed anew: devices are where they were
-        shown = place.public.head.slices
-        carried = {(name, hop.from_version) for name, item in shown.items() for hop in item.hops if hop.inline}
-        plain += [
-            (hop, name)
-            for name, item in slices.items()
-            for hop in item.hops
-            if (name, hop.from_version) in carried and (hop, name) not in plain
-        ]
+        needed += carried
+    kept = [pair for pair in carried if pair not in needed and version - pair[0].to_version < KEPT_VERSIONS]
     room = {True: place.rules.inline.max, False: min(OTHERS_BYTES, place.rules.inline.max)}
-    for hop, name in sorted(plain, key=lambda found: (found[0].blob.size, found[1])):
-        if hop.blob.size > room[name == CORE]:
+    ordered = sorted(dict.fromkeys(needed), key=lambda pair: (pair[0].blob.size, pair[1]))
+    for hop, name in [*ordered, *sorted(kept, key=lambda pair: (-pair[0].to_version, pair[0].blob.size, pair[1]))]:
+        urgent = name == CORE and (hop, name) not in kept
+        if hop.blob.size > room[urgent]:
             continue
-        room[name == CORE] -= hop.blob.size
+        room[urgent] -= hop.blob.size
         whole = HopRef(hop.from_version, hop.to_version, hop.blob, place.blobs.read(hop.blob))
         item = slices[name]
         hops = tuple(whole if entry == hop else entry for entry in item.hops)
         slices[name] = SliceHead(item.version, item.digest, item.records, hops)
+
+
+def inlined_before(place: Workplace, listed: list[tuple[HopRef, str]]) -> list[tuple[HopRef, str]]:
+    """Those of these hops, each with its slice, that the head before carries."""
+    shown = {} if place.public is None else place.public.head.slices
+    carried = {(name, hop.blob) for name, item in shown.items() for hop in item.hops if hop.inline is not None}
+    return [(hop, name) for hop, name in listed if (name, hop.blob) in carried]
 
 
 @contextmanager
@@ -416,7 +420,7 @@ def compose_head(place: Workplace, newest: VersionRow) -> tuple[Head, list[Chain
         chain, data = fit_chain(place, newest)
         chains.append(chain)
         ref = place.blobs.store("chain", data)
-        slices = with_few_hops(slice_heads(place.state, newest, chain), newest.version)
+        slices = with_few_hops(slice_heads(place.state, newest, chain), newest.version, {})
         offer = Offer(rollout.salt, rollout.permille, newest.version, slices, ref, newest.schema_version)
         row = stable
     chain, data = fit_chain(place, row)

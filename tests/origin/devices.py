@@ -80,10 +80,11 @@ class Device:
         self.taken_down = frozenset() if head.takedowns is None else decode_takedowns(self.blob(head.takedowns))
         return head
 
-    def bring(self, name: str, head: Head, chain: Chain) -> None:
+    def bring(self, name: str, head: Head, chain: Chain, without: frozenset[bytes] = frozenset()) -> None:
+        """without: hops whose dictionary a takedown took, which this device does not hold."""
         entry, wanted = chain.slices[name], head.slices[name]
         have, content = self.held.get(name, (None, {}))
-        while (path := plan(entry, have, wanted.version, inlined=wanted.hops)).pages:
+        while (path := plan(entry, have, wanted.version, inlined=wanted.hops, without=without)).pages:
             for page in path.pages:
                 entry = entry.with_page(page, decode_page(self.blob(page.blob), page))
         if path.snapshot is not None:
@@ -98,10 +99,14 @@ class Device:
         self.dictionaries += [item for item in named if item not in self.dictionaries]
         for hop in path.hops:
             data = hop.inline if hop.inline is not None else self.blob(hop.blob)
+            if dictionary_tag(data) not in map(tag_of, self.dictionaries):
+                assert head.takedowns is not None, "no dictionary of the chain fits the hop"
+                return self.bring(name, head, chain, without | {hop.blob.sha256})
             content = apply(data, content, self.dictionaries)
         assert digest_of(content) == wanted.digest
         assert len(content) == wanted.records
         self.held[name] = wanted.version, content
+        return None
 
     def blob_of(self, ref: BlobRef) -> bytes:
         return ref.check((self.base / "blobs" / ref.name).read_bytes(), "dictionary")

@@ -30,6 +30,9 @@ def encode_patch(base: bytes, data: bytes) -> bytes | None:
     out = bytearray(MARK + check_of(base))
     at = begun = ahead = 0  # begun: of the bytes that no run has; ahead: how far a place in the base is before its like
     while at < len(data):
+        if data[at : at + GRAM] not in places:  # as of most bytes that are new
+            at += 1
+            continue
         low, size = run_from(base, data, at, at + ahead, places)
         if size:
             write_counted(out, data[begun:at])

@@ -74,15 +74,15 @@ def write_encoded(encoder: Any, item: Any) -> None:
     encoder.write(item.data)
 
 
-ORDERS: dict[tuple[str, ...], tuple[str, ...] | None] = {}
+ORDERS: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
 
 
-def order_of(names: tuple[str, ...]) -> tuple[str, ...] | None:
+def order_of(names: tuple[Any, ...]) -> tuple[Any, ...] | None:
     """The deterministic order of a map's names, None where they are in it. Raises Unusual for what is not text."""
     for name in names:
         if type(name) is not str:
             raise Unusual
-    ordered: tuple[str, ...] | None = tuple(sorted(names, key=lambda name: (len(data := name.encode()), data)))
+    ordered: tuple[Any, ...] | None = tuple(sorted(names, key=lambda name: (len(data := name.encode()), data)))
     if ordered == names:
         ordered = None
     if sum(map(len, names)) <= NAMED_MOST:
@@ -131,7 +131,7 @@ def arranged_list(items: list[Any], depth: int) -> list[Any]:
     return made
 
 
-def arranged_map(fields: dict[str, Any], depth: int) -> dict[str, Any]:
+def arranged_map(fields: dict[Any, Any], depth: int) -> dict[Any, Any]:
     if depth >= limits.DEPTH and fields:
         raise Unusual
     names = tuple(fields)

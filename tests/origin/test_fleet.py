@@ -199,4 +199,4 @@ def test_the_command_judges_by_the_feed(tmp_path: Path) -> None:
     text = edged("origin", "fleet", log).stdout
     assert "3 polls of 3 clients, newest version 2" in text
     failed = edged("origin", "fleet", log, "--dataset", "other", code=1)
-    assert "no poll of other in 3 lines" in failed.stderr
+    assert "no poll of other in the 3 lines read" in failed.stderr
